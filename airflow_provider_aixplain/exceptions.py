@@ -1,0 +1,55 @@
+"""Every error that a DAG can see."""
+
+from __future__ import annotations
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+
+class AixplainError(AirflowException):
+    """Something went wrong with aiXplain.
+
+    :param message: what happened and what to do about it; never holds the key.
+    :param status_code: the HTTP status code of the platform's answer, if there was one.
+    :param category: the platform's class of the error, such as ``validation`` or ``rate limit``, if known.
+    :param retryable: whether the same call can succeed later; None if nothing is known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int | None = None,
+        category: str | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.category = category
+        self.retryable = retryable
+
+
+class AixplainPermanentError(AixplainError, AirflowFailException):
+    """What retrying cannot mend: ends the task without using up its retries."""
+
+    def __init__(self, message: str, *, status_code: int | None = None, category: str | None = None) -> None:
+        super().__init__(message, status_code=status_code, category=category, retryable=False)
+
+
+class AixplainConfigurationError(AixplainPermanentError):
+    """A Connection that cannot work; the message names the field and the remedy."""
+
+
+class AixplainInputError(AixplainPermanentError, ValueError):
+    """An argument that can make no valid request; nothing was sent."""
+
+
+class AixplainUntrustedUrl(AixplainPermanentError):
+    """A URL whose host may not receive the key."""
+
+
+class AixplainRunFailed(AixplainError):
+    """The model ran and failed."""
+
+
+class AixplainRunTimeout(AixplainError):
+    """The run was not over in time. It goes on, as the platform cannot cancel it."""

@@ -1,0 +1,70 @@
+"""Why a request failed, and whether asking again can help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class ErrorCategory(str, Enum):
+    """The platform's classes of errors, read off the HTTP status code of an answer."""
+
+    VALIDATION = "validation"
+    AUTHENTICATION = "authentication"
+    BILLING = "billing"
+    RESOURCE = "resource"
+    RATE_LIMIT = "rate limit"
+    SUPPLIER = "supplier"
+    PLATFORM = "platform or network"
+    INTERNAL = "internal"
+
+    @classmethod
+    def of(cls, status_code: int) -> ErrorCategory:
+        """Return the category of an HTTP status code.
+
+        :param status_code: the HTTP status code of an answer that is not a success.
+        """
+        if status_code == 400 or 490 <= status_code <= 499:
+            return cls.VALIDATION
+        if status_code == 401:
+            return cls.AUTHENTICATION
+        if status_code == 402 or 470 <= status_code <= 479:
+            return cls.BILLING
+        if status_code in (403, 404) or 460 <= status_code <= 469:
+            return cls.RESOURCE
+        if status_code == 429:
+            return cls.RATE_LIMIT
+        if 480 <= status_code <= 489:
+            return cls.SUPPLIER
+        if status_code in (500, 502, 503, 504):
+            return cls.PLATFORM
+        return cls.INTERNAL
+
+
+_RETRYABLE = {ErrorCategory.RATE_LIMIT, ErrorCategory.SUPPLIER, ErrorCategory.PLATFORM}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why one request did not bring what was asked for.
+
+    :param category: the class of the error.
+    :param status_code: the HTTP status code, or None if no HTTP answer came.
+    """
+
+    category: ErrorCategory
+    status_code: int | None = None
+
+    @property
+    def retryable(self) -> bool | None:
+        """Whether the same request can succeed later; None where the platform gives no hint (501, 505 and above)."""
+        if self.category in _RETRYABLE:
+            return True
+        if self.category is ErrorCategory.INTERNAL and not 400 <= (self.status_code or 0) <= 499:
+            return None
+        return False
+
+    @property
+    def denied(self) -> bool:
+        """Whether the platform refused the key, or does not know what was asked for."""
+        return self.category in (ErrorCategory.AUTHENTICATION, ErrorCategory.RESOURCE)

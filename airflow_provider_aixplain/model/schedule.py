@@ -1,0 +1,40 @@
+"""When to ask again: pure functions of the time since the submission.
+
+The schedule is that of the platform's own client: wait ``wait_time`` before the second poll and 10 % longer before each
+further one, up to a minute. A wait that grows by 10 % a poll is a tenth of the time that has passed, plus the first wait;
+told that way it needs no count of polls, so that a restarted triggerer goes on where the run's schedule stands.
+"""
+
+from __future__ import annotations
+
+MIN_WAIT = 0.2
+MAX_WAIT = 60.0
+GROWTH = 0.1
+JITTER = 0.2
+
+
+def interval(elapsed: float, wait_time: float) -> float:
+    """Return the wait between two polls, in seconds, before jitter.
+
+    :param elapsed: seconds since the submission.
+    :param wait_time: the first wait, in seconds; at least 0.2 is used, and more than 60 is kept as it is.
+    """
+    first = max(wait_time, MIN_WAIT)
+    return min(first + GROWTH * elapsed, max(MAX_WAIT, first))
+
+
+def delay(elapsed: float, wait_time: float, chance: float) -> float:
+    """Return the seconds until the next poll: the interval with up to 20 % of jitter, so that runs do not poll in waves.
+
+    :param chance: a random number from 0 to 1.
+    """
+    return interval(elapsed, wait_time) * (1 + JITTER * (2 * chance - 1))
+
+
+def first_delay(elapsed: float, wait_time: float, chance: float) -> float:
+    """Return the seconds until a waiter's first poll: any part of an interval, so that thousands of runs that a
+    restarted triggerer takes up again are spread over their own pace.
+
+    :param chance: a random number from 0 to 1.
+    """
+    return interval(elapsed, wait_time) * chance

@@ -1,0 +1,102 @@
+"""How to wait for a run: judges each answer to a poll and says when to ask again.
+
+The trigger (asyncio) and the hook (blocking) drive the same :class:`Wait`; they own the clock, the dice and the socket.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from airflow_provider_aixplain.model import schedule
+from airflow_provider_aixplain.model.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.model.wire import printable
+
+DENIALS_BELIEVED = 3
+"""Answers in a row that refuse the key or do not know the run before the wait ends: one alone is often a gateway's."""
+
+LAST_POLL = 10.0
+"""Seconds that a poll gets even if less is left of the time: a run that is over in the end must not be lost."""
+
+FIRST_REPORT = 10.0
+LONGEST_SILENCE = 600.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a wait ended.
+
+    :param status: ``success`` or ``failed``: the run is over; ``timeout``: it is not, and the time is up; ``error``: the
+        platform refuses to tell, and asking again does not mend it.
+    :param message: what happened, for people, in the platform's words where it has some.
+    :param response: the last answer of the platform, if any.
+    """
+
+    status: Literal["success", "failed", "timeout", "error"]
+    message: str
+    response: ModelResponse | None = None
+
+    def to_event(self, poll_url: str) -> dict[str, Any]:
+        """Return the payload of the trigger's event. Its response names the poll URL, as a run's first response does."""
+        response = self.response.to_dict() if self.response else None
+        if response and not response["url"]:
+            response["url"] = poll_url
+        return {"status": self.status, "message": self.message, "response": response, "poll_url": poll_url}
+
+
+@dataclass
+class Wait:
+    """One run's wait. All times are seconds since the submission.
+
+    :param wait_time: the first wait between two polls, in seconds.
+    :param timeout: seconds after which the wait ends; the run goes on, as the platform cannot cancel it.
+    """
+
+    wait_time: float
+    timeout: float
+    polls: int = 0
+    _denials: int = field(default=0, repr=False)
+    _report_at: float | None = field(default=None, repr=False)
+
+    def first_delay(self, elapsed: float, chance: float) -> float:
+        """Return the seconds until the first poll. However late it is, one poll is made."""
+        return self._until_deadline(elapsed, schedule.first_delay(elapsed, self.wait_time, chance))
+
+    def poll_timeout(self, elapsed: float) -> float:
+        """Return the seconds that a poll may take: what is left until the deadline, and enough for one at the deadline."""
+        return max(self.timeout - elapsed, LAST_POLL)
+
+    def judge(self, response: ModelResponse, elapsed: float) -> Outcome | None:
+        """Return how the wait ended, or None if it goes on.
+
+        :param response: the answer to the poll just made.
+        """
+        self.polls += 1
+        if response.completed:
+            succeeded = response.status is ResponseStatus.SUCCESS
+            message = "" if succeeded else printable(response.error_message or "the platform gives no reason")
+            return Outcome("success" if succeeded else "failed", message, response)
+        denied = response.failure is not None and response.failure.denied
+        self._denials = self._denials + 1 if denied else 0
+        if self._denials >= DENIALS_BELIEVED:
+            return Outcome("error", printable(response.error_message), response)
+        if elapsed >= self.timeout:
+            last = f" The last poll brought: {printable(response.error_message)}" if response.failure else ""
+            return Outcome("timeout", f"not over {self.timeout:g} s after its submission.{last}", response)
+        return None
+
+    def delay(self, elapsed: float, chance: float) -> float:
+        """Return the seconds until the next poll; the last one falls on the deadline."""
+        return self._until_deadline(elapsed, schedule.delay(elapsed, self.wait_time, chance))
+
+    def report_due(self, elapsed: float) -> bool:
+        """Whether to tell the log now: at intervals that double from 10 seconds to 10 minutes, not on every poll."""
+        if self._report_at is None:
+            self._report_at = elapsed + FIRST_REPORT
+        if elapsed < self._report_at:
+            return False
+        self._report_at = elapsed + min(max(elapsed, FIRST_REPORT), LONGEST_SILENCE)
+        return True
+
+    def _until_deadline(self, elapsed: float, seconds: float) -> float:
+        return max(0.0, min(seconds, self.timeout - elapsed))

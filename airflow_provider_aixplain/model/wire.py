@@ -1,0 +1,242 @@
+"""The rules of the Model API: requests out and answers in, as pure functions."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+from urllib.parse import quote
+
+from airflow_provider_aixplain.model.failure import ErrorCategory, Failure
+from airflow_provider_aixplain.model.response import ModelResponse, ResponseStatus
+
+MAX_ERROR_LENGTH = 2000
+"""Characters of an error text that are kept: a gateway's page or a stack trace belongs in no task log."""
+
+
+class InvalidInput(ValueError):
+    """An argument that can make no valid request; the message names it and the remedy."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """An HTTP request, the credential still missing: only ``transport`` knows who may receive it."""
+
+    method: str
+    url: str
+    body: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer. Header names are lower-case."""
+
+    status_code: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NoAnswer:
+    """A request that brought no HTTP answer.
+
+    :param reason: what happened, for people.
+    :param sent: whether the platform may have received the request.
+    """
+
+    reason: str
+    sent: bool
+
+
+def build_payload(
+    data: Any, parameters: Mapping[str, Any] | None = None, stream: bool | None = None
+) -> str:
+    """Return the JSON body of a run.
+
+    An object, or a string that holds one as JSON, is the payload itself. A string that holds another JSON value becomes
+    ``{"data": value}``, a number or a boolean as its string (``"5"`` gives ``{"data": "5"}``). Anything else is sent as
+    ``{"data": data}``. Enum members are sent as their values. The caller's objects are not changed.
+
+    :param data: the input of the model: text, or any value that JSON can hold.
+    :param parameters: merged over the payload, theirs winning; only text that is no JSON keeps its place as ``data``.
+    :param stream: if given, sent as ``options.stream``.
+    :raises InvalidInput: if a value cannot be held by JSON; the message names the path to it.
+    """
+    try:
+        data, extra = _plain(data, "data"), _plain(parameters or {}, "parameters")
+    except RecursionError:
+        raise InvalidInput("data or parameters contain themselves, or nest too deeply to be sent as JSON") from None
+    if not isinstance(extra, dict):
+        raise InvalidInput(f"parameters is a {type(parameters).__name__}: give a dict from names to values")
+    if stream is not None:
+        extra["options"] = {**extra.get("options", {}), "stream": stream}
+    value = _parse(data)
+    if isinstance(data, dict):
+        payload = {**data, **extra}
+    elif value is _NOT_JSON:
+        payload = {**extra, "data": data}
+    elif isinstance(value, dict):
+        payload = {**value, **extra}
+    else:
+        payload = {"data": str(value) if isinstance(value, (int, float)) else value, **extra}
+    return json.dumps(payload)
+
+
+def submission(models_run_url: str, model_id: str, payload: str) -> Request:
+    """Return the request that starts a run (``run_async``).
+
+    :param models_run_url: the execution URL, without the model's id.
+    :param model_id: the model's id on the platform.
+    :param payload: the body, from :func:`build_payload`.
+    :raises InvalidInput: if ``model_id`` is empty or no id.
+    """
+    if not isinstance(model_id, str) or not model_id.strip():
+        raise InvalidInput(f"model_id is {model_id!r}: give the id of a model, as its page on the platform shows it")
+    if {".", ".."} & set(model_id.split("/")):
+        raise InvalidInput(f"model_id is {model_id!r}: an id has no '.' or '..' between slashes")
+    return Request("POST", f"{models_run_url}/{quote(model_id, safe='/')}", payload.encode())
+
+
+def poll(poll_url: str) -> Request:
+    """Return the request that asks how a run is doing.
+
+    :param poll_url: the URL that the answer to the submission named.
+    """
+    return Request("GET", poll_url)
+
+
+def read_submission(outcome: Answer | NoAnswer) -> ModelResponse:
+    """Return what the platform made of a submission.
+
+    :param outcome: what came back for a :func:`submission`.
+    :return: in progress, with the poll URL as ``url``; or final at once; or failed, with ``failure`` saying why.
+    """
+    if isinstance(outcome, NoAnswer):
+        arrived = "the platform may have received the submission" if outcome.sent else "nothing was sent"
+        return _failed(Failure(ErrorCategory.PLATFORM), f"No answer, {arrived}: {outcome.reason}", completed=True)
+    body = _parse(outcome.body)
+    if not 200 <= outcome.status_code <= 299:
+        return _refused(outcome, body, completed=True)
+    if not isinstance(body, dict):
+        return _malformed(outcome, "is no JSON object", completed=True)
+    if (body.get("status") or ResponseStatus.IN_PROGRESS) == ResponseStatus.IN_PROGRESS:
+        if not isinstance(body.get("data"), str):
+            return _malformed(outcome, "accepts the run and names no poll URL", completed=True)
+        return ModelResponse(ResponseStatus.IN_PROGRESS, url=body["data"])
+    return _response(body, otherwise=ResponseStatus.FAILED)
+
+
+def read_poll(outcome: Answer | NoAnswer) -> ModelResponse:
+    """Return what the platform says of a run.
+
+    :param outcome: what came back for a :func:`poll`.
+    :return: the response; failed and not completed, with ``failure`` saying why, if this poll brought no news of the run.
+    """
+    if isinstance(outcome, NoAnswer):
+        return _failed(Failure(ErrorCategory.PLATFORM), f"No answer: {outcome.reason}", completed=False)
+    body = _parse(outcome.body)
+    if isinstance(body, dict) and "completed" in body:
+        if body["completed"] is not True:
+            return _response(body, otherwise=ResponseStatus.IN_PROGRESS)
+        went_wrong = "error_message" in body or "errorMessage" in body or "supplierError" in body
+        return _response(body, otherwise=ResponseStatus.FAILED if went_wrong else ResponseStatus.SUCCESS)
+    if not 200 <= outcome.status_code <= 299:
+        return _refused(outcome, body, completed=False)
+    return _malformed(outcome, "does not say whether the run is over", completed=False)
+
+
+def printable(text: object) -> str:
+    """Return a text from outside, bounded and without control characters that could forge log lines."""
+    shown = "".join(c if c.isprintable() else " " for c in str(text)[: MAX_ERROR_LENGTH + 1])
+    return shown if len(shown) <= MAX_ERROR_LENGTH else f"{shown[:MAX_ERROR_LENGTH]}…"
+
+
+_NOT_JSON = object()
+
+
+def _parse(text: Any) -> Any:
+    """Return the JSON value of a string or bytes, or ``_NOT_JSON``."""
+    if not isinstance(text, (str, bytes)):
+        return _NOT_JSON
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return _NOT_JSON
+
+
+def _plain(value: Any, path: str) -> Any:
+    """Return a copy of a value, in the types that JSON can hold.
+
+    :raises InvalidInput: naming the path to what it cannot hold.
+    """
+    if isinstance(value, Enum):
+        return _plain(value.value, path)
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidInput(f"{path} is {value}, which JSON cannot hold: send null or a text instead")
+        return value
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, (str, int)):
+                raise InvalidInput(f"{path} has the key {key!r}, a {type(key).__name__}: JSON keys are texts")
+        return {key: _plain(item, f"{path}[{key!r}]") for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        return [_plain(item, f"{path}[{index}]") for index, item in enumerate(value)]
+    raise InvalidInput(f"{path} is a {type(value).__name__}, which JSON cannot hold: convert it to text or plain types")
+
+
+def _response(body: dict[str, Any], *, otherwise: ResponseStatus) -> ModelResponse:
+    """Read the fields of an answer; a status that is not one of the three known ones counts as ``otherwise``."""
+    rest = dict(body)
+
+    def take(default: Any, *keys: str) -> Any:
+        found = [rest.pop(key) for key in keys if key in rest]
+        return found[0] if found else default
+
+    status = take(otherwise, "status")
+    error_message = take("", "error_message", "errorMessage")
+    if error_message == "":
+        error_message = rest.get("error", "")
+        if "supplierError" in rest:
+            error_message = f"{error_message} - {rest['supplierError']}"
+    return ModelResponse(
+        status=ResponseStatus(status) if status in list(ResponseStatus) else otherwise,
+        data=take("", "data"),
+        details=take({}, "details"),
+        completed=take(False, "completed") is True,
+        error_message=error_message,
+        used_credits=take(0, "usedCredits", "used_credits"),
+        run_time=take(0, "runTime", "run_time"),
+        usage=take(None, "usage"),
+        url=take(None, "url"),
+        error_code=take(None, "error_code"),
+        asset=take(None, "asset"),
+        additional_fields=rest,
+    )
+
+
+def _failed(failure: Failure, message: str, *, completed: bool) -> ModelResponse:
+    return ModelResponse(
+        ResponseStatus.FAILED, completed=completed, error_message=printable(message), failure=failure
+    )
+
+
+def _refused(answer: Answer, body: Any, *, completed: bool) -> ModelResponse:
+    failure = Failure(ErrorCategory.of(answer.status_code), answer.status_code)
+    details = body.get("error", body) if isinstance(body, dict) else answer.body.decode(errors="replace")
+    message = f"HTTP {answer.status_code} ({failure.category.value}): {details or 'no details'}"
+    return _failed(failure, message, completed=completed)
+
+
+def _malformed(answer: Answer, what: str, *, completed: bool) -> ModelResponse:
+    text = answer.body.decode(errors="replace") or "an empty body"
+    return _failed(
+        Failure(ErrorCategory.PLATFORM, answer.status_code),
+        f"HTTP {answer.status_code} with an answer that {what}: {text}",
+        completed=completed,
+    )

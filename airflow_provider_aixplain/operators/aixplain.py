@@ -1,0 +1,168 @@
+"""The operator: runs a model as a task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pendulum
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_aixplain.exceptions import (
+    AixplainError,
+    AixplainInputError,
+    AixplainPermanentError,
+    AixplainRunFailed,
+    AixplainRunTimeout,
+)
+from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.model.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.model.wait import Wait
+from airflow_provider_aixplain.model.wire import printable
+from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+class AixplainRunModelOperator(BaseOperator):
+    """Runs a model on aiXplain and returns its response.
+
+    The worker submits the run and is free; a trigger waits for its end; a worker takes the result. Returned, and pushed as
+    ``return_value``, is the :class:`~airflow_provider_aixplain.model.ModelResponse` as a dict; each of its fields is an XCom
+    of its own name as well: ``status``, ``data``, ``details``, ``completed``, ``error_message``, ``used_credits``,
+    ``run_time``, ``usage``, ``url``, ``error_code``, ``asset`` and ``additional_fields``.
+
+    :param model_id: the model's id on the platform. (templated)
+    :param data: the input: text, or any value that JSON can hold. (templated)
+    :param parameters: further parameters of the model, by name. (templated)
+    :param name: what the log calls the run; default: the task's id. (templated)
+    :param aixplain_conn_id: the id of a Connection of type ``aixplain``. (templated)
+    :param wait_for_completion: if False, the task ends with the submission's response, whose ``url`` is the poll URL.
+    :param deferrable: if False, the task waits on the worker.
+    :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % a poll up to 60 seconds.
+    :param timeout: how long to wait for the end of the run, in seconds or as a timedelta; default: a day. The run itself
+        goes on after it, as the platform cannot cancel it.
+    :param multiple_outputs: whether each field is an XCom of its own.
+    :raises AixplainInputError: if an argument can make no valid request.
+    """
+
+    template_fields: Sequence[str] = ("model_id", "data", "parameters", "name", "aixplain_conn_id")
+    template_fields_renderers = {"data": "json", "parameters": "json"}
+    ui_color = "#e5f0ff"
+
+    def __init__(
+        self,
+        *,
+        model_id: str,
+        data: Any,
+        parameters: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        aixplain_conn_id: str = AixplainHook.default_conn_name,
+        wait_for_completion: bool = True,
+        deferrable: bool = True,
+        wait_time: float | timedelta = 0.5,
+        timeout: float | timedelta = 86400,
+        multiple_outputs: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(multiple_outputs=multiple_outputs, **kwargs)
+        self.model_id = model_id
+        self.data = data
+        self.parameters = parameters
+        self.name = name
+        self.aixplain_conn_id = aixplain_conn_id
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = deferrable
+        self.wait_time = _seconds("wait_time", wait_time)
+        self.timeout = _seconds("timeout", timeout)
+
+    @cached_property
+    def hook(self) -> AixplainHook:
+        """The hook that carries this task's calls."""
+        return AixplainHook(self.aixplain_conn_id)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Submit the run, and defer until it is over.
+
+        :return: the response as a dict.
+        """
+        if self.data is None:
+            raise AixplainInputError(
+                "data is None: give the model's input; if it comes from another task, that task returned nothing"
+            )
+        submitted_at = pendulum.now("UTC")
+        response = self.hook.run_async(self.model_id, self.data, self.name or self.task_id, self.parameters)
+        if response.status is ResponseStatus.FAILED:
+            raise self._refused(response)
+        poll_url = response.url or ""
+        if response.status is ResponseStatus.SUCCESS:
+            self.log.info("Model %s answered at once", self.model_id)
+            return response.to_dict()
+        self.log.info("Submitted a run of model %s: %s", self.model_id, poll_url)
+        if not self.wait_for_completion:
+            return response.to_dict()
+        if self.deferrable:
+            self.defer(
+                trigger=AixplainModelRunTrigger(
+                    poll_url=poll_url,
+                    aixplain_conn_id=self.aixplain_conn_id,
+                    wait_time=self.wait_time,
+                    timeout=self.timeout,
+                    submitted_at=submitted_at.isoformat(),
+                ),
+                method_name="execute_complete",
+            )
+        wait = Wait(wait_time=self.wait_time, timeout=self.timeout)
+        outcome = self.hook.wait_for_run(poll_url, wait, self.name or self.task_id)
+        return self.execute_complete(context, outcome.to_event(poll_url))
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Take the end of the run from the trigger's event.
+
+        :param event: the payload of the event of :class:`AixplainModelRunTrigger`.
+        :return: the response as a dict.
+        :raises AixplainRunFailed: if the model ran and failed.
+        :raises AixplainRunTimeout: if the run was not over in time.
+        :raises AixplainPermanentError: if the platform refuses to tell, or the Connection cannot work.
+        """
+        response = event["response"]
+        if event["status"] == "success":
+            self.log.info(
+                "Model %s is done: %s s, %s credits", self.model_id, response["run_time"], response["used_credits"]
+            )
+            return response
+        error, what = _ENDS[event["status"]]
+        raise error(f"Model {self.model_id}: {what}: {event['message']} (poll URL: {event['poll_url']})")
+
+    def _refused(self, response: ModelResponse) -> AixplainError:
+        """Return the error for a submission that was not accepted, or whose run failed at once."""
+        failure = response.failure
+        message = f"Model {self.model_id}: the submission failed: {printable(response.error_message)}"
+        if failure is None:
+            return AixplainRunFailed(message)
+        details = {"status_code": failure.status_code, "category": failure.category.value}
+        if failure.retryable is False:
+            return AixplainPermanentError(message, **details)
+        return AixplainError(message, retryable=failure.retryable, **details)
+
+
+_ENDS: dict[str, tuple[type[AixplainError], str]] = {
+    "failed": (AixplainRunFailed, "the run failed"),
+    "timeout": (AixplainRunTimeout, "stopped waiting; the run goes on"),
+    "error": (AixplainPermanentError, "cannot learn how the run ended"),
+}
+
+
+def _seconds(name: str, value: float | timedelta) -> float:
+    """Return a duration in seconds.
+
+    :raises AixplainInputError: if it is negative or no duration.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+        raise AixplainInputError(f"{name} is {value!r}: give seconds, 0 or more, or a timedelta")
+    return float(seconds)

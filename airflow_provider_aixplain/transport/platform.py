@@ -1,0 +1,216 @@
+"""Where the platform lives, which credential it takes, and which origins may receive it."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from airflow_provider_aixplain.exceptions import (
+    AixplainConfigurationError,
+    AixplainInputError,
+    AixplainUntrustedUrl,
+)
+from airflow_provider_aixplain.model import wire
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+
+PUBLIC_BACKEND_URL = "https://platform-api.aixplain.com"
+PUBLIC_MODELS_RUN_URL = "https://models.aixplain.com/api/v1/execute"
+KEY_HEADERS = {"team": "x-api-key", "personal": "x-aixplain-key"}
+REQUEST_TIMEOUT = 60.0
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True)
+class Platform:
+    """One account on one platform: endpoints, credential, and how to reach them.
+
+    :param api_key: the key. It is sent to trusted origins only and shown nowhere.
+    :param key_header: the header that carries the key.
+    :param backend_url: base URL of the backend.
+    :param models_run_url: the execution URL, without a model's id.
+    :param trusted_origins: further origins that poll URLs may name.
+    :param verify: whether to verify TLS certificates, or the path of a CA file.
+    :param timeout: the longest time one request may take, in seconds.
+    :param proxy: URL of a proxy; without it the environment decides.
+    """
+
+    api_key: str = field(repr=False)
+    key_header: str = KEY_HEADERS["team"]
+    backend_url: str = PUBLIC_BACKEND_URL
+    models_run_url: str = PUBLIC_MODELS_RUN_URL
+    trusted_origins: frozenset[str] = frozenset()
+    verify: bool | str = True
+    timeout: float = REQUEST_TIMEOUT
+    proxy: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_connection(cls, connection: Connection) -> Platform:
+        """Read an Airflow Connection of type ``aixplain``.
+
+        :raises AixplainConfigurationError: naming the Connection, the field and the remedy.
+        """
+        return _ConnectionReader(connection).read()
+
+    def submission(self, model_id: str, data: Any, parameters: Mapping[str, Any] | None) -> wire.Request:
+        """Return the request that starts a run.
+
+        :raises AixplainInputError: if the model's id or the input can make no valid request.
+        """
+        try:
+            return wire.submission(self.models_run_url, model_id, wire.build_payload(data, parameters))
+        except wire.InvalidInput as error:
+            raise AixplainInputError(str(error)) from None
+
+    def trusts(self, url: str) -> bool:
+        """Whether the key may go to this URL: its scheme, host and port are those of an endpoint or of the allow-list."""
+        try:
+            return origin(url) in {origin(self.backend_url), origin(self.models_run_url), *self.trusted_origins}
+        except ValueError:
+            return False
+
+    def headers(self, request: wire.Request) -> dict[str, str]:
+        """Return the headers of a request, the credential among them.
+
+        :raises AixplainUntrustedUrl: if the request would take the key to a foreign origin.
+        """
+        if not self.trusts(request.url):
+            raise AixplainUntrustedUrl(
+                f"{wire.printable(request.url)} is not on an origin that may receive the key. If it belongs to your"
+                " platform, add its origin to trusted_origins in the Connection's extra."
+            )
+        return {self.key_header: self.api_key, "Content-Type": "application/json"}
+
+
+def origin(url: str) -> str:
+    """Return ``scheme://host:port`` of a URL, in lower case and with the port always named.
+
+    :raises ValueError: if it is no absolute http(s) URL, or is written in a way that parsers read differently.
+    """
+    if not isinstance(url, str) or not url.isprintable() or any(c in url for c in " \\"):
+        raise ValueError("it is not a URL")
+    parts = urlsplit(url)
+    if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
+        raise ValueError("it is not a URL that starts with https:// or http:// and names a host")
+    if "@" in parts.netloc:
+        raise ValueError("it holds a user name or password")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}:{parts.port or DEFAULT_PORTS[parts.scheme]}"
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL names this machine: ``localhost`` or a loopback address."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class _ConnectionReader:
+    """Reads the fields of a Connection, and names the one that cannot work."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.extra: dict[str, Any] = connection.extra_dejson or {}
+
+    def read(self) -> Platform:
+        key = (self.connection.password or "").strip()
+        if not key:
+            raise self.wrong("password", "is empty", "put the API key there")
+        if not key.isascii() or not key.isprintable():
+            raise self.wrong("password", "holds characters that no API key has", "copy the key again")
+        key_type = self.extra.get("api_key_type") or "team"
+        if key_type not in KEY_HEADERS:
+            raise self.wrong("api_key_type", f"is {key_type!r}", f"use one of {', '.join(KEY_HEADERS)}")
+        host = self.host()
+        return Platform(
+            api_key=key,
+            key_header=KEY_HEADERS[key_type],
+            backend_url=self.url("host", host) if host else PUBLIC_BACKEND_URL,
+            models_run_url=self.url(
+                "models_run_url",
+                self.extra.get("models_run_url") or (f"{host}/api/v1/execute" if host else PUBLIC_MODELS_RUN_URL),
+            ),
+            trusted_origins=frozenset(origin(self.url("trusted_origins", url)) for url in self.trusted_origins()),
+            verify=self.verify(),
+            timeout=self.timeout(),
+            proxy=self.extra.get("proxy") or None,
+        )
+
+    def wrong(self, name: str, problem: str, remedy: str) -> AixplainConfigurationError:
+        return AixplainConfigurationError(
+            f"Connection {self.connection.conn_id!r}: {name} {problem}; {remedy}."
+        )
+
+    def host(self) -> str:
+        """The base URL: a whole URL in host, or host with the scheme in schema (default https), and a port."""
+        host = (self.connection.host or "").strip().rstrip("/")
+        if not host:
+            return ""
+        url = host if "://" in host else f"{self.connection.schema or 'https'}://{host}"
+        if not self.connection.port:
+            return url
+        scheme, _, rest = url.partition("://")
+        netloc, slash, path = rest.partition("/")
+        return f"{scheme}://{netloc}:{self.connection.port}{slash}{path}"
+
+    def url(self, name: str, url: Any) -> str:
+        try:
+            origin(url)
+        except ValueError as error:
+            raise self.wrong(
+                name, f"is {wire.printable(url)!r}: {error}", "write it like https://platform.example.com"
+            ) from None
+        if urlsplit(url).scheme == "http" and not is_loopback(url) and not self.flag("allow_insecure"):
+            raise self.wrong(
+                name,
+                f"is {url!r}, which would send the key unencrypted",
+                "use https, or set allow_insecure to true in extra",
+            )
+        return str(url).rstrip("/")
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        value = self.extra.get(name, default)
+        value = value.strip().lower() if isinstance(value, str) else value
+        if value in ("", None):
+            return default
+        if value not in (True, False, "true", "false"):
+            raise self.wrong(name, f"is {value!r}", "use true or false")
+        return value in (True, "true")
+
+    def verify(self) -> bool | str:
+        value = self.extra.get("verify")
+        if isinstance(value, str) and value.strip().lower() not in ("", "true", "false"):
+            return value
+        return self.flag("verify", default=True)
+
+    def timeout(self) -> float:
+        value = self.extra.get("timeout")
+        if value in (None, ""):
+            return REQUEST_TIMEOUT
+        try:
+            seconds = float(value)
+        except (TypeError, ValueError):
+            seconds = math.nan
+        if not 0 < seconds < math.inf:
+            raise self.wrong("timeout", f"is {value!r}", "give the seconds that one request may take, such as 60")
+        return seconds
+
+    def trusted_origins(self) -> list[Any]:
+        """A list, or text that holds one as JSON or separated by commas, as connection forms give it."""
+        value = self.extra.get("trusted_origins") or []
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                value = [part.strip() for part in value.split(",") if part.strip()]
+        if not isinstance(value, list):
+            raise self.wrong("trusted_origins", "is no list", 'write it like ["https://files.example.com"]')
+        return value

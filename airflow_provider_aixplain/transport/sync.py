@@ -1,0 +1,81 @@
+"""Carries requests over ``requests``, for workers and scripts."""
+
+from __future__ import annotations
+
+from urllib.parse import urljoin
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from airflow_provider_aixplain import __version__
+from airflow_provider_aixplain.model.wire import Answer, NoAnswer, Request, printable
+from airflow_provider_aixplain.transport.platform import Platform
+
+_NEVER_SENT = (requests.ConnectTimeout, requests.exceptions.SSLError, requests.exceptions.ProxyError)
+
+
+class PlatformSession(requests.Session):
+    """A session that gives the key to trusted origins only, follows no redirect away from them, and repeats nothing.
+
+    :param platform: the account whose key it carries.
+    """
+
+    def __init__(self, platform: Platform) -> None:
+        super().__init__()
+        self.platform = platform
+        self.headers["User-Agent"] = f"airflow-provider-aixplain/{__version__} requests/{requests.__version__}"
+        self.verify = platform.verify
+        self.auth = self._authorize
+        if platform.proxy:
+            self.proxies = {"http": platform.proxy, "https": platform.proxy}
+        for scheme in ("https://", "http://"):
+            self.mount(scheme, HTTPAdapter(max_retries=0))
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Return where an answer redirects to, or None if the key must not follow."""
+        target = super().get_redirect_target(resp)
+        if target is None or self.platform.trusts(urljoin(resp.url, target)):
+            return target
+        return None
+
+    def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        # An auth callable, and no header of the session, so that neither the key nor a netrc entry goes to other hosts.
+        if self.platform.trusts(request.url or ""):
+            request.headers[self.platform.key_header] = self.platform.api_key
+        return request
+
+
+def send(session: PlatformSession, request: Request, timeout: float | None = None) -> Answer | NoAnswer:
+    """Send a request once.
+
+    :param session: carries the key.
+    :param request: what to send.
+    :param timeout: seconds to wait for the platform; default: as the Connection says.
+    :raises AixplainUntrustedUrl: if the request would take the key to a foreign origin.
+    """
+    platform = session.platform
+    try:
+        response = session.request(
+            request.method,
+            request.url,
+            data=request.body,
+            headers=platform.headers(request),
+            timeout=min(platform.timeout, timeout) if timeout else platform.timeout,
+            allow_redirects=request.method == "GET",
+        )
+    except requests.RequestException as error:
+        return NoAnswer(_reason(error), sent=not _never_sent(error))
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Answer(response.status_code, response.content, headers)
+
+
+def _never_sent(error: requests.RequestException) -> bool:
+    """Whether the request failed before anything of it left: no name, no connection, no TLS, no valid URL."""
+    if isinstance(error, _NEVER_SENT) or isinstance(error, ValueError):
+        return True
+    cause = getattr(error.args[0], "reason", None) if error.args else None
+    return type(cause).__name__ in ("NewConnectionError", "NameResolutionError")
+
+
+def _reason(error: Exception) -> str:
+    return printable(f"{type(error).__name__}: {error}")

@@ -1,0 +1,61 @@
+"""The trigger: waits for a run in the triggerer, off the worker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pendulum
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_aixplain.exceptions import AixplainPermanentError
+from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.model.wait import Outcome, Wait
+
+
+class AixplainModelRunTrigger(BaseTrigger):
+    """Polls until a run is over and fires one event.
+
+    The payload of the event is ``{"status": "success" | "failed" | "timeout" | "error", "message": str, "response": the
+    ModelResponse as a dict or None, "poll_url": str}``. What is stored in Airflow's database is exactly the arguments below.
+
+    :param poll_url: the ``url`` of the submission's response.
+    :param aixplain_conn_id: the id of a Connection of type ``aixplain``.
+    :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % a poll up to 60 seconds.
+    :param timeout: seconds after the submission when to stop waiting; the run itself goes on.
+    :param submitted_at: when the run was submitted, in ISO 8601; default: now. Schedule and deadline count from it, so that
+        they survive a restart of the triggerer.
+    """
+
+    def __init__(
+        self,
+        poll_url: str,
+        aixplain_conn_id: str = AixplainHook.default_conn_name,
+        wait_time: float = 0.5,
+        timeout: float = 86400,
+        submitted_at: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.poll_url = poll_url
+        self.aixplain_conn_id = aixplain_conn_id
+        self.wait_time = wait_time
+        self.timeout = timeout
+        self.submitted_at = submitted_at or pendulum.now("UTC").isoformat()
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what Airflow stores to start this trigger anywhere, any time."""
+        stored = ("poll_url", "aixplain_conn_id", "wait_time", "timeout", "submitted_at")
+        return f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in stored}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Poll until the run is over, the time is up, or the platform refuses to tell."""
+        submitted_at = pendulum.parse(self.submitted_at)
+        elapsed = max(0.0, pendulum.now("UTC").timestamp() - submitted_at.timestamp())
+        wait = Wait(wait_time=self.wait_time, timeout=self.timeout)
+        self.log.info("Waiting for the run at %s, submitted %.0f s ago", self.poll_url, elapsed)
+        try:
+            outcome = await AixplainHook(self.aixplain_conn_id).await_run(self.poll_url, wait, elapsed)
+        except AixplainPermanentError as error:
+            outcome = Outcome("error", str(error))
+        self.log.info("The wait ended after %d polls: %s %s", wait.polls, outcome.status, outcome.message)
+        yield TriggerEvent(outcome.to_event(self.poll_url))

@@ -1,0 +1,36 @@
+"""One deferred run for each line of a file, by dynamic task mapping, and a task that counts the answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pendulum
+from airflow.providers.common.compat.sdk import dag, task
+
+from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+
+REVIEWS = Path(__file__).parent / "data" / "reviews.txt"
+
+
+@dag(
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    schedule=None,
+    params={"model_id": "sentiment"},
+    tags=["aixplain"],
+)
+def example_aixplain_mapped():
+    @task
+    def read():
+        return REVIEWS.read_text(encoding="utf-8").splitlines()
+
+    analyse = AixplainRunModelOperator.partial(task_id="analyse", model_id="{{ params.model_id }}").expand(data=read())
+
+    @task
+    def count(responses):
+        return dict(Counter(str(response["data"]) for response in responses))
+
+    count(analyse.output)
+
+
+example_aixplain_mapped()

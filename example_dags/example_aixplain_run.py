@@ -1,0 +1,32 @@
+"""One run as a deferred task, and a task that uses its output and its price."""
+
+from __future__ import annotations
+
+import pendulum
+from airflow.providers.common.compat.sdk import dag, task
+
+from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+
+
+@dag(
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    schedule=None,
+    params={"model_id": "sentiment", "text": "The espresso machine heats up in seconds and the coffee is wonderful."},
+    tags=["aixplain"],
+)
+def example_aixplain_run():
+    analyse = AixplainRunModelOperator(
+        task_id="analyse",
+        model_id="{{ params.model_id }}",
+        data="{{ params.text }}",
+    )
+
+    @task
+    def report(data, used_credits):
+        print(f"The model says {data!r}, for {used_credits} credits.")
+        return {"data": data, "used_credits": used_credits}
+
+    report(data=analyse.output["data"], used_credits=analyse.output["used_credits"])
+
+
+example_aixplain_run()

@@ -1,0 +1,35 @@
+"""A run that is submitted without waiting: the task ends at once, its poll URL goes to XCom."""
+
+from __future__ import annotations
+
+import pendulum
+from airflow.providers.common.compat.sdk import dag, task
+
+from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+
+
+@dag(
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    schedule=None,
+    params={"model_id": "sentiment", "text": "Best keyboard I have ever owned, and it is quiet too."},
+    tags=["aixplain"],
+)
+def example_aixplain_submit():
+    submit = AixplainRunModelOperator(
+        task_id="submit",
+        model_id="{{ params.model_id }}",
+        data="{{ params.text }}",
+        wait_for_completion=False,
+    )
+
+    @task
+    def look(poll_url):
+        response = AixplainHook().poll(poll_url)
+        print(f"The run at {poll_url} is {response.status}.")
+        return response.to_dict()
+
+    look(submit.output["url"])
+
+
+example_aixplain_submit()

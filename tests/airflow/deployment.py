@@ -1,0 +1,338 @@
+"""A real Airflow on this machine: its processes, its REST API, and their end. For the tests, the demo and the benchmarks."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+from airflow import __version__ as airflow_version
+
+AIRFLOW_3 = airflow_version.startswith("3.")
+BIN = Path(sys.executable).parent
+MARK = "AIXPLAIN_DEPLOYMENT"
+FINISHED = ("success", "failed")
+
+
+def free_port() -> int:
+    """Return a port that nothing listened on a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 120, every: float = 0.25) -> Any:
+    """Return the first true value of a condition.
+
+    :raises TimeoutError: naming what was waited for.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(every)
+    raise TimeoutError(f"{what}: not within {seconds:g} s")
+
+
+class Processes:
+    """Processes of one folder, each with its output in a log file; they end together.
+
+    :param home: where the log files go.
+    :param env: added to this process's environment.
+    """
+
+    def __init__(self, home: Path, env: Mapping[str, str]) -> None:
+        self.home = home
+        self.mark = secrets.token_hex(8)
+        # The virtual environment may not be activated; NO_PROXY keeps calls to this machine on it.
+        path = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
+        self.env = {**inherited, "PATH": path, "NO_PROXY": "127.0.0.1,localhost", **env, MARK: self.mark}
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        home.mkdir(parents=True, exist_ok=True)
+
+    def start(self, name: str, *command: str) -> None:
+        """Start a process in a session of its own, so that a Ctrl-C reaches only whoever started it."""
+        with open(self.log_path(name), "ab") as log:
+            self.running[name] = subprocess.Popen(
+                command, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def run(self, name: str, *command: str) -> None:
+        """Run a command to its end.
+
+        :raises RuntimeError: with the end of its output, if it fails.
+        """
+        self.start(name, *command)
+        if self.running.pop(name).wait():
+            raise RuntimeError(f"{' '.join(command)} failed:\n{self.log_path(name).read_text()[-3000:]}")
+
+    def check(self) -> None:
+        """:raises RuntimeError: with the end of its output, if a process has ended by itself."""
+        for name, process in self.running.items():
+            if process.poll() is not None:
+                raise RuntimeError(f"{name} has ended by itself:\n{self.log_path(name).read_text()[-3000:]}")
+
+    def stop(self, *names: str, seconds: float = 20) -> None:
+        """End processes, all of them unless named, together with what they started."""
+        stopping = [self.running.pop(name) for name in names or list(self.running)]
+        family = [child for process in stopping for child in _family(process.pid)]
+        for process in stopping:
+            with suppress(ProcessLookupError):
+                process.terminate()
+        _, alive = psutil.wait_procs(family, timeout=seconds)
+        _kill(alive)
+        for process in stopping:
+            process.wait()
+        if not self.running:
+            end_marked(self.mark)
+
+    def log_path(self, name: str) -> Path:
+        return self.home / f"{name}.log"
+
+
+def end_marked(mark: str) -> None:
+    """End every process that was started, however indirectly, with a deployment's mark in its environment."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(MARK) == mark:
+                found.append(process)
+    _kill(found)
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    return []
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(processes, timeout=10)
+
+
+class Emulator:
+    """The provider's emulator as a process.
+
+    :param processes: starts and ends it.
+    :param seconds: how long its runs take.
+    """
+
+    def __init__(self, processes: Processes, seconds: float) -> None:
+        self.url = f"http://127.0.0.1:{(port := free_port())}"
+        command = ("-m", "airflow_provider_aixplain.emulator", "--port", str(port), "--seconds", str(seconds))
+        processes.start("emulator", sys.executable, *command)
+        wait_until(lambda: processes.check() or _reachable(f"{self.url}/emulator/runs"), "the emulator", 30)
+        self.connection = json.dumps({"conn_type": "aixplain", "host": self.url, "password": "emulator-key"})
+
+    def runs(self) -> list[dict[str, Any]]:
+        """The journal: every run with its payload and the times of its polls."""
+        return list(requests.get(f"{self.url}/emulator/runs", timeout=10).json())
+
+
+class Airflow:
+    """A real Airflow: scheduler with worker processes, triggerer, web server and, in Airflow 3, DAG processor.
+
+    :param home: a folder of its own; an earlier database in it is removed.
+    :param dags: the folder of the DAGs.
+    :param connections: Connections by id, as JSON or URI, given through the environment.
+    :param slots: how many tasks run at a time. Airflow 2.11 runs one at a time on SQLite.
+    """
+
+    def __init__(
+        self, home: Path, dags: Path, connections: Mapping[str, str], slots: int = 4, env: Mapping[str, str] | None = None
+    ) -> None:
+        shutil.rmtree(home, ignore_errors=True)
+        self.home = home
+        self.port = free_port()
+        self.url = f"http://localhost:{self.port}"
+        self._token: str | None = None
+        settings = {
+            "core__dags_folder": dags,
+            "core__executor": "LocalExecutor" if AIRFLOW_3 else "SequentialExecutor",
+            "core__execution_api_server_url": f"{self.url}/execution/",
+            "core__load_examples": False,
+            "core__parallelism": slots,
+            "core__max_active_tasks_per_dag": 1000,
+            "core__dags_are_paused_at_creation": False,
+            "core__simple_auth_manager_all_admins": True,
+            "database__sql_alchemy_conn": f"sqlite:///{home}/airflow.db",
+            "api__port": self.port,
+            "api__base_url": self.url,
+            "api__auth_backends": "airflow.api.auth.backend.basic_auth",
+            "api_auth__jwt_secret": secrets.token_urlsafe(32),
+            "dag_processor__refresh_interval": 5,
+            "logging__json_logs": True,
+            "logging__worker_log_server_port": free_port(),
+            "logging__trigger_log_server_port": free_port(),
+            "scheduler__min_file_process_interval": 5,
+            "usage_data_collection__enabled": False,
+            "webserver__workers": 1,
+        }
+        self.processes = Processes(
+            home,
+            {
+                "AIRFLOW_HOME": str(home),
+                **{f"AIRFLOW__{name.upper()}": str(value) for name, value in settings.items()},
+                **{f"AIRFLOW_CONN_{conn_id.upper()}": value for conn_id, value in connections.items()},
+                **(env or {}),
+            },
+        )
+
+    COMMANDS = {
+        "scheduler": ("scheduler",),
+        "triggerer": ("triggerer",),
+        **(
+            {"dag-processor": ("dag-processor",), "api-server": ("api-server",)}
+            if AIRFLOW_3
+            else {"api-server": ("webserver",)}
+        ),
+    }
+
+    def __enter__(self) -> Airflow:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, *, without: tuple[str, ...] = ()) -> None:
+        """Create the database and start the components."""
+        airflow = str(BIN / "airflow")
+        self.processes.run("db", airflow, "db", "migrate")
+        if not AIRFLOW_3:
+            user = "--username admin --password admin --firstname a --lastname b --role Admin --email a@example.com"
+            self.processes.run("users", airflow, "users", "create", *user.split())
+        for name in self.COMMANDS:
+            if name not in without:
+                self.start_component(name)
+        wait_until(lambda: self.processes.check() or self.healthy(without), "Airflow", 180)
+
+    def start_component(self, name: str) -> None:
+        """Start one of :attr:`COMMANDS`."""
+        arguments = list(self.COMMANDS[name])
+        if arguments == ["webserver"]:
+            arguments += ["--port", str(self.port)]
+        self.processes.start(name, str(BIN / "airflow"), *arguments)
+
+    def stop(self) -> None:
+        """End every process."""
+        self.processes.stop()
+
+    def healthy(self, without: tuple[str, ...] = ()) -> bool:
+        """Whether scheduler, triggerer and DAG processor have reported to the API server."""
+        path = "/api/v2/monitor/health" if AIRFLOW_3 else "/health"
+        with suppress(requests.RequestException, ValueError):
+            health = requests.get(f"{self.url}{path}", timeout=5).json()
+            wanted = {"scheduler", "triggerer", *(["dag_processor"] if AIRFLOW_3 else [])}
+            return all(
+                health.get(name, {}).get("status") == "healthy"
+                for name in wanted - {component.replace("-", "_") for component in without}
+            )
+        return False
+
+    def call(self, method: str, path: str, **kwargs: Any) -> Any:
+        """Call the REST API.
+
+        :param path: below the version's prefix, such as ``/dags``.
+        """
+        if AIRFLOW_3 and self._token is None:
+            self._token = requests.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
+        access: dict[str, Any] = (
+            {"headers": {"Authorization": f"Bearer {self._token}"}} if AIRFLOW_3 else {"auth": ("admin", "admin")}
+        )
+        version = "v2" if AIRFLOW_3 else "v1"
+        response = requests.request(method, f"{self.url}/api/{version}{path}", timeout=60, **access, **kwargs)
+        response.raise_for_status()
+        return response.json() if response.content else None
+
+    def has_dag(self, dag_id: str) -> bool:
+        """Whether the DAG has been read.
+
+        :raises RuntimeError: if a DAG file cannot be imported.
+        """
+        if errors := self.call("GET", "/importErrors")["import_errors"]:
+            raise RuntimeError(errors)
+        with suppress(requests.HTTPError):
+            return bool(self.call("GET", f"/dags/{dag_id}"))
+        return False
+
+    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
+        """Start a run of a DAG once it is known, and return its id."""
+        wait_until(lambda: self.has_dag(dag_id), f"DAG {dag_id}")
+        body: dict[str, Any] = {"conf": dict(conf or {})}
+        if AIRFLOW_3:
+            body["logical_date"] = None
+        return str(self.call("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
+
+    def state(self, dag_id: str, run_id: str) -> str:
+        """The state of a DAG run."""
+        return str(self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"])
+
+    def finish(self, dag_id: str, run_id: str, seconds: float = 300) -> str:
+        """Wait for the end of a DAG run and return its state."""
+        wait_until(lambda: self.state(dag_id, run_id) in FINISHED, f"the end of {dag_id}", seconds, every=0.5)
+        return self.state(dag_id, run_id)
+
+    def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """The task instances of a DAG run, mapped ones by their index."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances"
+        found = self.call("GET", path, params={"limit": 1000})["task_instances"]
+        return sorted(found, key=lambda ti: (ti["task_id"], ti["map_index"]))
+
+    def xcoms(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, Any]:
+        """Every XCom of a task instance, by key."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries"
+        index = {"map_index": map_index}
+        keys = {entry["key"] for entry in self.call("GET", path, params={**index, "limit": 100})["xcom_entries"]}
+        deserialize = {} if AIRFLOW_3 else {"stringify": False}
+        return {
+            key: self.call("GET", f"{path}/{key}", params={**index, **deserialize})["value"] for key in sorted(keys)
+        }
+
+    def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
+        """The log of a task instance as the UI shows it."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
+        content = self.call(
+            "GET", path, params={"map_index": map_index, "full_content": True}, **({} if AIRFLOW_3 else _AS_JSON)
+        )["content"]
+        return json.dumps(content) if AIRFLOW_3 else str(content)
+
+    def worker_seconds(self) -> dict[str, float]:
+        """How long each task instance held a worker, by its id: what its supervisors measured, all visits added up."""
+        held: dict[str, float] = {}
+        for event in self.scheduler_events():
+            if event.get("event") == "Workload finished":
+                workload = event["workload_id"]
+                held[workload] = held.get(workload, 0.0) + float(event["duration"])
+        return held
+
+    def scheduler_events(self) -> Iterator[dict[str, Any]]:
+        """The scheduler's log lines; its worker processes write there too."""
+        for line in self.processes.log_path("scheduler").read_text(errors="replace").splitlines():
+            with suppress(ValueError):
+                event = json.loads(line)
+                if isinstance(event, dict):
+                    yield event
+
+
+_AS_JSON: dict[str, Any] = {"headers": {"Accept": "application/json"}}
+
+
+def _reachable(url: str) -> bool:
+    with suppress(requests.RequestException):
+        return requests.get(url, timeout=5).ok
+    return False
