@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
+from airflow_provider_aixplain.model.failure import Failure
+
 
 class AixplainError(AirflowException):
     """Something went wrong with aiXplain.
@@ -13,6 +15,9 @@ class AixplainError(AirflowException):
     :param category: the platform's class of the error, such as ``validation`` or ``rate limit``, if known.
     :param retryable: whether the same call can succeed later; None if nothing is known.
     """
+
+    status_code: int | None  # type: ignore[assignment] # Airflow's own exceptions hold the status that its API shows
+    retryable: bool | None = None
 
     def __init__(
         self,
@@ -25,14 +30,14 @@ class AixplainError(AirflowException):
         super().__init__(message)
         self.status_code = status_code
         self.category = category
-        self.retryable = retryable
+        if retryable is not None:
+            self.retryable = retryable
 
 
 class AixplainPermanentError(AixplainError, AirflowFailException):
     """What retrying cannot mend: ends the task without using up its retries."""
 
-    def __init__(self, message: str, *, status_code: int | None = None, category: str | None = None) -> None:
-        super().__init__(message, status_code=status_code, category=category, retryable=False)
+    retryable = False
 
 
 class AixplainConfigurationError(AixplainPermanentError):
@@ -53,3 +58,14 @@ class AixplainRunFailed(AixplainError):
 
 class AixplainRunTimeout(AixplainError):
     """The run was not over in time. It goes on, as the platform cannot cancel it."""
+
+
+def error_for(failure: Failure, message: str) -> AixplainError:
+    """Return the error for a request that failed: a permanent one if retrying cannot mend it.
+
+    :param failure: why the request failed.
+    :param message: what happened, for people.
+    """
+    kind = AixplainPermanentError if failure.retryable is False else AixplainError
+    category = failure.category.value
+    return kind(message, status_code=failure.status_code, category=category, retryable=failure.retryable)

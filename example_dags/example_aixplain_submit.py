@@ -12,7 +12,7 @@ from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperato
 @dag(
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     schedule=None,
-    params={"model_id": "sentiment", "text": "Best keyboard I have ever owned, and it is quiet too."},
+    params={"model_id": "language", "text": "Le service après-vente a répondu en dix minutes."},
     tags=["aixplain"],
 )
 def example_aixplain_submit():

@@ -19,7 +19,9 @@ def main() -> None:
         description=f"Emulates aiXplain's Model API on this machine, with the models {', '.join(MODELS)}.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8088, help="port to listen on, 0 for a free one (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=8088, help="port to listen on, 0 for a free one (default: %(default)s)"
+    )
     parser.add_argument(
         "--seconds", type=float, default=5.0, help="how long a run takes, in seconds (default: %(default)s)"
     )

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 class AixplainHook(BaseHook):
     """Talks to aiXplain with the credentials of a Connection.
 
-    The Connection is read once, when the first call needs it; a new hook reads it again. Trouble on the way does not raise:
-    the returned :class:`~airflow_provider_aixplain.model.ModelResponse` is failed and says what happened. What can make no
-    valid request raises before anything is sent.
+    The Connection is read once, when the first call needs it, and again when the platform refuses its key during a
+    wait. Trouble on the way does not raise: the returned :class:`~airflow_provider_aixplain.model.ModelResponse` is
+    failed and says what happened. What can make no valid request raises before anything is sent.
 
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``.
     """

@@ -17,6 +17,7 @@ class ResponseStatus(str, Enum):
     FAILED = "FAILED"
 
     def __str__(self) -> str:
+        """Return the platform's word for it."""
         return self.value
 
 
@@ -31,12 +32,12 @@ class ModelResponse:
     :param error_message: what went wrong, in the platform's words; empty if nothing did.
     :param used_credits: what the run cost, in credits.
     :param run_time: how long the model ran, in seconds.
-    :param usage: token counts (``prompt_tokens``, ``completion_tokens``, ``total_tokens``) where the supplier counts them.
+    :param usage: token counts (``prompt_tokens``, ``completion_tokens``, ``total_tokens``) where the supplier counts.
     :param url: the poll URL of a run that was accepted.
     :param error_code: the platform's own code of an error.
     :param asset: which asset answered (``assetId``, ``id``).
     :param additional_fields: every other key of the answer.
-    :param failure: why the request failed, for the caller; not one of the platform's fields and so not in :meth:`to_dict`.
+    :param failure: why the request failed, for the caller; none of the platform's fields and so not in :meth:`to_dict`.
     """
 
     status: ResponseStatus

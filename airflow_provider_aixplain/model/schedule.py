@@ -1,8 +1,8 @@
 """When to ask again: pure functions of the time since the submission.
 
-The schedule is that of the platform's own client: wait ``wait_time`` before the second poll and 10 % longer before each
-further one, up to a minute. A wait that grows by 10 % a poll is a tenth of the time that has passed, plus the first wait;
-told that way it needs no count of polls, so that a restarted triggerer goes on where the run's schedule stands.
+The schedule is that of the platform's own client: wait ``wait_time`` before the second poll and 10 % longer before
+each further one, up to a minute. A wait that grows by 10 % a poll is a tenth of the time that has passed, plus the
+first wait; told that way it needs no count of polls, and a restarted triggerer goes on where the run's schedule stands.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def interval(elapsed: float, wait_time: float) -> float:
 
 
 def delay(elapsed: float, wait_time: float, chance: float) -> float:
-    """Return the seconds until the next poll: the interval with up to 20 % of jitter, so that runs do not poll in waves.
+    """Return the seconds until the next poll: the interval, jittered by up to 20 %, so that runs do not poll in waves.
 
     :param chance: a random number from 0 to 1.
     """
@@ -32,8 +32,9 @@ def delay(elapsed: float, wait_time: float, chance: float) -> float:
 
 
 def first_delay(elapsed: float, wait_time: float, chance: float) -> float:
-    """Return the seconds until a waiter's first poll: any part of an interval, so that thousands of runs that a
-    restarted triggerer takes up again are spread over their own pace.
+    """Return the seconds until a waiter's first poll.
+
+    It is any part of an interval, so that a restarted triggerer does not poll its thousands of runs all at once.
 
     :param chance: a random number from 0 to 1.
     """

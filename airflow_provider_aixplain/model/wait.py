@@ -26,8 +26,8 @@ LONGEST_SILENCE = 600.0
 class Outcome:
     """How a wait ended.
 
-    :param status: ``success`` or ``failed``: the run is over; ``timeout``: it is not, and the time is up; ``error``: the
-        platform refuses to tell, and asking again does not mend it.
+    :param status: ``success`` or ``failed``: the run is over; ``timeout``: it is not, and the time is up; ``error``:
+        the platform refuses to tell, and asking again does not mend it.
     :param message: what happened, for people, in the platform's words where it has some.
     :param response: the last answer of the platform, if any.
     """
@@ -37,7 +37,7 @@ class Outcome:
     response: ModelResponse | None = None
 
     def to_event(self, poll_url: str) -> dict[str, Any]:
-        """Return the payload of the trigger's event. Its response names the poll URL, as a run's first response does."""
+        """Return the payload of the trigger's event. Its response names the poll URL, as the submission's does."""
         response = self.response.to_dict() if self.response else None
         if response and not response["url"]:
             response["url"] = poll_url
@@ -63,7 +63,7 @@ class Wait:
         return self._until_deadline(elapsed, schedule.first_delay(elapsed, self.wait_time, chance))
 
     def poll_timeout(self, elapsed: float) -> float:
-        """Return the seconds that a poll may take: what is left until the deadline, and enough for one at the deadline."""
+        """Return the seconds that a poll may take: what is left of the time, and enough for one at the deadline."""
         return max(self.timeout - elapsed, LAST_POLL)
 
     def judge(self, response: ModelResponse, elapsed: float) -> Outcome | None:

@@ -51,9 +51,7 @@ class NoAnswer:
     sent: bool
 
 
-def build_payload(
-    data: Any, parameters: Mapping[str, Any] | None = None, stream: bool | None = None
-) -> str:
+def build_payload(data: Any, parameters: Mapping[str, Any] | None = None, stream: bool | None = None) -> str:
     """Return the JSON body of a run.
 
     An object, or a string that holds one as JSON, is the payload itself. A string that holds another JSON value becomes
@@ -133,7 +131,7 @@ def read_poll(outcome: Answer | NoAnswer) -> ModelResponse:
     """Return what the platform says of a run.
 
     :param outcome: what came back for a :func:`poll`.
-    :return: the response; failed and not completed, with ``failure`` saying why, if this poll brought no news of the run.
+    :return: the response; failed and not completed, with ``failure`` saying why, if this poll brought no news.
     """
     if isinstance(outcome, NoAnswer):
         return _failed(Failure(ErrorCategory.PLATFORM), f"No answer: {outcome.reason}", completed=False)
@@ -221,9 +219,7 @@ def _response(body: dict[str, Any], *, otherwise: ResponseStatus) -> ModelRespon
 
 
 def _failed(failure: Failure, message: str, *, completed: bool) -> ModelResponse:
-    return ModelResponse(
-        ResponseStatus.FAILED, completed=completed, error_message=printable(message), failure=failure
-    )
+    return ModelResponse(ResponseStatus.FAILED, completed=completed, error_message=printable(message), failure=failure)
 
 
 def _refused(answer: Answer, body: Any, *, completed: bool) -> ModelResponse:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pendulum
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -17,6 +17,7 @@ from airflow_provider_aixplain.exceptions import (
     AixplainPermanentError,
     AixplainRunFailed,
     AixplainRunTimeout,
+    error_for,
 )
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.model.response import ModelResponse, ResponseStatus
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
 class AixplainRunModelOperator(BaseOperator):
     """Runs a model on aiXplain and returns its response.
 
-    The worker submits the run and is free; a trigger waits for its end; a worker takes the result. Returned, and pushed as
-    ``return_value``, is the :class:`~airflow_provider_aixplain.model.ModelResponse` as a dict; each of its fields is an XCom
-    of its own name as well: ``status``, ``data``, ``details``, ``completed``, ``error_message``, ``used_credits``,
-    ``run_time``, ``usage``, ``url``, ``error_code``, ``asset`` and ``additional_fields``.
+    The worker submits the run and is free; a trigger waits for its end; a worker takes the result. Returned, and pushed
+    as ``return_value``, is the :class:`~airflow_provider_aixplain.model.ModelResponse` as a dict; each of its fields is
+    an XCom of its own name as well: ``status``, ``data``, ``details``, ``completed``, ``error_message``,
+    ``used_credits``, ``run_time``, ``usage``, ``url``, ``error_code``, ``asset`` and ``additional_fields``.
 
     :param model_id: the model's id on the platform. (templated)
     :param data: the input: text, or any value that JSON can hold. (templated)
@@ -44,14 +45,14 @@ class AixplainRunModelOperator(BaseOperator):
     :param wait_for_completion: if False, the task ends with the submission's response, whose ``url`` is the poll URL.
     :param deferrable: if False, the task waits on the worker.
     :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % a poll up to 60 seconds.
-    :param timeout: how long to wait for the end of the run, in seconds or as a timedelta; default: a day. The run itself
-        goes on after it, as the platform cannot cancel it.
+    :param timeout: how long to wait for the end of the run, in seconds or as a timedelta; default: a day. The run
+        itself goes on after it, as the platform cannot cancel it.
     :param multiple_outputs: whether each field is an XCom of its own.
     :raises AixplainInputError: if an argument can make no valid request.
     """
 
     template_fields: Sequence[str] = ("model_id", "data", "parameters", "name", "aixplain_conn_id")
-    template_fields_renderers = {"data": "json", "parameters": "json"}
+    template_fields_renderers: ClassVar[dict[str, str]] = {"data": "json", "parameters": "json"}
     ui_color = "#e5f0ff"
 
     def __init__(
@@ -129,7 +130,7 @@ class AixplainRunModelOperator(BaseOperator):
         :raises AixplainRunTimeout: if the run was not over in time.
         :raises AixplainPermanentError: if the platform refuses to tell, or the Connection cannot work.
         """
-        response = event["response"]
+        response: dict[str, Any] = event["response"]
         if event["status"] == "success":
             self.log.info(
                 "Model %s is done: %s s, %s credits", self.model_id, response["run_time"], response["used_credits"]
@@ -140,14 +141,8 @@ class AixplainRunModelOperator(BaseOperator):
 
     def _refused(self, response: ModelResponse) -> AixplainError:
         """Return the error for a submission that was not accepted, or whose run failed at once."""
-        failure = response.failure
         message = f"Model {self.model_id}: the submission failed: {printable(response.error_message)}"
-        if failure is None:
-            return AixplainRunFailed(message)
-        details = {"status_code": failure.status_code, "category": failure.category.value}
-        if failure.retryable is False:
-            return AixplainPermanentError(message, **details)
-        return AixplainError(message, retryable=failure.retryable, **details)
+        return error_for(response.failure, message) if response.failure else AixplainRunFailed(message)
 
 
 _ENDS: dict[str, tuple[type[AixplainError], str]] = {

@@ -69,7 +69,7 @@ class Platform:
             raise AixplainInputError(str(error)) from None
 
     def trusts(self, url: str) -> bool:
-        """Whether the key may go to this URL: its scheme, host and port are those of an endpoint or of the allow-list."""
+        """Whether the key may go to this URL: its origin is that of an endpoint or in the allow-list."""
         try:
             return origin(url) in {origin(self.backend_url), origin(self.models_run_url), *self.trusted_origins}
         except ValueError:
@@ -145,9 +145,7 @@ class _ConnectionReader:
         )
 
     def wrong(self, name: str, problem: str, remedy: str) -> AixplainConfigurationError:
-        return AixplainConfigurationError(
-            f"Connection {self.connection.conn_id!r}: {name} {problem}; {remedy}."
-        )
+        return AixplainConfigurationError(f"Connection {self.connection.conn_id!r}: {name} {problem}; {remedy}.")
 
     def host(self) -> str:
         """The base URL: a whole URL in host, or host with the scheme in schema (default https), and a port."""

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import ssl
 from urllib.parse import urljoin
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import NewConnectionError
 
 from airflow_provider_aixplain import __version__
 from airflow_provider_aixplain.model.wire import Answer, NoAnswer, Request, printable
 from airflow_provider_aixplain.transport.platform import Platform
 
-_NEVER_SENT = (requests.ConnectTimeout, requests.exceptions.SSLError, requests.exceptions.ProxyError)
+_NEVER_SENT = (
+    NewConnectionError,
+    ssl.SSLCertVerificationError,
+    requests.ConnectTimeout,
+    requests.exceptions.InvalidURL,
+)
 
 
 class PlatformSession(requests.Session):
@@ -64,18 +71,13 @@ def send(session: PlatformSession, request: Request, timeout: float | None = Non
             allow_redirects=request.method == "GET",
         )
     except requests.RequestException as error:
-        return NoAnswer(_reason(error), sent=not _never_sent(error))
+        return NoAnswer(printable(f"{type(error).__name__}: {error}"), sent=not _never_sent(error))
     headers = {name.lower(): value for name, value in response.headers.items()}
     return Answer(response.status_code, response.content, headers)
 
 
-def _never_sent(error: requests.RequestException) -> bool:
-    """Whether the request failed before anything of it left: no name, no connection, no TLS, no valid URL."""
-    if isinstance(error, _NEVER_SENT) or isinstance(error, ValueError):
-        return True
-    cause = getattr(error.args[0], "reason", None) if error.args else None
-    return type(cause).__name__ in ("NewConnectionError", "NameResolutionError")
-
-
-def _reason(error: Exception) -> str:
-    return printable(f"{type(error).__name__}: {error}")
+def _never_sent(error: BaseException | None) -> bool:
+    """Whether a request failed before anything of it left: no name, no connection, no trusted certificate, no valid URL."""
+    while error is not None and not isinstance(error, _NEVER_SENT):
+        error = error.__context__
+    return error is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import pendulum
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -17,14 +17,14 @@ class AixplainModelRunTrigger(BaseTrigger):
     """Polls until a run is over and fires one event.
 
     The payload of the event is ``{"status": "success" | "failed" | "timeout" | "error", "message": str, "response": the
-    ModelResponse as a dict or None, "poll_url": str}``. What is stored in Airflow's database is exactly the arguments below.
+    ModelResponse as a dict or None, "poll_url": str}``. Airflow's database stores exactly the arguments below.
 
     :param poll_url: the ``url`` of the submission's response.
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``.
     :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % a poll up to 60 seconds.
     :param timeout: seconds after the submission when to stop waiting; the run itself goes on.
-    :param submitted_at: when the run was submitted, in ISO 8601; default: now. Schedule and deadline count from it, so that
-        they survive a restart of the triggerer.
+    :param submitted_at: when the run was submitted, in ISO 8601; default: now. Schedule and deadline count from it, so
+        that they survive a restart of the triggerer.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class AixplainModelRunTrigger(BaseTrigger):
         timeout: float = 86400,
         submitted_at: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call] # Airflow types only what it names a parameter of
         self.poll_url = poll_url
         self.aixplain_conn_id = aixplain_conn_id
         self.wait_time = wait_time
@@ -49,7 +49,7 @@ class AixplainModelRunTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the run is over, the time is up, or the platform refuses to tell."""
-        submitted_at = pendulum.parse(self.submitted_at)
+        submitted_at = cast("pendulum.DateTime", pendulum.parse(self.submitted_at))
         elapsed = max(0.0, pendulum.now("UTC").timestamp() - submitted_at.timestamp())
         wait = Wait(wait_time=self.wait_time, timeout=self.timeout)
         self.log.info("Waiting for the run at %s, submitted %.0f s ago", self.poll_url, elapsed)

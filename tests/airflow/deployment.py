@@ -1,4 +1,4 @@
-"""A real Airflow on this machine: its processes, its REST API, and their end. For the tests, the demo and the benchmarks."""
+"""A real Airflow on this machine, its processes and its REST API: for the tests, the demo and the benchmarks."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ import requests
 from airflow import __version__ as airflow_version
 
 AIRFLOW_3 = airflow_version.startswith("3.")
+COMPONENTS = (
+    {name: (name,) for name in ("scheduler", "dag-processor", "triggerer", "api-server")}
+    if AIRFLOW_3
+    else {"scheduler": ("scheduler",), "triggerer": ("triggerer",), "api-server": ("webserver",)}
+)
 BIN = Path(sys.executable).parent
 MARK = "AIXPLAIN_DEPLOYMENT"
 FINISHED = ("success", "failed")
@@ -47,19 +52,25 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = 120, ev
 class Processes:
     """Processes of one folder, each with its output in a log file; they end together.
 
-    :param home: where the log files go.
-    :param env: added to this process's environment.
+    :param home: where the log files go; what an earlier deployment left there is removed.
     """
 
-    def __init__(self, home: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, home: Path) -> None:
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(parents=True)
         self.home = home
         self.mark = secrets.token_hex(8)
         # The virtual environment may not be activated; NO_PROXY keeps calls to this machine on it.
         path = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
-        self.env = {**inherited, "PATH": path, "NO_PROXY": "127.0.0.1,localhost", **env, MARK: self.mark}
+        self.env = {**inherited, "PATH": path, "NO_PROXY": "127.0.0.1,localhost", MARK: self.mark}
         self.running: dict[str, subprocess.Popen[bytes]] = {}
-        home.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def start(self, name: str, *command: str) -> None:
         """Start a process in a session of its own, so that a Ctrl-C reaches only whoever started it."""
@@ -88,10 +99,8 @@ class Processes:
         stopping = [self.running.pop(name) for name in names or list(self.running)]
         family = [child for process in stopping for child in _family(process.pid)]
         for process in stopping:
-            with suppress(ProcessLookupError):
-                process.terminate()
-        _, alive = psutil.wait_procs(family, timeout=seconds)
-        _kill(alive)
+            process.terminate()
+        _end(family, seconds)
         for process in stopping:
             process.wait()
         if not self.running:
@@ -108,7 +117,10 @@ def end_marked(mark: str) -> None:
         with suppress(psutil.Error):
             if process.environ().get(MARK) == mark:
                 found.append(process)
-    _kill(found)
+    for process in found:
+        with suppress(psutil.Error):
+            process.terminate()
+    _end(found, seconds=10)
 
 
 def _family(pid: int) -> list[psutil.Process]:
@@ -118,11 +130,13 @@ def _family(pid: int) -> list[psutil.Process]:
     return []
 
 
-def _kill(processes: list[psutil.Process]) -> None:
-    for process in processes:
+def _end(processes: list[psutil.Process], seconds: float) -> None:
+    """Wait for processes that were asked to end, and kill those that do not."""
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    for process in alive:
         with suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(processes, timeout=10)
+    psutil.wait_procs(alive, timeout=10)
 
 
 class Emulator:
@@ -147,17 +161,14 @@ class Emulator:
 class Airflow:
     """A real Airflow: scheduler with worker processes, triggerer, web server and, in Airflow 3, DAG processor.
 
-    :param home: a folder of its own; an earlier database in it is removed.
+    :param processes: starts and ends its processes; their folder becomes ``AIRFLOW_HOME``.
     :param dags: the folder of the DAGs.
     :param connections: Connections by id, as JSON or URI, given through the environment.
     :param slots: how many tasks run at a time. Airflow 2.11 runs one at a time on SQLite.
     """
 
-    def __init__(
-        self, home: Path, dags: Path, connections: Mapping[str, str], slots: int = 4, env: Mapping[str, str] | None = None
-    ) -> None:
-        shutil.rmtree(home, ignore_errors=True)
-        self.home = home
+    def __init__(self, processes: Processes, dags: Path, connections: Mapping[str, str], slots: int = 4) -> None:
+        self.processes = processes
         self.port = free_port()
         self.url = f"http://localhost:{self.port}"
         self._token: str | None = None
@@ -170,7 +181,7 @@ class Airflow:
             "core__max_active_tasks_per_dag": 1000,
             "core__dags_are_paused_at_creation": False,
             "core__simple_auth_manager_all_admins": True,
-            "database__sql_alchemy_conn": f"sqlite:///{home}/airflow.db",
+            "database__sql_alchemy_conn": f"sqlite:///{processes.home}/airflow.db",
             "api__port": self.port,
             "api__base_url": self.url,
             "api__auth_backends": "airflow.api.auth.backend.basic_auth",
@@ -182,32 +193,15 @@ class Airflow:
             "scheduler__min_file_process_interval": 5,
             "usage_data_collection__enabled": False,
             "webserver__workers": 1,
+            # A worker that sees its task's sockets close before the task's process has exited looks again only after
+            # this time (Airflow 3.3.2, supervisor): at the default of 5 s that is 5 s of an idle slot.
+            "workers__min_heartbeat_interval": 1,
         }
-        self.processes = Processes(
-            home,
-            {
-                "AIRFLOW_HOME": str(home),
-                **{f"AIRFLOW__{name.upper()}": str(value) for name, value in settings.items()},
-                **{f"AIRFLOW_CONN_{conn_id.upper()}": value for conn_id, value in connections.items()},
-                **(env or {}),
-            },
-        )
-
-    COMMANDS = {
-        "scheduler": ("scheduler",),
-        "triggerer": ("triggerer",),
-        **(
-            {"dag-processor": ("dag-processor",), "api-server": ("api-server",)}
-            if AIRFLOW_3
-            else {"api-server": ("webserver",)}
-        ),
-    }
-
-    def __enter__(self) -> Airflow:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+        processes.env |= {
+            "AIRFLOW_HOME": str(processes.home),
+            **{f"AIRFLOW__{name.upper()}": str(value) for name, value in settings.items()},
+            **{f"AIRFLOW_CONN_{conn_id.upper()}": value for conn_id, value in connections.items()},
+        }
 
     def start(self, *, without: tuple[str, ...] = ()) -> None:
         """Create the database and start the components."""
@@ -216,21 +210,17 @@ class Airflow:
         if not AIRFLOW_3:
             user = "--username admin --password admin --firstname a --lastname b --role Admin --email a@example.com"
             self.processes.run("users", airflow, "users", "create", *user.split())
-        for name in self.COMMANDS:
+        for name in COMPONENTS:
             if name not in without:
                 self.start_component(name)
         wait_until(lambda: self.processes.check() or self.healthy(without), "Airflow", 180)
 
     def start_component(self, name: str) -> None:
-        """Start one of :attr:`COMMANDS`."""
-        arguments = list(self.COMMANDS[name])
+        """Start one of :data:`COMPONENTS`."""
+        arguments = list(COMPONENTS[name])
         if arguments == ["webserver"]:
             arguments += ["--port", str(self.port)]
         self.processes.start(name, str(BIN / "airflow"), *arguments)
-
-    def stop(self) -> None:
-        """End every process."""
-        self.processes.stop()
 
     def healthy(self, without: tuple[str, ...] = ()) -> bool:
         """Whether scheduler, triggerer and DAG processor have reported to the API server."""

@@ -1,0 +1,61 @@
+# make demo   watch real texts being analysed by deferred tasks in a real Airflow
+# make test   run every check: format, types, tests on both Airflows, the wheel
+# make bench  measure; make format, make stop, make clean say what they do
+
+PYTHON ?= python3
+AIRFLOWS := 3.3.2 2.11.2
+VENV := .venv/airflow-3.3.2
+SOURCES := $(shell find airflow_provider_aixplain -name '*.py') pyproject.toml README.md LICENSE
+
+.PHONY: demo test lint unit wheel bench format stop constraints clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.ready
+	@exec $(VENV)/bin/python -m tests.airflow.demo
+
+stop: $(VENV)/.ready
+	@$(VENV)/bin/python -m tests.airflow.demo --stop
+
+test: lint $(AIRFLOWS:%=test-%) .test/wheel
+
+lint: $(VENV)/.ready
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.ready
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+test-%: .venv/airflow-%/.ready
+	AIRFLOW_HOME=$(CURDIR)/.test/home-$* .venv/airflow-$*/bin/python -m pytest $(PYTEST_ARGS)
+
+bench: $(VENV)/.ready
+	$(VENV)/bin/python -m tests.benchmarks.mapped_runs
+
+# The wheel alone in an empty environment: does Airflow find the provider?
+.test/wheel: $(SOURCES) $(VENV)/.ready constraints/airflow-3.3.2.txt
+	rm -rf .test/dist .test/empty && mkdir -p .test
+	$(VENV)/bin/python -m build --no-isolation --outdir .test/dist .
+	$(PYTHON) -m venv .test/empty
+	.test/empty/bin/python -m pip install -q -c constraints/airflow-3.3.2.txt .test/dist/*.whl
+	cd .test && AIRFLOW_HOME=$(CURDIR)/.test/home-wheel empty/bin/airflow providers get airflow-provider-aixplain --full
+	touch $@
+
+# An environment for each Airflow, made anew when what goes into it changes.
+.venv/airflow-%/.ready: constraints/airflow-%.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 10) <= v < (3, 14) else \
+	"Python 3.10 to 3.13 is needed, this is %d.%d: name one with make PYTHON=python3.12" % v[:2])'
+	@echo "Installing Airflow $* into $(@D): a minute or two"
+	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install -q --disable-pip-version-check -c $< 'apache-airflow==$*' -e '.[dev]'
+	@touch $@
+
+# One file for all Pythons: what the oldest supported one takes, the others take too.
+constraints: $(VENV)/.ready
+	$(VENV)/bin/python -m pip install -q uv
+	for airflow in $(AIRFLOWS); do echo "apache-airflow==$$airflow" | $(VENV)/bin/uv pip compile -q --upgrade \
+	  --no-header --no-annotate --python-version 3.10 --extra dev pyproject.toml - -o constraints/airflow-$$airflow.txt; done
+
+clean: stop
+	rm -rf .venv .test .demo dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

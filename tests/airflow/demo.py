@@ -1,0 +1,158 @@
+"""``make demo``: analyses real texts with deferred tasks in a real Airflow, and shows how long they held a worker."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.airflow.deployment import FINISHED, Airflow, Emulator, Processes, end_marked, wait_until
+
+ROOT = Path(__file__).parents[2]
+HOME = ROOT / ".demo"
+MARK_FILE = HOME / "mark"
+DAG_ID = "example_aixplain_mapped"
+RUN_SECONDS = 20
+SLOTS = 4
+SHOWN_STATES = {"deferred": "waiting in the triggerer", "running": "on a worker", "success": "done", "failed": "failed"}
+
+console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+
+
+def main() -> int:
+    """Run the demo, or stop one that was left running."""
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--stop", action="store_true", help="only stop what make demo KEEP=1 left running")
+    only_stop = parser.parse_args().stop
+    if MARK_FILE.exists():
+        end_marked(MARK_FILE.read_text())
+        MARK_FILE.unlink()
+        console.print("Stopped the demo that was left running.")
+    if only_stop:
+        return 0
+
+    api_key = os.environ.get("AIXPLAIN_API_KEY", "")
+    model_id = os.environ.get("MODEL_ID") or ("" if api_key else "sentiment")
+    if not model_id:
+        console.print("AIXPLAIN_API_KEY is set: name the model too, as in make demo MODEL_ID=6414bd3cd09663e9225130e8")
+        return 2
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    code = 1
+    processes = Processes(HOME)
+    MARK_FILE.write_text(processes.mark)
+    keep = os.environ.get("KEEP", "") not in ("", "0")
+    try:
+        code = demonstrate(processes, api_key, model_id)
+    except KeyboardInterrupt:
+        console.print("Interrupted.")
+        code = 130
+    except (RuntimeError, TimeoutError, OSError) as error:
+        console.print(f"The demo failed: {error}", markup=False)
+    if keep and code == 0:
+        console.print("Airflow is left running; [bold]make stop[/] stops it.")
+        return code
+    console.print("Stopping everything that was started ...")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    processes.stop()
+    MARK_FILE.unlink()
+    return code
+
+
+def demonstrate(processes: Processes, api_key: str, model_id: str) -> int:
+    """Run the example DAG over the real texts and show the table; 0 if all went well."""
+    if api_key:
+        connection = json.dumps({"conn_type": "aixplain", "password": api_key})
+        console.print(f"Using the real platform with model {model_id}: the runs are billed to your account.")
+    else:
+        connection = Emulator(processes, RUN_SECONDS).connection
+        console.print(f"Started the emulator: each run of its model [bold]{model_id}[/] takes {RUN_SECONDS} s.")
+    airflow = Airflow(processes, ROOT / "example_dags", {"aixplain_default": connection}, SLOTS)
+    console.print(f"Starting a real Airflow with {SLOTS} worker slots; its logs are in {HOME.name}/ ...")
+    airflow.start()
+    run_id = airflow.trigger(DAG_ID, {"model_id": model_id})
+    console.print(f"Airflow's UI, no password: [bold]{airflow.url}/dags/{DAG_ID}[/]")
+    seen: list[str] = []
+
+    def finished() -> bool:
+        processes.check()
+        states = Counter(ti["state"] for ti in airflow.tasks(DAG_ID, run_id) if ti["task_id"] == "analyse")
+        progress = ", ".join(f"{states[state]} {words}" for state, words in SHOWN_STATES.items() if states[state])
+        if progress and progress not in seen[-1:]:
+            seen.append(progress)
+            console.print(f"  {progress}")
+        return airflow.state(DAG_ID, run_id) in FINISHED
+
+    wait_until(finished, "the end of the runs", seconds=3600, every=2)
+    return show(airflow, run_id)
+
+
+def show(airflow: Airflow, run_id: str) -> int:
+    """Print the table of results; 0 if every run brought one."""
+    tasks = [ti for ti in airflow.tasks(DAG_ID, run_id) if ti["task_id"] == "analyse"]
+    # The last worker writes how long it was held a moment after its task is over.
+    wait_until(lambda: all(ti["id"] in airflow.worker_seconds() for ti in tasks), "the workers' last words", 30)
+    held = airflow.worker_seconds()
+    table = Table("text", "result", title="What the model says, and what it cost")
+    for heading in ("credits", "run took", "held a worker"):
+        table.add_column(heading, justify="right")
+    total_run = total_held = total_credits = 0.0
+    failed = 0
+    for ti, text in zip(tasks, texts(airflow, run_id), strict=True):
+        worker = held[ti["id"]]
+        total_held += worker
+        if ti["state"] != "success":
+            failed += 1
+            table.add_row(_short(text), f"[red]{ti['state']}[/]", "", "", f"{worker:.1f} s")
+            continue
+        response = airflow.xcoms(DAG_ID, run_id, "analyse", ti["map_index"])["return_value"]
+        total_run += float(response["run_time"])
+        total_credits += float(response["used_credits"])
+        result = str(response["data"])
+        table.add_row(
+            _short(text),
+            _short(result, 24),
+            f"{response['used_credits']:.5f}",
+            f"{response['run_time']:.1f} s",
+            f"{worker:.1f} s",
+        )
+    table.add_section()
+    table.add_row(f"all {len(tasks)}", "", f"{total_credits:.5f}", f"{total_run:.1f} s", f"{total_held:.1f} s")
+    console.print(table)
+    if total_run:
+        console.print(
+            f"The runs took {total_run:.0f} s and held a worker for {total_held:.0f} s, {total_held / total_run:.0%} of"
+            " that: once to submit, once to take the result. A task that waits itself holds it for all of it."
+        )
+    if failed:
+        console.print(f"{failed} of {len(tasks)} runs brought no result; the log of the first of them ends like this:")
+        first = next(ti for ti in tasks if ti["state"] != "success")
+        console.print(airflow.log(DAG_ID, run_id, "analyse", 1, first["map_index"])[-3000:], markup=False)
+    return 1 if failed else 0
+
+
+def texts(airflow: Airflow, run_id: str) -> list[str]:
+    """The texts that the DAG has read, in the order of the mapped tasks."""
+    found: list[str] = airflow.xcoms(DAG_ID, run_id, "read")["return_value"]
+    return found
+
+
+def _short(text: str, length: int = 48) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= length else f"{line[: length - 1]}…"
+
+
+def _interrupt(*_: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())
