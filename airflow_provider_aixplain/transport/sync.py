@@ -69,6 +69,7 @@ def send(session: PlatformSession, request: Request, timeout: float | None = Non
             headers=platform.headers(request),
             timeout=min(platform.timeout, timeout) if timeout else platform.timeout,
             allow_redirects=request.method == "GET",
+            verify=platform.verify,  # said here too: a CA bundle of the environment would override the session's False
         )
     except requests.RequestException as error:
         return NoAnswer(printable(f"{type(error).__name__}: {error}"), sent=not _never_sent(error))
@@ -77,7 +78,7 @@ def send(session: PlatformSession, request: Request, timeout: float | None = Non
 
 
 def _never_sent(error: BaseException | None) -> bool:
-    """Whether a request failed before anything of it left: no name, no connection, no trusted certificate, no valid URL."""
+    """Whether a request failed before anything of it left: no name, no connection, no valid certificate or URL."""
     while error is not None and not isinstance(error, _NEVER_SENT):
         error = error.__context__
     return error is not None

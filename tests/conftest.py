@@ -1,0 +1,27 @@
+"""What all tests share: an emulator to talk to, and a Connection to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.airflow.deployment import Emulator, Processes
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """An emulator whose runs take half a second."""
+    home: Path = tmp_path_factory.mktemp("emulator")
+    with Processes(home) as processes:
+        yield Emulator(processes, seconds=0.5)
+
+
+@pytest.fixture
+def connection(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """The Connection ``aixplain_default`` to the emulator, as the environment holds it."""
+    monkeypatch.setenv("AIRFLOW_CONN_AIXPLAIN_DEFAULT", emulator.connection)
+    fields: dict[str, object] = json.loads(emulator.connection)
+    return fields

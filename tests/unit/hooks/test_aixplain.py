@@ -1,0 +1,120 @@
+"""The hook against the emulator."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainInputError, AixplainUntrustedUrl
+from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.model.failure import ErrorCategory
+from airflow_provider_aixplain.model.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.model.wait import Wait
+from tests.airflow.deployment import Emulator
+from tests.unit.transport.scripted import Handler, serve
+
+pytestmark = pytest.mark.usefixtures("connection")
+TEXT = "The coffee is wonderful."
+
+
+def test_a_run_from_submission_to_result(emulator: Emulator) -> None:
+    hook = AixplainHook()
+    submitted = hook.run_async("sentiment", TEXT, parameters={"delay": 0.2})
+    assert submitted == ModelResponse(ResponseStatus.IN_PROGRESS, url=submitted.url)
+    assert str(submitted.url).startswith(f"{emulator.url}/api/v1/data/")
+    assert hook.poll(str(submitted.url)).status is ResponseStatus.IN_PROGRESS
+    response = hook.sync_poll(str(submitted.url))
+    assert (response.status, response.data, response.completed) == (ResponseStatus.SUCCESS, "positive", True)
+    assert response.used_credits > 0
+    assert response.run_time == 0.2
+    (run,) = [run for run in emulator.runs() if run["id"] == response.additional_fields["requestId"]]
+    assert run["payload"] == {"data": TEXT, "delay": 0.2}
+
+
+def test_the_same_from_an_event_loop() -> None:
+    async def run() -> ModelResponse | None:
+        hook = AixplainHook()
+        submitted = await hook.arun_async("language", "Das Wetter ist heute wirklich schön.")
+        assert (await hook.apoll(str(submitted.url))).status is ResponseStatus.IN_PROGRESS
+        return (await hook.await_run(str(submitted.url), Wait(wait_time=0.2, timeout=10))).response
+
+    response = asyncio.run(run())
+    assert response is not None
+    assert (response.status, response.data) == (ResponseStatus.SUCCESS, "de")
+
+
+def test_a_run_that_fails() -> None:
+    hook = AixplainHook()
+    response = hook.sync_poll(str(hook.run_async("fail", TEXT).url))
+    assert (response.status, response.completed) == (ResponseStatus.FAILED, True)
+    assert response.error_message == "this model always fails"
+    assert response.error_code == "EMULATED_FAILURE"
+
+
+def test_sync_poll_gives_up_in_time() -> None:
+    hook = AixplainHook()
+    url = str(hook.run_async("echo", TEXT, parameters={"delay": 60}).url)
+    response = hook.sync_poll(url, timeout=0.5)
+    assert (response.status, response.completed, response.url) == (ResponseStatus.FAILED, False, url)
+    assert "0.5 s" in response.error_message
+
+
+def test_a_refused_submission_is_a_failed_response() -> None:
+    response = AixplainHook().run_async("no-such-model", TEXT)
+    assert response.status is ResponseStatus.FAILED
+    assert response.failure is not None
+    assert (response.failure.status_code, response.failure.category) == (404, ErrorCategory.RESOURCE)
+    assert "no model no-such-model" in response.error_message
+
+
+def test_a_rotated_key_heals_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(key: str) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_ROTATED", json.dumps({"host": server.url, "password": key}))
+
+    def answer(http: Handler) -> None:
+        if http.headers["x-api-key"] == "new":
+            http.answer(200, b'{"completed": true, "data": "hi"}')
+        else:
+            connect("new")
+            http.answer(401)
+
+    with serve(answer) as server:
+        for ways in (
+            lambda: AixplainHook("rotated").sync_poll(f"{server.url}/run", wait_time=0.2, timeout=10),
+            lambda: asyncio.run(AixplainHook("rotated").await_run(f"{server.url}/run", Wait(0.2, timeout=10))).response,
+        ):
+            connect("old")
+            response = ways()
+            assert response is not None
+            assert response.data == "hi"
+
+
+def test_bad_input_costs_nothing(emulator: Emulator) -> None:
+    before = len(emulator.runs())
+    hook = AixplainHook()
+    for model_id, data in (("", TEXT), ("sentiment", object()), (None, TEXT)):
+        with pytest.raises(AixplainInputError):
+            hook.run_async(model_id, data)  # type: ignore[arg-type]
+        with pytest.raises(AixplainInputError):
+            asyncio.run(AixplainHook().arun_async(model_id, data))  # type: ignore[arg-type]
+    assert len(emulator.runs()) == before
+
+
+def test_a_foreign_poll_url_is_not_asked() -> None:
+    with pytest.raises(AixplainUntrustedUrl):
+        AixplainHook().poll("https://evil.example/api/v1/data/7e1b")
+    with pytest.raises(AixplainUntrustedUrl):
+        asyncio.run(AixplainHook().apoll("https://evil.example/api/v1/data/7e1b"))
+
+
+def test_a_connection_that_cannot_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_NO_KEY", json.dumps({"conn_type": "aixplain"}))
+    with pytest.raises(AixplainConfigurationError, match="'no_key': password is empty"):
+        AixplainHook("no_key").run_async("sentiment", TEXT)
+
+
+def test_get_conn_carries_the_key(emulator: Emulator) -> None:
+    with AixplainHook().get_conn() as session:
+        assert session.get(f"{emulator.url}/api/v1/data/none", timeout=10).status_code == 404

@@ -1,0 +1,91 @@
+"""How to wait for a run."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_aixplain.model.failure import ErrorCategory, Failure
+from airflow_provider_aixplain.model.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.model.wait import DENIALS_BELIEVED, LAST_POLL, Outcome, Wait
+
+URL = "https://models.aixplain.com/api/v1/data/7e1b"
+RUNNING = ModelResponse(ResponseStatus.IN_PROGRESS)
+DONE = ModelResponse(ResponseStatus.SUCCESS, completed=True, data="hi")
+FAILED = ModelResponse(ResponseStatus.FAILED, completed=True, error_message="no\nmore")
+
+
+def no_news(status_code: int | None) -> ModelResponse:
+    category = ErrorCategory.of(status_code) if status_code else ErrorCategory.PLATFORM
+    return ModelResponse(
+        ResponseStatus.FAILED, error_message=f"HTTP {status_code}", failure=Failure(category, status_code)
+    )
+
+
+def wait(timeout: float = 100) -> Wait:
+    return Wait(wait_time=0.5, timeout=timeout)
+
+
+def test_a_run_that_is_over_ends_the_wait_even_after_the_deadline() -> None:
+    assert wait().judge(DONE, 1) == Outcome("success", "", DONE)
+    assert wait(timeout=0).judge(DONE, 1e6) == Outcome("success", "", DONE)
+    assert wait().judge(FAILED, 1) == Outcome("failed", "no more", FAILED)
+
+
+def test_a_failed_run_without_a_reason_says_so() -> None:
+    outcome = wait().judge(ModelResponse(ResponseStatus.FAILED, completed=True), 1)
+    assert outcome is not None
+    assert outcome.message == "the platform gives no reason"
+
+
+@pytest.mark.parametrize("response", [RUNNING, no_news(None), no_news(429), no_news(500), no_news(503)])
+def test_trouble_does_not_end_the_wait_before_the_deadline(response: ModelResponse) -> None:
+    waiting = wait()
+    assert all(waiting.judge(response, elapsed) is None for elapsed in range(100))
+    outcome = waiting.judge(response, 100)
+    assert outcome is not None
+    assert outcome.status == "timeout"
+    assert response.error_message in outcome.message
+
+
+@pytest.mark.parametrize("status_code", [401, 403, 404])
+def test_a_refusal_is_believed_when_it_repeats_without_a_break(status_code: int) -> None:
+    waiting = wait()
+    refused = no_news(status_code)
+    for _ in range(DENIALS_BELIEVED - 1):
+        assert waiting.judge(refused, 1) is None
+    assert waiting.judge(no_news(503), 1) is None
+    for _ in range(DENIALS_BELIEVED - 1):
+        assert waiting.judge(refused, 1) is None
+    assert waiting.judge(refused, 1) == Outcome("error", f"HTTP {status_code}", refused)
+
+
+@given(st.floats(0, 1000), st.floats(0, 1))
+def test_the_last_poll_falls_on_the_deadline_and_has_time_to_be_answered(elapsed: float, chance: float) -> None:
+    waiting = wait()
+    for delay in (waiting.delay(elapsed, chance), waiting.first_delay(elapsed, chance)):
+        assert delay >= 0
+        assert elapsed >= 100 or elapsed + delay <= 100 + 1e-9
+    assert waiting.poll_timeout(elapsed) == max(100 - elapsed, LAST_POLL)
+
+
+def test_the_log_is_told_at_growing_intervals() -> None:
+    waiting = wait()
+    told = [second for second in range(7200) if waiting.report_due(second)]
+    assert told[:6] == [10, 20, 40, 80, 160, 320]
+    assert max(later - sooner for sooner, later in pairwise(told)) == 600
+
+
+def test_the_event_names_the_poll_url_and_holds_plain_types() -> None:
+    assert Outcome("timeout", "late").to_event(URL) == {
+        "status": "timeout",
+        "message": "late",
+        "response": None,
+        "poll_url": URL,
+    }
+    event = Outcome("success", "", DONE).to_event(URL)
+    assert event["response"] == {**DONE.to_dict(), "url": URL}
+    assert type(event["response"]["status"]) is str

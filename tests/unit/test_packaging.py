@@ -1,0 +1,49 @@
+"""What Airflow discovers of the provider."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import entry_points, requires, version
+from pathlib import Path
+
+import airflow
+import jsonschema
+
+import airflow_provider_aixplain
+from airflow_provider_aixplain.get_provider_info import get_provider_info
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_entry_point_gives_what_airflows_schema_asks_for() -> None:
+    (entry,) = [entry for entry in entry_points(group="apache_airflow_provider") if "aixplain" in entry.value]
+    assert entry.load() is get_provider_info
+    schema = json.loads((Path(airflow.__file__).parent / "provider_info.schema.json").read_text())
+    jsonschema.validate(get_provider_info(), schema)
+
+
+def test_every_module_that_the_provider_names_is_there() -> None:
+    info = get_provider_info()
+    named = [module for kind in ("hooks", "operators", "triggers") for module in info[kind][0]["python-modules"]]
+    assert {module.rpartition(".")[0] for module in named} == {
+        f"airflow_provider_aixplain.{kind}" for kind in ("hooks", "operators", "triggers")
+    }
+    for module in named:
+        __import__(module)
+
+
+def test_the_version_is_said_once() -> None:
+    assert version("airflow-provider-aixplain") == airflow_provider_aixplain.__version__
+
+
+def test_the_platforms_own_package_is_no_dependency() -> None:
+    assert not [line for line in requires("airflow-provider-aixplain") or [] if line.startswith("aixplain")]
+
+
+def test_constraints_are_plain_lines() -> None:
+    for path in (ROOT / "constraints").glob("*.txt"):
+        for line in path.read_text().splitlines():
+            name, _, pinned = line.partition("==")
+            assert name
+            assert pinned
+            assert not set(line) & set(" /@;#"), line

@@ -1,0 +1,89 @@
+"""A local HTTP server that answers as a test tells it to, and remembers what it was asked."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+Script = Callable[["Handler"], None]
+
+
+@dataclass
+class Asked:
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Server:
+    """What a test sees of the server.
+
+    :param script: answers one request.
+    """
+
+    url: str
+    script: Script
+    asked: list[Asked] = field(default_factory=list)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    seen: Server
+
+    def handle_any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.seen.asked.append(Asked(self.command, self.path, headers, body))
+        self.seen.script(self)
+
+    do_GET = do_POST = handle_any
+
+    def answer(self, status: int, body: bytes = b"{}", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def reset(self) -> None:
+        """Cut the connection with a TCP reset."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
+
+    def hang(self, seconds: float) -> None:
+        time.sleep(seconds)
+        self.reset()
+
+    def finish(self) -> None:
+        if not self.wfile.closed:
+            super().finish()
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+@contextmanager
+def serve(script: Script) -> Iterator[Server]:
+    """Run a server for the length of a block."""
+    handler = type("Bound", (Handler,), {})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        httpd.daemon_threads = True
+        httpd.handle_error = lambda *_: None  # type: ignore[method-assign]
+        server = Server(f"http://127.0.0.1:{httpd.server_port}", script)
+        handler.seen = server  # type: ignore[attr-defined]
+        thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            httpd.shutdown()
+            thread.join()

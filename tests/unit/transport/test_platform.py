@@ -1,0 +1,159 @@
+"""Connections, endpoints, and who may receive the key."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from airflow.models.connection import Connection
+
+from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainInputError, AixplainUntrustedUrl
+from airflow_provider_aixplain.model import wire
+from airflow_provider_aixplain.transport.platform import Platform, origin
+
+KEY = "k3y-that-nobody-sees"
+
+
+def read(extra: dict[str, Any] | None = None, **fields: Any) -> Platform:
+    connection = Connection(
+        conn_id="my_conn", conn_type="aixplain", extra=json.dumps(extra or {}), **{"password": KEY, **fields}
+    )
+    return Platform.from_connection(connection)
+
+
+def test_a_key_is_enough() -> None:
+    platform = read()
+    assert platform == Platform(
+        api_key=KEY,
+        key_header="x-api-key",
+        backend_url="https://platform-api.aixplain.com",
+        models_run_url="https://models.aixplain.com/api/v1/execute",
+        trusted_origins=frozenset(),
+        verify=True,
+        timeout=60.0,
+        proxy=None,
+    )
+    assert platform.trusts("https://models.aixplain.com/api/v1/data/7e1b")
+
+
+@pytest.mark.parametrize(
+    ("fields", "backend_url"),
+    [
+        ({"host": "https://a.example"}, "https://a.example"),
+        ({"host": "a.example"}, "https://a.example"),
+        ({"host": "a.example", "schema": "https", "port": 8443}, "https://a.example:8443"),
+        ({"host": "https://a.example/base/", "port": 8443}, "https://a.example:8443/base"),
+        ({"host": "127.0.0.1", "schema": "http", "port": 8088}, "http://127.0.0.1:8088"),
+        ({"host": "http://localhost:8088"}, "http://localhost:8088"),
+        ({"host": "http://[::1]:8088"}, "http://[::1]:8088"),
+    ],
+)
+def test_host(fields: dict[str, Any], backend_url: str) -> None:
+    platform = read(**fields)
+    assert platform.backend_url == backend_url
+    assert platform.models_run_url == f"{backend_url}/api/v1/execute"
+    assert not platform.trusts("https://models.aixplain.com/api/v1/data/7e1b")
+
+
+@pytest.mark.parametrize(
+    ("extra", "attribute", "value"),
+    [
+        ({"api_key_type": "personal"}, "key_header", "x-aixplain-key"),
+        ({"models_run_url": "https://run.example/x/"}, "models_run_url", "https://run.example/x"),
+        ({"trusted_origins": ["https://Files.example/a"]}, "trusted_origins", {"https://files.example:443"}),
+        ({"trusted_origins": "https://a.example, https://b.example:1"}, "trusted_origins",
+         {"https://a.example:443", "https://b.example:1"}),
+        ({"trusted_origins": '["https://a.example"]'}, "trusted_origins", {"https://a.example:443"}),
+        ({"verify": False}, "verify", False),
+        ({"verify": "false"}, "verify", False),
+        ({"verify": "/etc/ca.pem"}, "verify", "/etc/ca.pem"),
+        ({"verify": ""}, "verify", True),
+        ({"timeout": "2.5"}, "timeout", 2.5),
+        ({"proxy": "http://proxy.example:3128"}, "proxy", "http://proxy.example:3128"),
+        ({"models_run_url": "http://plain.example", "allow_insecure": True}, "models_run_url", "http://plain.example"),
+    ],
+)  # fmt: skip
+def test_extra(extra: dict[str, Any], attribute: str, value: Any) -> None:
+    assert getattr(read(extra), attribute) == value
+
+
+@pytest.mark.parametrize(
+    ("fields", "extra", "named"),
+    [
+        ({"password": ""}, {}, "password is empty; put the API key there"),
+        ({"password": None}, {}, "password is empty"),
+        ({"password": "  "}, {}, "password is empty"),
+        ({"password": "kéy"}, {}, "password holds characters"),
+        ({"password": "a\nb"}, {}, "password holds characters"),
+        ({}, {"api_key_type": "root"}, "api_key_type is 'root'; use one of team, personal"),
+        ({"host": "not a url"}, {}, "host is 'https://not a url': it is not a URL; write it like https://"),
+        ({"host": "ftp://a.example"}, {}, "host is 'ftp://a.example'"),
+        ({"host": "https://user:pass@a.example"}, {}, "holds a user name or password"),
+        ({"host": "http://a.example"}, {}, "unencrypted; use https, or set allow_insecure to true"),
+        ({"host": "https://a.example:99999"}, {}, "host is"),
+        ({}, {"models_run_url": "http://a.example"}, "models_run_url is 'http://a.example'"),
+        ({}, {"models_run_url": 5}, "models_run_url is"),
+        ({}, {"trusted_origins": ["a.example"]}, "trusted_origins is 'a.example'"),
+        ({}, {"trusted_origins": ["http://a.example"]}, "trusted_origins is 'http://a.example'"),
+        ({}, {"trusted_origins": 7}, "trusted_origins is no list"),
+        ({}, {"timeout": "soon"}, "timeout is 'soon'; give the seconds"),
+        ({}, {"timeout": 0}, "timeout is 0"),
+        ({}, {"timeout": [1]}, "timeout is"),
+        ({}, {"allow_insecure": "maybe", "models_run_url": "http://a.example"}, "allow_insecure is 'maybe'"),
+        ({}, {"verify": 3}, "verify is 3; use true or false"),
+    ],
+)
+def test_what_cannot_work_is_named_with_its_remedy(fields: dict[str, Any], extra: dict[str, Any], named: str) -> None:
+    with pytest.raises(AixplainConfigurationError) as raised:
+        read(extra, **fields)
+    assert str(raised.value).startswith("Connection 'my_conn': ")
+    assert named in str(raised.value)
+    assert KEY not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://evil.example/api/v1/data/7e1b",
+        "http://models.aixplain.com/api/v1/data/7e1b",
+        "https://models.aixplain.com:444/api/v1/data/7e1b",
+        "https://models.aixplain.com.evil.example/",
+        "https://models.aixplain.com@evil.example/",
+        "https://user@models.aixplain.com/",
+        "https://models.aixplain.com\\@evil.example/",
+        "https://models.aixplain.com\n.evil.example/",
+        "https://models.aixplain.com:port/",
+        "https:///api",
+        "//models.aixplain.com/",
+        "file:///etc/passwd",
+        "",
+    ],
+)
+def test_the_key_goes_to_no_other_origin(url: str) -> None:
+    platform = read()
+    assert not platform.trusts(url)
+    with pytest.raises(AixplainUntrustedUrl, match="trusted_origins") as raised:
+        platform.headers(wire.poll(url))
+    assert KEY not in str(raised.value)
+
+
+def test_the_key_goes_to_trusted_origins() -> None:
+    platform = read({"trusted_origins": ["https://files.example"]})
+    for url in ("https://MODELS.aixplain.com:443/x", "https://platform-api.aixplain.com/", "https://files.example/y"):
+        assert platform.headers(wire.poll(url))["x-api-key"] == KEY
+
+
+def test_the_key_is_not_shown() -> None:
+    assert KEY not in repr(read({"proxy": f"http://{KEY}@proxy.example"}))
+
+
+@pytest.mark.parametrize(("model_id", "data"), [("", "x"), ("m", object())])
+def test_input_that_makes_no_request(model_id: str, data: Any) -> None:
+    with pytest.raises(AixplainInputError):
+        read().submission(model_id, data, None)
+
+
+def test_origin_names_the_port() -> None:
+    assert origin("HTTPS://Example.COM/a") == "https://example.com:443"
+    assert origin("http://[::1]:80/a") == "http://[::1]:80"

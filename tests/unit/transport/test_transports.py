@@ -1,0 +1,161 @@
+"""Both transports against real sockets: the same rules for each."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_aixplain.exceptions import AixplainUntrustedUrl
+from airflow_provider_aixplain.model.wire import Answer, NoAnswer, Request
+from airflow_provider_aixplain.transport import aio, sync
+from airflow_provider_aixplain.transport.platform import Platform
+from tests.unit.transport.scripted import Handler, serve
+
+KEY = "k3y-that-nobody-sees"
+Send = Callable[..., Any]
+
+
+def send_sync(platform: Platform, request: Request, timeout: float | None = None) -> Answer | NoAnswer:
+    with sync.PlatformSession(platform) as session:
+        return sync.send(session, request, timeout)
+
+
+def send_aio(platform: Platform, request: Request, timeout: float | None = None) -> Answer | NoAnswer:
+    async def send() -> Answer | NoAnswer:
+        async with aio.open_session(platform) as session:
+            return await aio.send(session, platform, request, timeout)
+
+    return asyncio.run(send())
+
+
+@pytest.fixture(params=[send_sync, send_aio], ids=["requests", "aiohttp"])
+def send(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def platform(url: str, **fields: Any) -> Platform:
+    return Platform(api_key=KEY, backend_url=url, models_run_url=f"{url}/api/v1/execute", **fields)
+
+
+def test_what_is_sent_and_what_comes_back(send: Send) -> None:
+    with serve(lambda http: http.answer(418, b"tea", **{"Retry-After": "3"})) as server:
+        answer = send(platform(server.url), Request("POST", f"{server.url}/api/v1/execute/a%20b", b'{"data": 1}'))
+    assert (answer.status_code, answer.body, answer.headers["retry-after"]) == (418, b"tea", "3")
+    (asked,) = server.asked
+    assert (asked.method, asked.path, asked.body) == ("POST", "/api/v1/execute/a%20b", b'{"data": 1}')
+    assert asked.headers["x-api-key"] == KEY
+    assert asked.headers["content-type"] == "application/json"
+    assert asked.headers["user-agent"].startswith("airflow-provider-aixplain/")
+
+
+@pytest.mark.parametrize("script", [Handler.reset, lambda http: http.hang(5)], ids=["reset", "hang"])
+def test_a_submission_that_may_have_arrived_is_not_repeated(send: Send, script: Any) -> None:
+    with serve(script) as server:
+        start = time.monotonic()
+        outcome = send(platform(server.url), Request("POST", f"{server.url}/x", b"{}"), 0.5)
+        assert time.monotonic() - start < 4
+    assert isinstance(outcome, NoAnswer)
+    assert outcome.sent
+    assert outcome.reason
+    assert len(server.asked) == 1
+
+
+def test_nothing_was_sent_where_nothing_listens(send: Send) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    for host in (url, "http://no-such-host.invalid"):
+        outcome = send(platform(host), Request("POST", f"{host}/x", b"{}"))
+        assert isinstance(outcome, NoAnswer)
+        assert not outcome.sent
+        assert KEY not in outcome.reason
+
+
+def test_the_answer_is_cut(send: Send) -> None:
+    def cut(http: Handler) -> None:
+        http.send_response(200)
+        http.send_header("Content-Length", "1000")
+        http.end_headers()
+        http.wfile.write(b"{")
+        http.wfile.flush()
+        http.reset()
+
+    with serve(cut) as server:
+        outcome = send(platform(server.url), Request("GET", f"{server.url}/x"))
+    assert isinstance(outcome, NoAnswer)
+    assert outcome.sent
+
+
+def test_a_redirect_within_trusted_origins_is_followed(send: Send) -> None:
+    with (
+        serve(lambda http: http.answer(200, b"here")) as other,
+        serve(lambda http: http.answer(302, Location=f"{other.url}/there")) as server,
+    ):
+        answer = send(platform(server.url, trusted_origins=frozenset({other.url})), Request("GET", f"{server.url}/x"))
+    assert (answer.status_code, answer.body) == (200, b"here")
+    assert other.asked[0].headers["x-api-key"] == KEY
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_no_redirect_takes_the_key_to_a_foreign_origin(send: Send, status: int) -> None:
+    with (
+        serve(lambda http: http.answer(200)) as foreign,
+        serve(lambda http: http.answer(status, Location=f"{foreign.url}/take")) as server,
+    ):
+        answer = send(platform(server.url), Request("GET", f"{server.url}/x"))
+    assert answer.status_code == status
+    assert foreign.asked == []
+
+
+@pytest.mark.parametrize("status", [302, 307, 308])
+def test_a_submission_follows_no_redirect(send: Send, status: int) -> None:
+    with serve(lambda http: http.answer(status, Location="/again")) as server:
+        answer = send(platform(server.url), Request("POST", f"{server.url}/x", b"{}"))
+    assert answer.status_code == status
+    assert len(server.asked) == 1
+
+
+def test_a_foreign_url_is_not_asked(send: Send) -> None:
+    with serve(lambda http: http.answer(200)) as foreign, pytest.raises(AixplainUntrustedUrl):
+        send(platform("https://models.aixplain.com"), Request("GET", f"{foreign.url}/x"))
+    assert foreign.asked == []
+
+
+def test_the_hooks_session_gives_the_key_to_trusted_origins_only(tmp_path: Any, monkeypatch: Any) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    with (
+        serve(lambda http: http.answer(200)) as foreign,
+        serve(lambda http: http.answer(200)) as server,
+        sync.PlatformSession(platform(server.url)) as session,
+    ):
+        session.get(f"{server.url}/x")
+        session.get(f"{foreign.url}/x")
+    assert server.asked[0].headers["x-api-key"] == KEY
+    assert "x-api-key" not in foreign.asked[0].headers
+    assert "authorization" not in {**server.asked[0].headers, **foreign.asked[0].headers}
+
+
+def test_runs_of_one_account_share_a_session_until_the_last_has_ended() -> None:
+    with serve(lambda http: http.answer(200)) as server:
+
+        async def use() -> None:
+            one, other = platform(server.url), Platform(api_key="other", backend_url=server.url)
+            async with aio.open_session(one) as first:
+                async with aio.open_session(platform(server.url)) as second, aio.open_session(other) as third:
+                    assert first is second
+                    assert third is not first
+                assert third.closed
+                assert not first.closed
+                for _ in range(5):
+                    await aio.send(first, one, Request("GET", f"{server.url}/x"))
+            assert first.closed
+            assert not aio._sessions[asyncio.get_running_loop()]
+
+        asyncio.run(use())
+    assert len(server.asked) == 5
