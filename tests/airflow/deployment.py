@@ -151,7 +151,9 @@ class Emulator:
         command = ("-m", "airflow_provider_aixplain.emulator", "--port", str(port), "--seconds", str(seconds))
         processes.start("emulator", sys.executable, *command)
         wait_until(lambda: processes.check() or _reachable(f"{self.url}/emulator/runs"), "the emulator", 30)
-        self.connection = json.dumps({"conn_type": "aixplain", "host": self.url, "password": "emulator-key"})
+        self.connection = json.dumps(
+            {"conn_type": "aixplain", "host": self.url, "password": f"key-{secrets.token_hex(8)}"}
+        )
 
     def runs(self) -> list[dict[str, Any]]:
         """The journal: every run with its payload and the times of its polls."""

@@ -179,10 +179,10 @@ def test_an_event_that_brings_no_result(status: str, error: type[AixplainError],
     assert isinstance(raised.value, AirflowFailException) is fails_for_good
 
 
-def test_the_key_is_in_no_log(emulator: Emulator, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_key_is_in_no_log(connection: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         operator(deferrable=False, wait_time=0.2).execute(CONTEXT)
         with pytest.raises(AixplainRunFailed):
             operator(model_id="fail", deferrable=False, wait_time=0.2).execute(CONTEXT)
     assert caplog.text
-    assert "emulator-key" not in caplog.text
+    assert str(connection["password"]) not in caplog.text

@@ -1,0 +1,26 @@
+"""The ways in which a task can end that are no example for anybody."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pendulum
+from airflow.providers.common.compat.sdk import dag
+
+from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+
+TEXT = "secret-input: the coffee is wonderful"
+
+
+@dag(start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None)
+def endings():
+    AixplainRunModelOperator(task_id="failing_run", model_id="fail", data=TEXT)
+    AixplainRunModelOperator(task_id="too_slow", model_id="echo", data=TEXT, parameters={"delay": 600}, timeout=2)
+    AixplainRunModelOperator(task_id="on_the_worker", model_id="echo", data=TEXT, deferrable=False)
+    AixplainRunModelOperator(
+        task_id="no_such_model", model_id="nope", data=TEXT, retries=3, retry_delay=timedelta(seconds=1)
+    )
+    AixplainRunModelOperator(task_id="whole_response", model_id="echo", data=TEXT, multiple_outputs=False)
+
+
+endings()

@@ -1,0 +1,219 @@
+"""The whole line in a real Airflow, with nothing mocked on the way: its processes, its database, its REST API."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.airflow.deployment import FINISHED, Airflow, Emulator, Processes, wait_until
+
+ROOT = Path(__file__).parents[2]
+RUN_SECONDS = 1.5
+TEXTS = 4
+FIELDS = {
+    "status",
+    "data",
+    "details",
+    "completed",
+    "error_message",
+    "used_credits",
+    "run_time",
+    "usage",
+    "url",
+    "error_code",
+    "asset",
+    "additional_fields",
+}
+
+
+class Line:
+    """An emulator and a real Airflow that uses it, its triggerer not yet started."""
+
+    def __init__(self, processes: Processes, dags: Path) -> None:
+        self.emulator = Emulator(processes, RUN_SECONDS)
+        self.key: str = json.loads(self.emulator.connection)["password"]
+        self.airflow = Airflow(processes, dags, {"aixplain_default": self.emulator.connection})
+        # What Airflow would encrypt in its database is left readable, so that the tests can search it.
+        processes.env["AIRFLOW__CORE__FERNET_KEY"] = ""
+        self.airflow.start(without=("triggerer",))
+
+    def need_triggerer(self) -> None:
+        """Start the triggerer unless it runs."""
+        if "triggerer" not in self.airflow.processes.running:
+            self.airflow.start_component("triggerer")
+
+    def run(self, dag_id: str, conf: dict[str, Any] | None = None) -> str:
+        """Run a DAG to its end and return the run's id."""
+        self.need_triggerer()
+        run_id = self.airflow.trigger(dag_id, conf)
+        self.airflow.finish(dag_id, run_id)
+        return run_id
+
+    def run_of(self, response: dict[str, Any]) -> dict[str, Any]:
+        """The emulator's journal of the run that a response is about."""
+        return next(run for run in self.emulator.runs() if response["url"].endswith(run["id"]))
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+    folder = tmp_path_factory.mktemp("line")
+    dags = folder / "dags"
+    shutil.copytree(ROOT / "example_dags", dags)
+    shutil.copy(ROOT / "tests" / "airflow" / "dags" / "endings.py", dags)
+    texts = dags / "data" / "reviews.txt"
+    texts.write_text("\n".join(texts.read_text(encoding="utf-8").splitlines()[:TEXTS]), encoding="utf-8")
+    with Processes(folder / "airflow") as processes:
+        yield Line(processes, dags)
+
+
+def test_it_is_the_triggerer_that_polls(line: Line) -> None:
+    """First in this file: the triggerer is not running yet."""
+    assert "triggerer" not in line.airflow.processes.running
+    run_id = line.airflow.trigger("example_aixplain_run", {"text": "What a wonderful lamp!"})
+
+    def analyse() -> dict[str, Any]:
+        return next(ti for ti in line.airflow.tasks("example_aixplain_run", run_id) if ti["task_id"] == "analyse")
+
+    wait_until(lambda: analyse()["state"] == "deferred", "the deferral")
+    (run,) = line.emulator.runs()
+    wait_until(lambda: time.time() > run["over_at"] + 1, "the end of the run on the platform")
+    (run,) = line.emulator.runs()
+    assert run["polled_at"] == [], "somebody polled before there was a triggerer"
+    assert analyse()["state"] == "deferred"
+    assert run["payload"] == {"data": "What a wonderful lamp!"}
+
+    line.need_triggerer()
+    assert line.airflow.finish("example_aixplain_run", run_id) == "success"
+    (run,) = line.emulator.runs()
+    assert run["polled_at"]
+    assert all("aiohttp" in agent for agent in run["polled_by"])
+
+
+def test_every_field_of_the_response_arrives(line: Line) -> None:
+    run_id = line.run("example_aixplain_run")
+    xcoms = line.airflow.xcoms("example_aixplain_run", run_id, "analyse")
+    response = xcoms.pop("return_value")
+    assert set(response) == FIELDS
+    run = line.run_of(response)
+    assert response == {
+        "status": "SUCCESS",
+        "data": "positive",
+        "details": response["details"],
+        "completed": True,
+        "error_message": "",
+        "used_credits": pytest.approx(0.00002 * len(json.dumps(run["payload"]))),
+        "run_time": RUN_SECONDS,
+        "usage": response["usage"],
+        "url": f"{line.emulator.url}/api/v1/data/{run['id']}",
+        "error_code": None,
+        "asset": {"assetId": "sentiment", "id": "sentiment"},
+        "additional_fields": {"requestId": run["id"]},
+    }
+    assert response["details"]["compound"] > 0.05
+    assert response["usage"]["total_tokens"] > 0
+    assert xcoms == response, "each field is an XCom of its own name too"
+    report = line.airflow.xcoms("example_aixplain_run", run_id, "report")["return_value"]
+    assert report == {"data": "positive", "used_credits": response["used_credits"]}
+
+
+def test_mapped_runs_keep_their_order(line: Line) -> None:
+    submitted = len(line.emulator.runs())
+    run_id = line.run("example_aixplain_mapped")
+    assert line.airflow.state("example_aixplain_mapped", run_id) == "success"
+    assert len(line.emulator.runs()) == submitted + TEXTS
+    texts = line.airflow.xcoms("example_aixplain_mapped", run_id, "read")["return_value"]
+    results = []
+    for index, text in enumerate(texts):
+        response = line.airflow.xcoms("example_aixplain_mapped", run_id, "analyse", index)["return_value"]
+        assert line.run_of(response)["payload"] == {"data": text}
+        results.append(response["data"])
+    assert results == ["positive", "negative", "positive", "neutral"]
+    counted = line.airflow.xcoms("example_aixplain_mapped", run_id, "count")["return_value"]
+    assert counted == {"positive": 2, "negative": 1, "neutral": 1}
+
+
+def test_a_submission_without_waiting(line: Line) -> None:
+    run_id = line.run("example_aixplain_submit")
+    assert line.airflow.state("example_aixplain_submit", run_id) == "success"
+    submitted = line.airflow.xcoms("example_aixplain_submit", run_id, "submit")["return_value"]
+    assert (submitted["status"], submitted["completed"]) == ("IN_PROGRESS", False)
+    looked = line.airflow.xcoms("example_aixplain_submit", run_id, "look")["return_value"]
+    assert looked["status"] in ("IN_PROGRESS", "SUCCESS")
+    run = line.run_of(submitted)
+    assert [agent for agent in run["polled_by"] if "aiohttp" in agent] == []
+
+
+@pytest.fixture(scope="module")
+def run_id(line: Line) -> str:
+    """A finished run of the DAG ``endings``."""
+    return line.run("endings")
+
+
+class TestEndings:
+    def state(self, line: Line, run_id: str, task_id: str) -> tuple[str, int]:
+        (task,) = [ti for ti in line.airflow.tasks("endings", run_id) if ti["task_id"] == task_id]
+        assert task["state"] in FINISHED
+        return task["state"], task["try_number"]
+
+    def test_a_failed_run_fails_in_the_platforms_words(self, line: Line, run_id: str) -> None:
+        assert self.state(line, run_id, "failing_run") == ("failed", 1)
+        log = line.airflow.log("endings", run_id, "failing_run")
+        run = next(run for run in line.emulator.runs() if run["model_id"] == "fail")
+        url = f"{line.emulator.url}/api/v1/data/{run['id']}"
+        assert f"Model fail: the run failed: this model always fails (poll URL: {url})" in log
+
+    def test_a_run_that_is_too_slow_times_out(self, line: Line, run_id: str) -> None:
+        assert self.state(line, run_id, "too_slow") == ("failed", 1)
+        log = line.airflow.log("endings", run_id, "too_slow")
+        assert "Model echo: stopped waiting; the run goes on: not over 2 s after its submission." in log
+        assert f"(poll URL: {line.emulator.url}/api/v1/data/" in log
+
+    def test_a_task_can_wait_on_its_worker(self, line: Line, run_id: str) -> None:
+        assert self.state(line, run_id, "on_the_worker") == ("success", 1)
+        response = line.airflow.xcoms("endings", run_id, "on_the_worker")["return_value"]
+        assert all("requests" in agent for agent in line.run_of(response)["polled_by"])
+
+    def test_what_retrying_cannot_mend_uses_up_no_retries(self, line: Line, run_id: str) -> None:
+        assert self.state(line, run_id, "no_such_model") == ("failed", 1)
+        assert "Model nope: the submission failed: HTTP 404 (resource): no model nope" in line.airflow.log(
+            "endings", run_id, "no_such_model"
+        )
+
+    def test_the_response_can_stay_whole(self, line: Line, run_id: str) -> None:
+        assert self.state(line, run_id, "whole_response") == ("success", 1)
+        assert set(line.airflow.xcoms("endings", run_id, "whole_response")) == {"return_value"}
+
+
+def test_what_is_stored_of_a_waiting_task(line: Line) -> None:
+    """The trigger's row holds a poll URL, a Connection's id and times: no key and no input."""
+    line.need_triggerer()
+    run_id = line.airflow.trigger("example_aixplain_run", {"text": "secret-input"})
+
+    def stored() -> str | None:
+        with sqlite3.connect(line.airflow.processes.home / "airflow.db") as database:
+            row = database.execute("SELECT classpath, kwargs FROM trigger").fetchone()
+        return " ".join(row) if row else None
+
+    trigger = wait_until(stored, "the trigger's row", every=0.05)
+    assert trigger.startswith("airflow_provider_aixplain.triggers.aixplain.AixplainModelRunTrigger ")
+    for name in ("poll_url", "aixplain_conn_id", "wait_time", "timeout", "submitted_at", f"{line.emulator.url}/api/v1"):
+        assert name in trigger
+    assert "secret-input" not in trigger
+    assert line.key not in trigger
+    line.airflow.finish("example_aixplain_run", run_id)
+
+
+def test_the_key_is_nowhere_in_airflow(line: Line) -> None:
+    """Last in this file: searches what all runs above have left in logs and database."""
+    logs = [path for path in line.airflow.processes.home.rglob("*.log*") if path.is_file()]
+    assert logs
+    assert [path for path in logs if line.key in path.read_text(errors="replace")] == []
+    with sqlite3.connect(line.airflow.processes.home / "airflow.db") as database:
+        assert [row for row in database.iterdump() if line.key in row] == []
