@@ -9,6 +9,7 @@ SOURCES := $(shell find airflow_provider_aixplain -name '*.py') pyproject.toml R
 
 .PHONY: demo test lint unit wheel bench format stop constraints clean
 .DELETE_ON_ERROR:
+.SECONDARY: # an environment is no by-product to be thrown away
 
 demo: $(VENV)/.ready
 	@exec $(VENV)/bin/python -m tests.airflow.demo

@@ -33,12 +33,13 @@ class Run:
     polled_by: set[str] = field(default_factory=set)
 
     @property
-    def over(self) -> bool:
-        return self.output.done() and time.time() >= self.submitted_at + self.seconds
+    def is_due(self) -> bool:
+        """Whether the run's time has passed."""
+        return time.time() >= self.submitted_at + self.seconds
 
     def answer(self) -> dict[str, Any]:
         """What the platform says of this run now."""
-        if not self.over:
+        if not (self.is_due and self.output.done()):
             return {"completed": False, "status": "IN_PROGRESS"}
         size = len(json.dumps(self.payload))
         answer = {
@@ -112,7 +113,7 @@ class Emulator:
             raise error(web.HTTPNotFound, "no such run")
         run.polled_at.append(time.time())
         run.polled_by.add(request.headers.get("User-Agent", ""))
-        if run.over or time.time() >= run.submitted_at + run.seconds:
+        if run.is_due:
             await asyncio.wait([run.output])
         return web.json_response(run.answer())
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.connection import get_async_connection
-from airflow.providers.common.compat.sdk import BaseHook
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
+from airflow_provider_aixplain.exceptions import AixplainConfigurationError
 from airflow_provider_aixplain.model import wire
 from airflow_provider_aixplain.model.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.model.wait import Outcome, Wait
@@ -159,13 +160,23 @@ class AixplainHook(BaseHook):
             self._platform = None  # the key may have been rotated: read the Connection again
         if wait.report_due(elapsed):
             trouble = f"; the last poll brought: {response.error_message}" if response.failure else ""
-            self.log.info("%s: running for %.0f s, polled %d times%s", name, elapsed, wait.polls, trouble)
+            self.log.info("%s: not over after %.0f s and %d polls%s", name, elapsed, wait.polls, trouble)
+
+    def _no_connection(self) -> AixplainConfigurationError:
+        return AixplainConfigurationError(
+            f"Connection {self.aixplain_conn_id!r} does not exist: create one of type {self.conn_type} with the API key"
+            " as its password, or name another in aixplain_conn_id."
+        )
 
     def _open(self) -> PlatformSession:
         from airflow_provider_aixplain.transport.sync import PlatformSession
 
         if self._platform is None:
-            self._platform = Platform.from_connection(self.get_connection(self.aixplain_conn_id))
+            try:
+                connection = self.get_connection(self.aixplain_conn_id)
+            except AirflowNotFoundException:
+                raise self._no_connection() from None
+            self._platform = Platform.from_connection(connection)
         if self._session is None or self._session.platform != self._platform:
             self._session = PlatformSession(self._platform)
         return self._session
@@ -177,7 +188,11 @@ class AixplainHook(BaseHook):
 
     async def _aplatform(self) -> Platform:
         if self._platform is None:
-            self._platform = Platform.from_connection(await get_async_connection(self.aixplain_conn_id, hook=self))
+            try:
+                connection = await get_async_connection(self.aixplain_conn_id, hook=self)
+            except AirflowNotFoundException:
+                raise self._no_connection() from None
+            self._platform = Platform.from_connection(connection)
         return self._platform
 
     async def _asend(self, request: wire.Request, timeout: float | None = None) -> wire.Answer | wire.NoAnswer:

@@ -77,7 +77,7 @@ async def send(
             request = Request("GET", target)
     except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
         return NoAnswer(printable(f"{type(error).__name__}: {error}"), sent=not _never_sent(error))
-    return Answer(response.status, body, headers)
+    return Answer(response.status, platform.redact(body), headers)
 
 
 async def _new_session(platform: Platform) -> aiohttp.ClientSession:

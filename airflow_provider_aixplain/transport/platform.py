@@ -24,6 +24,7 @@ PUBLIC_BACKEND_URL = "https://platform-api.aixplain.com"
 PUBLIC_MODELS_RUN_URL = "https://models.aixplain.com/api/v1/execute"
 KEY_HEADERS = {"team": "x-api-key", "personal": "x-aixplain-key"}
 REQUEST_TIMEOUT = 60.0
+SHORTEST_SECRET = 16
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -74,6 +75,13 @@ class Platform:
             return origin(url) in {origin(self.backend_url), origin(self.models_run_url), *self.trusted_origins}
         except ValueError:
             return False
+
+    def redact(self, body: bytes) -> bytes:
+        """Return an answer without the key: a platform that repeats it must not bring it into logs and XComs.
+
+        A short key is a placeholder and no secret; it may stand in any text, and stays there.
+        """
+        return body.replace(self.api_key.encode(), b"***") if len(self.api_key) >= SHORTEST_SECRET else body
 
     def headers(self, request: wire.Request) -> dict[str, str]:
         """Return the headers of a request, the credential among them.

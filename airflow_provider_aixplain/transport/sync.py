@@ -74,7 +74,7 @@ def send(session: PlatformSession, request: Request, timeout: float | None = Non
     except requests.RequestException as error:
         return NoAnswer(printable(f"{type(error).__name__}: {error}"), sent=not _never_sent(error))
     headers = {name.lower(): value for name, value in response.headers.items()}
-    return Answer(response.status_code, response.content, headers)
+    return Answer(response.status_code, platform.redact(response.content), headers)
 
 
 def _never_sent(error: BaseException | None) -> bool:

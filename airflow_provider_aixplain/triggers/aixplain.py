@@ -54,7 +54,7 @@ class AixplainModelRunTrigger(BaseTrigger):
         wait = Wait(wait_time=self.wait_time, timeout=self.timeout)
         self.log.info("Waiting for the run at %s, submitted %.0f s ago", self.poll_url, elapsed)
         try:
-            outcome = await AixplainHook(self.aixplain_conn_id).await_run(self.poll_url, wait, elapsed)
+            outcome = await AixplainHook(self.aixplain_conn_id).await_run(self.poll_url, wait, elapsed, name="The run")
         except AixplainPermanentError as error:
             outcome = Outcome("error", str(error))
         self.log.info("The wait ended after %d polls: %s %s", wait.polls, outcome.status, outcome.message)

@@ -62,7 +62,8 @@ class Processes:
         self.mark = secrets.token_hex(8)
         # The virtual environment may not be activated; NO_PROXY keeps calls to this machine on it.
         path = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
+        own = ("AIRFLOW_", "AIXPLAIN_")  # nobody else's settings, and no key but through a Connection
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         self.env = {**inherited, "PATH": path, "NO_PROXY": "127.0.0.1,localhost", MARK: self.mark}
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -172,7 +173,7 @@ class Airflow:
     def __init__(self, processes: Processes, dags: Path, connections: Mapping[str, str], slots: int = 4) -> None:
         self.processes = processes
         self.port = free_port()
-        self.url = f"http://localhost:{self.port}"
+        self.url = f"http://127.0.0.1:{self.port}"
         self._token: str | None = None
         settings = {
             "core__dags_folder": dags,
@@ -184,6 +185,7 @@ class Airflow:
             "core__dags_are_paused_at_creation": False,
             "core__simple_auth_manager_all_admins": True,
             "database__sql_alchemy_conn": f"sqlite:///{processes.home}/airflow.db",
+            "api__host": "127.0.0.1",
             "api__port": self.port,
             "api__base_url": self.url,
             "api__auth_backends": "airflow.api.auth.backend.basic_auth",
@@ -194,6 +196,7 @@ class Airflow:
             "logging__trigger_log_server_port": free_port(),
             "scheduler__min_file_process_interval": 5,
             "usage_data_collection__enabled": False,
+            "webserver__web_server_host": "127.0.0.1",
             "webserver__workers": 1,
             # A worker that sees its task's sockets close before the task's process has exited looks again only after
             # this time (Airflow 3.3.2, supervisor): at the default of 5 s that is 5 s of an idle slot.

@@ -13,24 +13,11 @@ from typing import Any
 import pytest
 
 from tests.airflow.deployment import FINISHED, Airflow, Emulator, Processes, wait_until
+from tests.public_api import RESPONSE_FIELDS
 
 ROOT = Path(__file__).parents[2]
 RUN_SECONDS = 1.5
 TEXTS = 4
-FIELDS = {
-    "status",
-    "data",
-    "details",
-    "completed",
-    "error_message",
-    "used_credits",
-    "run_time",
-    "usage",
-    "url",
-    "error_code",
-    "asset",
-    "additional_fields",
-}
 
 
 class Line:
@@ -40,8 +27,10 @@ class Line:
         self.emulator = Emulator(processes, RUN_SECONDS)
         self.key: str = json.loads(self.emulator.connection)["password"]
         self.airflow = Airflow(processes, dags, {"aixplain_default": self.emulator.connection})
-        # What Airflow would encrypt in its database is left readable, so that the tests can search it.
+        # What Airflow would encrypt in its database is left readable, so that the tests can search it, and the
+        # logs hold whatever anybody would ever log.
         processes.env["AIRFLOW__CORE__FERNET_KEY"] = ""
+        processes.env["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "DEBUG"
         self.airflow.start(without=("triggerer",))
 
     def need_triggerer(self) -> None:
@@ -100,7 +89,7 @@ def test_every_field_of_the_response_arrives(line: Line) -> None:
     run_id = line.run("example_aixplain_run")
     xcoms = line.airflow.xcoms("example_aixplain_run", run_id, "analyse")
     response = xcoms.pop("return_value")
-    assert set(response) == FIELDS
+    assert set(response) == RESPONSE_FIELDS
     run = line.run_of(response)
     assert response == {
         "status": "SUCCESS",
@@ -150,9 +139,14 @@ def test_a_submission_without_waiting(line: Line) -> None:
     assert [agent for agent in run["polled_by"] if "aiohttp" in agent] == []
 
 
+STORED_KEY = "key-in-the-database"
+
+
 @pytest.fixture(scope="module")
 def run_id(line: Line) -> str:
-    """A finished run of the DAG ``endings``."""
+    """A finished run of the DAG ``endings``, one of whose tasks uses a Connection made as the UI makes them."""
+    fields = {"connection_id": "stored", "conn_type": "aixplain", "host": line.emulator.url, "password": STORED_KEY}
+    line.airflow.call("POST", "/connections", json=fields)
     return line.run("endings")
 
 
@@ -190,6 +184,9 @@ class TestEndings:
         assert self.state(line, run_id, "whole_response") == ("success", 1)
         assert set(line.airflow.xcoms("endings", run_id, "whole_response")) == {"return_value"}
 
+    def test_a_connection_can_be_stored_in_airflow(self, line: Line, run_id: str) -> None:
+        assert self.state(line, run_id, "stored_connection") == ("success", 1)
+
 
 def test_what_is_stored_of_a_waiting_task(line: Line) -> None:
     """The trigger's row holds a poll URL, a Connection's id and times: no key and no input."""
@@ -214,6 +211,9 @@ def test_the_key_is_nowhere_in_airflow(line: Line) -> None:
     """Last in this file: searches what all runs above have left in logs and database."""
     logs = [path for path in line.airflow.processes.home.rglob("*.log*") if path.is_file()]
     assert logs
-    assert [path for path in logs if line.key in path.read_text(errors="replace")] == []
+    for path in logs:
+        text = path.read_text(errors="replace")
+        assert line.key not in text, path
+        assert STORED_KEY not in text, path
     with sqlite3.connect(line.airflow.processes.home / "airflow.db") as database:
         assert [row for row in database.iterdump() if line.key in row] == []

@@ -21,6 +21,7 @@ def endings():
         task_id="no_such_model", model_id="nope", data=TEXT, retries=3, retry_delay=timedelta(seconds=1)
     )
     AixplainRunModelOperator(task_id="whole_response", model_id="echo", data=TEXT, multiple_outputs=False)
+    AixplainRunModelOperator(task_id="stored_connection", model_id="echo", data=TEXT, aixplain_conn_id="stored")
 
 
 endings()

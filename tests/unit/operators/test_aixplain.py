@@ -9,7 +9,7 @@ from typing import Any
 
 import pendulum
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
 from airflow_provider_aixplain.exceptions import (
     AixplainConfigurationError,
@@ -22,25 +22,12 @@ from airflow_provider_aixplain.exceptions import (
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
 from tests.airflow.deployment import Emulator
+from tests.public_api import RESPONSE_FIELDS
 from tests.unit.transport.scripted import serve
 
 pytestmark = pytest.mark.usefixtures("connection")
 TEXT = "The coffee is wonderful."
 CONTEXT: Any = {}
-FIELDS = {
-    "status",
-    "data",
-    "details",
-    "completed",
-    "error_message",
-    "used_credits",
-    "run_time",
-    "usage",
-    "url",
-    "error_code",
-    "asset",
-    "additional_fields",
-}
 
 
 def operator(**arguments: Any) -> AixplainRunModelOperator:
@@ -64,14 +51,14 @@ def test_it_defers_to_a_trigger_that_knows_neither_key_nor_input(emulator: Emula
 
 def test_it_can_wait_on_the_worker() -> None:
     response = operator(deferrable=False, wait_time=0.2).execute(CONTEXT)
-    assert set(response) == FIELDS
+    assert set(response) == RESPONSE_FIELDS
     assert (response["status"], response["data"]) == ("SUCCESS", "positive")
     json.dumps(response)
 
 
 def test_it_can_go_without_waiting(emulator: Emulator) -> None:
     response = operator(wait_for_completion=False).execute(CONTEXT)
-    assert set(response) == FIELDS
+    assert set(response) == RESPONSE_FIELDS
     assert (response["status"], response["completed"]) == ("IN_PROGRESS", False)
     assert response["url"].startswith(emulator.url)
 
@@ -138,8 +125,8 @@ def test_bad_input_is_named_and_nothing_is_sent(
 
 
 def test_a_connection_that_does_not_exist_is_named() -> None:
-    with pytest.raises(AirflowException, match="no_such_connection"):
-        operator(aixplain_conn_id="no_such_connection").execute(CONTEXT)
+    with pytest.raises(AixplainConfigurationError, match="'nowhere' does not exist: create one of type aixplain"):
+        operator(aixplain_conn_id="nowhere").execute(CONTEXT)
 
 
 def test_a_refusal_ends_the_task_for_good() -> None:

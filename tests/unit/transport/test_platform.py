@@ -157,3 +157,8 @@ def test_input_that_makes_no_request(model_id: str, data: Any) -> None:
 def test_origin_names_the_port() -> None:
     assert origin("HTTPS://Example.COM/a") == "https://example.com:443"
     assert origin("http://[::1]:80/a") == "http://[::1]:80"
+
+
+def test_a_key_is_hidden_in_an_answer_and_a_placeholder_is_not() -> None:
+    assert read().redact(f"bad key {KEY}".encode()) == b"bad key ***"
+    assert read(password="emulator").redact(b"the emulator") == b"the emulator"

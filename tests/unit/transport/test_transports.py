@@ -75,6 +75,12 @@ def test_nothing_was_sent_where_nothing_listens(send: Send) -> None:
         assert KEY not in outcome.reason
 
 
+def test_a_key_that_comes_back_is_hidden(send: Send) -> None:
+    with serve(lambda http: http.answer(401, f"bad key {http.headers['x-api-key']}".encode())) as server:
+        answer = send(platform(server.url), Request("GET", f"{server.url}/x"))
+    assert answer.body == b"bad key ***"
+
+
 def test_the_answer_is_cut(send: Send) -> None:
     def cut(http: Handler) -> None:
         http.send_response(200)

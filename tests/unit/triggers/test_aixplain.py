@@ -83,6 +83,7 @@ def test_a_run_that_the_platform_does_not_know(emulator: Emulator) -> None:
     [
         ("https://evil.example/data/1", "aixplain_default", "trusted_origins"),
         ("https://models.aixplain.com/data/1", "no_key", "password is empty"),
+        ("https://models.aixplain.com/data/1", "nowhere", "'nowhere' does not exist"),
     ],
 )
 def test_what_cannot_work_ends_the_wait(
