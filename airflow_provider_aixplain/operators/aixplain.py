@@ -8,7 +8,6 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import pendulum
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_aixplain.exceptions import (
@@ -95,7 +94,6 @@ class AixplainRunModelOperator(BaseOperator):
             raise AixplainInputError(
                 "data is None: give the model's input; if it comes from another task, that task returned nothing"
             )
-        submitted_at = pendulum.now("UTC")
         response = self.hook.run_async(self.model_id, self.data, self.name or self.task_id, self.parameters)
         if response.status is ResponseStatus.FAILED:
             raise self._refused(response)
@@ -113,7 +111,6 @@ class AixplainRunModelOperator(BaseOperator):
                     aixplain_conn_id=self.aixplain_conn_id,
                     wait_time=self.wait_time,
                     timeout=self.timeout,
-                    submitted_at=submitted_at.isoformat(),
                 ),
                 method_name="execute_complete",
             )

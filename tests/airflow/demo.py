@@ -8,17 +8,19 @@ import os
 import signal
 import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
-from tests.airflow.deployment import FINISHED, Airflow, Emulator, Processes, end_marked, wait_until
+from tests.airflow.deployment import FINISHED, Airflow, Emulator, Processes, end_sessions, wait_until
 
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".demo"
-MARK_FILE = HOME / "mark"
+LEFT_RUNNING = HOME / "left-running.json"
 DAG_ID = "example_aixplain_mapped"
 RUN_SECONDS = 20
 SLOTS = 4
@@ -32,9 +34,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--stop", action="store_true", help="only stop what make demo KEEP=1 left running")
     only_stop = parser.parse_args().stop
-    if MARK_FILE.exists():
-        end_marked(MARK_FILE.read_text())
-        MARK_FILE.unlink()
+    if LEFT_RUNNING.exists():
+        stop_left_running()
         console.print("Stopped the demo that was left running.")
     if only_stop:
         return 0
@@ -44,11 +45,10 @@ def main() -> int:
     if not model_id:
         console.print("AIXPLAIN_API_KEY is set: name the model too, as in make demo MODEL_ID=6414bd3cd09663e9225130e8")
         return 2
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     code = 1
     processes = Processes(HOME)
-    MARK_FILE.write_text(processes.mark)
     keep = os.environ.get("KEEP", "") not in ("", "0")
     try:
         code = demonstrate(processes, api_key, model_id)
@@ -58,13 +58,27 @@ def main() -> int:
     except (RuntimeError, TimeoutError, OSError) as error:
         console.print(f"The demo failed: {error}", markup=False)
     if keep and code == 0:
+        LEFT_RUNNING.write_text(json.dumps({p.pid: created(p.pid) for p in processes.running.values()}))
         console.print("Airflow is left running; [bold]make stop[/] stops it.")
         return code
     console.print("Stopping everything that was started ...")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     processes.stop()
-    MARK_FILE.unlink()
     return code
+
+
+def stop_left_running() -> None:
+    """Stop what KEEP=1 left, unless the machine has given its process ids to others since."""
+    left = json.loads(LEFT_RUNNING.read_text())
+    end_sessions([int(pid) for pid, when in left.items() if created(int(pid)) in (when, None)])
+    LEFT_RUNNING.unlink()
+
+
+def created(pid: int) -> float | None:
+    """When a process was created, or None if there is none."""
+    with suppress(psutil.NoSuchProcess):
+        return float(psutil.Process(pid).create_time())
+    return None
 
 
 def demonstrate(processes: Processes, api_key: str, model_id: str) -> int:
@@ -135,7 +149,7 @@ def show(airflow: Airflow, run_id: str) -> int:
     if failed:
         console.print(f"{failed} of {len(tasks)} runs brought no result; the log of the first of them ends like this:")
         first = next(ti for ti in tasks if ti["state"] != "success")
-        console.print(airflow.log(DAG_ID, run_id, "analyse", 1, first["map_index"])[-3000:], markup=False)
+        console.print(airflow.log(DAG_ID, run_id, "analyse", 1, first["map_index"])[-2000:], markup=False)
     return 1 if failed else 0
 
 

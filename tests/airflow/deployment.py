@@ -26,7 +26,6 @@ COMPONENTS = (
     else {"scheduler": ("scheduler",), "triggerer": ("triggerer",), "api-server": ("webserver",)}
 )
 BIN = Path(sys.executable).parent
-MARK = "AIXPLAIN_DEPLOYMENT"
 FINISHED = ("success", "failed")
 
 
@@ -59,12 +58,11 @@ class Processes:
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir(parents=True)
         self.home = home
-        self.mark = secrets.token_hex(8)
         # The virtual environment may not be activated; NO_PROXY keeps calls to this machine on it.
         path = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"
         own = ("AIRFLOW_", "AIXPLAIN_")  # nobody else's settings, and no key but through a Connection
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(own)}
-        self.env = {**inherited, "PATH": path, "NO_PROXY": "127.0.0.1,localhost", MARK: self.mark}
+        self.env = {**inherited, "PATH": path, "NO_PROXY": "127.0.0.1,localhost"}
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Processes:
@@ -95,49 +93,40 @@ class Processes:
             if process.poll() is not None:
                 raise RuntimeError(f"{name} has ended by itself:\n{self.log_path(name).read_text()[-3000:]}")
 
-    def stop(self, *names: str, seconds: float = 20) -> None:
+    def stop(self, *names: str) -> None:
         """End processes, all of them unless named, together with what they started."""
         stopping = [self.running.pop(name) for name in names or list(self.running)]
-        family = [child for process in stopping for child in _family(process.pid)]
-        for process in stopping:
-            process.terminate()
-        _end(family, seconds)
+        end_sessions([process.pid for process in stopping])
         for process in stopping:
             process.wait()
-        if not self.running:
-            end_marked(self.mark)
 
     def log_path(self, name: str) -> Path:
         return self.home / f"{name}.log"
 
 
-def end_marked(mark: str) -> None:
-    """End every process that was started, however indirectly, with a deployment's mark in its environment."""
-    found = []
-    for process in psutil.process_iter():
+def end_sessions(leaders: list[int], seconds: float = 20) -> None:
+    """End the sessions of these leaders: ask the leaders, then kill whoever is left.
+
+    A session tells who belongs to a process even when its parent has died, and though Airflow's processes overwrite
+    their names and environments.
+    """
+    for leader in leaders:
         with suppress(psutil.Error):
-            if process.environ().get(MARK) == mark:
-                found.append(process)
-    for process in found:
-        with suppress(psutil.Error):
-            process.terminate()
-    _end(found, seconds=10)
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    with suppress(psutil.Error):
-        process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
-    return []
-
-
-def _end(processes: list[psutil.Process], seconds: float) -> None:
-    """Wait for processes that were asked to end, and kill those that do not."""
-    _, alive = psutil.wait_procs(processes, timeout=seconds)
-    for process in alive:
+            psutil.Process(leader).terminate()
+    _, alive = psutil.wait_procs(_members(leaders), timeout=seconds)
+    for process in [*alive, *_members(leaders)]:
         with suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(alive, timeout=10)
+
+
+def _members(leaders: list[int]) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, ProcessLookupError):
+            if os.getsid(process.pid) in leaders:
+                found.append(process)
+    return found
 
 
 class Emulator:
@@ -246,11 +235,10 @@ class Airflow:
         """
         if AIRFLOW_3 and self._token is None:
             self._token = requests.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
-        access: dict[str, Any] = (
-            {"headers": {"Authorization": f"Bearer {self._token}"}} if AIRFLOW_3 else {"auth": ("admin", "admin")}
-        )
-        version = "v2" if AIRFLOW_3 else "v1"
-        response = requests.request(method, f"{self.url}/api/{version}{path}", timeout=60, **access, **kwargs)
+        headers = {**kwargs.pop("headers", {}), **({"Authorization": f"Bearer {self._token}"} if AIRFLOW_3 else {})}
+        url = f"{self.url}/api/{'v2' if AIRFLOW_3 else 'v1'}{path}"
+        auth = None if AIRFLOW_3 else ("admin", "admin")
+        response = requests.request(method, url, timeout=60, headers=headers, auth=auth, **kwargs)
         response.raise_for_status()
         return response.json() if response.content else None
 
@@ -299,12 +287,17 @@ class Airflow:
         }
 
     def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
-        """The log of a task instance as the UI shows it."""
+        """The log of a task instance, a line for each event and each exception behind it."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
-        content = self.call(
-            "GET", path, params={"map_index": map_index, "full_content": True}, **({} if AIRFLOW_3 else _AS_JSON)
-        )["content"]
-        return json.dumps(content) if AIRFLOW_3 else str(content)
+        asked = {"params": {"map_index": map_index, "full_content": True}, "headers": {"Accept": "application/json"}}
+        content = self.call("GET", path, **asked)["content"]
+        if not AIRFLOW_3:
+            return str(content)
+        lines = []
+        for entry in content:
+            lines.append(f"{entry.get('timestamp', '')} {entry.get('level', '')} {entry['event']}")
+            lines += [f"  {error['exc_type']}: {error['exc_value']}" for error in entry.get("error_detail") or []]
+        return "\n".join(lines)
 
     def worker_seconds(self) -> dict[str, float]:
         """How long each task instance held a worker, by its id: what its supervisors measured, all visits added up."""
@@ -322,9 +315,6 @@ class Airflow:
                 event = json.loads(line)
                 if isinstance(event, dict):
                     yield event
-
-
-_AS_JSON: dict[str, Any] = {"headers": {"Accept": "application/json"}}
 
 
 def _reachable(url: str) -> bool:

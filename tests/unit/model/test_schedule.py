@@ -23,6 +23,10 @@ def test_each_wait_is_ten_percent_longer_than_the_one_before_up_to_a_minute(wait
         expected = min(expected * 1.1, 60)
 
 
+def test_a_longer_wait_than_a_minute_is_kept() -> None:
+    assert [schedule.interval(elapsed, 300) for elapsed in (0, 1000)] == [300, 300]
+
+
 @given(SECONDS, WAIT_TIMES, CHANCES)
 def test_jitter_is_a_fifth_at_the_most(elapsed: float, wait_time: float, chance: float) -> None:
     interval = schedule.interval(elapsed, wait_time)
