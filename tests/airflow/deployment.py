@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pendulum
 import psutil
 import requests
 from airflow import __version__ as airflow_version
@@ -104,7 +105,7 @@ class Processes:
         return self.home / f"{name}.log"
 
 
-def end_sessions(leaders: list[int], seconds: float = 20) -> None:
+def end_sessions(leaders: list[int], seconds: float = 10) -> None:
     """End the sessions of these leaders: ask the leaders, then kill whoever is left.
 
     A session tells who belongs to a process even when its parent has died, and though Airflow's processes overwrite
@@ -264,6 +265,12 @@ class Airflow:
     def state(self, dag_id: str, run_id: str) -> str:
         """The state of a DAG run."""
         return str(self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"])
+
+    def wall_seconds(self, dag_id: str, run_id: str) -> float:
+        """How long a finished DAG run took."""
+        dag_run = self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")
+        start, end = (pendulum.parse(dag_run[name]) for name in ("start_date", "end_date"))
+        return float((end - start).total_seconds())
 
     def finish(self, dag_id: str, run_id: str, seconds: float = 300) -> str:
         """Wait for the end of a DAG run and return its state."""

@@ -7,7 +7,6 @@ import statistics
 import tempfile
 from pathlib import Path
 
-import pendulum
 from rich.console import Console
 from rich.table import Table
 
@@ -40,9 +39,7 @@ def main() -> None:
             wait_until(lambda tasks=tasks: all(t["id"] in airflow.worker_seconds() for t in tasks), "the workers", 60)
             held = airflow.worker_seconds()
             runs = emulator.runs()[before:]
-            dag_run = airflow.call("GET", f"/dags/{way}/dagRuns/{run_id}")
-            start, end = (pendulum.parse(dag_run[name]).timestamp() for name in ("start_date", "end_date"))
-            walls[way] = end - start
+            walls[way] = airflow.wall_seconds(way, run_id)
             delays = [run["polled_at"][-1] - run["over_at"] for run in runs]
             table.add_row(
                 way if state == "success" else f"{way} ({state})",
