@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -115,7 +117,7 @@ def read_submission(outcome: Answer | NoAnswer) -> ModelResponse:
     if isinstance(outcome, NoAnswer):
         arrived = "the platform may have received the submission" if outcome.sent else "nothing was sent"
         return _failed(Failure(ErrorCategory.PLATFORM), f"No answer, {arrived}: {outcome.reason}", completed=True)
-    body = _parse(outcome.body)
+    body = _read(outcome.body)
     if not 200 <= outcome.status_code <= 299:
         return _refused(outcome, body, completed=True)
     if not isinstance(body, dict):
@@ -135,7 +137,7 @@ def read_poll(outcome: Answer | NoAnswer) -> ModelResponse:
     """
     if isinstance(outcome, NoAnswer):
         return _failed(Failure(ErrorCategory.PLATFORM), f"No answer: {outcome.reason}", completed=False)
-    body = _parse(outcome.body)
+    body = _read(outcome.body)
     if isinstance(body, dict) and "completed" in body:
         if body["completed"] is not True:
             return _response(body, otherwise=ResponseStatus.IN_PROGRESS)
@@ -153,16 +155,46 @@ def printable(text: object) -> str:
 
 
 _NOT_JSON = object()
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_UNSTORABLE_ESCAPE = re.compile(rb"\\u(0000|[dD][89a-fA-F])")
 
 
-def _parse(text: Any) -> Any:
+def _parse(text: Any, loads: Callable[..., Any] = json.loads) -> Any:
     """Return the JSON value of a string or bytes, or ``_NOT_JSON``."""
     if not isinstance(text, (str, bytes)):
         return _NOT_JSON
     try:
-        return json.loads(text)
+        return loads(text)
     except (ValueError, RecursionError):
         return _NOT_JSON
+
+
+def _read(body: bytes) -> Any:
+    """Return the JSON value of an answer, in types that Airflow can hand on; or ``_NOT_JSON``.
+
+    Numbers that do not fit 64 bits, infinite ones and NaN stay as their text, and half surrogate pairs and NUL become
+    U+FFFD: a trigger's event with such a value ends Airflow's whole triggerer, and PostgreSQL refuses it as an XCom.
+    """
+    value = _parse(body, partial(json.loads, parse_int=_integer, parse_float=_float, parse_constant=str))
+    return _storable(value) if _UNSTORABLE_ESCAPE.search(body) else value
+
+
+def _integer(text: str) -> int | str:
+    return text if len(text) > 20 or not -(2**63) <= int(text) < 2**63 else int(text)
+
+
+def _float(text: str) -> float | str:
+    return number if math.isfinite(number := float(text)) else text
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return _UNSTORABLE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_storable(item) for item in value]
+    if isinstance(value, dict):
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    return value
 
 
 def _plain(value: Any, path: str) -> Any:

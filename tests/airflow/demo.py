@@ -144,8 +144,8 @@ def show(airflow: Airflow, run_id: str) -> int:
     if total_run:
         console.print(
             f"The runs took {total_run:.0f} s and held a worker for {total_held:.0f} s, {total_held / total_run:.0%} of"
-            f" that: once to submit, once to take the result.\nAll of it took {airflow.wall_seconds(DAG_ID, run_id):.0f}"
-            f" s on {SLOTS} worker slots; tasks that wait on their workers need at least {total_run / SLOTS:.0f} s."
+            f" that: once to submit, once to take the result.\nAll took {airflow.wall_seconds(DAG_ID, run_id):.0f} s on"
+            f" {SLOTS} worker slots; tasks that wait on their workers need at least {total_run / SLOTS:.0f} s."
         )
     if failed:
         console.print(f"{failed} of {len(tasks)} runs brought no result; the log of the first of them ends like this:")

@@ -184,6 +184,16 @@ class TestEndings:
         assert self.state(line, run_id, "whole_response") == ("success", 1)
         assert set(line.airflow.xcoms("endings", run_id, "whole_response")) == {"return_value"}
 
+    def test_values_that_airflow_cannot_hold_do_not_lose_the_result(self, line: Line, run_id: str) -> None:
+        assert self.state(line, run_id, "odd_values") == ("success", 1)
+        assert line.airflow.xcoms("endings", run_id, "odd_values")["data"] == {
+            "big": str(10**30),
+            "negative": str(-(10**30)),
+            "half a pair": "a\ufffdb",
+            "nul": "a\ufffdb",
+            "fine": "😀",
+        }
+
     def test_a_connection_can_be_stored_in_airflow(self, line: Line, run_id: str) -> None:
         assert self.state(line, run_id, "stored_connection") == ("success", 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 import pendulum
@@ -9,6 +10,7 @@ from airflow.providers.common.compat.sdk import dag
 
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 
+ODD_VALUES = {"big": 10**30, "negative": -(10**30), "half a pair": "a\ud800b", "nul": "a\0b", "fine": "😀"}
 TEXT = "secret-input: the coffee is wonderful"
 
 
@@ -22,6 +24,7 @@ def endings():
     )
     AixplainRunModelOperator(task_id="whole_response", model_id="echo", data=TEXT, multiple_outputs=False)
     AixplainRunModelOperator(task_id="stored_connection", model_id="echo", data=TEXT, aixplain_conn_id="stored")
+    AixplainRunModelOperator(task_id="odd_values", model_id="echo", data=json.dumps({"data": ODD_VALUES}))
 
 
 endings()

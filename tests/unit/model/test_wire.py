@@ -239,10 +239,29 @@ class TestPoll:
         assert response.failure is not None
         assert response.error_message
 
+    @pytest.mark.parametrize(
+        ("sent", "kept"),
+        [
+            ("1" + 5000 * "0", "1" + 5000 * "0"),
+            (str(2**63), str(2**63)),
+            (str(2**63 - 1), 2**63 - 1),
+            (str(-(2**63)), -(2**63)),
+            ("1e999", "1e999"),
+            ("-1.5e3", -1500.0),
+            ("NaN", "NaN"),
+            ("-Infinity", "-Infinity"),
+            (r'{"a\u0000": ["\ud83d", "\ud83d\ude00", "\u0041"]}', {"a\ufffd": ["\ufffd", "😀", "A"]}),
+        ],
+    )
+    def test_values_that_airflow_cannot_hand_on(self, sent: str, kept: Any) -> None:
+        for read in (wire.read_poll, wire.read_submission):
+            body = f'{{"completed": true, "status": "SUCCESS", "data": {sent}}}'
+            assert read(Answer(200, body.encode())).data == kept
+
     @given(st.integers(200, 599), st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
     def test_no_answer_is_too_odd_to_read(self, status_code: int, body: bytes) -> None:
         for read in (wire.read_poll, wire.read_submission):
-            json.dumps(read(Answer(status_code, body)).to_dict())
+            json.dumps(read(Answer(status_code, body)).to_dict(), allow_nan=False)
 
 
 class TestPrintable:
