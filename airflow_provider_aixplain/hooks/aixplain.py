@@ -117,7 +117,9 @@ class AixplainHook(BaseHook):
             elapsed = time.monotonic() - start
             if outcome := wait.judge(response, elapsed):
                 return outcome
-            self._note(response, wait, elapsed, name)
+            self._report(response, wait, elapsed, name)
+            if wait.denied:
+                self._reread()
             time.sleep(wait.delay(elapsed, random.random()))
 
     async def arun_async(
@@ -144,39 +146,32 @@ class AixplainHook(BaseHook):
         from airflow_provider_aixplain.transport import aio
 
         start = time.monotonic() - elapsed
-        async with aio.open_session(await self._aplatform()):  # held between polls, so that they share its connections
-            await asyncio.sleep(wait.first_delay(elapsed, random.random()))
-            while True:
-                response = await self.apoll(poll_url, wait.poll_timeout(time.monotonic() - start))
-                elapsed = time.monotonic() - start
-                if outcome := wait.judge(response, elapsed):
-                    return outcome
-                self._note(response, wait, elapsed, name)
-                await asyncio.sleep(wait.delay(elapsed, random.random()))
+        delay = wait.first_delay(elapsed, random.random())
+        while True:
+            # The session is held between polls, so that they share its connections, until the Connection changes.
+            async with aio.open_session(platform := await self._aplatform()):
+                while platform == self._platform:
+                    await asyncio.sleep(delay)
+                    response = await self.apoll(poll_url, wait.poll_timeout(time.monotonic() - start))
+                    elapsed = time.monotonic() - start
+                    if outcome := wait.judge(response, elapsed):
+                        return outcome
+                    self._report(response, wait, elapsed, name)
+                    delay = wait.delay(elapsed, random.random())
+                    if wait.denied:
+                        await self._areread()
 
-    def _note(self, response: ModelResponse, wait: Wait, elapsed: float, name: str) -> None:
-        """Act on an answer that does not end the wait: heed a refused key, tell the log now and then."""
-        if response.failure and response.failure.denied:
-            self._platform = None  # the key may have been rotated: read the Connection again
+    def _report(self, response: ModelResponse, wait: Wait, elapsed: float, name: str) -> None:
+        """Tell the log now and then that the run is waited for."""
         if wait.report_due(elapsed):
             trouble = f"; the last poll brought: {response.error_message}" if response.failure else ""
             self.log.info("%s: not over after %.0f s and %d polls%s", name, elapsed, wait.polls, trouble)
-
-    def _no_connection(self) -> AixplainConfigurationError:
-        return AixplainConfigurationError(
-            f"Connection {self.aixplain_conn_id!r} does not exist: create one of type {self.conn_type} with the API key"
-            " as its password, or name another in aixplain_conn_id."
-        )
 
     def _open(self) -> PlatformSession:
         from airflow_provider_aixplain.transport.sync import PlatformSession
 
         if self._platform is None:
-            try:
-                connection = self.get_connection(self.aixplain_conn_id)
-            except AirflowNotFoundException:
-                raise self._no_connection() from None
-            self._platform = Platform.from_connection(connection)
+            self._platform = self._read()
         if self._session is None or self._session.platform != self._platform:
             self._session = PlatformSession(self._platform)
         return self._session
@@ -188,11 +183,7 @@ class AixplainHook(BaseHook):
 
     async def _aplatform(self) -> Platform:
         if self._platform is None:
-            try:
-                connection = await get_async_connection(self.aixplain_conn_id, hook=self)
-            except AirflowNotFoundException:
-                raise self._no_connection() from None
-            self._platform = Platform.from_connection(connection)
+            self._platform = await self._aread()
         return self._platform
 
     async def _asend(self, request: wire.Request, timeout: float | None = None) -> wire.Answer | wire.NoAnswer:
@@ -201,3 +192,40 @@ class AixplainHook(BaseHook):
         platform = await self._aplatform()
         async with aio.open_session(platform) as session:
             return await aio.send(session, platform, request, timeout)
+
+    def _read(self) -> Platform:
+        try:
+            return Platform.from_connection(self.get_connection(self.aixplain_conn_id))
+        except AirflowNotFoundException:
+            raise self._no_connection() from None
+
+    async def _aread(self) -> Platform:
+        try:
+            return Platform.from_connection(await get_async_connection(self.aixplain_conn_id, hook=self))
+        except AirflowNotFoundException:
+            raise self._no_connection() from None
+
+    def _no_connection(self) -> AixplainConfigurationError:
+        return AixplainConfigurationError(
+            f"Connection {self.aixplain_conn_id!r} does not exist: create one of type {self.conn_type} with the API key"
+            " as its password, or name another in aixplain_conn_id."
+        )
+
+    # A refused key may have been rotated. While somebody is at it the Connection may be gone or half written, and the
+    # secrets backend may be down: none of that ends a wait for a run that is paid for.
+
+    def _reread(self) -> None:
+        try:
+            self._platform = self._read()
+        except Exception as error:
+            self.log.warning("The platform refuses the key, and the Connection cannot be read again: %s", error)
+
+    async def _areread(self) -> None:
+        try:
+            self._platform = await self._aread()
+        except Exception as error:
+            self.log.warning("The platform refuses the key, and the Connection cannot be read again: %s", error)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the key out of copies and pickles."""
+        return {**self.__dict__, "_platform": None, "_session": None}

@@ -5,18 +5,22 @@ The trigger (asyncio) and the hook (blocking) drive the same :class:`Wait`; they
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
 from airflow_provider_aixplain.model import schedule
 from airflow_provider_aixplain.model.response import ModelResponse, ResponseStatus
-from airflow_provider_aixplain.model.wire import printable
+from airflow_provider_aixplain.model.wire import InvalidInput, printable
 
 DENIALS_BELIEVED = 3
 """Answers in a row that refuse the key or do not know the run before the wait ends: one alone is often a gateway's."""
 
 LAST_POLL = 10.0
 """Seconds that a poll gets even if less is left of the time: a run that is over in the end must not be lost."""
+
+LONGEST = 1e9
+"""The longest duration that makes sense, in seconds: some thirty years."""
 
 FIRST_REPORT = 10.0
 LONGEST_SILENCE = 600.0
@@ -44,19 +48,25 @@ class Outcome:
         return {"status": self.status, "message": self.message, "response": response, "poll_url": poll_url}
 
 
-@dataclass
 class Wait:
     """One run's wait. All times are seconds since the submission.
 
-    :param wait_time: the first wait between two polls, in seconds.
-    :param timeout: seconds after which the wait ends; the run goes on, as the platform cannot cancel it.
+    :param wait_time: the first wait between two polls, in seconds or as a timedelta.
+    :param timeout: when the wait ends, in seconds or as a timedelta; the run goes on, as the platform cannot cancel it.
+    :raises InvalidInput: if one of them is negative or no duration.
     """
 
-    wait_time: float
-    timeout: float
-    polls: int = 0
-    _denials: int = field(default=0, repr=False)
-    _report_at: float | None = field(default=None, repr=False)
+    def __init__(self, wait_time: float | timedelta, timeout: float | timedelta) -> None:
+        self.wait_time = _seconds("wait_time", wait_time)
+        self.timeout = _seconds("timeout", timeout)
+        self.polls = 0
+        self._denials = 0
+        self._report_at: float | None = None
+
+    @property
+    def denied(self) -> bool:
+        """Whether the platform refused the last poll."""
+        return self._denials > 0
 
     def first_delay(self, elapsed: float, chance: float) -> float:
         """Return the seconds until the first poll. However late it is, one poll is made."""
@@ -100,3 +110,10 @@ class Wait:
 
     def _until_deadline(self, elapsed: float, seconds: float) -> float:
         return max(0.0, min(seconds, self.timeout - elapsed))
+
+
+def _seconds(name: str, value: float | timedelta) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= LONGEST:
+        raise InvalidInput(f"{name} is {value!r}: give seconds, from 0 to {LONGEST:g}, or a timedelta")
+    return float(seconds)

@@ -18,6 +18,9 @@ from airflow_provider_aixplain.model.response import ModelResponse, ResponseStat
 MAX_ERROR_LENGTH = 2000
 """Characters of an error text that are kept: a gateway's page or a stack trace belongs in no task log."""
 
+MAX_DEPTH = 100
+"""Levels of nesting that an answer keeps; what lies deeper stays as JSON text. Airflow 3.3.2 hands on some 200."""
+
 
 class InvalidInput(ValueError):
     """An argument that can make no valid request; the message names it and the remedy."""
@@ -66,14 +69,14 @@ def build_payload(data: Any, parameters: Mapping[str, Any] | None = None, stream
     :raises InvalidInput: if a value cannot be held by JSON; the message names the path to it.
     """
     try:
-        data, extra = _plain(data, "data"), _plain(parameters or {}, "parameters")
+        data, extra = _plain(data, "data"), _plain({} if parameters is None else parameters, "parameters")
+        value = _plain(_parse(data, _strict), "data")
     except RecursionError:
         raise InvalidInput("data or parameters contain themselves, or nest too deeply to be sent as JSON") from None
     if not isinstance(extra, dict):
         raise InvalidInput(f"parameters is a {type(parameters).__name__}: give a dict from names to values")
     if stream is not None:
         extra["options"] = {**extra.get("options", {}), "stream": stream}
-    value = _parse(data)
     if isinstance(data, dict):
         payload = {**data, **extra}
     elif value is _NOT_JSON:
@@ -82,7 +85,10 @@ def build_payload(data: Any, parameters: Mapping[str, Any] | None = None, stream
         payload = {**value, **extra}
     else:
         payload = {"data": str(value) if isinstance(value, (int, float)) else value, **extra}
-    return json.dumps(payload)
+    try:
+        return json.dumps(payload)
+    except ValueError as error:
+        raise InvalidInput(f"data or parameters hold a value that cannot be sent as JSON: {error}") from None
 
 
 def submission(models_run_url: str, model_id: str, payload: str) -> Request:
@@ -93,7 +99,7 @@ def submission(models_run_url: str, model_id: str, payload: str) -> Request:
     :param payload: the body, from :func:`build_payload`.
     :raises InvalidInput: if ``model_id`` is empty or no id.
     """
-    if not isinstance(model_id, str) or not model_id.strip():
+    if not isinstance(model_id, str) or not model_id.strip() or not model_id.isprintable():
         raise InvalidInput(f"model_id is {model_id!r}: give the id of a model, as its page on the platform shows it")
     if {".", ".."} & set(model_id.split("/")):
         raise InvalidInput(f"model_id is {model_id!r}: an id has no '.' or '..' between slashes")
@@ -122,11 +128,16 @@ def read_submission(outcome: Answer | NoAnswer) -> ModelResponse:
         return _refused(outcome, body, completed=True)
     if not isinstance(body, dict):
         return _malformed(outcome, "is no JSON object", completed=True)
-    if (body.get("status") or ResponseStatus.IN_PROGRESS) == ResponseStatus.IN_PROGRESS:
-        if not isinstance(body.get("data"), str):
+    status = body.get("status") or ResponseStatus.IN_PROGRESS
+    if status == ResponseStatus.IN_PROGRESS:
+        url = body.get("data")
+        if not isinstance(url, str) or not url or not url.isprintable():
             return _malformed(outcome, "accepts the run and names no poll URL", completed=True)
-        return ModelResponse(ResponseStatus.IN_PROGRESS, url=body["data"])
-    return _response(body, otherwise=ResponseStatus.FAILED)
+        return ModelResponse(ResponseStatus.IN_PROGRESS, url=url)
+    response = _response(body, otherwise=ResponseStatus.FAILED)
+    if response.status is ResponseStatus.FAILED and not response.error_message:
+        response.error_message = printable(f"the platform answers with the status {status!r} and {response.data!r}")
+    return response
 
 
 def read_poll(outcome: Answer | NoAnswer) -> ModelResponse:
@@ -172,11 +183,25 @@ def _parse(text: Any, loads: Callable[..., Any] = json.loads) -> Any:
 def _read(body: bytes) -> Any:
     """Return the JSON value of an answer, in types that Airflow can hand on; or ``_NOT_JSON``.
 
-    Numbers that do not fit 64 bits, infinite ones and NaN stay as their text, and half surrogate pairs and NUL become
-    U+FFFD: a trigger's event with such a value ends Airflow's whole triggerer, and PostgreSQL refuses it as an XCom.
+    Numbers that do not fit 64 bits, infinite ones and NaN stay as their text, and so does what nests too deeply; half
+    surrogate pairs and NUL become U+FFFD. A trigger's event with such a value ends Airflow's whole triggerer or fails
+    the task that takes it (seen in Airflow 3.3.2), and PostgreSQL refuses NUL as an XCom.
     """
     value = _parse(body, partial(json.loads, parse_int=_integer, parse_float=_float, parse_constant=str))
-    return _storable(value) if _UNSTORABLE_ESCAPE.search(body) else value
+    may_be_deep = body.count(b"[") + body.count(b"{") > MAX_DEPTH
+    try:
+        return _storable(value) if may_be_deep or _UNSTORABLE_ESCAPE.search(body) else value
+    except RecursionError:
+        return _NOT_JSON
+
+
+def _strict(text: str | bytes) -> Any:
+    """Return the JSON value of a text; NaN and Infinity, which Python reads, are no JSON."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
 
 
 def _integer(text: str) -> int | str:
@@ -187,13 +212,15 @@ def _float(text: str) -> float | str:
     return number if math.isfinite(number := float(text)) else text
 
 
-def _storable(value: Any) -> Any:
+def _storable(value: Any, depth: int = 0) -> Any:
     if isinstance(value, str):
         return _UNSTORABLE.sub("\ufffd", value)
+    if isinstance(value, (list, dict)) and depth == MAX_DEPTH:
+        return json.dumps(value)
     if isinstance(value, list):
-        return [_storable(item) for item in value]
+        return [_storable(item, depth + 1) for item in value]
     if isinstance(value, dict):
-        return {_storable(key): _storable(item) for key, item in value.items()}
+        return {_storable(key): _storable(item, depth + 1) for key, item in value.items()}
     return value
 
 
@@ -202,6 +229,8 @@ def _plain(value: Any, path: str) -> Any:
 
     :raises InvalidInput: naming the path to what it cannot hold.
     """
+    if value is _NOT_JSON:
+        return value
     if isinstance(value, Enum):
         return _plain(value.value, path)
     if value is None or isinstance(value, (str, bool, int)):
@@ -230,8 +259,8 @@ def _response(body: dict[str, Any], *, otherwise: ResponseStatus) -> ModelRespon
 
     status = take(otherwise, "status")
     error_message = take("", "error_message", "errorMessage")
-    if error_message == "":
-        error_message = rest.get("error", "")
+    if error_message in ("", None):
+        error_message = rest.get("error") or ""
         if "supplierError" in rest:
             error_message = f"{error_message} - {rest['supplierError']}"
     return ModelResponse(

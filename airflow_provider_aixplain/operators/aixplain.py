@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
@@ -21,7 +20,7 @@ from airflow_provider_aixplain.exceptions import (
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.model.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.model.wait import Wait
-from airflow_provider_aixplain.model.wire import printable
+from airflow_provider_aixplain.model.wire import InvalidInput, printable
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
 
 if TYPE_CHECKING:
@@ -77,8 +76,12 @@ class AixplainRunModelOperator(BaseOperator):
         self.aixplain_conn_id = aixplain_conn_id
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
-        self.wait_time = _seconds("wait_time", wait_time)
-        self.timeout = _seconds("timeout", timeout)
+        try:
+            wait = Wait(wait_time=wait_time, timeout=timeout)
+        except InvalidInput as error:
+            raise AixplainInputError(str(error)) from None
+        self.wait_time = wait.wait_time
+        self.timeout = wait.timeout
 
     @cached_property
     def hook(self) -> AixplainHook:
@@ -147,14 +150,3 @@ _ENDS: dict[str, tuple[type[AixplainError], str]] = {
     "timeout": (AixplainRunTimeout, "stopped waiting; the run goes on"),
     "error": (AixplainPermanentError, "cannot learn how the run ended"),
 }
-
-
-def _seconds(name: str, value: float | timedelta) -> float:
-    """Return a duration in seconds.
-
-    :raises AixplainInputError: if it is negative or no duration.
-    """
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
-        raise AixplainInputError(f"{name} is {value!r}: give seconds, 0 or more, or a timedelta")
-    return float(seconds)

@@ -7,17 +7,17 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from urllib.parse import urljoin
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary
 
 import aiohttp
 from yarl import URL
 
 from airflow_provider_aixplain import __version__
+from airflow_provider_aixplain.exceptions import AixplainConfigurationError
 from airflow_provider_aixplain.model.wire import Answer, NoAnswer, Request, printable
-from airflow_provider_aixplain.transport.platform import Platform
-
-MAX_REDIRECTS = 5
+from airflow_provider_aixplain.transport.platform import MAX_REDIRECTS, Platform
 
 
 @dataclass
@@ -37,7 +37,9 @@ async def open_session(platform: Platform) -> AsyncIterator[aiohttp.ClientSessio
     """
     sessions = _sessions.setdefault(asyncio.get_running_loop(), {})
     if platform not in sessions:
-        sessions[platform] = _Shared(await _new_session(platform))
+        tls = await _tls(platform)
+        if platform not in sessions:  # another trigger may have come first meanwhile
+            sessions[platform] = _Shared(_new_session(tls))
     shared = sessions[platform]
     shared.users += 1
     try:
@@ -59,37 +61,57 @@ async def send(
     """
     limit = aiohttp.ClientTimeout(total=min(platform.timeout, timeout) if timeout else platform.timeout)
     try:
-        for _ in range(MAX_REDIRECTS):
+        for _ in range(1 + MAX_REDIRECTS):
+            credential = platform.headers(request)
             async with session.request(
                 request.method,
                 URL(request.url, encoded=True),
                 data=request.body,
-                headers=platform.headers(request),
+                headers=credential,
                 timeout=limit,
                 allow_redirects=False,
-                proxy=platform.proxy,
+                proxy=platform.proxy or _environment_proxy(request.url),
             ) as response:
                 body = await response.read()
             headers = {name.lower(): value for name, value in response.headers.items()}
-            target = urljoin(request.url, headers.get("location", request.url))
-            if request.method != "GET" or not 300 <= response.status <= 399 or not platform.trusts(target):
+            target = platform.redirect(request.method, request.url, response.status, headers.get("location"))
+            if target is None:
                 break
-            request = Request("GET", target)
+            request = Request(request.method, target)
     except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
-        return NoAnswer(printable(f"{type(error).__name__}: {error}"), sent=not _never_sent(error))
+        return NoAnswer(printable(platform.hide(f"{type(error).__name__}: {error}")), sent=not _never_sent(error))
     return Answer(response.status, platform.redact(body), headers)
 
 
-async def _new_session(platform: Platform) -> aiohttp.ClientSession:
-    verify: ssl.SSLContext | bool = platform.verify if isinstance(platform.verify, bool) else True
-    if isinstance(platform.verify, str):
+async def _tls(platform: Platform) -> ssl.SSLContext | bool:
+    """Return how to verify certificates, as aiohttp takes it."""
+    if isinstance(platform.verify, bool):
+        return platform.verify
+    try:
         # Reading a CA file takes milliseconds in which no other trigger would run.
-        verify = await asyncio.to_thread(ssl.create_default_context, cafile=platform.verify)
+        return await asyncio.to_thread(ssl.create_default_context, cafile=platform.verify)
+    except OSError as error:
+        raise AixplainConfigurationError(
+            f"The Connection's verify is {platform.verify!r}, which cannot be read as a CA file: {error}."
+        ) from None
+
+
+def _new_session(tls: ssl.SSLContext | bool) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=verify),
+        connector=aiohttp.TCPConnector(ssl=tls),
         headers={"User-Agent": f"airflow-provider-aixplain/{__version__} aiohttp/{aiohttp.__version__}"},
-        trust_env=True,
+        # The environment's proxies are found below: aiohttp would bring the credentials of a netrc file along.
+        trust_env=False,
     )
+
+
+def _environment_proxy(url: str) -> str | None:
+    parts = urlsplit(url)
+    if proxy_bypass(parts.hostname or ""):
+        return None
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
 def _never_sent(error: BaseException) -> bool:

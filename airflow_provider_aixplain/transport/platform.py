@@ -5,10 +5,11 @@ from __future__ import annotations
 import ipaddress
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from airflow_provider_aixplain.exceptions import (
     AixplainConfigurationError,
@@ -25,6 +26,9 @@ PUBLIC_MODELS_RUN_URL = "https://models.aixplain.com/api/v1/execute"
 KEY_HEADERS = {"team": "x-api-key", "personal": "x-aixplain-key"}
 REQUEST_TIMEOUT = 60.0
 SHORTEST_SECRET = 16
+REDIRECTS = (301, 302, 303, 307, 308)
+MAX_REDIRECTS = 5
+LONGEST_REQUEST = 86400.0
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -83,6 +87,22 @@ class Platform:
         """
         return body.replace(self.api_key.encode(), b"***") if len(self.api_key) >= SHORTEST_SECRET else body
 
+    def hide(self, text: str) -> str:
+        """Return a text about this platform without the key and the proxy's credentials."""
+        for secret in (self.api_key, urlsplit(self.proxy or "").netloc.rpartition("@")[0]):
+            text = text.replace(secret, "***") if secret else text
+        return text
+
+    def redirect(self, method: str, url: str, status_code: int, location: str | None) -> str | None:
+        """Return where to follow an answer to, or None: only a GET is repeated, and only for a trusted origin."""
+        if method not in ("GET", "HEAD") or status_code not in REDIRECTS or not location:
+            return None
+        try:
+            target = urljoin(url, location)
+        except ValueError:
+            return None
+        return target if self.trusts(target) else None
+
     def headers(self, request: wire.Request) -> dict[str, str]:
         """Return the headers of a request, the credential among them.
 
@@ -109,6 +129,10 @@ def origin(url: str) -> str:
     if "@" in parts.netloc:
         raise ValueError("it holds a user name or password")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    if not host.isascii():
+        raise ValueError("its host is not written in ASCII (xn--...)")
+    if parts.netloc.lower() not in (host, f"{host}:{parts.port}"):
+        raise ValueError("its host and port are written in a way that not everybody reads alike")
     return f"{parts.scheme}://{host}:{parts.port or DEFAULT_PORTS[parts.scheme]}"
 
 
@@ -126,7 +150,10 @@ class _ConnectionReader:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.extra: dict[str, Any] = connection.extra_dejson or {}
+        extra = connection.extra_dejson or {}
+        if not isinstance(extra, dict):
+            raise self.wrong("extra", "is no JSON object", 'write it like {"timeout": 60}')
+        self.extra: dict[str, Any] = extra
 
     def read(self) -> Platform:
         key = (self.connection.password or "").strip()
@@ -135,7 +162,7 @@ class _ConnectionReader:
         if not key.isascii() or not key.isprintable():
             raise self.wrong("password", "holds characters that no API key has", "copy the key again")
         key_type = self.extra.get("api_key_type") or "team"
-        if key_type not in KEY_HEADERS:
+        if not isinstance(key_type, str) or key_type not in KEY_HEADERS:
             raise self.wrong("api_key_type", f"is {key_type!r}", f"use one of {', '.join(KEY_HEADERS)}")
         host = self.host()
         return Platform(
@@ -149,7 +176,7 @@ class _ConnectionReader:
             trusted_origins=frozenset(origin(self.url("trusted_origins", url)) for url in self.trusted_origins()),
             verify=self.verify(),
             timeout=self.timeout(),
-            proxy=self.extra.get("proxy") or None,
+            proxy=self.proxy(),
         )
 
     def wrong(self, name: str, problem: str, remedy: str) -> AixplainConfigurationError:
@@ -157,10 +184,10 @@ class _ConnectionReader:
 
     def host(self) -> str:
         """The base URL: a whole URL in host, or host with the scheme in schema (default https), and a port."""
-        host = (self.connection.host or "").strip().rstrip("/")
+        host = (self.connection.host or "").strip()
         if not host:
             return ""
-        url = host if "://" in host else f"{self.connection.schema or 'https'}://{host}"
+        url = (host if "://" in host else f"{self.connection.schema or 'https'}://{host}").rstrip("/")
         if not self.connection.port:
             return url
         scheme, _, rest = url.partition("://")
@@ -174,6 +201,8 @@ class _ConnectionReader:
             raise self.wrong(
                 name, f"is {wire.printable(url)!r}: {error}", "write it like https://platform.example.com"
             ) from None
+        if "?" in url or "#" in url:
+            raise self.wrong(name, f"is {url!r}, with a query or fragment", "give the URL without it")
         if urlsplit(url).scheme == "http" and not is_loopback(url) and not self.flag("allow_insecure"):
             raise self.wrong(
                 name,
@@ -193,9 +222,20 @@ class _ConnectionReader:
 
     def verify(self) -> bool | str:
         value = self.extra.get("verify")
-        if isinstance(value, str) and value.strip().lower() not in ("", "true", "false"):
-            return value
-        return self.flag("verify", default=True)
+        if not isinstance(value, str) or value.strip().lower() in ("", "true", "false"):
+            return self.flag("verify", default=True)
+        if not os.path.isfile(value):
+            raise self.wrong("verify", f"is {value!r}, and there is no such file here", "name a CA file, or use true")
+        return value
+
+    def proxy(self) -> str | None:
+        value = self.extra.get("proxy")
+        if value in (None, ""):
+            return None
+        parts = urlsplit(value) if isinstance(value, str) and value.isprintable() else urlsplit("")
+        if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
+            raise self.wrong("proxy", "is no URL of an HTTP proxy", "write it like http://proxy.example.com:3128")
+        return str(value)
 
     def timeout(self) -> float:
         value = self.extra.get("timeout")
@@ -203,9 +243,9 @@ class _ConnectionReader:
             return REQUEST_TIMEOUT
         try:
             seconds = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             seconds = math.nan
-        if not 0 < seconds < math.inf:
+        if isinstance(value, bool) or not 0 < seconds <= LONGEST_REQUEST:
             raise self.wrong("timeout", f"is {value!r}", "give the seconds that one request may take, such as 60")
         return seconds
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from urllib.parse import urljoin
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -11,7 +10,7 @@ from urllib3.exceptions import NewConnectionError
 
 from airflow_provider_aixplain import __version__
 from airflow_provider_aixplain.model.wire import Answer, NoAnswer, Request, printable
-from airflow_provider_aixplain.transport.platform import Platform
+from airflow_provider_aixplain.transport.platform import MAX_REDIRECTS, Platform
 
 _NEVER_SENT = (
     NewConnectionError,
@@ -33,17 +32,18 @@ class PlatformSession(requests.Session):
         self.headers["User-Agent"] = f"airflow-provider-aixplain/{__version__} requests/{requests.__version__}"
         self.verify = platform.verify
         self.auth = self._authorize
-        if platform.proxy:
-            self.proxies = {"http": platform.proxy, "https": platform.proxy}
+        self.max_redirects = MAX_REDIRECTS
         for scheme in ("https://", "http://"):
             self.mount(scheme, HTTPAdapter(max_retries=0))
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Return where an answer redirects to, or None if the key must not follow."""
-        target = super().get_redirect_target(resp)
-        if target is None or self.platform.trusts(urljoin(resp.url, target)):
-            return target
-        return None
+        """Return where to follow an answer to, or None if neither request nor key may follow."""
+        location = resp.headers.get("Location")
+        return self.platform.redirect(resp.request.method or "", resp.url, resp.status_code, location)
+
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        """Give the key to a redirected request as to any other, and no entry of a netrc file."""
+        self._authorize(prepared_request)
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         # An auth callable, and no header of the session, so that neither the key nor a netrc entry goes to other hosts.
@@ -69,10 +69,11 @@ def send(session: PlatformSession, request: Request, timeout: float | None = Non
             headers=platform.headers(request),
             timeout=min(platform.timeout, timeout) if timeout else platform.timeout,
             allow_redirects=request.method == "GET",
+            proxies={"http": platform.proxy, "https": platform.proxy} if platform.proxy else None,
             verify=platform.verify,  # said here too: a CA bundle of the environment would override the session's False
         )
-    except requests.RequestException as error:
-        return NoAnswer(printable(f"{type(error).__name__}: {error}"), sent=not _never_sent(error))
+    except (requests.RequestException, OSError) as error:
+        return NoAnswer(printable(platform.hide(f"{type(error).__name__}: {error}")), sent=not _never_sent(error))
     headers = {name.lower(): value for name, value in response.headers.items()}
     return Answer(response.status_code, platform.redact(response.content), headers)
 

@@ -11,6 +11,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_aixplain.exceptions import AixplainPermanentError
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.model.wait import Outcome, Wait
+from airflow_provider_aixplain.model.wire import printable
 
 
 class AixplainModelRunTrigger(BaseTrigger):
@@ -38,8 +39,9 @@ class AixplainModelRunTrigger(BaseTrigger):
         super().__init__()  # type: ignore[no-untyped-call] # Airflow types only what it names a parameter of
         self.poll_url = poll_url
         self.aixplain_conn_id = aixplain_conn_id
-        self.wait_time = wait_time
-        self.timeout = timeout
+        wait = Wait(wait_time, timeout)
+        self.wait_time = wait.wait_time
+        self.timeout = wait.timeout
         self.submitted_at = submitted_at or pendulum.now("UTC").isoformat()
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -51,8 +53,8 @@ class AixplainModelRunTrigger(BaseTrigger):
         """Poll until the run is over, the time is up, or the platform refuses to tell."""
         submitted_at = cast("pendulum.DateTime", pendulum.parse(self.submitted_at))
         elapsed = max(0.0, pendulum.now("UTC").timestamp() - submitted_at.timestamp())
-        wait = Wait(wait_time=self.wait_time, timeout=self.timeout)
-        self.log.info("Waiting for the run at %s, submitted %.0f s ago", self.poll_url, elapsed)
+        wait = Wait(self.wait_time, self.timeout)
+        self.log.info("Waiting for the run at %s, submitted %.0f s ago", printable(self.poll_url), elapsed)
         try:
             outcome = await AixplainHook(self.aixplain_conn_id).await_run(self.poll_url, wait, elapsed, name="The run")
         except AixplainPermanentError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 
 import pytest
 
@@ -89,6 +90,27 @@ def test_a_rotated_key_heals_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
             response = ways()
             assert response is not None
             assert response.data == "hi"
+
+
+def test_a_connection_that_cannot_be_read_again_does_not_end_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The platform refuses twice; meanwhile the Connection is half written."""
+
+    def answer(http: Handler) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_ROTATED", json.dumps({"host": server.url}))
+        http.answer(401 if len(server.asked) < 3 else 200, b'{"completed": true, "data": "hi"}')
+
+    with serve(answer) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_ROTATED", json.dumps({"host": server.url, "password": "key"}))
+        outcome = asyncio.run(AixplainHook("rotated").await_run(f"{server.url}/run", Wait(0.2, timeout=10)))
+    assert outcome.status == "success"
+
+
+def test_a_copy_of_a_used_hook_works_and_holds_no_key(connection: dict[str, object]) -> None:
+    hook = AixplainHook()
+    hook.run_async("echo", TEXT)
+    copied = pickle.dumps(hook)
+    assert str(connection["password"]).encode() not in copied
+    assert pickle.loads(copied).run_async("echo", TEXT).status is ResponseStatus.IN_PROGRESS
 
 
 def test_bad_input_costs_nothing(emulator: Emulator) -> None:

@@ -50,6 +50,8 @@ class TestBuildPayload:
             (7, None, {"data": 7}),
             ("Hello", {"data": "loses"}, {"data": "Hello"}),
             ("{not json", None, {"data": "{not json"}),
+            ("NaN", None, {"data": "NaN"}),
+            ('{"a": NaN}', None, {"data": '{"a": NaN}'}),
         ],
     )
     def test_table(self, data: Any, parameters: Any, payload: dict[str, Any]) -> None:
@@ -81,6 +83,9 @@ class TestBuildPayload:
             ({("a", 1): 1}, None, r"data has the key \('a', 1\), a tuple"),
             ("x", {"when": object()}, r"parameters\['when'\] is a object"),
             ("x", ["not", "a", "dict"], "parameters is a list"),
+            ("x", "", "parameters is a str"),
+            ('{"a": 1e999}', None, r"data\['a'\] is inf"),
+            ([10**5000], None, "cannot be sent as JSON"),
         ],
     )
     def test_what_json_cannot_hold_is_named_with_its_path(self, data: Any, parameters: Any, named: str) -> None:
@@ -100,7 +105,7 @@ class TestSubmission:
         assert (request.method, request.url) == ("POST", "https://h/api/v1/execute/openai/gpt%204%3F")
         assert request.body == '{"data": "é"}'.encode()
 
-    @pytest.mark.parametrize("model_id", ["", "  ", None, 5, "../../sdk/models", "a/./b"])
+    @pytest.mark.parametrize("model_id", ["", "  ", None, 5, "../../sdk/models", "a/./b", "\ud800"])
     def test_an_id_that_is_none(self, model_id: Any) -> None:
         with pytest.raises(InvalidInput, match="model_id is"):
             wire.submission("https://h", model_id, "{}")
@@ -115,9 +120,24 @@ class TestSubmission:
         assert response == ModelResponse(ResponseStatus.SUCCESS, completed=True, data="hi", additional_fields={"x": 1})
 
     def test_an_unknown_status_is_a_failure(self) -> None:
-        assert wire.read_submission(_answer({"status": "ABORTED"})).status is ResponseStatus.FAILED
+        response = wire.read_submission(_answer({"status": "QUEUED", "data": URL}))
+        assert response.status is ResponseStatus.FAILED
+        assert "'QUEUED'" in response.error_message
+        assert URL in response.error_message
 
-    @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"data": null}', b'{"data": {"url": 1}}'])
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"",
+            b"<html>",
+            b"[]",
+            b"{}",
+            b'{"data": null}',
+            b'{"data": {"url": 1}}',
+            b'{"data": ""}',
+            b'{"data": "a\\nb"}',
+        ],
+    )
     def test_a_success_that_names_no_run(self, body: bytes) -> None:
         response = wire.read_submission(Answer(200, body))
         assert (response.status, response.completed, response.url) == (ResponseStatus.FAILED, True, None)
@@ -221,6 +241,8 @@ class TestPoll:
     def test_the_error_message_takes_in_what_the_supplier_says(self) -> None:
         body = {"completed": True, "error": "no", "supplierError": "quota"}
         assert wire.read_poll(_answer(body)).error_message == "no - quota"
+        assert wire.read_poll(_answer({**body, "error_message": None})).error_message == "no - quota"
+        assert wire.read_poll(_answer({**body, "error": None})).error_message == " - quota"
 
     @pytest.mark.parametrize(
         "outcome",
@@ -257,6 +279,18 @@ class TestPoll:
         for read in (wire.read_poll, wire.read_submission):
             body = f'{{"completed": true, "status": "SUCCESS", "data": {sent}}}'
             assert read(Answer(200, body.encode())).data == kept
+
+    @given(st.integers(90, 400))
+    def test_what_nests_too_deeply_stays_as_text(self, depth: int) -> None:
+        data: Any = "deep"
+        for _ in range(depth):
+            data = [data]
+        kept: Any = wire.read_poll(_answer({"completed": True, "data": data})).data
+        levels = 0
+        while isinstance(kept, list):
+            (kept,), levels = kept, levels + 1
+        assert levels == min(depth, wire.MAX_DEPTH - 1)
+        assert kept == "deep" or json.loads(kept)
 
     @given(st.integers(200, 599), st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
     def test_no_answer_is_too_odd_to_read(self, status_code: int, body: bytes) -> None:

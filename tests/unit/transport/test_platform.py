@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,10 @@ KEY = "k3y-that-nobody-sees"
 
 def read(extra: dict[str, Any] | None = None, **fields: Any) -> Platform:
     connection = Connection(
-        conn_id="my_conn", conn_type="aixplain", extra=json.dumps(extra or {}), **{"password": KEY, **fields}
+        conn_id="my_conn",
+        conn_type="aixplain",
+        extra=json.dumps({} if extra is None else extra),
+        **{"password": KEY, **fields},
     )
     return Platform.from_connection(connection)
 
@@ -67,7 +71,7 @@ def test_host(fields: dict[str, Any], backend_url: str) -> None:
         ({"trusted_origins": '["https://a.example"]'}, "trusted_origins", {"https://a.example:443"}),
         ({"verify": False}, "verify", False),
         ({"verify": "false"}, "verify", False),
-        ({"verify": "/etc/ca.pem"}, "verify", "/etc/ca.pem"),
+        ({"verify": __file__}, "verify", __file__),
         ({"verify": ""}, "verify", True),
         ({"timeout": "2.5"}, "timeout", 2.5),
         ({"proxy": "http://proxy.example:3128"}, "proxy", "http://proxy.example:3128"),
@@ -102,6 +106,19 @@ def test_extra(extra: dict[str, Any], attribute: str, value: Any) -> None:
         ({}, {"timeout": [1]}, "timeout is"),
         ({}, {"allow_insecure": "maybe", "models_run_url": "http://a.example"}, "allow_insecure is 'maybe'"),
         ({}, {"verify": 3}, "verify is 3; use true or false"),
+        ({}, {"verify": "/no/such/ca.pem"}, "verify is '/no/such/ca.pem', and there is no such file"),
+        ({}, {"api_key_type": ["team"]}, "api_key_type is ['team']"),
+        ({}, {"timeout": True}, "timeout is True"),
+        ({}, {"timeout": 1e12}, "timeout is 1000000000000.0"),
+        ({"host": "https://"}, {}, "host is 'https:'"),
+        ({"host": "https://a.example?x=1"}, {}, "with a query or fragment"),
+        ({"host": "http://[::1]evil:80"}, {}, "host is"),
+        ({"host": "https://bücher.example"}, {}, "its host is not written in ASCII"),
+        ({}, {"proxy": 5}, "proxy is no URL of an HTTP proxy; write it like http://"),
+        ({}, {"proxy": ["http://a"]}, "proxy is no URL"),
+        ({}, {"proxy": "127.0.0.1:3128"}, "proxy is no URL"),
+        ({}, {"proxy": "http://"}, "proxy is no URL"),
+        ({}, {"proxy": "socks5://a.example"}, "proxy is no URL"),
     ],
 )
 def test_what_cannot_work_is_named_with_its_remedy(fields: dict[str, Any], extra: dict[str, Any], named: str) -> None:
@@ -110,6 +127,13 @@ def test_what_cannot_work_is_named_with_its_remedy(fields: dict[str, Any], extra
     assert str(raised.value).startswith("Connection 'my_conn': ")
     assert named in str(raised.value)
     assert KEY not in str(raised.value)
+
+
+def test_an_extra_that_is_no_object() -> None:
+    """Airflow 3's workers read such a Connection from the environment without complaint."""
+    connection: Any = SimpleNamespace(conn_id="my_conn", password=KEY, extra_dejson=["no", "object"])
+    with pytest.raises(AixplainConfigurationError, match="extra is no JSON object"):
+        Platform.from_connection(connection)
 
 
 @pytest.mark.parametrize(

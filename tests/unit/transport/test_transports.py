@@ -6,11 +6,13 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 
-from airflow_provider_aixplain.exceptions import AixplainUntrustedUrl
+from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainUntrustedUrl
 from airflow_provider_aixplain.model.wire import Answer, NoAnswer, Request
 from airflow_provider_aixplain.transport import aio, sync
 from airflow_provider_aixplain.transport.platform import Platform
@@ -123,6 +125,81 @@ def test_a_submission_follows_no_redirect(send: Send, status: int) -> None:
         answer = send(platform(server.url), Request("POST", f"{server.url}/x", b"{}"))
     assert answer.status_code == status
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("status", [200, 201, 304, 302])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_an_odd_location_loses_no_answer(send: Send, method: str, status: int) -> None:
+    for location in ({}, {"Location": "http://["}, {"Location": "//[\xff\xfe"}):
+        with serve(
+            lambda http, location=location: http.answer(status, b"" if status == 304 else b"{}", **location)
+        ) as server:
+            answer = send(platform(server.url), Request(method, f"{server.url}/x"))
+        assert answer.status_code == status
+        assert len(server.asked) == 1
+
+
+def test_redirects_in_a_circle_end(send: Send) -> None:
+    with serve(lambda http: http.answer(302, Location="/x")) as server:
+        send(platform(server.url), Request("GET", f"{server.url}/x"))
+    assert len(server.asked) == 6
+
+
+def test_the_connections_proxy_comes_before_the_environments(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(lambda http: http.answer(200, b"mine")) as mine, serve(lambda http: http.answer(200, b"env")) as env:
+        monkeypatch.setenv("http_proxy", env.url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        foreign = "http://platform.invalid"
+        request = Request("GET", f"{foreign}/x")
+        assert send(platform(foreign), request).body == b"env"
+        assert send(platform(foreign, proxy=mine.url), request).body == b"mine"
+        monkeypatch.setenv("no_proxy", "platform.invalid")
+        assert isinstance(send(platform(foreign), request), NoAnswer)
+
+
+def test_a_proxys_password_is_not_shown(send: Send) -> None:
+    with serve(lambda http: http.answer(407)) as proxy:
+        address = proxy.url.replace("http://", "http://user:s3cr3t-pw@")
+        outcome = send(
+            platform("https://platform.invalid", proxy=address), Request("GET", "https://platform.invalid/x")
+        )
+    assert isinstance(outcome, NoAnswer)
+    assert "s3cr3t-pw" not in outcome.reason
+
+
+def test_runs_that_start_together_share_a_session_with_a_ca_file() -> None:
+    async def use() -> int:
+        account = platform("https://platform.invalid", verify=certifi.where())
+        seen = []
+        all_in = asyncio.Event()
+
+        async def hold() -> None:
+            async with aio.open_session(account) as session:
+                seen.append(session)
+                if len(seen) == 20:
+                    all_in.set()
+                await all_in.wait()
+
+        await asyncio.gather(*(hold() for _ in range(20)))
+        assert not aio._sessions[asyncio.get_running_loop()]
+        assert all(session.closed for session in seen)
+        return len(set(seen))
+
+    assert asyncio.run(use()) == 1
+
+
+def test_a_ca_file_that_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    path.write_text("no certificate")
+    with pytest.raises(AixplainConfigurationError, match="verify"):
+        send_aio(platform("https://platform.invalid", verify=str(path)), Request("GET", "https://platform.invalid/x"))
+
+
+@pytest.mark.parametrize("url", ["http://[", "http://[::1].evil:80/", ""])
+def test_a_url_that_is_none_is_not_asked(send: Send, url: str) -> None:
+    with pytest.raises(AixplainUntrustedUrl):
+        send(platform("https://models.aixplain.com"), Request("GET", url))
 
 
 def test_a_foreign_url_is_not_asked(send: Send) -> None:
