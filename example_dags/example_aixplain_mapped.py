@@ -22,7 +22,8 @@ REVIEWS = Path(__file__).parent / "data" / "reviews.txt"
 def example_aixplain_mapped():
     @task
     def read():
-        return REVIEWS.read_text(encoding="utf-8").splitlines()
+        # A dict is sent as it is; a bare text that happens to be JSON, such as 5 or null, would be read as JSON.
+        return [{"data": line} for line in REVIEWS.read_text(encoding="utf-8").splitlines()]
 
     analyse = AixplainRunModelOperator.partial(task_id="analyse", model_id="{{ params.model_id }}").expand(data=read())
 

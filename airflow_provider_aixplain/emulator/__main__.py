@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import socket
 
 from aiohttp import web
@@ -26,7 +27,13 @@ def main() -> None:
         "--seconds", type=float, default=5.0, help="how long a run takes, in seconds (default: %(default)s)"
     )
     arguments = parser.parse_args()
-    with socket.create_server((arguments.host, arguments.port)) as server:
+    if not 0 <= arguments.seconds < math.inf:
+        parser.error("--seconds takes 0 or more")
+    try:
+        server = socket.create_server((arguments.host, arguments.port))
+    except (OSError, OverflowError) as error:
+        parser.error(f"cannot listen on {arguments.host} port {arguments.port}: {error}; choose another with --port")
+    with server:
         url = f"http://{arguments.host}:{server.getsockname()[1]}"
         connection = {"conn_type": "aixplain", "host": url, "password": "emulator"}
         print(f"Emulating aiXplain at {url}. To use it from Airflow:")

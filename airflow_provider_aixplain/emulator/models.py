@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+NEEDS_EXTRA = "needs pip install 'airflow-provider-aixplain[emulator]'"
+
 
 class ModelError(Exception):
     """A model's own failure, told to the client as the platform would."""
@@ -42,8 +44,10 @@ def sentiment(payload: dict[str, Any]) -> Output:
 
 def language(payload: dict[str, Any]) -> Output:
     """Text -> the code of its language (ISO 639-1), by the model of py3langid."""
-    import py3langid
-
+    try:
+        import py3langid
+    except ImportError:
+        raise ModelError(f"model language {NEEDS_EXTRA}") from None
     code, score = py3langid.classify(text_of(payload))
     return Output(str(code), {"log_probability": round(float(score), 3)})
 
@@ -68,6 +72,8 @@ MODELS: dict[str, Callable[[dict[str, Any]], Output]] = {
 
 @cache
 def _vader() -> Any:
-    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
-
+    try:
+        from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+    except ImportError:
+        raise ModelError(f"model sentiment {NEEDS_EXTRA}") from None
     return SentimentIntensityAnalyzer()

@@ -92,7 +92,7 @@ class Emulator:
             raise error(web.HTTPNotFound, f"no model {model_id}; there are {', '.join(MODELS)}")
         try:
             payload = json.loads(await request.text())
-        except ValueError:
+        except (ValueError, LookupError, RecursionError):
             raise error(web.HTTPBadRequest, "the body is not JSON") from None
         if not isinstance(payload, dict):
             raise error(web.HTTPBadRequest, "the body is no JSON object")
@@ -123,7 +123,7 @@ class Emulator:
     def duration(self, payload: dict[str, Any]) -> float:
         try:
             seconds = float(payload.get("delay", self.seconds))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             seconds = math.nan
         if not 0 <= seconds < math.inf:
             raise error(web.HTTPBadRequest, "delay is not a number of seconds")

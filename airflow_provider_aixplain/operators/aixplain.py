@@ -97,17 +97,19 @@ class AixplainRunModelOperator(BaseOperator):
             raise AixplainInputError(
                 "data is None: give the model's input; if it comes from another task, that task returned nothing"
             )
-        response = self.hook.run_async(self.model_id, self.data, self.name or self.task_id, self.parameters)
+        name = self.name or self.task_id
+        response = self.hook.run_async(self.model_id, self.data, name, self.parameters)
         if response.status is ResponseStatus.FAILED:
             raise self._refused(response)
         poll_url = response.url or ""
         if response.status is ResponseStatus.SUCCESS:
-            self.log.info("Model %s answered at once", self.model_id)
+            self.log.info("%s: model %s answered at once", name, self.model_id)
             return response.to_dict()
-        self.log.info("Submitted a run of model %s: %s", self.model_id, poll_url)
+        self.log.info("%s: submitted a run of model %s: %s", name, self.model_id, poll_url)
         if not self.wait_for_completion:
             return response.to_dict()
         if self.deferrable:
+            self.log.info("%s: the triggerer waits for its end", name)
             self.defer(
                 trigger=AixplainModelRunTrigger(
                     poll_url=poll_url,
@@ -118,7 +120,7 @@ class AixplainRunModelOperator(BaseOperator):
                 method_name="execute_complete",
             )
         wait = Wait(wait_time=self.wait_time, timeout=self.timeout)
-        outcome = self.hook.wait_for_run(poll_url, wait, self.name or self.task_id)
+        outcome = self.hook.wait_for_run(poll_url, wait, name)
         return self.execute_complete(context, outcome.to_event(poll_url))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +135,11 @@ class AixplainRunModelOperator(BaseOperator):
         response: dict[str, Any] = event["response"]
         if event["status"] == "success":
             self.log.info(
-                "Model %s is done: %s s, %s credits", self.model_id, response["run_time"], response["used_credits"]
+                "%s: model %s is done after %s s, for %s credits",
+                self.name or self.task_id,
+                self.model_id,
+                response["run_time"],
+                response["used_credits"],
             )
             return response
         error, what = _ENDS[event["status"]]

@@ -110,7 +110,7 @@ class Platform:
         """
         if not self.trusts(request.url):
             raise AixplainUntrustedUrl(
-                f"{wire.printable(request.url)} is not on an origin that may receive the key. If it belongs to your"
+                f"{wire.printable(request.url)!r} is not on an origin that may receive the key. If it belongs to your"
                 " platform, add its origin to trusted_origins in the Connection's extra."
             )
         return {self.key_header: self.api_key, "Content-Type": "application/json"}

@@ -14,10 +14,11 @@ from airflow_provider_aixplain.transport.platform import MAX_REDIRECTS, Platform
 
 _NEVER_SENT = (
     NewConnectionError,
-    ssl.SSLCertVerificationError,
     requests.ConnectTimeout,
     requests.exceptions.InvalidURL,
 )
+# TLS can also fail in the middle of an exchange; these reasons are of its beginning.
+_HANDSHAKE = ("CERTIFICATE_VERIFY_FAILED", "UNSUPPORTED_PROTOCOL", "WRONG_VERSION_NUMBER")
 
 
 class PlatformSession(requests.Session):
@@ -79,7 +80,9 @@ def send(session: PlatformSession, request: Request, timeout: float | None = Non
 
 
 def _never_sent(error: BaseException | None) -> bool:
-    """Whether a request failed before anything of it left: no name, no connection, no valid certificate or URL."""
-    while error is not None and not isinstance(error, _NEVER_SENT):
+    """Whether a request failed before anything of it left: no name, no connection, no TLS, no valid URL."""
+    while error is not None:
+        if isinstance(error, _NEVER_SENT) or (isinstance(error, ssl.SSLError) and error.reason in _HANDSHAKE):
+            return True
         error = error.__context__
-    return error is not None
+    return False

@@ -37,6 +37,8 @@ def main() -> int:
     if LEFT_RUNNING.exists():
         stop_left_running()
         console.print("Stopped the demo that was left running.")
+    elif only_stop:
+        console.print("No demo was left running.")
     if only_stop:
         return 0
 
@@ -47,11 +49,11 @@ def main() -> int:
         return 2
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    code = 1
+    code, url = 1, ""
     processes = Processes(HOME)
     keep = os.environ.get("KEEP", "") not in ("", "0")
     try:
-        code = demonstrate(processes, api_key, model_id)
+        code, url = demonstrate(processes, api_key, model_id)
     except KeyboardInterrupt:
         console.print("Interrupted.")
         code = 130
@@ -59,7 +61,7 @@ def main() -> int:
         console.print(f"The demo failed: {error}", markup=False)
     if keep and code == 0:
         LEFT_RUNNING.write_text(json.dumps({p.pid: created(p.pid) for p in processes.running.values()}))
-        console.print("Airflow is left running; [bold]make stop[/] stops it.")
+        console.print(f"Airflow is left running at {url}; [bold]make stop[/] stops it.")
         return code
     console.print("Stopping everything that was started ...")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -81,8 +83,8 @@ def created(pid: int) -> float | None:
     return None
 
 
-def demonstrate(processes: Processes, api_key: str, model_id: str) -> int:
-    """Run the example DAG over the real texts and show the table; 0 if all went well."""
+def demonstrate(processes: Processes, api_key: str, model_id: str) -> tuple[int, str]:
+    """Run the example DAG over the real texts and show the table; return 0 if all went well, and the UI's URL."""
     if api_key:
         connection = json.dumps({"conn_type": "aixplain", "password": api_key})
         console.print(f"Using the real platform with model {model_id}: the runs are billed to your account.")
@@ -106,7 +108,7 @@ def demonstrate(processes: Processes, api_key: str, model_id: str) -> int:
         return airflow.state(DAG_ID, run_id) in FINISHED
 
     wait_until(finished, "the end of the runs", seconds=3600, every=2)
-    return show(airflow, run_id)
+    return show(airflow, run_id), airflow.url
 
 
 def show(airflow: Airflow, run_id: str) -> int:
@@ -156,8 +158,7 @@ def show(airflow: Airflow, run_id: str) -> int:
 
 def texts(airflow: Airflow, run_id: str) -> list[str]:
     """The texts that the DAG has read, in the order of the mapped tasks."""
-    found: list[str] = airflow.xcoms(DAG_ID, run_id, "read")["return_value"]
-    return found
+    return [str(item["data"]) for item in airflow.xcoms(DAG_ID, run_id, "read")["return_value"]]
 
 
 def _short(text: str, length: int = 48) -> str:

@@ -121,7 +121,7 @@ def test_mapped_runs_keep_their_order(line: Line) -> None:
     results = []
     for index, text in enumerate(texts):
         response = line.airflow.xcoms("example_aixplain_mapped", run_id, "analyse", index)["return_value"]
-        assert line.run_of(response)["payload"] == {"data": text}
+        assert line.run_of(response)["payload"] == text
         results.append(response["data"])
     assert results == ["positive", "negative", "positive", "neutral"]
     counted = line.airflow.xcoms("example_aixplain_mapped", run_id, "count")["return_value"]

@@ -83,6 +83,14 @@ def test_a_key_that_comes_back_is_hidden(send: Send) -> None:
     assert answer.body == b"bad key ***"
 
 
+def test_nothing_was_sent_to_a_server_that_speaks_no_tls(send: Send) -> None:
+    with serve(lambda http: http.answer(200)) as server:
+        url = server.url.replace("http://", "https://")
+        outcome = send(platform(url), Request("POST", f"{url}/x", b"{}"))
+    assert isinstance(outcome, NoAnswer)
+    assert not outcome.sent
+
+
 def test_the_answer_is_cut(send: Send) -> None:
     def cut(http: Handler) -> None:
         http.send_response(200)

@@ -17,6 +17,12 @@ from tests.airflow.deployment import Emulator
 pytestmark = pytest.mark.usefixtures("connection")
 
 
+@pytest.fixture(autouse=True)
+def _workers_do_not_linger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no worker here to wait for."""
+    monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "0")
+
+
 def submit(model_id: str = "sentiment", **parameters: Any) -> str:
     return str(AixplainHook().run_async(model_id, "The coffee is wonderful.", parameters=parameters).url)
 
@@ -46,6 +52,14 @@ def test_it_fires_the_response_once() -> None:
     assert (event["response"]["data"], event["response"]["url"]) == ("positive", url)
 
 
+def test_it_fires_only_when_the_worker_must_have_gone(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "1")
+    url = submit(delay=0)
+    assert event_of(AixplainModelRunTrigger(url))["status"] == "success"
+    run = next(run for run in emulator.runs() if run["id"] == url.rpartition("/")[2])
+    assert run["polled_at"][0] - run["submitted_at"] >= 2 - 0.1
+
+
 def test_a_failed_run() -> None:
     event = event_of(AixplainModelRunTrigger(submit("fail"), wait_time=0.2))
     assert (event["status"], event["message"]) == ("failed", "this model always fails")
@@ -71,6 +85,12 @@ def test_a_clock_that_went_back_does_no_harm() -> None:
     tomorrow = pendulum.now("UTC").add(days=1).isoformat()
     event = event_of(AixplainModelRunTrigger(submit(), wait_time=0.2, submitted_at=tomorrow))
     assert event["status"] == "success"
+
+
+@pytest.mark.parametrize("arguments", [{"timeout": "5"}, {"timeout": -1}, {"wait_time": None}])
+def test_bad_durations_are_named(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(arguments))} is .*: give seconds"):
+        AixplainModelRunTrigger("https://h/run", **arguments)
 
 
 def test_a_run_that_the_platform_does_not_know(emulator: Emulator) -> None:
