@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.airflow.deployment import Emulator, Processes
+
+# Timings belong in benchmarks; and a landing must not hang on luck, so CI tries the same examples every time.
+hypothesis.settings.register_profile("project", deadline=None, derandomize=bool(os.environ.get("CI")))
+hypothesis.settings.load_profile("project")
 
 # A test run that is asked to end, by a CI's time limit say, ends what it started too.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
