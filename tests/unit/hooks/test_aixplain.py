@@ -92,6 +92,21 @@ def test_a_rotated_key_heals_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
             assert response.data == "hi"
 
 
+def test_a_wait_uses_one_connection_for_each_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(http: Handler) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_ROTATED", json.dumps({"host": server.url, "password": "new"}))
+        if http.headers["x-api-key"] == "old":
+            http.answer(401)
+        else:
+            http.answer(200, b'{"completed": true}' if len(server.asked) == 6 else b'{"completed": false}')
+
+    with serve(answer) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_ROTATED", json.dumps({"host": server.url, "password": "old"}))
+        asyncio.run(AixplainHook("rotated").await_run(f"{server.url}/run", Wait(0.2, timeout=10)))
+    assert [asked.headers["x-api-key"] for asked in server.asked] == ["old"] + 5 * ["new"]
+    assert len({asked.client_port for asked in server.asked}) == 2
+
+
 def test_a_connection_that_cannot_be_read_again_does_not_end_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """The platform refuses twice; meanwhile the Connection is half written."""
 

@@ -20,6 +20,7 @@ class Asked:
     path: str
     headers: dict[str, str]
     body: bytes
+    client_port: int
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Handler(BaseHTTPRequestHandler):
     def handle_any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.seen.asked.append(Asked(self.command, self.path, headers, body))
+        self.seen.asked.append(Asked(self.command, self.path, headers, body, self.client_address[1]))
         self.seen.script(self)
 
     do_GET = do_POST = handle_any

@@ -116,6 +116,20 @@ def test_a_redirect_within_trusted_origins_is_followed(send: Send) -> None:
     assert other.asked[0].headers["x-api-key"] == KEY
 
 
+def test_no_entry_of_a_netrc_file_is_sent(send: Send, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    with (
+        serve(lambda http: http.answer(200)) as other,
+        serve(lambda http: http.answer(302, Location=f"{other.url}/there")) as server,
+    ):
+        send(platform(server.url, trusted_origins=frozenset({other.url})), Request("GET", f"{server.url}/x"))
+    for asked in (server.asked[0], other.asked[0]):
+        assert asked.headers["x-api-key"] == KEY
+        assert "authorization" not in asked.headers
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_no_redirect_takes_the_key_to_a_foreign_origin(send: Send, status: int) -> None:
     with (
