@@ -59,13 +59,14 @@ def main() -> int:
         code = 130
     except (RuntimeError, TimeoutError, OSError) as error:
         console.print(f"The demo failed: {error}", markup=False)
-    if keep and code == 0:
-        LEFT_RUNNING.write_text(json.dumps({p.pid: created(p.pid) for p in processes.running.values()}))
-        console.print(f"Airflow is left running at {url}; [bold]make stop[/] stops it.")
-        return code
-    console.print("Stopping everything that was started ...")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    processes.stop()
+    finally:
+        if keep and code == 0:
+            LEFT_RUNNING.write_text(json.dumps({p.pid: created(p.pid) for p in processes.running.values()}))
+            console.print(f"Airflow is left running at {url}; [bold]make stop[/] stops it.")
+        else:
+            console.print("Stopping everything that was started ...")
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            processes.stop()
     return code
 
 
@@ -130,16 +131,11 @@ def show(airflow: Airflow, run_id: str) -> int:
             table.add_row(_short(text), f"[red]{ti['state']}[/]", "", "", f"{worker:.1f} s")
             continue
         response = airflow.xcoms(DAG_ID, run_id, "analyse", ti["map_index"])["return_value"]
-        total_run += float(response["run_time"])
-        total_credits += float(response["used_credits"])
-        result = str(response["data"])
-        table.add_row(
-            _short(text),
-            _short(result, 24),
-            f"{response['used_credits']:.5f}",
-            f"{response['run_time']:.1f} s",
-            f"{worker:.1f} s",
-        )
+        run, credits = _number(response["run_time"]), _number(response["used_credits"])
+        total_run += run
+        total_credits += credits
+        result = _short(str(response["data"]), 24)
+        table.add_row(_short(text), result, f"{credits:.5f}", f"{run:.1f} s", f"{worker:.1f} s")
     table.add_section()
     table.add_row(f"all {len(tasks)}", "", f"{total_credits:.5f}", f"{total_run:.1f} s", f"{total_held:.1f} s")
     console.print(table)
@@ -159,6 +155,13 @@ def show(airflow: Airflow, run_id: str) -> int:
 def texts(airflow: Airflow, run_id: str) -> list[str]:
     """The texts that the DAG has read, in the order of the mapped tasks."""
     return [str(item["data"]) for item in airflow.xcoms(DAG_ID, run_id, "read")["return_value"]]
+
+
+def _number(value: Any) -> float:
+    """A number of the platform's, which may leave it out or send it as text."""
+    with suppress(TypeError, ValueError):
+        return float(value)
+    return 0.0
 
 
 def _short(text: str, length: int = 48) -> str:
