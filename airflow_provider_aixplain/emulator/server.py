@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from airflow_provider_aixplain.emulator.models import MODELS, ModelError, Output
+from airflow_provider_aixplain.emulator.models import MODELS, Output
 
 KEY_HEADERS = ("x-api-key", "x-aixplain-key")
 CREDITS_PER_CHARACTER = 0.00002
@@ -49,9 +49,8 @@ class Run:
             "asset": {"assetId": self.model_id, "id": self.model_id},
             "requestId": self.id,
         }
-        error = self.output.exception()
-        if error:
-            return {**answer, "status": "FAILED", "error_message": str(error), "error_code": "EMULATED_FAILURE"}
+        if raised := self.output.exception():
+            return {**answer, "status": "FAILED", "error_message": str(raised), "error_code": "EMULATED_FAILURE"}
         output = self.output.result()
         read, written = -(-size // 4), -(-len(json.dumps(output.data)) // 4)
         return {
@@ -155,6 +154,3 @@ async def _require_key(request: web.Request, handler: Any) -> web.StreamResponse
         raise error(web.HTTPUnauthorized, "no API key in the request")
     response: web.StreamResponse = await handler(request)
     return response
-
-
-__all__ = ["ModelError", "create_app"]
