@@ -85,6 +85,7 @@ class Emulator:
         self.runs: dict[str, Run] = {}
 
     async def submit(self, request: web.Request) -> web.Response:
+        """Start a run and name its poll URL."""
         model_id = request.match_info["model_id"]
         model = MODELS.get(model_id)
         if model is None:
@@ -107,6 +108,7 @@ class Emulator:
         return web.json_response({"status": "IN_PROGRESS", "data": str(url)}, status=201)
 
     async def poll(self, request: web.Request) -> web.Response:
+        """Tell how a run is doing."""
         run = self.runs.get(request.match_info["run_id"])
         if run is None:
             raise error(web.HTTPNotFound, "no such run")
@@ -117,9 +119,11 @@ class Emulator:
         return web.json_response(run.answer())
 
     async def journal(self, request: web.Request) -> web.Response:
+        """Tell tests what was submitted and polled."""
         return web.json_response([run.journal() for run in self.runs.values()])
 
     def duration(self, payload: dict[str, Any]) -> float:
+        """Return how long a run takes, in seconds: its ``delay``, else the emulator's time."""
         try:
             seconds = float(payload.get("delay", self.seconds))
         except (TypeError, ValueError, OverflowError):
