@@ -70,7 +70,8 @@ def build_payload(data: Any, parameters: Mapping[str, Any] | None = None, stream
     """
     try:
         data, extra = _plain(data, "data"), _plain({} if parameters is None else parameters, "parameters")
-        value = _plain(_parse(data, _strict), "data")
+        value = _parse(data, _strict)
+        value = value if value is _NOT_JSON else _plain(value, "data")
     except RecursionError:
         raise InvalidInput("data or parameters contain themselves, or nest too deeply to be sent as JSON") from None
     if not isinstance(extra, dict):
@@ -167,7 +168,7 @@ def printable(text: object) -> str:
 
 _NOT_JSON = object()
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-_UNSTORABLE_ESCAPE = re.compile(rb"\\u(0000|[dD][89a-fA-F])")
+_UNSTORABLE_ESCAPE = re.compile(r"\\u(0000|[dD][89a-fA-F])")
 
 
 def _parse(text: Any, loads: Callable[..., Any] = json.loads) -> Any:
@@ -187,10 +188,12 @@ def _read(body: bytes) -> Any:
     surrogate pairs and NUL become U+FFFD. A trigger's event with such a value ends Airflow's whole triggerer or fails
     the task that takes it (seen in Airflow 3.3.2), and PostgreSQL refuses NUL as an XCom.
     """
-    value = _parse(body, partial(json.loads, parse_int=_integer, parse_float=_float, parse_constant=str))
-    may_be_deep = body.count(b"[") + body.count(b"{") > MAX_DEPTH
+    # Decoded here: given bytes, json lets raw half pairs pass, and gives a whole answer up for one odd byte.
+    text = body.decode(json.detect_encoding(body), "replace")
+    value = _parse(text, partial(json.loads, parse_int=_integer, parse_float=_float, parse_constant=str))
+    may_be_deep = text.count("[") + text.count("{") > MAX_DEPTH
     try:
-        return _storable(value) if may_be_deep or _UNSTORABLE_ESCAPE.search(body) else value
+        return _storable(value) if may_be_deep or _UNSTORABLE_ESCAPE.search(text) else value
     except RecursionError:
         return _NOT_JSON
 
@@ -229,8 +232,6 @@ def _plain(value: Any, path: str) -> Any:
 
     :raises InvalidInput: naming the path to what it cannot hold.
     """
-    if value is _NOT_JSON:
-        return value
     if isinstance(value, Enum):
         return _plain(value.value, path)
     if value is None or isinstance(value, (str, bool, int)):

@@ -280,6 +280,17 @@ class TestPoll:
             body = f'{{"completed": true, "status": "SUCCESS", "data": {sent}}}'
             assert read(Answer(200, body.encode())).data == kept
 
+    @pytest.mark.parametrize("text", ["half \ud800 pair", "é 😀"])
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+    def test_raw_half_pairs_in_any_encoding_of_json(self, text: str, encoding: str) -> None:
+        body = json.dumps({"completed": True, "data": text}, ensure_ascii=False).encode(encoding, "surrogatepass")
+        data = wire.read_poll(Answer(200, body)).data
+        assert data.encode()
+        assert data == text or "\ufffd" in data
+
+    def test_bytes_that_are_no_utf_8_do_not_lose_the_rest(self) -> None:
+        assert wire.read_poll(Answer(200, b'{"completed": true, "data": "a\xffb"}')).data == "a\ufffdb"
+
     @given(st.integers(90, 400))
     def test_what_nests_too_deeply_stays_as_text(self, depth: int) -> None:
         data: Any = "deep"
