@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_aixplain.model import schedule
+from airflow_provider_aixplain.protocol import schedule
 
 SECONDS = st.floats(0, 1e6)
 WAIT_TIMES = st.floats(0, 300)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
-from airflow_provider_aixplain.model import schedule
-from airflow_provider_aixplain.model.response import ModelResponse, ResponseStatus
-from airflow_provider_aixplain.model.wire import InvalidInput, printable
+from airflow_provider_aixplain.protocol import schedule
+from airflow_provider_aixplain.protocol.failure import InvalidInput
+from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.protocol.values import printable
 
 DENIALS_BELIEVED = 3
 """Answers in a row that refuse the key or do not know the run before the wait ends: one alone is often a gateway's."""
@@ -99,14 +100,18 @@ class Wait:
         """Return the seconds until the next poll; the last one falls on the deadline."""
         return self._until_deadline(elapsed, schedule.delay(elapsed, self.wait_time, chance))
 
-    def report_due(self, elapsed: float) -> bool:
-        """Whether to tell the log now: at intervals that double from 10 seconds to 10 minutes, not on every poll."""
+    def report(self, response: ModelResponse, elapsed: float) -> str | None:
+        """Return what to tell the log now, if anything: at intervals that double from 10 seconds to 10 minutes.
+
+        :param response: the answer to the poll just made.
+        """
         if self._report_at is None:
             self._report_at = elapsed + FIRST_REPORT
         if elapsed < self._report_at:
-            return False
+            return None
         self._report_at = elapsed + min(max(elapsed, FIRST_REPORT), LONGEST_SILENCE)
-        return True
+        trouble = f"; the last poll brought: {printable(response.error_message)}" if response.failure else ""
+        return f"not over after {elapsed:.0f} s and {self.polls} polls{trouble}"
 
     def _until_deadline(self, elapsed: float, seconds: float) -> float:
         return max(0.0, min(seconds, self.timeout - elapsed))

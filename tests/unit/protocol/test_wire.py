@@ -1,102 +1,21 @@
-"""The rules of the Model API, as pure functions."""
+"""The rules of the wire, as pure functions."""
 
 from __future__ import annotations
 
-import copy
 import json
-from enum import Enum
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_aixplain.model import wire
-from airflow_provider_aixplain.model.failure import ErrorCategory, Failure
-from airflow_provider_aixplain.model.response import ModelResponse, ResponseStatus
-from airflow_provider_aixplain.model.wire import Answer, InvalidInput, NoAnswer, build_payload
+from airflow_provider_aixplain.protocol import values, wire
+from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure, InvalidInput, RequestFailed
+from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer
+from tests.unit.protocol.strategies import JSON
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=12,
-)
-OBJECTS = st.dictionaries(st.text(), JSON, max_size=4)
 URL = "https://models.aixplain.com/api/v1/data/7e1b"
-
-
-class Colour(Enum):
-    RED = "red"
-
-
-class TestBuildPayload:
-    @pytest.mark.parametrize(
-        ("data", "parameters", "payload"),
-        [
-            ("Hello", None, {"data": "Hello"}),
-            ("", None, {"data": ""}),
-            ("5", None, {"data": "5"}),
-            ("1.50", None, {"data": "1.5"}),
-            ("true", None, {"data": "True"}),
-            ("null", None, {"data": None}),
-            ("[1, 2]", None, {"data": [1, 2]}),
-            ('"quoted"', None, {"data": "quoted"}),
-            ('{"text": "Hello"}', None, {"text": "Hello"}),
-            ('{"text": "Hello"}', {"text": "wins"}, {"text": "wins"}),
-            ({"text": "Hello"}, {"language": "en"}, {"text": "Hello", "language": "en"}),
-            ({}, {"language": "en"}, {"language": "en"}),
-            ({"c": Colour.RED, "l": [Colour.RED]}, {"p": Colour.RED}, {"c": "red", "l": ["red"], "p": "red"}),
-            (["a", ("b",)], None, {"data": ["a", ["b"]]}),
-            (7, None, {"data": 7}),
-            ("Hello", {"data": "loses"}, {"data": "Hello"}),
-            ("{not json", None, {"data": "{not json"}),
-            ("NaN", None, {"data": "NaN"}),
-            ('{"a": NaN}', None, {"data": '{"a": NaN}'}),
-        ],
-    )
-    def test_table(self, data: Any, parameters: Any, payload: dict[str, Any]) -> None:
-        assert json.loads(build_payload(data, parameters)) == payload
-
-    @given(OBJECTS, OBJECTS)
-    def test_an_object_is_the_payload_and_parameters_win(self, data: Any, parameters: Any) -> None:
-        before = copy.deepcopy((data, parameters))
-        assert json.loads(build_payload(data, parameters)) == {**data, **parameters}
-        assert json.loads(build_payload(json.dumps(data), parameters)) == {**data, **parameters}
-        assert (data, parameters) == before
-
-    @given(st.text(), OBJECTS)
-    def test_text_never_gets_lost(self, data: str, parameters: Any) -> None:
-        payload = json.loads(build_payload(f"text: {data}", parameters))
-        assert payload == {**parameters, "data": f"text: {data}"}
-
-    def test_stream_is_an_option_beside_the_others(self) -> None:
-        parameters = {"options": {"a": 1}}
-        assert json.loads(build_payload("x", parameters, stream=True))["options"] == {"a": 1, "stream": True}
-        assert parameters == {"options": {"a": 1}}
-
-    @pytest.mark.parametrize(
-        ("data", "parameters", "named"),
-        [
-            ({"a": [1, {2}]}, None, r"data\['a'\]\[1\] is a set"),
-            (b"bytes", None, "data is a bytes"),
-            ({"a": float("nan")}, None, r"data\['a'\] is nan"),
-            ({("a", 1): 1}, None, r"data has the key \('a', 1\), a tuple"),
-            ("x", {"when": object()}, r"parameters\['when'\] is a object"),
-            ("x", ["not", "a", "dict"], "parameters is a list"),
-            ("x", "", "parameters is a str"),
-            ('{"a": 1e999}', None, r"data\['a'\] is inf"),
-            ([10**5000], None, "cannot be sent as JSON"),
-        ],
-    )
-    def test_what_json_cannot_hold_is_named_with_its_path(self, data: Any, parameters: Any, named: str) -> None:
-        with pytest.raises(InvalidInput, match=named):
-            build_payload(data, parameters)
-
-    def test_a_value_that_contains_itself(self) -> None:
-        endless: list[Any] = []
-        endless.append(endless)
-        with pytest.raises(InvalidInput, match="contain themselves"):
-            build_payload(endless)
 
 
 class TestSubmission:
@@ -300,7 +219,7 @@ class TestPoll:
         levels = 0
         while isinstance(kept, list):
             (kept,), levels = kept, levels + 1
-        assert levels == min(depth, wire.MAX_DEPTH - 1)
+        assert levels == min(depth, values.MAX_DEPTH - 1)
         assert kept == "deep" or json.loads(kept)
 
     @given(st.integers(200, 599), st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
@@ -309,16 +228,38 @@ class TestPoll:
             json.dumps(read(Answer(status_code, body)).to_dict(), allow_nan=False)
 
 
-class TestPrintable:
-    @given(st.text())
-    def test_it_forges_no_lines_and_is_bounded(self, text: str) -> None:
-        shown = wire.printable(text * 50)
-        assert shown.isprintable()
-        assert len(shown) <= wire.MAX_ERROR_LENGTH + 1
-
-    def test_ordinary_text_stays(self) -> None:
-        assert wire.printable("Grüße, 世界!") == "Grüße, 世界!"
-
-
 def _answer(body: Any, status_code: int = 200) -> Answer:
     return Answer(status_code, json.dumps(body).encode())
+
+
+class TestCatalogue:
+    def test_the_requests(self) -> None:
+        record = wire.model_record("https://h", "openai/gpt 4")
+        assert (record.method, record.url) == ("GET", "https://h/sdk/models/openai%2Fgpt%204")
+        by_name = wire.model_record_by_name("https://h", "GPT 4")
+        assert (by_name.method, by_name.url) == ("GET", "https://h/sdk/models/by-name/GPT%204")
+        deletion = wire.deletion("https://h", "team/mine")
+        assert (deletion.method, deletion.url) == ("DELETE", "https://h/sdk/models/team/mine")
+        logs = wire.finetune_logs("https://h", "a")
+        assert (logs.method, logs.url) == ("GET", "https://h/sdk/finetune/a/ml-logs")
+        credentials = [request.credential for request in (record, by_name, deletion, logs)]
+        assert credentials == [wire.Credential.AUTHORIZATION] * 3 + [wire.Credential.HEADER]
+
+    def test_a_direct_run_goes_to_version_2(self) -> None:
+        assert wire.direct_run("https://h/api/v1/execute", "a", "{}").url == "https://h/api/v2/execute/a"
+        assert wire.direct_run("https://h/own", "a", "{}").url == "https://h/own/a"
+
+    def test_names_that_are_none(self) -> None:
+        for make in (wire.model_record, wire.model_record_by_name, wire.deletion, wire.finetune_logs):
+            with pytest.raises(InvalidInput, match=r"is '\.\./x'"):
+                make("https://h", "../x")
+
+    def test_200_and_nothing_else_is_a_deletion(self) -> None:
+        wire.read_deletion(Answer(200))
+        for status_code in (204, 202, 404, 500):
+            with pytest.raises(RequestFailed, match=f"deletion: HTTP {status_code}"):
+                wire.read_deletion(_answer({"error": "no"}, status_code))
+
+
+def test_an_accepted_submission_keeps_what_else_was_said() -> None:
+    assert wire.read_submission(_answer({"data": URL, "sessionId": "s"})).additional_fields == {"sessionId": "s"}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_aixplain.model.failure import ErrorCategory, Failure
-from airflow_provider_aixplain.model.response import ModelResponse, ResponseStatus
-from airflow_provider_aixplain.model.wait import DENIALS_BELIEVED, LAST_POLL, Outcome, Wait
+from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure, InvalidInput
+from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.protocol.wait import DENIALS_BELIEVED, LAST_POLL, Outcome, Wait
 
 URL = "https://models.aixplain.com/api/v1/data/7e1b"
 RUNNING = ModelResponse(ResponseStatus.IN_PROGRESS)
@@ -74,9 +75,28 @@ def test_the_last_poll_falls_on_the_deadline_and_has_time_to_be_answered(elapsed
 
 def test_the_log_is_told_at_growing_intervals() -> None:
     waiting = wait()
-    told = [second for second in range(7200) if waiting.report_due(second)]
+    told = [second for second in range(7200) if waiting.report(RUNNING, second)]
     assert told[:6] == [10, 20, 40, 80, 160, 320]
     assert max(later - sooner for sooner, later in pairwise(told)) == 600
+
+
+def test_a_report_tells_of_trouble() -> None:
+    waiting = wait()
+    assert waiting.report(RUNNING, 0) is None
+    waiting.judge(no_news(503), 1)
+    assert not waiting.denied
+    assert waiting.report(no_news(503), 20) == "not over after 20 s and 1 polls; the last poll brought: HTTP 503"
+    waiting.judge(no_news(401), 21)
+    assert waiting.denied
+    assert waiting.report(RUNNING, 90) == "not over after 90 s and 2 polls"
+
+
+@pytest.mark.parametrize(
+    ("wait_time", "timeout", "named"), [(-1, 1, "wait_time is -1"), (1, "1", "timeout is '1'"), (1, 1e12, "timeout is")]
+)
+def test_durations_that_are_none(wait_time: Any, timeout: Any, named: str) -> None:
+    with pytest.raises(InvalidInput, match=f"{named}.*: give seconds"):
+        Wait(wait_time, timeout)
 
 
 def test_the_event_names_the_poll_url_and_holds_plain_types() -> None:

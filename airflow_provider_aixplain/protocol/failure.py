@@ -1,4 +1,4 @@
-"""Why a request failed, and whether asking again can help."""
+"""Why a request failed or could not be made, and whether asking again can help."""
 
 from __future__ import annotations
 
@@ -68,3 +68,19 @@ class Failure:
     def denied(self) -> bool:
         """Whether the platform refused the key, or does not know what was asked for."""
         return self.category in (ErrorCategory.AUTHENTICATION, ErrorCategory.RESOURCE)
+
+
+class InvalidInput(ValueError):
+    """An argument that can make no valid request; the message names it and the remedy."""
+
+
+class RequestFailed(Exception):
+    """A request did not bring what was asked for, and what was asked for is not a response that could say so.
+
+    :param failure: why.
+    :param message: what happened, for people.
+    """
+
+    def __init__(self, failure: Failure, message: str) -> None:
+        super().__init__(message)
+        self.failure = failure

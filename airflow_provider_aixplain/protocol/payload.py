@@ -1,0 +1,48 @@
+"""The body of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_provider_aixplain.protocol.failure import InvalidInput
+from airflow_provider_aixplain.protocol.values import NOT_JSON, parse, sendable
+
+
+def build_payload(data: Any, parameters: Mapping[str, Any] | None = None, stream: bool | None = None) -> str:
+    """Return the JSON body of a run.
+
+    An object, or a string that holds one as JSON, is the payload itself. A string that holds another JSON value becomes
+    ``{"data": value}``, a number or a boolean as its string (``"5"`` gives ``{"data": "5"}``). Anything else is sent as
+    ``{"data": data}``. Enum members are sent as their values. The caller's objects are not changed.
+
+    :param data: the input of the model: text, or any value that JSON can hold.
+    :param parameters: merged over the payload, theirs winning; only text that is no JSON keeps its place as ``data``.
+    :param stream: if given, sent as ``options.stream``.
+    :raises InvalidInput: if a value cannot be held by JSON; the message names the path to it.
+    """
+    try:
+        data, extra = sendable(data, "data"), sendable({} if parameters is None else parameters, "parameters")
+        value = parse(data) if isinstance(data, str) else NOT_JSON
+    except RecursionError:
+        raise InvalidInput("data or parameters contain themselves, or nest too deeply to be sent as JSON") from None
+    if not isinstance(extra, dict):
+        raise InvalidInput(f"parameters is a {type(parameters).__name__}: give a dict from names to values")
+    if stream is not None:
+        options = extra.get("options", {})
+        if not isinstance(options, dict):
+            raise InvalidInput(f"parameters['options'] is a {type(options).__name__}: give a dict from names to values")
+        extra["options"] = {**options, "stream": stream}
+    if isinstance(data, dict):
+        payload = {**data, **extra}
+    elif value is NOT_JSON:
+        payload = {**extra, "data": data}
+    elif isinstance(value, dict):
+        payload = {**value, **extra}
+    else:
+        payload = {"data": str(value) if isinstance(value, (int, float)) else value, **extra}
+    try:
+        return json.dumps(payload)
+    except ValueError as error:
+        raise InvalidInput(f"data or parameters hold a value that cannot be sent as JSON: {error}") from None

@@ -1,0 +1,130 @@
+"""Uploads: how a file becomes a link that a model can take as input."""
+
+from __future__ import annotations
+
+import mimetypes
+from dataclasses import dataclass
+from typing import BinaryIO
+from urllib.parse import urlencode, urlsplit
+
+from airflow_provider_aixplain.protocol.failure import InvalidInput
+from airflow_provider_aixplain.protocol.wire import (
+    Answer,
+    Credential,
+    NoAnswer,
+    Request,
+    expect,
+    read_object,
+    unreadable,
+)
+
+MEBIBYTE = 1024 * 1024
+SIZE_LIMITS = {
+    "application": 25 * MEBIBYTE,
+    "audio": 50 * MEBIBYTE,
+    "database": 300 * MEBIBYTE,
+    "image": 25 * MEBIBYTE,
+    "video": 300 * MEBIBYTE,
+    "other": 50 * MEBIBYTE,
+}
+"""The platform's limits, in bytes, by kind of file."""
+
+STORES = ("amazonaws.com", "aixplain.com")
+"""Domains that the platform keeps files on."""
+
+_UNKNOWN = "application/octet-stream"
+_DATABASES = (".db", ".sqlite", ".sqlite3")
+# Python's own table depends on the machine; these are what models take, wherever the worker runs.
+_TYPES = {
+    ".csv": "text/csv",
+    ".flac": "audio/flac",
+    ".jsonl": "application/jsonl",
+    ".m4a": "audio/mp4",
+    ".md": "text/markdown",
+    ".mkv": "video/x-matroska",
+    ".ogg": "audio/ogg",
+    ".opus": "audio/ogg",
+    ".wav": "audio/wav",
+    ".webp": "image/webp",
+}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place that the platform offers for a file.
+
+    :param key: the file's name in the store.
+    :param upload_url: where to put it; the URL itself is the permission.
+    """
+
+    key: str
+    upload_url: str
+
+    @property
+    def link(self) -> str:
+        """The link that a model takes: ``s3://bucket/key``, the bucket being a part of the upload URL."""
+        parts = urlsplit(self.upload_url)
+        bucket = (parts.hostname or "").partition(".")[0]
+        # s3.region.amazonaws.com/bucket/key, or a store without a name
+        if bucket.isdigit() or bucket.startswith("s3") or bucket == parts.hostname:
+            bucket = parts.path.lstrip("/").partition("/")[0]
+        return f"s3://{bucket}/{self.key}"
+
+
+def content_type(name: str) -> str:
+    """Return the media type of a file by its name."""
+    suffix = "." + name.rpartition(".")[2].lower()
+    return _TYPES.get(suffix) or mimetypes.guess_type(name)[0] or _UNKNOWN
+
+
+def check_size(name: str, size: int) -> None:
+    """Return if the platform takes a file of this size.
+
+    :param size: in bytes.
+    :raises InvalidInput: if it is empty, or larger than its kind may be.
+    """
+    media_type = content_type(name)
+    kind = "database" if name.lower().endswith(_DATABASES) else media_type.partition("/")[0]
+    kind = kind if kind in SIZE_LIMITS and media_type != _UNKNOWN else "other"
+    if size == 0:
+        raise InvalidInput(f"the file {name!r} is empty: there is nothing to upload")
+    if size > SIZE_LIMITS[kind]:
+        raise InvalidInput(
+            f"the file {name!r} has {size / MEBIBYTE:.1f} MiB, and the platform takes {SIZE_LIMITS[kind] // MEBIBYTE}"
+            f" MiB of the kind {kind!r}: split it, or pass a link to it instead"
+        )
+
+
+def slot_request(backend_url: str, name: str) -> Request:
+    """Return the request for a place to put a file of this name."""
+    form = urlencode({"contentType": content_type(name), "originalName": name})
+    url = f"{backend_url}/sdk/file/upload/temp-url"
+    return Request("POST", url, form.encode(), "application/x-www-form-urlencoded", Credential.AUTHORIZATION)
+
+
+def read_slot(outcome: Answer | NoAnswer) -> Slot:
+    """Return the place that the platform offers.
+
+    :raises RequestFailed: if it refuses, or names none.
+    """
+    body = read_object(outcome, "upload")
+    key, url = body.get("key"), body.get("uploadUrl")
+    if not isinstance(key, str) or not isinstance(url, str) or not key or not url:
+        raise unreadable("upload", "names no key and uploadUrl", body)
+    return Slot(key, url)
+
+
+def transfer(slot: Slot, name: str, file: BinaryIO) -> Request:
+    """Return the request that puts a file in its place.
+
+    :param file: open for reading, at its start.
+    """
+    return Request("PUT", slot.upload_url, file, content_type(name), Credential.NONE)
+
+
+def read_transfer(outcome: Answer | NoAnswer) -> None:
+    """Return if the file is in its place.
+
+    :raises RequestFailed: if it is not.
+    """
+    expect(outcome, "upload")

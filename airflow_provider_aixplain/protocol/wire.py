@@ -1,0 +1,250 @@
+"""The rules of the wire: requests out and answers in, as pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, BinaryIO
+from urllib.parse import quote
+
+from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure, InvalidInput, RequestFailed
+from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, read_response
+from airflow_provider_aixplain.protocol.values import printable, read
+
+
+class Credential(Enum):
+    """How a request carries the key."""
+
+    HEADER = "in a header of its own, as the execution endpoints want it"
+    AUTHORIZATION = "as the token of an Authorization header, as the backend wants it"
+    NONE = "not at all: the URL itself is the permission"
+
+
+@dataclass(frozen=True)
+class Request:
+    """An HTTP request, the credential still missing: only ``transport`` knows who may receive it."""
+
+    method: str
+    url: str
+    body: bytes | BinaryIO | None = None
+    content_type: str = "application/json"
+    credential: Credential = Credential.HEADER
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer. Header names are lower-case."""
+
+    status_code: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NoAnswer:
+    """A request that brought no HTTP answer.
+
+    :param reason: what happened, for people.
+    :param sent: whether the platform may have received the request.
+    """
+
+    reason: str
+    sent: bool
+
+
+@dataclass(frozen=True)
+class OpenAnswer:
+    """A successful HTTP answer whose body is still arriving.
+
+    :param content_type: the media type, in lower case.
+    :param body: the bytes as they arrive; raises :class:`ConnectionError` if they stop before the end.
+    :param close: ends the exchange.
+    :param redact: takes the key out of a line.
+    """
+
+    content_type: str
+    body: Iterable[bytes]
+    close: Callable[[], None] = lambda: None
+    redact: Callable[[bytes], bytes] = bytes
+
+
+def submission(models_run_url: str, model_id: str, payload: str) -> Request:
+    """Return the request that starts a run (``run_async``).
+
+    :param models_run_url: the execution URL, without the model's id.
+    :param model_id: the model's id on the platform.
+    :param payload: the body, from :func:`~airflow_provider_aixplain.protocol.payload.build_payload`.
+    :raises InvalidInput: if ``model_id`` is empty or no id.
+    """
+    return Request("POST", f"{models_run_url}/{_in_path('model_id', model_id)}", payload.encode())
+
+
+def direct_run(models_run_url: str, model_id: str, payload: str) -> Request:
+    """Return the request of ``run`` and ``run_stream``, which the platform may answer with the result itself.
+
+    Arguments and errors are those of :func:`submission`; the endpoint is version 2 of the same.
+    """
+    return submission(models_run_url.replace("/api/v1/execute", "/api/v2/execute"), model_id, payload)
+
+
+def poll(poll_url: str) -> Request:
+    """Return the request that asks how a run is doing.
+
+    :param poll_url: the URL that the answer to the submission named.
+    """
+    return Request("GET", poll_url)
+
+
+def model_record(backend_url: str, model_id: str) -> Request:
+    """Return the request for a model's record.
+
+    :raises InvalidInput: if ``model_id`` is empty or no id.
+    """
+    path = _in_path("model_id", model_id).replace("/", "%2F")
+    return Request("GET", f"{backend_url}/sdk/models/{path}", credential=Credential.AUTHORIZATION)
+
+
+def model_record_by_name(backend_url: str, name: str) -> Request:
+    """Return the request for the record of the model of that name.
+
+    :raises InvalidInput: if ``name`` is empty or no name.
+    """
+    path = _in_path("name", name)
+    return Request("GET", f"{backend_url}/sdk/models/by-name/{path}", credential=Credential.AUTHORIZATION)
+
+
+def deletion(backend_url: str, model_id: str) -> Request:
+    """Return the request that deletes a model.
+
+    :raises InvalidInput: if ``model_id`` is empty or no id.
+    """
+    path = _in_path("model_id", model_id)
+    return Request("DELETE", f"{backend_url}/sdk/models/{path}", credential=Credential.AUTHORIZATION)
+
+
+def finetune_logs(backend_url: str, model_id: str) -> Request:
+    """Return the request for the training logs of a fine-tuned model.
+
+    :raises InvalidInput: if ``model_id`` is empty or no id.
+    """
+    return Request("GET", f"{backend_url}/sdk/finetune/{_in_path('model_id', model_id)}/ml-logs")
+
+
+def read_submission(outcome: Answer | NoAnswer) -> ModelResponse:
+    """Return what the platform made of a submission.
+
+    :param outcome: what came back for a :func:`submission` or a :func:`direct_run`.
+    :return: in progress, with the poll URL as ``url``; or final at once; or failed, with ``failure`` saying why.
+    """
+    if isinstance(outcome, NoAnswer):
+        arrived = "the platform may have received the submission" if outcome.sent else "nothing was sent"
+        return _failed(Failure(ErrorCategory.PLATFORM), f"No answer, {arrived}: {outcome.reason}", completed=True)
+    body = read(outcome.body)
+    if not 200 <= outcome.status_code <= 299:
+        return _failed(*_refusal(outcome, body), completed=True)
+    if not isinstance(body, dict):
+        return _failed(*_malformed(outcome, "is no JSON object"), completed=True)
+    status = body.get("status") or ResponseStatus.IN_PROGRESS
+    if status == ResponseStatus.IN_PROGRESS:
+        url = body.get("data")
+        if not isinstance(url, str) or not url or not url.isprintable():
+            return _failed(*_malformed(outcome, "accepts the run and names no poll URL"), completed=True)
+        rest = {key: value for key, value in body.items() if key not in ("status", "data", "completed")}
+        return ModelResponse(ResponseStatus.IN_PROGRESS, url=url, additional_fields=rest)
+    response = read_response(body, otherwise=ResponseStatus.FAILED)
+    if "status" in response.additional_fields and not response.error_message:
+        response.error_message = printable(f"the platform answers with the status {status!r} and {response.data!r}")
+    return response
+
+
+def read_poll(outcome: Answer | NoAnswer) -> ModelResponse:
+    """Return what the platform says of a run.
+
+    :param outcome: what came back for a :func:`poll`.
+    :return: the response; failed and not completed, with ``failure`` saying why, if this poll brought no news.
+    """
+    if isinstance(outcome, NoAnswer):
+        return _failed(Failure(ErrorCategory.PLATFORM), f"No answer: {outcome.reason}", completed=False)
+    body = read(outcome.body)
+    if isinstance(body, dict) and "completed" in body:
+        if body["completed"] is not True:
+            return read_response(body, otherwise=ResponseStatus.IN_PROGRESS)
+        went_wrong = "error_message" in body or "errorMessage" in body or "supplierError" in body
+        return read_response(body, otherwise=ResponseStatus.FAILED if went_wrong else ResponseStatus.SUCCESS)
+    if not 200 <= outcome.status_code <= 299:
+        return _failed(*_refusal(outcome, body), completed=False)
+    return _failed(*_malformed(outcome, "does not say whether the run is over"), completed=False)
+
+
+def read_object(outcome: Answer | NoAnswer, what: str) -> dict[str, Any]:
+    """Return the JSON object that was asked for.
+
+    :param what: what was asked for, for people.
+    :raises RequestFailed: if it did not come.
+    """
+    answer = expect(outcome, what)
+    body = read(answer.body)
+    if not isinstance(body, dict):
+        raise _no_news(what, *_malformed(answer, "is no JSON object"))
+    return body
+
+
+def read_deletion(outcome: Answer | NoAnswer) -> None:
+    """Return if the platform deleted what it was asked to: 200 and nothing else says so.
+
+    :raises RequestFailed: if it did not.
+    """
+    answer = expect(outcome, "deletion")
+    if answer.status_code != 200:
+        raise _no_news("deletion", *_refusal(answer, read(answer.body)))
+
+
+def expect(outcome: Answer | NoAnswer, what: str) -> Answer:
+    """Return an answer that grants what was asked for.
+
+    :param what: what was asked for, for people.
+    :raises RequestFailed: if it was refused, or no answer came.
+    """
+    if isinstance(outcome, NoAnswer):
+        raise _no_news(what, Failure(ErrorCategory.PLATFORM), f"no answer: {outcome.reason}")
+    if not 200 <= outcome.status_code <= 299:
+        raise _no_news(what, *_refusal(outcome, read(outcome.body)))
+    return outcome
+
+
+def unreadable(what: str, problem: str, body: Any) -> RequestFailed:
+    """Return the error for an answer that misses what it should hold.
+
+    :param what: what was asked for, for people.
+    """
+    return _no_news(what, Failure(ErrorCategory.PLATFORM), f"an answer that {problem}: {body}")
+
+
+def _no_news(what: str, failure: Failure, message: str) -> RequestFailed:
+    return RequestFailed(failure, printable(f"{what}: {message}"))
+
+
+def _in_path(name: str, value: str) -> str:
+    """Return an id or a name the way it stands in a URL's path."""
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise InvalidInput(f"{name} is {value!r}: give that of a model, as its page on the platform shows it")
+    if {".", ".."} & set(value.split("/")):
+        raise InvalidInput(f"{name} is {value!r}: there is no '.' or '..' between slashes in it")
+    return quote(value, safe="/")
+
+
+def _failed(failure: Failure, message: str, *, completed: bool) -> ModelResponse:
+    return ModelResponse(ResponseStatus.FAILED, completed=completed, error_message=printable(message), failure=failure)
+
+
+def _refusal(answer: Answer, body: Any) -> tuple[Failure, str]:
+    failure = Failure(ErrorCategory.of(answer.status_code), answer.status_code)
+    details = body.get("error", body) if isinstance(body, dict) else answer.body.decode(errors="replace")
+    return failure, f"HTTP {answer.status_code} ({failure.category.value}): {details or 'no details'}"
+
+
+def _malformed(answer: Answer, what: str) -> tuple[Failure, str]:
+    text = answer.body.decode(errors="replace") or "an empty body"
+    failure = Failure(ErrorCategory.PLATFORM, answer.status_code)
+    return failure, f"HTTP {answer.status_code} with an answer that {what}: {text}"

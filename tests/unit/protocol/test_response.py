@@ -1,0 +1,159 @@
+"""The answer of a model."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, read_response
+from airflow_provider_aixplain.protocol.values import as_text, storable
+from tests.public_api import RESPONSE_FIELDS
+from tests.unit.protocol.strategies import JSON
+
+_FIELD_OF = {
+    "errorMessage": "error_message",
+    "usedCredits": "used_credits",
+    "runTime": "run_time",
+}
+SPELLINGS = sorted({*_FIELD_OF, *RESPONSE_FIELDS, "error", "supplierError"} - {"additional_fields"})
+WORDS = st.text(st.characters(exclude_characters="\0"))
+
+
+def read(**body: Any) -> ModelResponse:
+    return read_response(body, otherwise=ResponseStatus.SUCCESS)
+
+
+class TestItems:
+    def test_fields_additional_fields_and_the_platforms_spellings(self) -> None:
+        response = read(data="hi", usedCredits=0.5, runTime=2, requestId="r")
+        assert response["data"] == "hi"
+        assert response["requestId"] == "r"
+        assert response["usedCredits"] == response["used_credits"] == 0.5
+        assert response["runTime"] == response["run_time"] == 2
+        assert response["additional_fields"] == {"requestId": "r"}
+
+    def test_what_is_not_there(self) -> None:
+        response = read(data="hi")
+        with pytest.raises(KeyError, match="the response has no 'nothing'"):
+            response["nothing"]
+        with pytest.raises(KeyError):
+            response["nothing"] = 1
+        assert response.get("nothing") is None
+        assert response.get("nothing", 7) == 7
+        assert response.get("data", 7) == "hi"
+        assert "nothing" not in response
+        assert "failure" not in response
+        assert "runTime" in response
+
+    def test_assignment(self) -> None:
+        response = read(requestId="r")
+        for key in ("data", "requestId", "usedCredits", "runTime"):
+            response[key] = key
+        assert (response.data, response.used_credits, response.run_time) == ("data", "usedCredits", "runTime")
+        assert response.additional_fields == {"requestId": "requestId"}
+
+
+class TestToDict:
+    @given(st.dictionaries(st.sampled_from(SPELLINGS) | WORDS, JSON))
+    def test_plain_json_that_loses_nothing(self, body: dict[str, Any]) -> None:
+        told = json.loads(json.dumps(read_response(body, otherwise=ResponseStatus.FAILED).to_dict(), allow_nan=False))
+        assert told.keys() == RESPONSE_FIELDS
+        for key, value in body.items():
+            kept = told["additional_fields"].get(key, told.get(_FIELD_OF.get(key, key)))
+            assert value is None or kept in (storable(value), as_text(value))
+
+    def test_what_a_caller_put_in(self) -> None:
+        class Colour(Enum):
+            RED = "red"
+
+        response = ModelResponse(ResponseStatus.SUCCESS, data={Colour.RED: (Colour.RED, {1})})
+        assert response.to_dict()["data"] == {"Colour.RED": ["red", [1]]}
+
+    def test_the_status_is_a_plain_string(self) -> None:
+        assert type(read().to_dict()["status"]) is str
+
+
+def test_repr_shows_what_is_said_and_shortens_it() -> None:
+    assert repr(ModelResponse(ResponseStatus.FAILED)) == "ModelResponse(status=FAILED)"
+    assert repr(read(data="hi", completed=True, more=[1])) == (
+        "ModelResponse(status=SUCCESS, data='hi', completed=True, more=[1])"
+    )
+    assert len(repr(read(data="x" * 100_000))) < 300
+
+
+class TestSpellings:
+    def test_the_seeds_win_and_the_others_stay(self) -> None:
+        response = read(usedCredits=1, used_credits=2, runTime=3, run_time=4, error_message="a", errorMessage="b")
+        assert (response.used_credits, response.run_time, response.error_message) == (1, 3, "a")
+        assert response.additional_fields == {"used_credits": 2, "run_time": 4, "errorMessage": "b"}
+
+    def test_unless_they_are_null(self) -> None:
+        response = read(usedCredits=None, used_credits=2, runTime=None, run_time=None)
+        assert (response.used_credits, response.run_time) == (2, None)
+
+    @pytest.mark.parametrize(
+        ("data", "credits", "seconds"),
+        [
+            ({"executionStats": {"credits": 0.5, "runtime": 2}}, 0.5, 2),
+            ({"execution_stats": {"totalCredits": "0.5", "duration": "2.5"}}, 0.5, 2.5),
+            ({"executionStats": {"usedCredits": None, "used_credits": 3, "runTime": "NaN", "run_time": 4}}, 3, 4),
+            ({"executionStats": "none", "steps": "none"}, 0, 0),
+            ({"steps": []}, 0, 0),
+            ({"steps": [{"usedCredits": 0.1}, {"used_credits": 0.2}, {"credits": "0.3"}, {}, "odd"]}, 0.6, 0),
+            ({"steps": [{"runTime": 1}, {"run_time": 2.5}]}, 0, 3.5),
+            (
+                {
+                    "steps": [
+                        {"start_time": "2026-01-01T00:00:00Z", "end_time": "2026-01-01T00:00:02Z", "runTime": 99},
+                        {"startTime": "2026-01-01T00:00:01", "endTime": "2026-01-01T00:00:05.5+00:00"},
+                    ]
+                },
+                0,
+                5.5,
+            ),
+            ({"steps": [{"start_time": "2026-01-02", "end_time": "2026-01-01", "runTime": 7}]}, 0, 7),
+            ({"steps": [{"start_time": "yesterday", "end_time": 5}]}, 0, 0),
+            ([1], 0, 0),
+        ],
+    )
+    def test_figures_of_a_run_of_several_steps(self, data: Any, credits: float, seconds: float) -> None:
+        response = read(data=data)
+        assert (response.used_credits, response.run_time) == (pytest.approx(credits), seconds)
+        assert response.data == data
+
+    def test_the_seeds_spelling_wins_over_those_too(self) -> None:
+        data = {"executionStats": {"credits": 5, "runtime": 6}}
+        response = read(data=data, usedCredits=0, runTime=0)
+        assert (response.used_credits, response.run_time) == (0, 0)
+        response = read(data=data, usedCredits=None, runTime=None)
+        assert (response.used_credits, response.run_time) == (5, 6)
+
+
+class TestOddTypes:
+    """Fields hold what was sent; on three of them callers can build."""
+
+    @given(JSON, JSON, JSON)
+    def test_the_three(self, status: Any, completed: Any, error_message: Any) -> None:
+        response = read(status=status, completed=completed, error_message=error_message)
+        assert isinstance(response.status, ResponseStatus)
+        assert isinstance(response.completed, bool)
+        assert isinstance(response.error_message, str)
+        if status is not None and status not in [s.value for s in ResponseStatus]:
+            assert response.additional_fields["status"] == status
+        if completed is not None and not isinstance(completed, bool):
+            assert response.additional_fields["completed"] == completed
+
+    @given(JSON)
+    def test_the_others(self, value: Any) -> None:
+        response = read(data=value, details=value, usage=value, asset=value, url=value, error_code=value)
+        assert response.data == response.details == response.usage == response.asset == response.url == value
+        assert response.error_code == value
+
+    def test_an_error_that_is_an_object_becomes_text(self) -> None:
+        assert read(error_message={"a": 1}).error_message == '{"a": 1}'
+        assert read(error={"a": 1}, supplierError=None).error_message == '{"a": 1} - '

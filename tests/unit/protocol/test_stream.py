@@ -1,0 +1,288 @@
+"""Streams."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_aixplain.protocol import stream
+from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
+from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.protocol.stream import Lines, ModelResponseStreamer, Transcript
+from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, OpenAnswer
+
+SSE = "text/event-stream; charset=utf-8"
+
+
+def events(*data: Any, end: str | None = "[DONE]") -> bytes:
+    texts = [item if isinstance(item, str) else json.dumps(item) for item in data]
+    return "".join(f"data: {text}\n\n" for text in [*texts, *([end] if end else [])]).encode()
+
+
+def opened(body: Iterable[bytes], content_type: str = SSE) -> ModelResponseStreamer:
+    return ModelResponseStreamer(OpenAnswer(content_type, body))
+
+
+def read(body: bytes, content_type: str = SSE) -> tuple[str, ModelResponse]:
+    """Return the text of a stream and its last chunk; the others are in progress."""
+    streamer = opened([body], content_type)
+    chunks = list(streamer)
+    *others, last = chunks
+    assert {chunk.status for chunk in others} <= {ResponseStatus.IN_PROGRESS}
+    assert not any(chunk.completed for chunk in others)
+    assert streamer.status is last.status
+    return "".join(chunk.data for chunk in chunks), last
+
+
+def cut(reason: str) -> ModelResponse:
+    return ModelResponse(
+        ResponseStatus.FAILED, error_message=f"The stream was cut: {reason}", failure=Failure(ErrorCategory.PLATFORM)
+    )
+
+
+DONE = ModelResponse(ResponseStatus.SUCCESS, completed=True)
+NO_END = "it ended without saying that it is complete"
+
+
+class TestText:
+    @pytest.mark.parametrize(
+        ("data", "text"),
+        [
+            ([{"data": "Hel"}, {"data": "lo"}], "Hello"),
+            ([{"data": {"text": "a"}}, {"data": {"output": "b"}}, {"data": {"text": "c", "output": "d"}}], "abc"),
+            ([{"data": {"other": 1}}, {"data": [1]}, {"data": 5}, {"data": None}, {}], '{"other": 1}[1]5'),
+            ([{"choices": [{"delta": {"content": "Hi"}}]}, {"choices": [{"delta": {"role": "assistant"}}]}], "Hi"),
+            ([{"choices": []}, {"choices": "odd"}, {"choices": ["odd"]}, {"choices": [{"delta": None}]}], ""),
+            (["plain", " text", '"quoted"', "5", "true"], "plain textquoted5true"),
+            ([{"data": "é 世界 \u2028 \x85 end"}], "é 世界 \u2028 \x85 end"),
+        ],
+    )
+    def test_of_a_chunk(self, data: list[Any], text: str) -> None:
+        assert read(events(*data)) == (text, DONE)
+
+    def test_what_else_a_chunk_says_is_kept(self) -> None:
+        body = events({"data": {"text": "a", "index": 0}, "usage": {"total_tokens": 7}, "id": "x", "usedCredits": 0.5})
+        chunk, _ = opened([body])
+        assert (chunk.data, chunk.usage, chunk.used_credits) == ("a", {"total_tokens": 7}, 0.5)
+        assert chunk.additional_fields == {"id": "x", "data": {"text": "a", "index": 0}}
+
+    def test_an_event_of_several_lines(self) -> None:
+        body = b'data: {"data":\ndata: "Hi"}\n\ndata: two\ndata: lines\n\ndata: [DONE]\n\n'
+        assert read(body) == ("Hitwo\nlines", DONE)
+
+    def test_lines_that_are_no_data(self) -> None:
+        others = b": comment\nevent: message\nid: 7\nretry: 5\n"
+        body = others + b'data: {"data": "Hi"}\n\ndata:{"data": "!"}\n\ndata: [DONE]\n\n'
+        assert read(body) == ("Hi!", DONE)
+        assert read(body, "text/plain") == ("Hi!", DONE)
+        assert read(b'data: {"data": "Hi"}\n' + b"data: [DONE]\n", "") == ("Hi", DONE)
+
+    def test_json_lines_without_a_fields_name(self) -> None:
+        assert read(b'{"data": "Hi"}\r\n{"data": "!"}\r\n[DONE]\r\n') == ("Hi!", DONE)
+
+    @given(st.lists(st.text(), max_size=8), st.integers(1, 9), st.sampled_from([b"\n", b"\r\n"]))
+    def test_however_it_is_cut_into_pieces(self, texts: list[str], size: int, line_end: bytes) -> None:
+        body = events(*({"data": text} for text in texts if "[DONE]" not in text)).replace(b"\n", line_end)
+        pieces = [body[start : start + size] for start in range(0, len(body), size)]
+        assert [c.data for c in opened(pieces)] == [c.data for c in opened([body])]
+        assert "".join(c.data for c in opened(pieces)) == stored("".join(t for t in texts if "[DONE]" not in t))
+
+    def test_a_chunk_is_given_before_the_next_one_arrives(self) -> None:
+        arrived = []
+
+        def body() -> Iterator[bytes]:
+            for text in ("a", "b"):
+                arrived.append(text)
+                yield events({"data": text}, end=None)
+
+        streamer = opened(body())
+        assert next(streamer).data == "a"
+        assert arrived == ["a"]
+
+
+class TestEnd:
+    @pytest.mark.parametrize(
+        "last",
+        [
+            {"status": "SUCCESS"},
+            {"status": "completed", "completed": True},
+            {"choices": [{"delta": {}, "finish_reason": "stop"}]},
+            {"choices": [{"finish_reason": "end_turn"}]},
+            {"data": "[DONE]"},
+        ],
+    )
+    def test_without_done(self, last: dict[str, Any]) -> None:
+        assert read(events({"data": "Hi"}, last, end=None)) == ("Hi", DONE)
+
+    def test_what_comes_after_a_terminal_event_is_read(self) -> None:
+        body = events(
+            {"choices": [{"delta": {"content": "Hi"}, "finish_reason": "stop"}]}, {"usage": {"total_tokens": 7}}
+        )
+        assert [chunk.usage for chunk in opened([body])] == [None, {"total_tokens": 7}, None]
+
+    def test_nothing_is_read_after_done(self) -> None:
+        assert read(events({"data": "Hi"}) + events({"data": "more"})) == ("Hi", DONE)
+
+    @pytest.mark.parametrize(
+        "last",
+        [
+            [],
+            [{"status": "IN_PROGRESS"}],
+            [{"choices": [{"finish_reason": None}]}],
+            [{"choices": [{"finish_reason": ""}]}],
+        ],
+    )
+    def test_a_stream_that_was_cut(self, last: list[Any]) -> None:
+        assert read(events({"data": "Hi"}, *last, end=None)) == ("Hi", cut(NO_END))
+
+    def test_an_event_that_was_cut(self) -> None:
+        assert read(events({"data": "Hi"}, end=None) + b'data: {"da') == ('Hi{"da', cut(NO_END))
+
+    @pytest.mark.parametrize("body", [[], [b""], [b"\n\n"]])
+    def test_an_empty_one(self, body: list[bytes]) -> None:
+        assert list(opened(body)) == [cut(NO_END)]
+
+    @pytest.mark.parametrize(("ended", "last"), [(False, cut("reset")), (True, DONE)])
+    def test_a_connection_that_is_lost(self, ended: bool, last: ModelResponse) -> None:
+        def body() -> Iterator[bytes]:
+            yield events({"data": "Hi", "status": "SUCCESS" if ended else "IN_PROGRESS"}, end=None)
+            raise ConnectionError("reset")
+
+        *_, end = opened(body())
+        assert end == last
+
+    @pytest.mark.parametrize(
+        ("last", "message"),
+        [
+            ({"error": "no"}, "no"),
+            ({"error": {"message": "no", "code": 1}}, "no"),
+            ({"error": {"code": 1}}, '{"code": 1}'),
+            ({"status": "FAILED", "error_message": "no"}, "no"),
+            ({"status": "error", "errorMessage": "no"}, "no"),
+            ({"status": "Error", "message": "no"}, "no"),
+            ({"choices": [{"finish_reason": "error", "error": "no"}]}, "no"),
+            ({"status": "FAILED"}, "the platform gives no reason"),
+        ],
+    )
+    def test_a_failure(self, last: dict[str, Any], message: str) -> None:
+        text, chunk = read(events({"data": "Hi"}, {**last, "data": "ignored"}, {"data": "more"}))
+        assert (text, chunk.status, chunk.completed) == ("Hi", ResponseStatus.FAILED, True)
+        assert chunk.error_message == message
+        assert chunk.failure is None
+
+
+class TestNoStream:
+    def test_a_plain_answer_is_the_response(self) -> None:
+        body = {"status": "SUCCESS", "completed": True, "data": {"a": 1}, "usedCredits": 0.5}
+        pieces = [piece.encode() for piece in json.dumps(body, indent=1).splitlines(keepends=True)]
+        (chunk,) = opened(pieces, "application/json")
+        assert chunk == ModelResponse(ResponseStatus.SUCCESS, completed=True, data={"a": 1}, used_credits=0.5)
+
+    def test_a_run_that_was_turned_asynchronous_can_be_polled(self) -> None:
+        (chunk,) = opened([b'{"status": "IN_PROGRESS", "data": "https://h/7"}'], "application/json")
+        assert (chunk.status, chunk.url) == (ResponseStatus.IN_PROGRESS, "https://h/7")
+
+    def test_a_page_is_a_failure(self) -> None:
+        (chunk,) = opened([b"<html>", b"oops"], "text/html")
+        assert chunk.status is ResponseStatus.FAILED
+        assert "<html>oops" in chunk.error_message
+
+    def test_a_refusal(self) -> None:
+        streamer = ModelResponseStreamer(Answer(402, b'{"error": "no credits"}'))
+        (chunk,) = streamer
+        assert streamer.status is ResponseStatus.FAILED
+        assert chunk.error_message == "HTTP 402 (billing): no credits"
+
+    def test_no_answer(self) -> None:
+        (chunk,) = ModelResponseStreamer(NoAnswer("reset", sent=True))
+        assert "may have received" in chunk.error_message
+
+
+class TestMemory:
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(stream, "MAX_EVENT", 100)
+
+    def test_a_line_an_event_and_a_plain_answer_are_bounded(self) -> None:
+        too_long = cut("a part of it is longer than 100 bytes")
+        assert list(opened([b"data: ", *[b"x" * 50] * 9]))[-1] == too_long
+        assert list(opened([b"data: xxxxxxxxxx\n"] * 99))[-1] == too_long
+        assert list(opened([b'{"data":\n'] * 99, "application/json"))[-1] == too_long
+
+    def test_the_whole_is_not(self) -> None:
+        assert read(events(*[{"data": "0123456789"}] * 99)) == ("0123456789" * 99, DONE)
+
+
+class TestClosing:
+    def test_at_the_end_and_on_leaving(self) -> None:
+        closed = []
+        answer = OpenAnswer(SSE, [events({"data": "a"}, {"data": "b"})], close=lambda: closed.append(1))
+        with ModelResponseStreamer(answer) as streamer:
+            next(streamer)
+        assert closed == [1]
+        assert len(list(ModelResponseStreamer(answer))) == 3
+        assert closed == [1, 1]
+        ModelResponseStreamer(Answer(404)).close()
+
+
+def test_the_key_is_taken_out_of_whole_lines() -> None:
+    pieces = [b'data: {"data": "my KE', b'Y"}\n\ndata: [DONE]\n\n']
+    answer = OpenAnswer(SSE, pieces, redact=lambda line: line.replace(b"KEY", b"***"))
+    assert [chunk.data for chunk in ModelResponseStreamer(answer)] == ["my ***", ""]
+
+
+class TestTranscript:
+    def test_it_puts_the_chunks_together(self) -> None:
+        transcript = Transcript()
+        body = events(
+            {"data": "Hel", "id": 1}, {"data": "lo", "id": 2}, {"usage": {"total_tokens": 7}, "usedCredits": 0.5}
+        )
+        assert "".join(map(transcript.add, opened([body]))) == "Hello"
+        assert transcript.response() == ModelResponse(
+            ResponseStatus.SUCCESS,
+            data="Hello",
+            completed=True,
+            usage={"total_tokens": 7},
+            used_credits=0.5,
+            additional_fields={"id": 2},
+        )
+
+    def test_a_plain_answer_keeps_its_output_as_it_is(self) -> None:
+        transcript = Transcript()
+        for chunk in opened([b'{"status": "SUCCESS", "data": {"a": 1}}'], "application/json"):
+            assert transcript.add(chunk) == '{"a": 1}'
+        assert transcript.response().data == {"a": 1}
+
+    def test_a_failure_keeps_the_text_so_far(self) -> None:
+        transcript = Transcript()
+        for chunk in opened([events({"data": "Hel"}, end=None)]):
+            transcript.add(chunk)
+        assert transcript.response() == ModelResponse(
+            ResponseStatus.FAILED, data="Hel", error_message=cut(NO_END).error_message, failure=cut(NO_END).failure
+        )
+
+
+class TestLines:
+    def test_at_line_ends_and_where_they_grow_too_long(self) -> None:
+        lines = Lines(width=10)
+        assert lines.add("one ") == []
+        assert lines.add("two\nthree") == ["one two"]
+        assert lines.add(" four five") == ["three four"]
+        assert lines.end() == ["five"]
+        assert Lines().end() == []
+
+    @given(st.lists(st.text(st.sampled_from("ab \n")), max_size=9))
+    def test_no_word_is_lost(self, pieces: list[str]) -> None:
+        lines = Lines(width=9)
+        shown = [line for piece in pieces for line in lines.add(piece)] + lines.end()
+        assert "".join("".join(shown).split()) == "".join("".join(pieces).split())
+        assert all(len(line) <= 9 for line in shown)
+
+
+def stored(text: str) -> str:
+    return text.replace("\0", "\ufffd")

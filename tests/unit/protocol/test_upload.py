@@ -1,0 +1,89 @@
+"""Uploads."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+
+from airflow_provider_aixplain.protocol import upload
+from airflow_provider_aixplain.protocol.failure import InvalidInput, RequestFailed
+from airflow_provider_aixplain.protocol.upload import MEBIBYTE, Slot
+from airflow_provider_aixplain.protocol.wire import Answer, Credential, NoAnswer
+
+PUT = "https://bucket.s3.us-east-1.amazonaws.com/u/a.wav?X-Amz-Signature=1"
+
+
+@pytest.mark.parametrize(
+    ("name", "content_type", "limit"),
+    [
+        ("call.wav", "audio/wav", 50),
+        ("CALL.MP3", "audio/mpeg", 50),
+        ("report.pdf", "application/pdf", 25),
+        ("film.mkv", "video/x-matroska", 300),
+        ("film.mp4", "video/mp4", 300),
+        ("photo.jpeg", "image/jpeg", 25),
+        ("data.sqlite3", None, 300),
+        ("rows.csv", "text/csv", 50),
+        ("noextension", "application/octet-stream", 50),
+    ],
+)
+def test_kinds_and_their_limits(name: str, content_type: str | None, limit: int) -> None:
+    assert content_type is None or upload.content_type(name) == content_type
+    upload.check_size(name, limit * MEBIBYTE)
+    with pytest.raises(InvalidInput, match=rf"'{name}' has {limit}\.0 MiB, and the platform takes {limit} MiB"):
+        upload.check_size(name, limit * MEBIBYTE + 1)
+    with pytest.raises(InvalidInput, match=f"'{name}' is empty"):
+        upload.check_size(name, 0)
+
+
+def test_the_requests() -> None:
+    asked = upload.slot_request("https://h", "a b.wav")
+    assert (asked.method, asked.url, asked.credential) == (
+        "POST",
+        "https://h/sdk/file/upload/temp-url",
+        Credential.AUTHORIZATION,
+    )
+    assert asked.content_type == "application/x-www-form-urlencoded"
+    assert isinstance(asked.body, bytes)
+    assert parse_qs(asked.body.decode()) == {"contentType": ["audio/wav"], "originalName": ["a b.wav"]}
+    file = io.BytesIO(b"RIFF")
+    put = upload.transfer(Slot("u/a.wav", PUT), "a.wav", file)
+    assert (put.method, put.url, put.body) == ("PUT", PUT, file)
+    assert (put.content_type, put.credential) == ("audio/wav", Credential.NONE)
+
+
+def test_the_place() -> None:
+    body = {"key": "u/a.wav", "uploadUrl": PUT, "downloadUrl": "https://h"}
+    assert upload.read_slot(Answer(200, json.dumps(body).encode())) == Slot("u/a.wav", PUT)
+
+
+@pytest.mark.parametrize("body", [{}, {"key": "a"}, {"key": "", "uploadUrl": PUT}, {"key": "a", "uploadUrl": 5}])
+def test_no_place(body: dict[str, Any]) -> None:
+    with pytest.raises(RequestFailed, match="names no key and uploadUrl"):
+        upload.read_slot(Answer(200, json.dumps(body).encode()))
+
+
+@pytest.mark.parametrize(
+    ("host", "bucket"),
+    [
+        ("https://bucket.s3.amazonaws.com/", "bucket"),
+        ("https://bucket.s3.eu-west-1.amazonaws.com/", "bucket"),
+        ("https://s3.eu-west-1.amazonaws.com/bucket/", "bucket"),
+        ("https://s3.amazonaws.com/bucket/", "bucket"),
+        ("http://127.0.0.1:8088/bucket/", "bucket"),
+        ("http://localhost:8088/bucket/", "bucket"),
+    ],
+)
+def test_the_link(host: str, bucket: str) -> None:
+    assert Slot("u/a.wav", f"{host}u/a.wav?signature=1").link == f"s3://{bucket}/u/a.wav"
+
+
+def test_whether_the_file_is_in_its_place() -> None:
+    upload.read_transfer(Answer(200))
+    for outcome in (Answer(403, b"<Error/>"), NoAnswer("reset", sent=True)):
+        with pytest.raises(RequestFailed, match="upload: "):
+            upload.read_transfer(outcome)

@@ -1,0 +1,101 @@
+"""JSON values."""
+
+from __future__ import annotations
+
+import json
+import math
+from enum import Enum
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_aixplain.protocol import values
+from tests.unit.protocol.strategies import JSON
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class TestPrintable:
+    @given(st.text())
+    def test_it_forges_no_lines_and_is_bounded(self, text: str) -> None:
+        shown = values.printable(text * 50)
+        assert shown.isprintable()
+        assert len(shown) <= values.MAX_ERROR_LENGTH + 1
+
+    def test_ordinary_text_stays(self) -> None:
+        assert values.printable("Grüße, 世界!") == "Grüße, 世界!"
+
+
+class TestStorable:
+    @given(JSON)
+    def test_plain_values_stay_but_for_what_cannot_be_stored(self, value: Any) -> None:
+        stored = values.storable(value)
+        again = json.loads(json.dumps(stored, allow_nan=False))
+        assert again == stored == values.storable(stored)
+
+    @pytest.mark.parametrize(
+        ("value", "stored"),
+        [
+            (Colour.RED, "red"),
+            ((1, {2}), [1, [2]]),
+            ({1: None, Colour.RED: True}, {"1": None, "Colour.RED": True}),
+            (2**63, str(2**63)),
+            (math.nan, "nan"),
+            (-math.inf, "-inf"),
+            (b"bytes", "b'bytes'"),
+            ("a\0\ud800b", "a\ufffd\ufffdb"),
+            (1.5, 1.5),
+        ],
+    )
+    def test_anything_else_becomes_plain(self, value: Any, stored: Any) -> None:
+        assert values.storable(value) == stored
+
+    def test_what_nests_too_deeply_becomes_text(self) -> None:
+        deep: Any = [Colour.RED]
+        for _ in range(values.MAX_DEPTH - 1):
+            deep = [deep]
+        stored = values.storable([deep])
+        for _ in range(values.MAX_DEPTH):
+            (stored,) = stored
+        assert stored == '["Colour.RED"]'
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (1, 1),
+        (1.5, 1.5),
+        ("2.5", 2.5),
+        ("7", 7.0),
+        ("NaN", None),
+        ("inf", None),
+        (math.inf, None),
+        (True, None),
+        (None, None),
+        ("many", None),
+        ([1], None),
+    ],
+)
+def test_number(value: Any, number: float | None) -> None:
+    assert values.number(value) == number
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [("a", "a"), (None, ""), ({"a": [1]}, '{"a": [1]}'), (5, "5"), (False, "false")]
+)
+def test_as_text(value: Any, text: str) -> None:
+    assert values.as_text(value) == text
+
+
+@given(st.recursive(st.just([]), lambda inner: inner.map(lambda value: [value]), max_leaves=3))
+def test_reading_gives_up_on_nothing_that_is_json(value: Any) -> None:
+    assert values.read(json.dumps(value).encode()) == value
+
+
+def test_nesting_without_end_is_no_json() -> None:
+    assert values.read(b"[" * 100_000) is values.NOT_JSON
+    assert values.parse("[" * 100_000) is values.NOT_JSON
