@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 NEEDS_EXTRA = "needs pip install 'airflow-provider-aixplain[emulator]'"
+CREDITS_PER_CHARACTER = 0.00002
 
 
 class ModelError(Exception):
@@ -24,6 +25,46 @@ class Output:
 
     data: Any
     details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EmulatedModel:
+    """A model of the emulator's catalogue.
+
+    :param name: its name for people.
+    :param function: the id of what it does.
+    :param run: takes a run's payload and returns its output.
+    :param takes_text: whether it needs a text.
+    :param supports_streaming: whether it can stream its text.
+    :param is_own: whether the account has made it by fine-tuning, and may delete it.
+    """
+
+    name: str
+    function: str
+    run: Callable[[dict[str, Any]], Output]
+    takes_text: bool = True
+    supports_streaming: bool = False
+    is_own: bool = False
+
+    def record(self, model_id: str) -> dict[str, Any]:
+        """Return what the catalogue tells of the model."""
+        return {
+            "id": model_id,
+            "name": self.name,
+            "description": f"{self.run.__doc__}",
+            "supplier": {"id": 1, "name": "aixplain", "code": "aixplain"},
+            "function": {"id": self.function, "name": self.function.replace("-", " ").title()},
+            "functionType": "ai",
+            "version": {"id": "1.0", "name": "1.0"},
+            "status": "onboarded",
+            "createdAt": "2026-01-01T00:00:00.000Z",
+            "pricing": {"price": CREDITS_PER_CHARACTER, "unitType": "CHARACTER"},
+            "supportsStreaming": self.supports_streaming,
+            "params": [
+                *([_parameter("text", "text", required=True)] if self.takes_text else []),
+                _parameter("delay", "number"),
+            ],
+        }
 
 
 def text_of(payload: dict[str, Any]) -> str:
@@ -62,12 +103,27 @@ def fail(payload: dict[str, Any]) -> Output:
     raise ModelError("this model always fails")
 
 
-MODELS: dict[str, Callable[[dict[str, Any]], Output]] = {
-    "sentiment": sentiment,
-    "language": language,
-    "echo": echo,
-    "fail": fail,
+MODELS = {
+    "sentiment": EmulatedModel("VADER", "sentiment-analysis", sentiment),
+    "language": EmulatedModel("py3langid", "language-identification", language),
+    "echo": EmulatedModel("Echo", "paraphrasing", echo, takes_text=False, supports_streaming=True),
+    "fail": EmulatedModel("Failure", "fact-checking", fail, takes_text=False, supports_streaming=True),
+    "tuned": EmulatedModel("VADER, tuned", "sentiment-analysis", sentiment, is_own=True),
 }
+
+
+def _parameter(name: str, data_type: str, *, required: bool = False) -> dict[str, Any]:
+    return {
+        "name": name,
+        "required": required,
+        "isFixed": False,
+        "dataType": data_type,
+        "dataSubType": data_type,
+        "multipleValues": False,
+        "values": [],
+        "defaultValues": [],
+        "availableOptions": [],
+    }
 
 
 @cache

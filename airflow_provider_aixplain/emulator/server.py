@@ -1,22 +1,27 @@
-"""The emulator's server: submissions, polls, and a journal of both for tests."""
+"""The emulator's server: runs, streams, the catalogue, fine-tuning, files, and a journal of the runs for tests."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import math
+import re
 import secrets
+import tempfile
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from airflow_provider_aixplain.emulator.models import MODELS, Output
+from airflow_provider_aixplain.emulator.models import CREDITS_PER_CHARACTER, MODELS, EmulatedModel, Output
 
-KEY_HEADERS = ("x-api-key", "x-aixplain-key")
-CREDITS_PER_CHARACTER = 0.00002
 MAX_BODY = 64 * 1024 * 1024
+AT_ONCE = 1.0
+"""Seconds that a run may take to be answered with its result, where the client asks for that."""
+
+EPOCHS = 3
 
 
 @dataclass
@@ -33,13 +38,18 @@ class Run:
     polled_by: set[str] = field(default_factory=set)
 
     @property
-    def is_due(self) -> bool:
-        """Whether the run's time has passed."""
-        return time.time() >= self.submitted_at + self.seconds
+    def over_at(self) -> float:
+        """When the run's time has passed."""
+        return self.submitted_at + self.seconds
+
+    async def over(self) -> None:
+        """Return when the run is over."""
+        await asyncio.sleep(max(0.0, self.over_at - time.time()))
+        await asyncio.wait([self.output])
 
     def answer(self) -> dict[str, Any]:
         """What the platform says of this run now."""
-        if not (self.is_due and self.output.done()):
+        if not (time.time() >= self.over_at and self.output.done()):
             return {"completed": False, "status": "IN_PROGRESS"}
         size = len(json.dumps(self.payload))
         answer = {
@@ -68,7 +78,7 @@ class Run:
             "model_id": self.model_id,
             "payload": self.payload,
             "submitted_at": self.submitted_at,
-            "over_at": self.submitted_at + self.seconds,
+            "over_at": self.over_at,
             "polled_at": self.polled_at,
             "polled_by": sorted(self.polled_by),
         }
@@ -77,19 +87,130 @@ class Run:
 class Emulator:
     """The platform's side of the wire.
 
-    :param seconds: how long a run takes unless its payload says otherwise with ``delay``.
+    :param seconds: how long a run, or an epoch of a training, takes unless a run's payload says otherwise with
+        ``delay``.
+    :param store: the folder for uploaded files.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, store: Path) -> None:
         self.seconds = seconds
+        self.store = store
+        self.started_at = time.time()
         self.runs: dict[str, Run] = {}
+        self.models = dict(MODELS)
+        self.files: dict[str, Path] = {}
 
-    async def submit(self, request: web.Request) -> web.Response:
+    async def submit(self, request: web.Request) -> web.StreamResponse:
         """Start a run and name its poll URL."""
+        return self.accepted(request, await self.start(request))
+
+    async def run_directly(self, request: web.Request) -> web.StreamResponse:
+        """Start a run, and answer with its result if it is short, as a stream if that is asked for."""
+        run = await self.start(request)
+        options = run.payload.get("options")
+        if isinstance(options, dict) and options.get("stream") is True:
+            return await self.stream(request, run)
+        if run.seconds > AT_ONCE:
+            return self.accepted(request, run)
+        await run.over()
+        return web.json_response(run.answer())
+
+    async def stream(self, request: web.Request, run: Run) -> web.StreamResponse:
+        """Answer with the words of the output as server-sent events; with the whole, if the model does not stream."""
+        if not self.models[run.model_id].supports_streaming:
+            await run.over()
+            return web.json_response(run.answer())
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        await response.prepare(request)
+
+        async def send(data: str) -> None:
+            await response.write(f"data: {data}\n\n".encode())
+
+        await asyncio.wait([run.output])
+        if raised := run.output.exception():
+            await run.over()
+            await send(json.dumps({"error": str(raised)}))
+            return response
+        data = run.output.result().data
+        words = re.findall(r"\s*\S+\s*", data if isinstance(data, str) else json.dumps(data))
+        for word in words:
+            await asyncio.sleep(run.seconds / len(words))
+            await send(json.dumps({"data": word}))
+        await run.over()
+        await send(json.dumps({**run.answer(), "data": ""}))
+        await send("[DONE]")
+        return response
+
+    async def poll(self, request: web.Request) -> web.StreamResponse:
+        """Tell how a run is doing."""
+        run = self.runs.get(request.match_info["run_id"])
+        if run is None:
+            raise error(web.HTTPNotFound, "no such run")
+        run.polled_at.append(time.time())
+        run.polled_by.add(request.headers.get("User-Agent", ""))
+        if time.time() >= run.over_at:
+            await asyncio.wait([run.output])
+        return web.json_response(run.answer())
+
+    async def record(self, request: web.Request) -> web.StreamResponse:
+        """Tell of a model by its id."""
         model_id = request.match_info["model_id"]
-        model = MODELS.get(model_id)
-        if model is None:
-            raise error(web.HTTPNotFound, f"no model {model_id}; there are {', '.join(MODELS)}")
+        return web.json_response(self.model(model_id).record(model_id))
+
+    async def record_by_name(self, request: web.Request) -> web.StreamResponse:
+        """Tell of a model by its name."""
+        name = request.match_info["name"]
+        for model_id, model in self.models.items():
+            if model.name == name:
+                return web.json_response(model.record(model_id))
+        raise error(web.HTTPNotFound, f"no model is called {name}")
+
+    async def delete(self, request: web.Request) -> web.StreamResponse:
+        """Delete a model of the account's own."""
+        model_id = request.match_info["model_id"]
+        if not self.model(model_id).is_own:
+            raise error(web.HTTPForbidden, f"model {model_id} is not yours")
+        del self.models[model_id]
+        return web.json_response({})
+
+    async def finetune_logs(self, request: web.Request) -> web.StreamResponse:
+        """Tell how far the training of a model is. It began with the emulator."""
+        model_id = request.match_info["model_id"]
+        if not self.model(model_id).is_own:
+            raise error(web.HTTPNotFound, f"model {model_id} is not fine-tuned")
+        elapsed = time.time() - self.started_at
+        epochs = EPOCHS if elapsed >= EPOCHS * self.seconds else int(elapsed // self.seconds)
+        logs = [{"epoch": n, "trainLoss": 1 / n, "evalLoss": 1.5 / n} for n in range(1, epochs + 1)]
+        states = ("completed", "onboarded") if epochs == EPOCHS else ("training", "training")
+        return web.json_response({"finetuneStatus": states[0], "modelStatus": states[1], "logs": logs})
+
+    async def offer_place(self, request: web.Request) -> web.StreamResponse:
+        """Name a place for a file."""
+        form = await request.post()
+        token = secrets.token_urlsafe(24)
+        key = f"{token}/{Path(str(form.get('originalName'))).name}"
+        self.files[key] = self.store / token
+        url = request.url.origin() / "emulator/store" / key
+        return web.json_response({"key": key, "uploadUrl": str(url), "downloadUrl": str(url)})
+
+    async def receive_file(self, request: web.Request) -> web.StreamResponse:
+        """Keep a file."""
+        place = self.files.get(request.match_info["key"])
+        if place is None:
+            raise error(web.HTTPForbidden, "no such place")
+        with place.open("wb") as file:
+            async for piece in request.content.iter_chunked(64 * 1024):
+                file.write(piece)
+        return web.Response()
+
+    async def journal(self, request: web.Request) -> web.StreamResponse:
+        """Tell tests what was submitted and polled."""
+        return web.json_response([run.journal() for run in self.runs.values()])
+
+    async def start(self, request: web.Request) -> Run:
+        """Start the run that a request asks for."""
+        model_id = request.match_info["model_id"]
+        model = self.model(model_id)
         try:
             payload = json.loads(await request.text())
         except (ValueError, LookupError, RecursionError):
@@ -101,26 +222,21 @@ class Emulator:
             model_id=model_id,
             payload=payload,
             seconds=self.duration(payload),
-            output=asyncio.ensure_future(asyncio.to_thread(model, payload)),
+            output=asyncio.ensure_future(asyncio.to_thread(lambda: model.run(self.with_files(payload)))),
         )
         self.runs[run.id] = run
+        return run
+
+    def accepted(self, request: web.Request, run: Run) -> web.StreamResponse:
+        """Answer with a poll URL."""
         url = request.url.origin() / "api/v1/data" / run.id
         return web.json_response({"status": "IN_PROGRESS", "data": str(url)}, status=201)
 
-    async def poll(self, request: web.Request) -> web.Response:
-        """Tell how a run is doing."""
-        run = self.runs.get(request.match_info["run_id"])
-        if run is None:
-            raise error(web.HTTPNotFound, "no such run")
-        run.polled_at.append(time.time())
-        run.polled_by.add(request.headers.get("User-Agent", ""))
-        if run.is_due:
-            await asyncio.wait([run.output])
-        return web.json_response(run.answer())
-
-    async def journal(self, request: web.Request) -> web.Response:
-        """Tell tests what was submitted and polled."""
-        return web.json_response([run.journal() for run in self.runs.values()])
+    def model(self, model_id: str) -> EmulatedModel:
+        """Return a model of the catalogue."""
+        if model_id not in self.models:
+            raise error(web.HTTPNotFound, f"no model {model_id}; there are {', '.join(self.models)}")
+        return self.models[model_id]
 
     def duration(self, payload: dict[str, Any]) -> float:
         """Return how long a run takes, in seconds: its ``delay``, else the emulator's time."""
@@ -132,17 +248,40 @@ class Emulator:
             raise error(web.HTTPBadRequest, "delay is not a number of seconds")
         return seconds
 
+    def with_files(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """Return a payload with the text of each file that it names by a link."""
+
+        def content(value: Any) -> Any:
+            is_link = isinstance(value, str) and value.startswith("s3://")
+            place = self.files.get(value.removeprefix("s3://").partition("/")[2]) if is_link else None
+            return place.read_text(errors="replace") if place and place.is_file() else value
+
+        return {key: content(value) for key, value in payload.items()}
+
 
 def create_app(seconds: float = 5.0) -> web.Application:
     """Return the emulator as an aiohttp application.
 
     :param seconds: how long a run takes unless its payload says otherwise with ``delay``.
     """
-    emulator = Emulator(seconds)
+    folder = tempfile.TemporaryDirectory(prefix="aixplain-emulator-")
+    emulator = Emulator(seconds, Path(folder.name))
     app = web.Application(middlewares=[_require_key], client_max_size=MAX_BODY)
     app.router.add_post("/api/v1/execute/{model_id:.+}", emulator.submit)
+    app.router.add_post("/api/v2/execute/{model_id:.+}", emulator.run_directly)
     app.router.add_get("/api/v1/data/{run_id}", emulator.poll)
+    app.router.add_get("/sdk/models/by-name/{name:.+}", emulator.record_by_name)
+    app.router.add_get("/sdk/models/{model_id:.+}", emulator.record)
+    app.router.add_delete("/sdk/models/{model_id:.+}", emulator.delete)
+    app.router.add_get("/sdk/finetune/{model_id:.+}/ml-logs", emulator.finetune_logs)
+    app.router.add_post("/sdk/file/upload/temp-url", emulator.offer_place)
+    app.router.add_put("/emulator/store/{key:.+}", emulator.receive_file)
     app.router.add_get("/emulator/runs", emulator.journal)
+
+    async def clean_up(_: web.Application) -> None:
+        folder.cleanup()
+
+    app.on_cleanup.append(clean_up)
     return app
 
 
@@ -153,8 +292,13 @@ def error(kind: type[web.HTTPException], message: str) -> web.HTTPException:
 
 @web.middleware
 async def _require_key(request: web.Request, handler: Any) -> web.StreamResponse:
-    public = request.path.startswith("/emulator/")
-    if not public and not any(request.headers.get(name) for name in KEY_HEADERS):
+    if not request.path.startswith("/emulator/") and not _has_key(request):
         raise error(web.HTTPUnauthorized, "no API key in the request")
     response: web.StreamResponse = await handler(request)
     return response
+
+
+def _has_key(request: web.Request) -> bool:
+    if request.path.startswith(("/sdk/models", "/sdk/file")):
+        return bool(re.fullmatch(r"token \S+", request.headers.get("Authorization", ""), re.IGNORECASE))
+    return any(request.headers.get(name) for name in ("x-api-key", "x-aixplain-key"))

@@ -13,8 +13,11 @@ from tests.airflow.deployment import Emulator, wait_until
 KEY = {"x-api-key": "any"}
 
 
-def submit(emulator: Emulator, model_id: str, body: str, headers: dict[str, str] = KEY) -> requests.Response:
-    return requests.post(f"{emulator.url}/api/v1/execute/{model_id}", data=body.encode(), headers=headers, timeout=10)
+def submit(
+    emulator: Emulator, model_id: str, body: str, headers: dict[str, str] = KEY, version: int = 1
+) -> requests.Response:
+    url = f"{emulator.url}/api/v{version}/execute/{model_id}"
+    return requests.post(url, data=body.encode(), headers=headers, timeout=10)
 
 
 def result(emulator: Emulator, model_id: str, body: str) -> dict[str, object]:
@@ -65,11 +68,26 @@ def test_runs_that_fail(emulator: Emulator, model_id: str, body: str, message: s
     assert (answer["status"], answer["error_message"]) == ("FAILED", message)
 
 
-@pytest.mark.parametrize("path", ["/api/v1/execute/echo", "/api/v1/data/x"])
-def test_a_missing_key_is_401(emulator: Emulator, path: str) -> None:
-    method = requests.post if "execute" in path else requests.get
-    answer = method(f"{emulator.url}{path}", timeout=10)
-    assert (answer.status_code, answer.json()) == (401, {"error": "no API key in the request"})
+TOKEN = {"Authorization": "Token any"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "wrong"),
+    [
+        ("POST", "/api/v1/execute/echo", TOKEN),
+        ("POST", "/api/v2/execute/echo", TOKEN),
+        ("GET", "/api/v1/data/x", TOKEN),
+        ("GET", "/sdk/finetune/tuned/ml-logs", TOKEN),
+        ("GET", "/sdk/models/echo", KEY),
+        ("GET", "/sdk/models/by-name/Echo", KEY),
+        ("DELETE", "/sdk/models/tuned", KEY),
+        ("POST", "/sdk/file/upload/temp-url", KEY),
+    ],
+)
+def test_a_missing_key_is_401(emulator: Emulator, method: str, path: str, wrong: dict[str, str]) -> None:
+    for headers in ({}, wrong, {"Authorization": "any"}):
+        answer = requests.request(method, f"{emulator.url}{path}", headers=headers, timeout=10)
+        assert (answer.status_code, answer.json()) == (401, {"error": "no API key in the request"})
 
 
 def test_a_personal_key_is_a_key(emulator: Emulator) -> None:
@@ -88,9 +106,42 @@ def test_an_unknown_run_is_404_and_ids_cannot_be_guessed(emulator: Emulator) -> 
     [("nope", "{}", 404), ("echo", "no json", 400), ("echo", "[]", 400), ("echo", '{"delay": -1}', 400)],
 )
 def test_what_it_refuses(emulator: Emulator, model_id: str, body: str, status: int) -> None:
-    answer = submit(emulator, model_id, body)
-    assert answer.status_code == status
-    assert answer.json()["error"]
+    for version in (1, 2):
+        answer = submit(emulator, model_id, body, version=version)
+        assert answer.status_code == status
+        assert answer.json()["error"]
+
+
+def test_version_2_answers_short_runs_at_once(emulator: Emulator) -> None:
+    answer = submit(emulator, "echo", '{"data": "hi", "delay": 0.1}', version=2)
+    assert (answer.status_code, answer.json()["status"], answer.json()["data"]) == (200, "SUCCESS", "hi")
+    answer = submit(emulator, "echo", '{"data": "hi", "delay": 1.1}', version=2)
+    assert (answer.status_code, answer.json()["status"]) == (201, "IN_PROGRESS")
+
+
+def test_a_stream_is_server_sent_events(emulator: Emulator) -> None:
+    body = '{"data": "two  words", "delay": 0, "options": {"stream": true}}'
+    answer = submit(emulator, "echo", body, version=2)
+    assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+    *chunks, last, done, rest = answer.text.split("\n\n")
+    assert chunks == ['data: {"data": "two  "}', 'data: {"data": "words"}']
+    assert '"status": "SUCCESS"' in last
+    assert (done, rest) == ("data: [DONE]", "")
+    failed = submit(emulator, "fail", '{"delay": 0, "options": {"stream": true}}', version=2)
+    assert failed.text == 'data: {"error": "this model always fails"}\n\n'
+    whole = submit(emulator, "sentiment", '{"data": "good", "delay": 0, "options": {"stream": true}}', version=2)
+    assert whole.json()["data"] == "positive"
+
+
+def test_a_file_goes_to_a_place_that_was_offered(emulator: Emulator) -> None:
+    offer = requests.post(
+        f"{emulator.url}/sdk/file/upload/temp-url", headers=TOKEN, data={"originalName": "../../a.txt"}, timeout=10
+    ).json()
+    assert offer["key"].endswith("/a.txt")
+    assert requests.put(offer["uploadUrl"], data=b"I love it", timeout=10).status_code == 200
+    assert requests.put(f"{emulator.url}/emulator/store/x/a.txt", data=b"", timeout=10).status_code == 403
+    link = f"s3://any-bucket/{offer['key']}"
+    assert result(emulator, "sentiment", f'{{"data": "{link}", "delay": 0}}')["data"] == "positive"
 
 
 def test_a_run_takes_its_time(emulator: Emulator) -> None:
