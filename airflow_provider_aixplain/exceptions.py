@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_provider_aixplain.model.failure import Failure
+from airflow_provider_aixplain.protocol.failure import Failure, InvalidInput, RequestFailed
 
 
 class AixplainError(AirflowException):
@@ -48,6 +51,10 @@ class AixplainInputError(AixplainPermanentError, ValueError):
     """An argument that can make no valid request; nothing was sent."""
 
 
+class AixplainNoStreaming(AixplainInputError, AssertionError):
+    """A model that does not support streaming was asked to stream; nothing was sent."""
+
+
 class AixplainUntrustedUrl(AixplainPermanentError):
     """A URL whose host may not receive the key."""
 
@@ -69,3 +76,18 @@ def error_for(failure: Failure, message: str) -> AixplainError:
     kind = AixplainPermanentError if failure.retryable is False else AixplainError
     category = failure.category.value
     return kind(message, status_code=failure.status_code, category=category, retryable=failure.retryable)
+
+
+@contextmanager
+def told_as_airflow_errors() -> Iterator[None]:
+    """Raise what the protocol's rules raise as the errors that a DAG can see.
+
+    :raises AixplainInputError: for input that can make no valid request.
+    :raises AixplainError: for a request that failed.
+    """
+    try:
+        yield
+    except InvalidInput as error:
+        raise AixplainInputError(str(error)) from None
+    except RequestFailed as error:
+        raise error_for(error.failure, str(error)) from None

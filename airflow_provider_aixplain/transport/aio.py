@@ -16,7 +16,8 @@ from yarl import URL
 
 from airflow_provider_aixplain import __version__
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError
-from airflow_provider_aixplain.model.wire import Answer, NoAnswer, Request, printable
+from airflow_provider_aixplain.protocol.values import printable
+from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, Request
 from airflow_provider_aixplain.transport.platform import MAX_REDIRECTS, Platform
 
 

@@ -6,17 +6,14 @@ import ipaddress
 import json
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from airflow_provider_aixplain.exceptions import (
-    AixplainConfigurationError,
-    AixplainInputError,
-    AixplainUntrustedUrl,
-)
-from airflow_provider_aixplain.model import wire
+from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainUntrustedUrl
+from airflow_provider_aixplain.protocol import wire
+from airflow_provider_aixplain.protocol.upload import STORES
+from airflow_provider_aixplain.protocol.values import printable
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -63,22 +60,20 @@ class Platform:
         """
         return _ConnectionReader(connection).read()
 
-    def submission(self, model_id: str, data: Any, parameters: Mapping[str, Any] | None) -> wire.Request:
-        """Return the request that starts a run.
-
-        :raises AixplainInputError: if the model's id or the input can make no valid request.
-        """
-        try:
-            return wire.submission(self.models_run_url, model_id, wire.build_payload(data, parameters))
-        except wire.InvalidInput as error:
-            raise AixplainInputError(str(error)) from None
-
     def trusts(self, url: str) -> bool:
         """Whether the key may go to this URL: its origin is that of an endpoint or in the allow-list."""
         try:
             return origin(url) in {origin(self.backend_url), origin(self.models_run_url), *self.trusted_origins}
         except ValueError:
             return False
+
+    def stores(self, url: str) -> bool:
+        """Whether a file may be put there: on one of the platform's stores, or an origin that may have the key too."""
+        try:
+            scheme, _, host = origin(url).rpartition(":")[0].partition("://")
+        except ValueError:
+            return False
+        return self.trusts(url) or (scheme == "https" and f".{host}".endswith(tuple(f".{store}" for store in STORES)))
 
     def redact(self, body: bytes) -> bytes:
         """Return an answer without the key: a platform that repeats it must not bring it into logs and XComs.
@@ -106,14 +101,27 @@ class Platform:
     def headers(self, request: wire.Request) -> dict[str, str]:
         """Return the headers of a request, the credential among them.
 
-        :raises AixplainUntrustedUrl: if the request would take the key to a foreign origin.
+        :raises AixplainUntrustedUrl: if the request would take the key or a file to a foreign origin.
+        :raises AixplainConfigurationError: if there is no key.
         """
+        headers = {"Content-Type": request.content_type}
+        if request.credential is wire.Credential.NONE:
+            if not self.stores(request.url):
+                raise self._untrusted(request.url.partition("?")[0], "receive files")
+            return headers
         if not self.trusts(request.url):
-            raise AixplainUntrustedUrl(
-                f"{wire.printable(request.url)!r} is not on an origin that may receive the key. If it belongs to your"
-                " platform, add its origin to trusted_origins in the Connection's extra."
-            )
-        return {self.key_header: self.api_key, "Content-Type": "application/json"}
+            raise self._untrusted(request.url, "receive the key")
+        if not self.api_key:
+            raise AixplainConfigurationError("There is no API key: pass it as api_key, or set TEAM_API_KEY.")
+        if request.credential is wire.Credential.AUTHORIZATION:
+            return {"Authorization": f"Token {self.api_key}", **headers}
+        return {self.key_header: self.api_key, **headers}
+
+    def _untrusted(self, url: str, what: str) -> AixplainUntrustedUrl:
+        return AixplainUntrustedUrl(
+            f"{printable(url)!r} is not on an origin that may {what}. If it belongs to your platform, add its"
+            " origin to trusted_origins in the Connection's extra."
+        )
 
 
 def origin(url: str) -> str:
@@ -134,6 +142,22 @@ def origin(url: str) -> str:
     if parts.netloc.lower() not in (host, f"{host}:{parts.port}"):
         raise ValueError("its host and port are written in a way that not everybody reads alike")
     return f"{parts.scheme}://{host}:{parts.port or DEFAULT_PORTS[parts.scheme]}"
+
+
+def endpoint(url: Any, *, allow_insecure: bool = False) -> str:
+    """Return an endpoint's URL, without a slash at its end.
+
+    :raises ValueError: if it can be none; the message names the remedy.
+    """
+    try:
+        origin(url)
+    except ValueError as error:
+        raise ValueError(f"{error}; write it like https://platform.example.com") from None
+    if "?" in url or "#" in url:
+        raise ValueError("with a query or fragment it is no endpoint; give the URL without it")
+    if urlsplit(url).scheme == "http" and not is_loopback(url) and not allow_insecure:
+        raise ValueError("it would send the key unencrypted; use https, or set allow_insecure to true in extra")
+    return str(url).rstrip("/")
 
 
 def is_loopback(url: str) -> bool:
@@ -180,7 +204,10 @@ class _ConnectionReader:
         )
 
     def wrong(self, name: str, problem: str, remedy: str) -> AixplainConfigurationError:
-        return AixplainConfigurationError(f"Connection {self.connection.conn_id!r}: {name} {problem}; {remedy}.")
+        return self.told(name, f"{problem}; {remedy}")
+
+    def told(self, name: str, what: str) -> AixplainConfigurationError:
+        return AixplainConfigurationError(f"Connection {self.connection.conn_id!r}: {name} {what}.")
 
     def host(self) -> str:
         """The base URL: a whole URL in host, or host with the scheme in schema (default https), and a port."""
@@ -196,20 +223,9 @@ class _ConnectionReader:
 
     def url(self, name: str, url: Any) -> str:
         try:
-            origin(url)
+            return endpoint(url, allow_insecure=self.flag("allow_insecure"))
         except ValueError as error:
-            raise self.wrong(
-                name, f"is {wire.printable(url)!r}: {error}", "write it like https://platform.example.com"
-            ) from None
-        if "?" in url or "#" in url:
-            raise self.wrong(name, f"is {url!r}, with a query or fragment", "give the URL without it")
-        if urlsplit(url).scheme == "http" and not is_loopback(url) and not self.flag("allow_insecure"):
-            raise self.wrong(
-                name,
-                f"is {url!r}, which would send the key unencrypted",
-                "use https, or set allow_insecure to true in extra",
-            )
-        return str(url).rstrip("/")
+            raise self.told(name, f"is {printable(url)!r}: {error}") from None
 
     def flag(self, name: str, default: bool = False) -> bool:
         value = self.extra.get(name, default)

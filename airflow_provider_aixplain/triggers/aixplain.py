@@ -12,8 +12,8 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_aixplain.exceptions import AixplainPermanentError
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-from airflow_provider_aixplain.model.wait import Outcome, Wait
-from airflow_provider_aixplain.model.wire import printable
+from airflow_provider_aixplain.protocol.values import printable
+from airflow_provider_aixplain.protocol.wait import Outcome, Wait
 
 
 class AixplainModelRunTrigger(BaseTrigger):

@@ -10,9 +10,9 @@ import pytest
 
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainInputError, AixplainUntrustedUrl
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-from airflow_provider_aixplain.model.failure import ErrorCategory
-from airflow_provider_aixplain.model.response import ModelResponse, ResponseStatus
-from airflow_provider_aixplain.model.wait import Wait
+from airflow_provider_aixplain.protocol.failure import ErrorCategory
+from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.protocol.wait import Wait
 from tests.airflow.deployment import Emulator
 from tests.unit.transport.scripted import Handler, serve
 

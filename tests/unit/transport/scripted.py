@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 Script = Callable[["Handler"], None]
 
@@ -45,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
         self.seen.asked.append(Asked(self.command, self.path, headers, body, self.client_address[1]))
         self.seen.script(self)
 
-    do_GET = do_POST = handle_any
+    do_GET = do_POST = do_PUT = do_DELETE = handle_any
 
     def answer(self, status: int, body: bytes = b"{}", **headers: str) -> None:
         self.send_response(status)
@@ -73,13 +75,21 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve(script: Script) -> Iterator[Server]:
-    """Run a server for the length of a block."""
+def serve(script: Script, certificate: Path | None = None) -> Iterator[Server]:
+    """Run a server for the length of a block.
+
+    :param certificate: a file with a certificate and its key; with it, the server speaks TLS.
+    """
     handler = type("Bound", (Handler,), {})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
         httpd.daemon_threads = True
         httpd.handle_error = lambda *_: None  # type: ignore[method-assign]
-        server = Server(f"http://127.0.0.1:{httpd.server_port}", script)
+        if certificate is not None:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(certificate)
+            httpd.socket = tls.wrap_socket(httpd.socket, server_side=True)
+        scheme = "https" if certificate else "http"
+        server = Server(f"{scheme}://127.0.0.1:{httpd.server_port}", script)
         handler.seen = server  # type: ignore[attr-defined]
         thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

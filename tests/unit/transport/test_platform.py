@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.models.connection import Connection
 
-from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainInputError, AixplainUntrustedUrl
-from airflow_provider_aixplain.model import wire
+from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainUntrustedUrl
+from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.transport.platform import Platform, origin
 
 KEY = "k3y-that-nobody-sees"
@@ -172,10 +173,51 @@ def test_the_key_is_not_shown() -> None:
     assert KEY not in repr(read({"proxy": f"http://{KEY}@proxy.example"}))
 
 
-@pytest.mark.parametrize(("model_id", "data"), [("", "x"), ("m", object())])
-def test_input_that_makes_no_request(model_id: str, data: Any) -> None:
-    with pytest.raises(AixplainInputError):
-        read().submission(model_id, data, None)
+@pytest.mark.parametrize(
+    ("credential", "headers"),
+    [
+        (wire.Credential.HEADER, {"x-api-key": KEY}),
+        (wire.Credential.AUTHORIZATION, {"Authorization": f"Token {KEY}"}),
+    ],
+)
+def test_a_request_carries_the_key_as_its_endpoint_wants_it(
+    credential: wire.Credential, headers: dict[str, str]
+) -> None:
+    request = wire.Request("GET", "https://models.aixplain.com/x", content_type="text/x", credential=credential)
+    assert read().headers(request) == {**headers, "Content-Type": "text/x"}
+    with pytest.raises(AixplainUntrustedUrl):
+        read().headers(replace(request, url="https://evil.example/x"))
+
+
+@pytest.mark.parametrize(
+    ("url", "stores"),
+    [
+        ("https://bucket.s3.amazonaws.com/u/a?signature=1", True),
+        ("https://platform-api.aixplain.com/store", True),
+        ("https://files.example/store", True),
+        ("http://bucket.s3.amazonaws.com/u/a", False),
+        ("https://amazonaws.com.evil.example/u", False),
+        ("https://evilamazonaws.com/u", False),
+        ("https://evil.example/?x=.amazonaws.com", False),
+        ("https://a@bucket.s3.amazonaws.com/u", False),
+        ("not a url", False),
+    ],
+)
+def test_a_file_goes_to_the_platforms_stores_without_the_key(url: str, stores: bool) -> None:
+    platform = read({"trusted_origins": ["https://files.example"]})
+    request = wire.Request("PUT", url, content_type="audio/wav", credential=wire.Credential.NONE)
+    if stores:
+        assert platform.headers(request) == {"Content-Type": "audio/wav"}
+    else:
+        with pytest.raises(AixplainUntrustedUrl) as raised:
+            platform.headers(request)
+        assert "receive files" in str(raised.value)
+        assert "signature" not in str(raised.value)
+
+
+def test_without_a_key_nothing_is_sent() -> None:
+    with pytest.raises(AixplainConfigurationError, match="no API key: pass it as api_key, or set TEAM_API_KEY"):
+        Platform("").headers(wire.poll("https://models.aixplain.com/x"))
 
 
 def test_origin_names_the_port() -> None:

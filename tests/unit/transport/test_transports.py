@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import certifi
 import pytest
 
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainUntrustedUrl
-from airflow_provider_aixplain.model.wire import Answer, NoAnswer, Request
+from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer
+from airflow_provider_aixplain.protocol.wire import Answer, Credential, NoAnswer, OpenAnswer, Request
 from airflow_provider_aixplain.transport import aio, sync
 from airflow_provider_aixplain.transport.platform import Platform
 from tests.unit.transport.scripted import Handler, serve
@@ -264,3 +268,122 @@ def test_runs_of_one_account_share_a_session_until_the_last_has_ended() -> None:
 
         asyncio.run(use())
     assert len(server.asked) == 5
+
+
+class TestOpenAnswer:
+    """A stream, as it arrives."""
+
+    @staticmethod
+    def stream(url: str, timeout: float | None = None) -> OpenAnswer | Answer | NoAnswer:
+        session = sync.PlatformSession(platform(url))
+        return sync.open_answer(session, Request("POST", f"{url}/api/v2/execute/a", b"{}"), timeout)
+
+    @pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "until the connection ends"])
+    def test_each_piece_is_given_as_it_arrives(self, chunked: bool) -> None:
+        taken = threading.Event()
+
+        def write(http: Handler, text: str) -> None:
+            data = f"data: {text}\n\n".encode()
+            http.wfile.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
+
+        def script(http: Handler) -> None:
+            http.send_response(200)
+            http.send_header("Content-Type", "text/event-stream")
+            http.send_header("Transfer-Encoding" if chunked else "Connection", "chunked" if chunked else "close")
+            http.end_headers()
+            write(http, '{"data": "first"}')
+            assert taken.wait(10)
+            write(http, "[DONE]")
+            if chunked:
+                http.wfile.write(b"0\r\n\r\n")
+            http.close_connection = True
+
+        with serve(script) as server, ModelResponseStreamer(self.stream(server.url)) as chunks:
+            assert next(chunks).data == "first"
+            taken.set()
+            assert [chunk.status for chunk in chunks] == ["SUCCESS"]
+
+    def test_a_compressed_one(self) -> None:
+        body = gzip.compress(b'data: {"data": "hi"}\n\ndata: [DONE]\n\n')
+        with serve(lambda http: http.answer(200, body, **{"Content-Encoding": "gzip"})) as server:
+            assert [chunk.data for chunk in ModelResponseStreamer(self.stream(server.url))] == ["hi", ""]
+
+    @pytest.mark.parametrize("script", [Handler.reset, lambda http: http.hang(5)], ids=["reset", "silent"])
+    @pytest.mark.parametrize("headers", [{"Content-Length": "999"}, {"Transfer-Encoding": "chunked"}])
+    def test_one_that_is_cut(self, headers: dict[str, str], script: Any) -> None:
+        def begin(http: Handler) -> None:
+            http.send_response(200)
+            for name, value in {"Content-Type": "text/event-stream", **headers}.items():
+                http.send_header(name, value)
+            http.end_headers()
+            data = b'data: {"data": "hi"}\n\n'
+            http.wfile.write(b"%x\r\n%s\r\n" % (len(data), data) if "Transfer-Encoding" in headers else data)
+            script(http)
+
+        with serve(begin) as server:
+            *_, last = ModelResponseStreamer(self.stream(server.url, timeout=0.5))
+            assert last.status == "FAILED"
+            assert last.error_message.startswith("The stream was cut: ")
+            assert last.failure is not None
+            assert last.failure.retryable
+
+    def test_a_refusal_and_no_answer(self) -> None:
+        with serve(lambda http: http.answer(402, b"no credits")) as server:
+            assert self.stream(server.url) == Answer(402, b"no credits", ANY)
+        outcome = self.stream(server.url)
+        assert isinstance(outcome, NoAnswer)
+        assert not outcome.sent
+
+    def test_the_key_is_taken_out(self) -> None:
+        body = f'data: {{"data": "{KEY}"}}\n\n'.encode()
+        with serve(lambda http: http.answer(200, body)) as server:
+            assert next(ModelResponseStreamer(self.stream(server.url))).data == "***"
+
+    def test_leaving_it_ends_the_exchange(self) -> None:
+        ended = threading.Event()
+
+        def script(http: Handler) -> None:
+            http.send_response(200)
+            http.send_header("Content-Type", "text/event-stream")
+            http.end_headers()
+            try:
+                while True:
+                    http.wfile.write(b'data: {"data": "more"}\n\n')
+            except OSError:
+                ended.set()
+                http.close_connection = True
+
+        with serve(script) as server:
+            with ModelResponseStreamer(self.stream(server.url)) as chunks:
+                assert next(chunks).data == "more"
+            assert ended.wait(10)
+
+
+class TestFiles:
+    def test_one_is_sent_in_pieces_with_its_length_and_without_the_key(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.wav"
+        path.write_bytes(b"RIFF" * 100_000)
+        with serve(lambda http: http.answer(200)) as server, path.open("rb") as file:
+            request = Request("PUT", f"{server.url}/store/a.wav?s=1", file, "audio/wav", Credential.NONE)
+            assert isinstance(send_sync(platform(server.url), request), Answer)
+        (asked,) = server.asked
+        assert asked.body == path.read_bytes()
+        assert asked.headers["content-length"] == "400000"
+        assert asked.headers["content-type"] == "audio/wav"
+        assert KEY not in str(asked.headers)
+
+    def test_an_error_does_not_show_the_urls_permission(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as unused:
+            url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        outcome = send_sync(platform(url), Request("PUT", f"{url}/a?signature=s3cret", b"x", "", Credential.NONE))
+        assert isinstance(outcome, NoAnswer)
+        assert "s3cret" not in outcome.reason
+
+
+def test_a_session_of_a_users_own_brings_the_key_to_the_backend_too() -> None:
+    with serve(lambda http: http.answer(200)) as server, sync.PlatformSession(platform(server.url)) as session:
+        session.get(f"{server.url}/sdk/models", timeout=5)
+        session.get(f"{server.url}/sdk/models", headers={"Authorization": f"Token {KEY}"}, timeout=5)
+    first, second = server.asked
+    assert first.headers["x-api-key"] == KEY
+    assert "x-api-key" not in second.headers

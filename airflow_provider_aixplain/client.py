@@ -1,0 +1,316 @@
+"""The Model API, blocking: each call once, with the credentials and endpoints of one account."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_aixplain.exceptions import AixplainNoStreaming, told_as_airflow_errors
+from airflow_provider_aixplain.files import check_file, opened, replace_files
+from airflow_provider_aixplain.protocol import asset, finetune, upload, wire
+from airflow_provider_aixplain.protocol.asset import ModelParameters
+from airflow_provider_aixplain.protocol.failure import InvalidInput
+from airflow_provider_aixplain.protocol.finetune import FinetuneStatus
+from airflow_provider_aixplain.protocol.payload import build_payload
+from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer
+from airflow_provider_aixplain.protocol.wait import Outcome, Wait
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    from airflow_provider_aixplain.transport.platform import Platform
+    from airflow_provider_aixplain.transport.sync import PlatformSession
+
+log = logging.getLogger(__name__)
+
+LONGEST_SILENCE = 300.0
+"""Seconds that a stream may be silent; a model may think for long before its first word."""
+
+
+class Client:
+    """Talks to aiXplain with the credentials and endpoints of one account.
+
+    What has a response to say so does not raise when the platform refuses or the way to it fails: the returned
+    :class:`~airflow_provider_aixplain.model.ModelResponse` is failed and says what happened. Everything else raises an
+    :class:`~airflow_provider_aixplain.exceptions.AixplainError`. What can make no valid request raises before anything
+    is sent.
+
+    :param platform: the account.
+    """
+
+    def __init__(self, platform: Platform) -> None:
+        self.platform = platform
+        self._session: PlatformSession | None = None
+
+    def run_async(
+        self,
+        model_id: str,
+        data: Any,
+        name: str = "model_process",
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        declared: ModelParameters | None = None,
+    ) -> ModelResponse:
+        """Start a run and do not wait for it. It is billable, and sent exactly once.
+
+        :param model_id: the model's id on the platform.
+        :param data: the input: text, or any value that JSON can hold. An ``ObjectStoragePath`` anywhere in it, or in
+            ``parameters``, is uploaded, and sent as a link.
+        :param name: a name for the log.
+        :param parameters: further parameters of the model.
+        :param declared: the parameters that the model declares, to check the input against.
+        :return: in progress with its poll URL as ``url``; or final at once; or failed, with the reason.
+        :raises AixplainConfigurationError: if the account cannot work.
+        :raises AixplainInputError: if the arguments can make no valid request.
+        """
+        log.debug("%s: submitting a run of model %s", name, model_id)
+        payload = self._payload(data, parameters, declared)
+        with told_as_airflow_errors():
+            request = wire.submission(self.platform.models_run_url, model_id, payload)
+        return wire.read_submission(self._send(request))
+
+    def run(
+        self,
+        model_id: str,
+        data: Any,
+        name: str = "model_process",
+        timeout: float = 300,
+        parameters: Mapping[str, Any] | None = None,
+        wait_time: float = 0.5,
+        stream: bool = False,
+        *,
+        declared: ModelParameters | None = None,
+    ) -> ModelResponse | ModelResponseStreamer:
+        """Run a model and wait for its result, blocking. It is billable, and sent exactly once.
+
+        The platform answers with the result, or with a poll URL; then it is polled.
+
+        :param model_id: the model's id on the platform.
+        :param data: the input, as for :meth:`run_async`.
+        :param name: a name for the log.
+        :param timeout: seconds after which to give up; the run goes on.
+        :param parameters: further parameters of the model.
+        :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % a poll up to 60 seconds.
+        :param stream: whether to return the text as it is made, as :meth:`run_stream` does.
+        :param declared: the parameters that the model declares, to check the input against.
+        :return: the final response; failed, with the reason, if there was none in time. Or a stream.
+        :raises AixplainConfigurationError: if the account cannot work.
+        :raises AixplainInputError: if the arguments can make no valid request.
+        :raises AixplainUntrustedUrl: if the poll URL is on an origin that may not receive the key.
+        """
+        with told_as_airflow_errors():
+            wait = Wait(wait_time=wait_time, timeout=timeout)
+        if stream:
+            return self.run_stream(model_id, data, parameters)
+        payload = self._payload(data, parameters, declared)
+        with told_as_airflow_errors():
+            request = wire.direct_run(self.platform.models_run_url, model_id, payload)
+        start = time.monotonic()
+        response = wire.read_submission(self._send(request, max(wait.timeout, self.platform.timeout)))
+        if response.status is not ResponseStatus.IN_PROGRESS:
+            return response
+        return self._final(response.url or "", wait, name, start)
+
+    def run_stream(
+        self, model_id: str, data: Any, parameters: Mapping[str, Any] | None = None
+    ) -> ModelResponseStreamer:
+        """Run a model and return its text as it is made, as :meth:`stream`, if it supports that.
+
+        The model's record is read first, and the input checked against what the model declares.
+
+        :raises AssertionError: if the model does not support streaming.
+        :raises AixplainError: if the platform refuses, or knows no such model.
+        """
+        record = self.model_record(model_id)
+        if not record["supports_streaming"]:
+            raise AixplainNoStreaming(f"Model {model_id!r} does not support streaming: run it without")
+        return self.stream(model_id, data, parameters, declared=ModelParameters(record["model_params"]))
+
+    def stream(
+        self,
+        model_id: str,
+        data: Any,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        declared: ModelParameters | None = None,
+    ) -> ModelResponseStreamer:
+        """Run a model and return its text as it is made, blocking. It is billable, and sent exactly once.
+
+        :param model_id: the id of a model that supports streaming.
+        :param data: the input, as for :meth:`run_async`.
+        :param parameters: further parameters of the model.
+        :param declared: the parameters that the model declares, to check the input against.
+        :return: an iterator over chunks, and a context manager.
+        :raises AixplainConfigurationError: if the account cannot work.
+        :raises AixplainInputError: if the arguments can make no valid request.
+        """
+        from airflow_provider_aixplain.transport import sync
+
+        payload = self._payload(data, parameters, declared, stream=True)
+        with told_as_airflow_errors():
+            request = wire.direct_run(self.platform.models_run_url, model_id, payload)
+        silence = max(LONGEST_SILENCE, self.platform.timeout)
+        return ModelResponseStreamer(sync.open_answer(self._open(), request, silence))
+
+    def poll(self, poll_url: str, name: str = "model_process") -> ModelResponse:
+        """Ask once how a run is doing.
+
+        :param poll_url: the ``url`` of a submission's response.
+        :param name: a name for the log.
+        :return: the state of the run; failed and not completed if the poll itself went wrong.
+        :raises AixplainConfigurationError: if the account cannot work.
+        :raises AixplainUntrustedUrl: if the poll URL is on an origin that may not receive the key.
+        """
+        return wire.read_poll(self._send(wire.poll(poll_url)))
+
+    def sync_poll(
+        self, poll_url: str, name: str = "model_process", wait_time: float = 0.5, timeout: float = 300
+    ) -> ModelResponse:
+        """Poll until a run is over, blocking.
+
+        :param poll_url: the ``url`` of a submission's response.
+        :param name: a name for the log.
+        :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % a poll up to 60 seconds.
+        :param timeout: seconds after which to give up; the run goes on.
+        :return: the final response; failed and not completed if there was none in time.
+        :raises AixplainConfigurationError: if the account cannot work.
+        :raises AixplainInputError: if a duration is none.
+        :raises AixplainUntrustedUrl: if the poll URL is on an origin that may not receive the key.
+        """
+        with told_as_airflow_errors():
+            wait = Wait(wait_time=wait_time, timeout=timeout)
+        return self._final(poll_url, wait, name, time.monotonic())
+
+    def wait_for_run(
+        self, poll_url: str, wait: Wait, name: str = "model_process", start: float | None = None
+    ) -> Outcome:
+        """Poll until a wait ends, blocking.
+
+        :param poll_url: the ``url`` of a submission's response.
+        :param wait: judges the answers.
+        :param name: a name for the log.
+        :param start: when the run was submitted, by the monotonic clock; default: now.
+        :raises AixplainConfigurationError: if the account cannot work.
+        :raises AixplainUntrustedUrl: if the poll URL is on an origin that may not receive the key.
+        """
+        start = time.monotonic() if start is None else start
+        while True:
+            limit = min(wait.poll_timeout(time.monotonic() - start), self.platform.timeout)
+            response = wire.read_poll(self._send(wire.poll(poll_url), limit))
+            elapsed = time.monotonic() - start
+            if outcome := wait.judge(response, elapsed):
+                return outcome
+            if report := wait.report(response, elapsed):
+                log.info("%s: %s", name, report)
+            if wait.denied:
+                self._renew()
+            time.sleep(wait.delay(elapsed, random.random()))
+
+    def check_finetune_status(self, model_id: str, after_epoch: int | None = None) -> FinetuneStatus:
+        """Ask how far the training of a model is.
+
+        :param model_id: the id of a model that is being fine-tuned.
+        :param after_epoch: tell of the first epoch after this one; default: of the last.
+        :raises AixplainError: if the platform refuses to tell.
+        """
+        with told_as_airflow_errors():
+            outcome = self._send(wire.finetune_logs(self.platform.backend_url, model_id))
+            return finetune.read_finetune_status(outcome, after_epoch)
+
+    def delete_model(self, model_id: str) -> None:
+        """Delete a model of the account's own.
+
+        :raises AixplainError: if the platform refuses.
+        """
+        with told_as_airflow_errors():
+            wire.read_deletion(self._send(wire.deletion(self.platform.backend_url, model_id)))
+
+    def model_record(self, model_id: str | None = None, *, name: str | None = None) -> dict[str, Any]:
+        """Return a model's record, as the arguments of :class:`~airflow_provider_aixplain.model.Model`.
+
+        :param model_id: the model's id on the platform.
+        :param name: the model's name on the platform, instead of its id.
+        :raises AixplainInputError: if not exactly one of them is given.
+        :raises AixplainError: if the platform refuses, or knows no such model.
+        """
+        backend = self.platform.backend_url
+        with told_as_airflow_errors():
+            if (model_id is None) == (name is None):
+                raise InvalidInput("model_id or name: give one of them to say which model")
+            if name is None:
+                return asset.read_model(self._send(wire.model_record(backend, model_id or "")))
+            return asset.read_model(self._send(wire.model_record_by_name(backend, name)))
+
+    def upload_file(self, path: ObjectStoragePath) -> str:
+        """Upload a file, and return the link that a model takes as input.
+
+        :param path: a local file or one in an object storage. It is read as it is sent, not held in memory.
+        :return: ``s3://bucket/key``. The platform keeps the file for a while only.
+        :raises AixplainInputError: if there is no such file, or the platform takes none of its size.
+        :raises AixplainError: if the platform refuses.
+        """
+        with told_as_airflow_errors(), opened(path) as file:
+            slot = upload.read_slot(self._send(upload.slot_request(self.platform.backend_url, path.name)))
+            upload.read_transfer(self._send(upload.transfer(slot, path.name, file)))
+        log.info("Uploaded %s as %s", path, slot.link)
+        return slot.link
+
+    def _payload(
+        self,
+        data: Any,
+        parameters: Mapping[str, Any] | None,
+        declared: ModelParameters | None,
+        stream: bool | None = None,
+    ) -> str:
+        """Return the body of a run. Files are uploaded once everything else is known to be valid."""
+        files: dict[str, ObjectStoragePath] = {}
+
+        def note(path: ObjectStoragePath) -> str:
+            files[str(path)] = path
+            return str(path)
+
+        with told_as_airflow_errors():
+            payload = build_payload(replace_files(data, note), replace_files(parameters, note), stream)
+            if declared is not None:
+                declared.check(json.loads(payload))
+            for path in files.values():
+                check_file(path)
+        if not files:
+            return payload
+        links = {name: self.upload_file(path) for name, path in files.items()}
+        return build_payload(
+            replace_files(data, lambda path: links[str(path)]),
+            replace_files(parameters, lambda path: links[str(path)]),
+            stream,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave connections out of copies and pickles."""
+        return {**self.__dict__, "_session": None}
+
+    def _final(self, poll_url: str, wait: Wait, name: str, start: float) -> ModelResponse:
+        outcome = self.wait_for_run(poll_url, wait, name, start)
+        if outcome.response is not None and outcome.response.completed:
+            return outcome.response
+        message = f"No response from the platform: {outcome.message}"
+        return ModelResponse(ResponseStatus.FAILED, error_message=message, url=poll_url)
+
+    def _open(self) -> PlatformSession:
+        from airflow_provider_aixplain.transport.sync import PlatformSession
+
+        if self._session is None or self._session.platform != self.platform:
+            self._session = PlatformSession(self.platform)
+        return self._session
+
+    def _send(self, request: wire.Request, timeout: float | None = None) -> wire.Answer | wire.NoAnswer:
+        from airflow_provider_aixplain.transport import sync
+
+        return sync.send(self._open(), request, timeout)
+
+    def _renew(self) -> None:
+        """Look for another key, as the platform refuses this one. Nobody but the caller knows another."""

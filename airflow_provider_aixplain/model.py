@@ -1,0 +1,321 @@
+"""The Model API: ``Model``, and the values that go with it."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from airflow_provider_aixplain.client import Client
+from airflow_provider_aixplain.exceptions import (
+    AixplainConfigurationError,
+    AixplainInputError,
+    AixplainNoStreaming,
+    told_as_airflow_errors,
+)
+from airflow_provider_aixplain.protocol.asset import (
+    AssetStatus,
+    FunctionType,
+    ModelParameters,
+    asset_status,
+    read_time,
+)
+from airflow_provider_aixplain.protocol.asset import (
+    function_type as function_type_of,
+)
+from airflow_provider_aixplain.protocol.finetune import FinetuneStatus
+from airflow_provider_aixplain.protocol.payload import build_payload
+from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer
+from airflow_provider_aixplain.protocol.values import printable
+from airflow_provider_aixplain.transport.platform import Platform, endpoint
+
+__all__ = [
+    "AssetStatus",
+    "FinetuneStatus",
+    "FunctionType",
+    "Model",
+    "ModelParameters",
+    "ModelResponse",
+    "ModelResponseStreamer",
+    "ResponseStatus",
+    "build_payload",
+]
+
+
+class Model:
+    """A model on aiXplain that can be run.
+
+    On its own it talks to the public endpoints with ``api_key``. One from
+    :meth:`AixplainHook.get_model <airflow_provider_aixplain.hooks.aixplain.AixplainHook.get_model>` talks to those of
+    the hook's Connection, and holds what the platform tells of the model; then a run is checked against the parameters
+    that the model declares before anything is sent.
+
+    :param id: the model's id on the platform.
+    :param name: its name.
+    :param description: what it does.
+    :param api_key: the key; default: what the environment says as ``TEAM_API_KEY`` or ``AIXPLAIN_API_KEY``.
+    :param supplier: who provides it: a name, or the platform's record of it.
+    :param version: its version.
+    :param function: the id of what it does, such as ``translation``.
+    :param is_subscribed: whether the account has subscribed to it.
+    :param cost: its price.
+    :param created_at: when it was made.
+    :param input_params: the parameters that it takes, by name.
+    :param output_params: what it gives back.
+    :param model_params: the declarations of its parameters, by name, in the platform's spelling.
+    :param supports_streaming: whether it can stream.
+    :param status: its state. A word that is not known here stays the text that it is; so for ``function_type``.
+    :param function_type: the kind of its function.
+    :param additional_info: whatever else is known of it.
+    :raises AixplainInputError: if ``id`` is no text, or ``model_params`` no dict.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        name: str = "",
+        description: str = "",
+        api_key: str | None = None,
+        supplier: Mapping[str, Any] | str | int | Enum = "aiXplain",
+        version: str | None = None,
+        function: str | Enum | Mapping[str, Any] | None = None,
+        is_subscribed: bool = False,
+        cost: Mapping[str, Any] | None = None,
+        created_at: datetime | None = None,
+        input_params: Mapping[str, Any] | None = None,
+        output_params: Mapping[str, Any] | None = None,
+        model_params: Mapping[str, Any] | None = None,
+        supports_streaming: bool = False,
+        status: AssetStatus | str | None = AssetStatus.ONBOARDED,
+        function_type: FunctionType | str | None = FunctionType.AI,
+        **additional_info: Any,
+    ) -> None:
+        if not isinstance(id, str):
+            raise AixplainInputError(f"id is {id!r}: give the id of a model, as its page on the platform shows it")
+        self.id = id
+        self.name = name
+        self.description = description
+        self.supplier = supplier.value if isinstance(supplier, Enum) else supplier
+        self.version = version
+        self.function = _function_id(function)
+        self.is_subscribed = is_subscribed
+        self.cost = cost
+        self.created_at = created_at
+        self.input_params = input_params
+        self.output_params = output_params
+        with told_as_airflow_errors():
+            self.model_params = ModelParameters(model_params) if model_params else None
+        self.supports_streaming = supports_streaming
+        self.status = asset_status(status)
+        self.function_type = function_type_of(function_type)
+        self.additional_info = additional_info
+        if api_key is None:
+            api_key = os.environ.get("TEAM_API_KEY") or os.environ.get("AIXPLAIN_API_KEY") or ""
+        self._client = Client(Platform(api_key=api_key))
+
+    @classmethod
+    def get(
+        cls,
+        model_id: str | None = None,
+        *,
+        name: str | None = None,
+        api_key: str | None = None,
+        client: Client | None = None,
+    ) -> Model:
+        """Return a model with what the platform tells of it.
+
+        :param model_id: the model's id on the platform.
+        :param name: the model's name on the platform, instead of its id.
+        :param api_key: the key; default: as for the class.
+        :param client: the account to ask, and to bind the model to, instead of the public endpoints with ``api_key``.
+        :raises AixplainInputError: if not exactly one of ``model_id`` and ``name`` is given.
+        :raises AixplainError: if the platform refuses, or knows no such model.
+        """
+        client = client or cls("", api_key=api_key)._client
+        model = cls(**client.model_record(model_id, name=name))
+        model._client = client
+        return model
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Model:
+        """Return a model from what :meth:`to_dict` gives, or any other arguments of the class.
+
+        :param data: the arguments of the class by name, ``additional_info`` among them as a dict, and ``created_at`` in
+            ISO 8601. What is missing has the default, and ``version`` 1.0.
+        :raises AixplainInputError: if ``created_at`` is no time, or ``additional_info`` no dict.
+        """
+        additional_info = data.get("additional_info") or {}
+        if not isinstance(additional_info, Mapping):
+            raise AixplainInputError(f"additional_info is a {type(additional_info).__name__}: give a dict")
+        created_at = data.get("created_at")
+        if created_at and not isinstance(created_at, datetime) and read_time(created_at) is None:
+            raise AixplainInputError(
+                f"created_at is {created_at!r}: give a time in ISO 8601, like 2026-11-23T18:00:00Z"
+            )
+        arguments = {name: data[name] for name in _ARGUMENTS if name in data}
+        arguments["created_at"] = created_at if isinstance(created_at, datetime) else read_time(created_at)
+        return cls(**{"id": "", "version": "1.0", **additional_info, **arguments})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration of the model.
+
+        :return: ``id``, ``name``, ``description``, ``supplier``, ``additional_info`` without what is None or empty,
+            ``input_params``, ``output_params``, ``model_params``, ``function`` and ``status``; the key is not in it.
+        """
+        return {
+            "id": self.id,
+            "name": self.name,
+            "description": self.description,
+            "supplier": self.supplier,
+            "additional_info": {k: v for k, v in self.additional_info.items() if v not in (None, [], {})},
+            "input_params": self.input_params,
+            "output_params": self.output_params,
+            "model_params": self.model_params.to_dict() if self.model_params else None,
+            "function": self.function,
+            "status": self.status,
+        }
+
+    def get_parameters(self) -> ModelParameters | None:
+        """Return the parameters that the model declares, or None if they are not known."""
+        return self.model_params
+
+    def __repr__(self) -> str:
+        """Return ``Model: <name> by <supplier> (id=<id>)``."""
+        supplier = self.supplier
+        by = supplier.get("name", supplier) if isinstance(supplier, Mapping) else supplier
+        return f"Model: {self.name} by {by} (id={self.id})"
+
+    @property
+    def api_key(self) -> str:
+        """The key."""
+        return self._client.platform.api_key
+
+    @api_key.setter
+    def api_key(self, api_key: str) -> None:
+        self._client = Client(replace(self._client.platform, api_key=api_key))
+
+    @property
+    def url(self) -> str:
+        """The execution URL, without the model's id; default: the public one."""
+        return self._client.platform.models_run_url
+
+    @url.setter
+    def url(self, url: str) -> None:
+        self._client = Client(replace(self._client.platform, models_run_url=_endpoint("url", url)))
+
+    @property
+    def backend_url(self) -> str:
+        """The base URL of the backend; default: the public one."""
+        return self._client.platform.backend_url
+
+    @backend_url.setter
+    def backend_url(self, url: str) -> None:
+        self._client = Client(replace(self._client.platform, backend_url=_endpoint("backend_url", url)))
+
+    def run(
+        self,
+        data: Any,
+        name: str = "model_process",
+        timeout: float = 300,
+        parameters: Mapping[str, Any] | None = None,
+        wait_time: float = 0.5,
+        stream: bool = False,
+    ) -> ModelResponse | ModelResponseStreamer:
+        """Run the model and wait for its result, blocking. It is billable, and sent exactly once.
+
+        :param data: the input: text, or any value that JSON can hold. An ``ObjectStoragePath`` anywhere in it, or in
+            ``parameters``, is uploaded, and sent as a link.
+        :param name: a name for the log.
+        :param timeout: seconds after which to give up; the run goes on.
+        :param parameters: further parameters of the model.
+        :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % a poll up to 60 seconds.
+        :param stream: whether to return the text as it is made, as :meth:`run_stream` does.
+        :return: the final response; failed, with the reason, if there was none in time. Or a stream.
+        :raises AixplainConfigurationError: if the account cannot work.
+        :raises AixplainInputError: if the arguments can make no valid request, or miss what the model declares.
+        :raises AssertionError: if a stream is asked of a model that supports none.
+        """
+        if stream:
+            return self.run_stream(data, parameters)
+        return self._client.run(self.id, data, name, timeout, parameters, wait_time, declared=self.model_params)
+
+    def run_async(
+        self, data: Any, name: str = "model_process", parameters: Mapping[str, Any] | None = None
+    ) -> ModelResponse:
+        """Start a run and do not wait for it. It is billable, and sent exactly once.
+
+        Arguments and errors are those of :meth:`run`.
+
+        :return: in progress with its poll URL as ``url``; or final at once; or failed, with the reason.
+        """
+        return self._client.run_async(self.id, data, name, parameters, declared=self.model_params)
+
+    def run_stream(self, data: Any, parameters: Mapping[str, Any] | None = None) -> ModelResponseStreamer:
+        """Run the model and return its text as it is made, blocking. It is billable, and sent exactly once.
+
+        Arguments and errors are those of :meth:`run`.
+
+        :return: an iterator over chunks, and a context manager.
+        :raises AssertionError: if the model does not support streaming.
+        """
+        if not self.supports_streaming:
+            raise AixplainNoStreaming(f"Model {self.id!r} does not support streaming: run it without")
+        return self._client.stream(self.id, data, parameters, declared=self.model_params)
+
+    def poll(self, poll_url: str, name: str = "model_process") -> ModelResponse:
+        """Ask once how a run is doing; see :meth:`Client.poll <airflow_provider_aixplain.client.Client.poll>`."""
+        return self._client.poll(poll_url, name)
+
+    def sync_poll(
+        self, poll_url: str, name: str = "model_process", wait_time: float = 0.5, timeout: float = 300
+    ) -> ModelResponse:
+        """Poll until a run is over, blocking.
+
+        See :meth:`Client.sync_poll <airflow_provider_aixplain.client.Client.sync_poll>`.
+        """
+        return self._client.sync_poll(poll_url, name, wait_time, timeout)
+
+    def check_finetune_status(self, after_epoch: int | None = None) -> FinetuneStatus:
+        """Ask how far the training of the model is.
+
+        :param after_epoch: tell of the first epoch after this one; default: of the last.
+        :raises AixplainError: if the platform refuses to tell.
+        """
+        return self._client.check_finetune_status(self.id, after_epoch)
+
+    def delete(self) -> None:
+        """Delete the model, which must be the account's own.
+
+        :raises AixplainError: if the platform refuses.
+        """
+        self._client.delete_model(self.id)
+
+    def add_additional_info_for_benchmark(self, display_name: str, configuration: Mapping[str, Any]) -> None:
+        """Note in ``additional_info`` how a benchmark shows and configures the model.
+
+        :param display_name: kept as ``displayName``.
+        :param configuration: kept as ``configuration``.
+        """
+        self.additional_info["displayName"] = display_name
+        self.additional_info["configuration"] = configuration
+
+
+_ARGUMENTS = [name for name in inspect.signature(Model).parameters if name != "additional_info"]
+
+
+def _function_id(function: str | Enum | Mapping[str, Any] | None) -> str | None:
+    value = function.value if isinstance(function, Enum) else function
+    value = value.get("id") if isinstance(value, Mapping) else value
+    return value if isinstance(value, str) else None
+
+
+def _endpoint(name: str, url: str) -> str:
+    try:
+        return endpoint(url)
+    except ValueError as error:
+        raise AixplainConfigurationError(f"{name} is {printable(url)!r}: {error}") from None

@@ -1,0 +1,427 @@
+"""The Model class: on its own, and bound to a hook; against the emulator."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pickle
+import subprocess
+import sys
+from datetime import datetime, timezone
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
+
+from airflow_provider_aixplain.exceptions import (
+    AixplainConfigurationError,
+    AixplainError,
+    AixplainInputError,
+    AixplainPermanentError,
+    AixplainUntrustedUrl,
+)
+from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.model import (
+    AssetStatus,
+    FunctionType,
+    Model,
+    ModelParameters,
+    ModelResponse,
+    ModelResponseStreamer,
+    ResponseStatus,
+    build_payload,
+)
+from tests.airflow.deployment import Emulator, Processes
+
+TEXT = "The coffee is wonderful."
+KEY = "0123456789abcdef0123456789abcdef"
+
+
+def on_its_own(emulator: Emulator, model_id: str = "sentiment", **fields: Any) -> Model:
+    model = Model(model_id, api_key=KEY, **fields)
+    model.url, model.backend_url = f"{emulator.url}/api/v1/execute", emulator.url
+    return model
+
+
+@pytest.fixture(params=["on its own", "from the hook"])
+def model(request: pytest.FixtureRequest, emulator: Emulator, connection: dict[str, object]) -> Model:
+    return on_its_own(emulator) if request.param == "on its own" else AixplainHook().get_model("sentiment")
+
+
+def whole(response: ModelResponse | ModelResponseStreamer) -> ModelResponse:
+    assert isinstance(response, ModelResponse)
+    return response
+
+
+class TestRuns:
+    def test_run_answered_at_once(self, model: Model, emulator: Emulator) -> None:
+        response = whole(model.run(TEXT, parameters={"delay": 0.1}))
+        assert (response.status, response.data, response.completed) == (ResponseStatus.SUCCESS, "positive", True)
+        assert polls_of(emulator, response) == 0
+
+    def test_run_turned_asynchronous(self, model: Model, emulator: Emulator) -> None:
+        response = whole(model.run(TEXT, parameters={"delay": 1.5}))
+        assert (response.status, response.data) == (ResponseStatus.SUCCESS, "positive")
+        assert polls_of(emulator, response) > 0
+
+    def test_run_gives_up_in_time_and_names_the_run(self, model: Model) -> None:
+        response = whole(model.run(TEXT, timeout=0.5, parameters={"delay": 60}))
+        assert (response.status, response.completed) == (ResponseStatus.FAILED, False)
+        assert model.poll(str(response.url)).status is ResponseStatus.IN_PROGRESS
+
+    def test_run_async_and_sync_poll(self, model: Model) -> None:
+        submitted = model.run_async(TEXT)
+        assert (submitted.status, submitted.completed) == (ResponseStatus.IN_PROGRESS, False)
+        assert model.sync_poll(str(submitted.url)).data == "positive"
+
+    def test_a_model_that_fails(self, emulator: Emulator) -> None:
+        response = whole(on_its_own(emulator, "fail").run(TEXT))
+        assert (response.status, response.error_message) == (ResponseStatus.FAILED, "this model always fails")
+
+    def test_a_refusal_is_a_response(self, emulator: Emulator) -> None:
+        model = on_its_own(emulator, "nothing")
+        for response in (whole(model.run(TEXT)), model.run_async(TEXT), model.poll(f"{emulator.url}/api/v1/data/x")):
+            assert (response.status, response.data) == (ResponseStatus.FAILED, "")
+            assert "HTTP 404" in response.error_message
+
+    def test_bad_input_costs_nothing(self, model: Model, emulator: Emulator) -> None:
+        before = len(emulator.runs())
+        for call in (model.run, model.run_async):
+            with pytest.raises(AixplainInputError, match="data is a object"):
+                call(object())
+        with pytest.raises(AixplainInputError, match="timeout is -1"):
+            model.run(TEXT, timeout=-1)
+        with pytest.raises(AixplainInputError, match="wait_time is 'x'"):
+            model.sync_poll(f"{emulator.url}/x", wait_time="x")  # type: ignore[arg-type]
+        with pytest.raises(AixplainUntrustedUrl):
+            model.sync_poll("https://evil.example/x")
+        assert len(emulator.runs()) == before
+
+
+class TestDeclaredParameters:
+    """A fetched record says what the model asks for."""
+
+    @pytest.mark.parametrize(
+        ("data", "parameters", "named"),
+        [
+            ({}, None, "the model requires text"),
+            ({"text": 5}, None, "text is a int, and the model takes text"),
+            (TEXT, {"delay": "soon"}, "delay is a str, and the model takes number"),
+        ],
+    )
+    def test_what_is_missing_or_wrong_is_named_before_anything_is_billed(
+        self, connection: object, emulator: Emulator, data: Any, parameters: Any, named: str
+    ) -> None:
+        model = AixplainHook().get_model("sentiment")
+        before = len(emulator.runs())
+        for call in (model.run, model.run_async):
+            with pytest.raises(AixplainInputError, match=named):
+                call(data, parameters=parameters)
+        assert len(emulator.runs()) == before
+
+    def test_they_can_be_looked_at(self, connection: object) -> None:
+        parameters = AixplainHook().get_model("sentiment").get_parameters()
+        assert isinstance(parameters, ModelParameters)
+        assert str(parameters) == (
+            "Parameters:\n  - text: not set (required, text)\n  - delay: not set (optional, number)"
+        )
+
+    def test_without_a_record_nothing_is_known(self, emulator: Emulator) -> None:
+        model = on_its_own(emulator)
+        assert model.get_parameters() is None
+        assert model.run_async({}).status is ResponseStatus.IN_PROGRESS
+
+
+class TestStream:
+    def test_chunks_as_they_come(self, connection: object) -> None:
+        model = AixplainHook().get_model("echo")
+        with model.run_stream(TEXT, {"delay": 0.2}) as stream:
+            chunks = list(stream)
+        assert "".join(chunk.data for chunk in chunks) == TEXT
+        assert len(chunks) > 3
+        assert stream.status is ResponseStatus.SUCCESS
+
+    def test_by_way_of_run(self, emulator: Emulator) -> None:
+        stream = on_its_own(emulator, "echo", supports_streaming=True).run(TEXT, stream=True)
+        assert isinstance(stream, ModelResponseStreamer)
+        assert "".join(chunk.data for chunk in stream) == TEXT
+
+    def test_by_way_of_the_hook(self, connection: object) -> None:
+        hook = AixplainHook()
+        for stream in (hook.run_stream("echo", TEXT), hook.run("echo", TEXT, stream=True)):
+            assert isinstance(stream, ModelResponseStreamer)
+            assert "".join(chunk.data for chunk in stream) == TEXT
+
+    def test_a_failure_and_a_refusal_are_the_last_chunk(self, emulator: Emulator) -> None:
+        for model_id, reason in (("fail", "always fails"), ("nothing", "HTTP 404")):
+            stream = on_its_own(emulator, model_id, supports_streaming=True).run_stream(TEXT)
+            *_, last = stream
+            assert stream.status is last.status is ResponseStatus.FAILED
+            assert reason in last.error_message
+
+    def test_a_model_that_does_not_stream_after_all(self, emulator: Emulator) -> None:
+        (chunk,) = on_its_own(emulator, supports_streaming=True).run_stream(TEXT)
+        assert (chunk.status, chunk.data) == (ResponseStatus.SUCCESS, "positive")
+
+    def test_asking_a_model_that_cannot(self, model: Model, emulator: Emulator) -> None:
+        before = len(emulator.runs())
+        for call in (
+            lambda: model.run_stream(TEXT),
+            lambda: model.run(TEXT, stream=True),
+            lambda: AixplainHook().run_stream("sentiment", TEXT),
+        ):
+            with pytest.raises(AssertionError, match="'sentiment' does not support streaming") as raised:
+                call()
+            assert isinstance(raised.value, AirflowFailException)
+        assert len(emulator.runs()) == before
+
+
+class TestCatalogue:
+    def test_a_record_by_id_and_by_name(self, connection: object) -> None:
+        hook = AixplainHook()
+        for model in (hook.get_model("language"), hook.get_model(name="py3langid")):
+            assert (model.id, model.name, model.function) == ("language", "py3langid", "language-identification")
+            assert repr(model) == "Model: py3langid by aixplain (id=language)"
+            assert model.status is AssetStatus.ONBOARDED
+            assert model.function_type is FunctionType.AI
+            assert model.created_at == datetime(2026, 1, 1, tzinfo=timezone.utc)
+            assert model.version == "1.0"
+            assert not model.supports_streaming
+
+    def test_which_model(self, connection: object) -> None:
+        for arguments in ({}, {"model_id": "a", "name": "b"}):
+            with pytest.raises(AixplainInputError, match="model_id or name: give one of them"):
+                AixplainHook().get_model(**arguments)
+
+    def test_one_that_is_not_there(self, connection: object) -> None:
+        with pytest.raises(AixplainPermanentError, match="no model nothing") as raised:
+            AixplainHook().get_model("nothing")
+        assert (raised.value.status_code, raised.value.category) == (404, "resource")
+
+    def test_on_its_own(self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(AixplainConfigurationError, match="no API key"):
+            Model.get("sentiment", api_key="")
+
+    def test_training_and_deletion(self, tmp_path: Path) -> None:
+        with Processes(tmp_path / "emulator") as processes:
+            emulator = Emulator(processes, seconds=0.2)
+            tuned = on_its_own(emulator, "tuned")
+            while not (status := tuned.check_finetune_status()).is_ready:
+                assert status.status is AssetStatus.TRAINING
+            assert (status.status, status.epoch, status.training_loss) == (AssetStatus.COMPLETED, 3, 1 / 3)
+            assert tuned.check_finetune_status(after_epoch=1).epoch == 2
+            assert tuned.check_finetune_status(after_epoch=3).epoch is None
+            tuned.delete()
+            for call in (tuned.check_finetune_status, tuned.delete):
+                with pytest.raises(AixplainPermanentError, match="no model tuned"):
+                    call()
+            with pytest.raises(AixplainPermanentError, match="model echo is not yours"):
+                on_its_own(emulator, "echo").delete()
+
+    def test_by_way_of_the_hook(self, connection: object) -> None:
+        hook = AixplainHook()
+        assert hook.check_finetune_status("tuned").model_status in (AssetStatus.TRAINING, AssetStatus.ONBOARDED)
+        with pytest.raises(AixplainInputError, match="after_epoch is 'x'"):
+            hook.check_finetune_status("tuned", after_epoch="x")  # type: ignore[arg-type]
+        with pytest.raises(AixplainError, match="model sentiment is not yours"):
+            hook.delete_model("sentiment")
+
+
+class TestFiles:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> ObjectStoragePath:
+        path = tmp_path / "review.txt"
+        path.write_text("What a terrible disappointment")
+        return ObjectStoragePath(f"file://{path}")
+
+    def test_an_object_storage_path_is_sent_as_a_link_to_its_contents(
+        self, emulator: Emulator, file: ObjectStoragePath
+    ) -> None:
+        model = on_its_own(emulator)
+        assert whole(model.run(file)).data == "negative"
+        response = whole(model.run({"text": file, "more": [file]}, parameters={"again": file}))
+        assert response.data == "negative"
+        (run,) = [run for run in emulator.runs() if run["id"] == response["requestId"]]
+        link = run["payload"]["text"]
+        assert link.startswith("s3://")
+        assert link.endswith("/review.txt")
+        assert run["payload"] == {"text": link, "more": [link], "again": link}
+
+    def test_a_text_that_names_a_file_is_a_text(self, emulator: Emulator, file: ObjectStoragePath) -> None:
+        for text in (str(file), file.path):
+            response = whole(on_its_own(emulator, "echo").run(text, parameters={"delay": 0}))
+            assert response.data == text
+
+    def test_by_hand(self, connection: object, file: ObjectStoragePath) -> None:
+        hook = AixplainHook()
+        assert whole(hook.run("sentiment", hook.upload_file(file))).data == "negative"
+
+    def test_what_cannot_be_uploaded_is_told_before_anything_is_sent(
+        self, emulator: Emulator, file: ObjectStoragePath, tmp_path: Path
+    ) -> None:
+        model = on_its_own(emulator)
+        before = len(emulator.runs())
+        empty = tmp_path / "empty.txt"
+        empty.touch()
+        huge = tmp_path / "huge.pdf"
+        with huge.open("wb") as sparse:
+            sparse.truncate(26 * 1024 * 1024)
+        for path, named in (
+            (tmp_path / "nothing", "there is no file"),
+            (tmp_path, "there is no file"),
+            (empty, "is empty"),
+            (huge, r"has 26\.0 MiB, and the platform takes 25 MiB of the kind 'application'"),
+        ):
+            with pytest.raises(AixplainInputError, match=named):
+                model.run([file, ObjectStoragePath(f"file://{path}")])
+        with pytest.raises(AixplainInputError, match="data is a PosixPath"):
+            model.run(tmp_path)
+        assert len(emulator.runs()) == before
+
+
+class TestAttributes:
+    def test_defaults(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("TEAM_API_KEY", "AIXPLAIN_API_KEY"):
+            monkeypatch.delenv(name, raising=False)
+        model = Model("a")
+        assert model.url == "https://models.aixplain.com/api/v1/execute"
+        assert model.backend_url == "https://platform-api.aixplain.com"
+        assert (model.api_key, model.name, model.description, model.supplier) == ("", "", "", "aiXplain")
+        assert (model.status, model.function_type) == (AssetStatus.ONBOARDED, FunctionType.AI)
+        assert model.additional_info == {}
+        for name in ("version", "function", "cost", "created_at", "input_params", "output_params", "model_params"):
+            assert getattr(model, name) is None
+        assert not model.is_subscribed
+        assert not model.supports_streaming
+        assert repr(model) == "Model:  by aiXplain (id=a)"
+        with pytest.raises(AixplainConfigurationError, match="no API key"):
+            model.run_async(TEXT)
+
+    def test_the_environments_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AIXPLAIN_API_KEY", "second")
+        monkeypatch.delenv("TEAM_API_KEY", raising=False)
+        assert Model("a").api_key == "second"
+        monkeypatch.setenv("TEAM_API_KEY", "first")
+        assert Model("a").api_key == "first"
+        assert Model("a", api_key="own").api_key == "own"
+
+    def test_words_and_ids(self) -> None:
+        class Function(Enum):
+            TRANSLATION = "translation"
+
+        supplier = Enum("Supplier", {"OPENAI": {"id": 1777, "name": "OpenAI"}})["OPENAI"]
+        model = Model("a", "A", supplier=supplier, function=Function.TRANSLATION, status="draft")
+        assert (model.function, model.status) == ("translation", AssetStatus.DRAFT)
+        assert repr(model) == "Model: A by OpenAI (id=a)"
+        assert Model("a", function={"id": "translation"}).function == "translation"
+        odd = Model("a", function=5, supplier=None, status="paused", function_type="odd")  # type: ignore[arg-type]
+        assert (odd.function, odd.status, odd.function_type) == (None, "paused", "odd")
+        assert repr(odd) == "Model:  by None (id=a)"
+
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [({"id": None}, "id is None"), ({"id": "a", "model_params": ["text"]}, "model_params is a list")],
+    )
+    def test_what_makes_no_model(self, arguments: dict[str, Any], named: str) -> None:
+        with pytest.raises(AixplainInputError, match=named):
+            Model(**arguments)
+
+    def test_endpoints_that_cannot_work(self) -> None:
+        model = Model("a", api_key=KEY)
+        with pytest.raises(AixplainConfigurationError, match=r"url is 'http://a\.example': it would send"):
+            model.url = "http://a.example"
+        with pytest.raises(AixplainConfigurationError, match="backend_url is '5': it is not a URL"):
+            model.backend_url = 5  # type: ignore[assignment]
+
+    def test_a_bound_model_stays_with_its_hook_until_it_is_told_otherwise(
+        self, emulator: Emulator, connection: dict[str, object]
+    ) -> None:
+        model = AixplainHook().get_model("sentiment")
+        assert (model.api_key, model.backend_url) == (connection["password"], emulator.url)
+        model.api_key = "other"
+        assert (model.api_key, model.backend_url) == ("other", emulator.url)
+
+    def test_the_key_is_shown_nowhere(self, emulator: Emulator, connection: dict[str, object]) -> None:
+        model = on_its_own(emulator)
+        model.run_async(TEXT)
+        assert KEY not in repr(model) + str(vars(model)) + str(model.to_dict())
+        bound = AixplainHook().get_model("sentiment")
+        assert str(connection["password"]).encode() not in pickle.dumps(bound)
+
+    def test_copies_work(self, model: Model) -> None:
+        model.run_async(TEXT)
+        for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert copied.run_async(TEXT).status is ResponseStatus.IN_PROGRESS
+
+
+def test_it_runs_without_airflows_database(emulator: Emulator, tmp_path: Path) -> None:
+    code = f"""
+from airflow_provider_aixplain.model import Model
+model = Model("sentiment", api_key="any-key")
+model.url = {emulator.url + "/api/v1/execute"!r}
+print(model.run({TEXT!r}, parameters={{"delay": 0}}).data)
+"""
+    nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
+    env = {**os.environ, "AIRFLOW_HOME": str(tmp_path), "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": nowhere}
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert printed.stdout.splitlines()[-1:] == ["positive"], printed.stderr
+
+
+class TestDicts:
+    def test_to_dict(self) -> None:
+        model = Model(
+            "a",
+            "A",
+            "does things",
+            function="translation",
+            model_params={"text": {"required": True}},
+            extra=1,
+            empty=[],
+        )
+        model.add_additional_info_for_benchmark("My A", {"beams": 5})
+        told = model.to_dict()
+        assert told == {
+            "id": "a",
+            "name": "A",
+            "description": "does things",
+            "supplier": "aiXplain",
+            "additional_info": {"extra": 1, "displayName": "My A", "configuration": {"beams": 5}},
+            "input_params": None,
+            "output_params": None,
+            "model_params": model.get_parameters().to_dict(),  # type: ignore[union-attr]
+            "function": "translation",
+            "status": "onboarded",
+        }
+        assert Model.from_dict(json.loads(json.dumps(told))).to_dict() == told
+
+    def test_from_dict(self) -> None:
+        told = {"id": "a", "api_key": KEY, "cost": {"price": 1}, "is_subscribed": True}
+        model = Model.from_dict({**told, "created_at": "2026-01-02T03:04:05Z"})
+        assert (model.api_key, model.cost, model.version, model.is_subscribed) == (KEY, {"price": 1}, "1.0", True)
+        assert model.created_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+        assert Model.from_dict({"id": "a", "created_at": model.created_at}).created_at == model.created_at
+        assert Model.from_dict({"id": "a", "additional_info": None}).additional_info == {}
+
+    @pytest.mark.parametrize(
+        ("data", "named"),
+        [
+            ({"created_at": "soon"}, "created_at is 'soon'"),
+            ({"additional_info": 5}, "additional_info is a int"),
+            ({"id": 5}, "id is 5"),
+        ],
+    )
+    def test_from_odd_dicts(self, data: dict[str, Any], named: str) -> None:
+        with pytest.raises(AixplainInputError, match=named):
+            Model.from_dict(data)
+
+
+def test_build_payload_is_public() -> None:
+    assert build_payload("5") == '{"data": "5"}'
+
+
+def polls_of(emulator: Emulator, response: ModelResponse) -> int:
+    (run,) = [run for run in emulator.runs() if run["id"] == response["requestId"]]
+    return len(run["polled_at"])
