@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
@@ -16,11 +17,13 @@ from airflow_provider_aixplain.exceptions import (
     AixplainRunFailed,
     AixplainRunTimeout,
     error_for,
+    told_as_airflow_errors,
 )
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-from airflow_provider_aixplain.model.response import ModelResponse, ResponseStatus
-from airflow_provider_aixplain.model.wait import Wait
-from airflow_provider_aixplain.model.wire import InvalidInput, printable
+from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.protocol.stream import Lines, Transcript
+from airflow_provider_aixplain.protocol.values import printable
+from airflow_provider_aixplain.protocol.wait import Wait
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
 
 if TYPE_CHECKING:
@@ -31,17 +34,20 @@ class AixplainRunModelOperator(BaseOperator):
     """Runs a model on aiXplain and returns its response.
 
     The worker submits the run and is free; a trigger waits for its end; a worker takes the result. Returned, and pushed
-    as ``return_value``, is the :class:`~airflow_provider_aixplain.model.ModelResponse` as a dict; each of its fields is
-    an XCom of its own name as well: ``status``, ``data``, ``details``, ``completed``, ``error_message``,
+    as ``return_value``, is the :class:`~airflow_provider_aixplain.model.ModelResponse` as a dict; each of its fields
+    is an XCom of its own name as well: ``status``, ``data``, ``details``, ``completed``, ``error_message``,
     ``used_credits``, ``run_time``, ``usage``, ``url``, ``error_code``, ``asset`` and ``additional_fields``.
 
     :param model_id: the model's id on the platform. (templated)
-    :param data: the input: text, or any value that JSON can hold. (templated)
+    :param data: the input: text, or any value that JSON can hold. An ``ObjectStoragePath`` anywhere in it, or in
+        ``parameters``, is uploaded, and sent as a link. (templated)
     :param parameters: further parameters of the model, by name. (templated)
     :param name: what the log calls the run; default: the task's id. (templated)
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``. (templated)
     :param wait_for_completion: if False, the task ends with the submission's response, whose ``url`` is the poll URL.
     :param deferrable: if False, the task waits on the worker.
+    :param stream: whether to write the model's text to the task's log as it is made, and return the whole of it. That
+        holds the worker as long as the model writes, and needs a model that supports streaming.
     :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % a poll up to 60 seconds.
     :param timeout: how long to wait for the end of the run, in seconds or as a timedelta; default: a day. The run
         itself goes on after it, as the platform cannot cancel it.
@@ -63,6 +69,7 @@ class AixplainRunModelOperator(BaseOperator):
         aixplain_conn_id: str = AixplainHook.default_conn_name,
         wait_for_completion: bool = True,
         deferrable: bool = True,
+        stream: bool = False,
         wait_time: float | timedelta = 0.5,
         timeout: float | timedelta = 86400,
         multiple_outputs: bool = True,
@@ -76,10 +83,11 @@ class AixplainRunModelOperator(BaseOperator):
         self.aixplain_conn_id = aixplain_conn_id
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
-        try:
+        self.stream = stream
+        if stream and not wait_for_completion:
+            raise AixplainInputError("stream and wait_for_completion=False: choose one, a stream is read to its end")
+        with told_as_airflow_errors():
             wait = Wait(wait_time=wait_time, timeout=timeout)
-        except InvalidInput as error:
-            raise AixplainInputError(str(error)) from None
         self.wait_time = wait.wait_time
         self.timeout = wait.timeout
 
@@ -98,12 +106,12 @@ class AixplainRunModelOperator(BaseOperator):
                 "data is None: give the model's input; if it comes from another task, that task returned nothing"
             )
         name = self.name or self.task_id
-        response = self.hook.run_async(self.model_id, self.data, name, self.parameters)
+        response = self._stream(name) if self.stream else self._submit(name)
         if response.status is ResponseStatus.FAILED:
             raise self._refused(response)
         poll_url = response.url or ""
         if response.status is ResponseStatus.SUCCESS:
-            self.log.info("%s: model %s answered at once", name, self.model_id)
+            self.log.info("%s: model %s answered", name, self.model_id)
             return response.to_dict()
         self.log.info("%s: submitted a run of model %s: %s", name, self.model_id, poll_url)
         if not self.wait_for_completion:
@@ -145,10 +153,30 @@ class AixplainRunModelOperator(BaseOperator):
         error, what = _ENDS[event["status"]]
         raise error(f"Model {self.model_id}: {what}: {event['message']} (poll URL: {event['poll_url']})")
 
+    def _submit(self, name: str) -> ModelResponse:
+        return self.hook.run_async(self.model_id, self.data, name, self.parameters)
+
+    def _stream(self, name: str) -> ModelResponse:
+        """Return the whole answer of a stream; or, of a model that does not stream after all, what it made of it."""
+        start = time.monotonic()
+        transcript, lines = Transcript(), Lines()
+        with self.hook.run_stream(self.model_id, self.data, self.parameters) as chunks:
+            self.log.info("%s: model %s begins to answer:", name, self.model_id)
+            for chunk in chunks:
+                for line in lines.add(transcript.add(chunk)):
+                    self.log.info("%s", printable(line))
+                if time.monotonic() - start > self.timeout and chunk.status is ResponseStatus.IN_PROGRESS:
+                    raise AixplainRunTimeout(f"Model {self.model_id}: its stream was not over after {self.timeout:g} s")
+        for line in lines.end():
+            self.log.info("%s", printable(line))
+        return transcript.response()
+
     def _refused(self, response: ModelResponse) -> AixplainError:
         """Return the error for a submission that was not accepted, or whose run failed at once."""
-        message = f"Model {self.model_id}: the submission failed: {printable(response.error_message)}"
-        return error_for(response.failure, message) if response.failure else AixplainRunFailed(message)
+        reason = printable(response.error_message or "the platform gives no reason")
+        if response.failure is None:
+            return AixplainRunFailed(f"Model {self.model_id}: the run failed: {reason}")
+        return error_for(response.failure, f"Model {self.model_id}: the submission failed: {reason}")
 
 
 _ENDS: dict[str, tuple[type[AixplainError], str]] = {

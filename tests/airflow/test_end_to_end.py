@@ -139,6 +139,37 @@ def test_a_submission_without_waiting(line: Line) -> None:
     assert [agent for agent in run["polled_by"] if "aiohttp" in agent] == []
 
 
+def test_a_stream_is_written_to_the_log_and_returned(line: Line) -> None:
+    run_id = line.run("example_aixplain_stream", {"text": "It was the best of times. " * 20})
+    assert line.airflow.state("example_aixplain_stream", run_id) == "success"
+    response = line.airflow.xcoms("example_aixplain_stream", run_id, "write")["return_value"]
+    assert set(response) == RESPONSE_FIELDS
+    assert (response["status"], response["completed"]) == ("SUCCESS", True)
+    assert response["data"].strip() == ("It was the best of times. " * 20).strip()
+    assert response["used_credits"] > 0
+    written = [
+        text for text in line.airflow.log("example_aixplain_stream", run_id, "write").splitlines() if "best" in text
+    ]
+    assert len(written) > 3
+
+
+def test_a_file_is_uploaded_and_analysed(line: Line) -> None:
+    run_id = line.run("example_aixplain_file")
+    assert line.airflow.state("example_aixplain_file", run_id) == "success"
+    response = line.airflow.xcoms("example_aixplain_file", run_id, "analyse")["return_value"]
+    assert response["data"] == "en"
+    link = line.run_of(response)["payload"]["text"]
+    assert link.startswith("s3://")
+    assert link.endswith("/reviews.txt")
+
+
+def test_a_training_is_waited_for(line: Line) -> None:
+    run_id = line.run("example_aixplain_finetune")
+    assert line.airflow.state("example_aixplain_finetune", run_id) == "success"
+    trained = line.airflow.xcoms("example_aixplain_finetune", run_id, "trained")["return_value"]
+    assert (trained["status"], trained["model_status"], trained["epoch"]) == ("completed", "onboarded", 3)
+
+
 STORED_KEY = "key-in-the-database"
 
 

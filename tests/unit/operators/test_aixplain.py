@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pendulum
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath, TaskDeferred
 
 from airflow_provider_aixplain.exceptions import (
     AixplainConfigurationError,
@@ -174,3 +175,72 @@ def test_the_key_is_in_no_log(connection: dict[str, Any], caplog: pytest.LogCapt
             operator(model_id="fail", deferrable=False, wait_time=0.2).execute(CONTEXT)
     assert caplog.text
     assert str(connection["password"]) not in caplog.text
+
+
+class TestStream:
+    """The text is written to the log as it comes, and returned as a whole."""
+
+    def test_the_whole_is_returned(self, emulator: Emulator) -> None:
+        text = "First line.\n" + "a long line of many words " * 20
+        response = operator(model_id="echo", data={"data": text}, stream=True).execute(CONTEXT)
+        assert set(response) == RESPONSE_FIELDS
+        assert (response["status"], response["completed"], response["data"]) == ("SUCCESS", True, text)
+        assert response["usage"]["total_tokens"] > 0
+        assert emulator.runs()[-1]["payload"] == {"data": text, "options": {"stream": True}}
+        json.dumps(response)
+
+    def test_a_stream_that_fails(self) -> None:
+        with pytest.raises(AixplainRunFailed, match="Model fail: the run failed: this model always fails"):
+            operator(model_id="fail", stream=True, parameters={"delay": 0}).execute(CONTEXT)
+
+    def test_a_model_that_cannot_stream(self, emulator: Emulator) -> None:
+        before = len(emulator.runs())
+        with pytest.raises(AirflowFailException, match="'sentiment' does not support streaming"):
+            operator(stream=True).execute(CONTEXT)
+        assert len(emulator.runs()) == before
+
+    def test_one_that_is_cut_or_too_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def answer(http: Any) -> None:
+            if http.command == "GET":
+                http.answer(200, b'{"id": "a", "supportsStreaming": true}')
+            else:
+                http.answer(200, b'data: {"data": "Hel"}\n\n' * pieces, **{"Content-Type": "text/event-stream"})
+
+        with serve(answer) as server:
+            monkeypatch.setenv("AIRFLOW_CONN_STREAMING", json.dumps({"host": server.url, "password": "key"}))
+            pieces = 1
+            with pytest.raises(AixplainError, match="The stream was cut") as raised:
+                operator(aixplain_conn_id="streaming", stream=True).execute(CONTEXT)
+            assert raised.value.retryable
+            pieces = 9
+            with pytest.raises(AixplainRunTimeout, match="its stream was not over after 0 s"):
+                operator(aixplain_conn_id="streaming", stream=True, timeout=0).execute(CONTEXT)
+
+    def test_a_platform_that_turns_it_asynchronous(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def answer(http: Any) -> None:
+            if http.command == "GET":
+                http.answer(200, b'{"id": "a", "supportsStreaming": true}')
+            else:
+                body = json.dumps({"status": "IN_PROGRESS", "data": f"{server.url}/run"}).encode()
+                http.answer(201, body, **{"Content-Type": "application/json"})
+
+        with serve(answer) as server:
+            monkeypatch.setenv("AIRFLOW_CONN_STREAMING", json.dumps({"host": server.url, "password": "key"}))
+            with pytest.raises(TaskDeferred) as deferred:
+                operator(aixplain_conn_id="streaming", stream=True).execute(CONTEXT)
+        assert isinstance(deferred.value.trigger, AixplainModelRunTrigger)
+        assert deferred.value.trigger.poll_url == f"{server.url}/run"
+
+    def test_it_waits_for_the_end(self) -> None:
+        with pytest.raises(AixplainInputError, match="stream and wait_for_completion=False: choose one"):
+            operator(stream=True, wait_for_completion=False)
+
+
+def test_a_file_is_uploaded_before_the_run(tmp_path: Path, emulator: Emulator) -> None:
+    path = tmp_path / "review.txt"
+    path.write_text("What a terrible disappointment")
+    file = ObjectStoragePath(f"file://{tmp_path}/{{{{ name }}}}.txt")
+    run = operator(data={"text": file}, deferrable=False)
+    run.render_template_fields({"name": "review"})  # type: ignore[typeddict-item]
+    assert run.execute(CONTEXT)["data"] == "negative"
+    assert emulator.runs()[-1]["payload"]["text"].startswith("s3://")

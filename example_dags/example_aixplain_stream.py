@@ -1,0 +1,26 @@
+"""A model that writes its answer into the task's log as it makes it; the task returns the whole."""
+
+from __future__ import annotations
+
+import pendulum
+from airflow.providers.common.compat.sdk import dag
+
+from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+
+
+@dag(
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    schedule=None,
+    params={"model_id": "echo", "text": "The quick brown fox jumps over the lazy dog, and the dog does not mind."},
+    tags=["aixplain"],
+)
+def example_aixplain_stream():
+    AixplainRunModelOperator(
+        task_id="write",
+        model_id="{{ params.model_id }}",
+        data="{{ params.text }}",
+        stream=True,
+    )
+
+
+example_aixplain_stream()
