@@ -5,9 +5,10 @@
 PYTHON ?= python3
 AIRFLOWS := 3.3.2 2.11.2
 VENV := .venv/airflow-3.3.2
+PEER := .venv/aixplain-0.2.48
 SOURCES := $(shell find airflow_provider_aixplain -name '*.py') pyproject.toml README.md LICENSE
 
-.PHONY: demo test lint unit wheel bench format stop constraints clean
+.PHONY: demo test lint core unit wheel bench format stop constraints clean
 .DELETE_ON_ERROR:
 .SECONDARY: # an environment is no by-product to be thrown away
 
@@ -17,7 +18,7 @@ demo: $(VENV)/.ready
 stop: $(VENV)/.ready
 	@$(VENV)/bin/python -m tests.airflow.demo --stop
 
-test: lint $(AIRFLOWS:%=test-%) .test/wheel
+test: lint core $(AIRFLOWS:%=test-%) .test/wheel
 
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .
@@ -28,8 +29,16 @@ format: $(VENV)/.ready
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-test-%: .venv/airflow-%/.ready
+test-%: .venv/airflow-%/.ready $(PEER)/.ready
 	AIRFLOW_HOME=$(CURDIR)/.test/home-$* .venv/airflow-$*/bin/python -m pytest $(PYTEST_ARGS)
+
+# The core's own tests reach every branch of it, with no server and no mock.
+core: $(VENV)/.ready
+	$(VENV)/bin/python -m pytest -q tests/unit/protocol --cov=airflow_provider_aixplain.protocol --cov-branch \
+	  --cov-report=term:skip-covered --cov-fail-under=100
+
+# The public package speaks to the core, which knows of no Airflow: once is enough.
+test-2.11.2: PYTEST_ARGS += --ignore=tests/parity
 
 bench: $(VENV)/.ready
 	$(VENV)/bin/python -m tests.benchmarks.mapped_runs
@@ -52,11 +61,20 @@ bench: $(VENV)/.ready
 	@$(@D)/bin/python -m pip install -q --disable-pip-version-check -c $< 'apache-airflow==$*' -e '.[dev]'
 	@touch $@
 
+# The platform's own client, which the parity tests run beside ours: in an environment of its own, never a dependency.
+$(PEER)/.ready: constraints/aixplain-0.2.48.txt
+	@echo "Installing aixplain 0.2.48 into $(@D), to compare with: a minute"
+	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install -q --disable-pip-version-check -c $< aixplain==0.2.48
+	@touch $@
+
 # One file for all Pythons: what the oldest supported one takes, the others take too.
 constraints: $(VENV)/.ready
 	$(VENV)/bin/python -m pip install -q uv
 	for airflow in $(AIRFLOWS); do echo "apache-airflow==$$airflow" | $(VENV)/bin/uv pip compile -q --upgrade \
 	  --no-header --no-annotate --python-version 3.10 --extra dev pyproject.toml - -o constraints/airflow-$$airflow.txt; done
+	echo aixplain==0.2.48 | $(VENV)/bin/uv pip compile -q --upgrade \
+	  --no-header --no-annotate --python-version 3.10 - -o constraints/aixplain-0.2.48.txt
 
 clean: stop
 	rm -rf .venv .test .demo dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,64 @@
+"""Runs calls on the public package ``aixplain``, in an environment of its own.
+
+Reads a call as a line of JSON, prints what it gives as another: ``{"call": name, "arguments": {...}}`` becomes
+``{"gives": value}`` or ``{"raises": message}``. Endpoints and key come from the environment, as the package wants.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from aixplain.factories import FileFactory, ModelFactory
+from aixplain.modules.model import Model
+from aixplain.modules.model.model_parameters import ModelParameters
+from aixplain.utils.file_utils import _build_s3_link_from_presigned_url
+
+from tests.parity.plain import plain, revive
+
+
+def model(arguments: dict[str, Any]) -> Model:
+    return Model(id=arguments.pop("model_id", "any"), supports_streaming=True)
+
+
+def parameters(arguments: dict[str, Any]) -> dict[str, Any]:
+    declared = ModelParameters(arguments["declared"])
+    for name, value in arguments["values"].items():
+        setattr(declared, name, value)
+    return {"dict": declared.to_dict(), "list": declared.to_list()}
+
+
+CALLS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "run_async": lambda a: model(a).run_async(**a),
+    "run": lambda a: model(a).run(**a),
+    "run_stream": lambda a: list(model(a).run_stream(**a)),
+    "poll": lambda a: model(a).poll(**a),
+    "sync_poll": lambda a: model(a).sync_poll(**a),
+    "check_finetune_status": lambda a: model(a).check_finetune_status(**a),
+    "delete": lambda a: model(a).delete(),
+    "get_model": lambda a: ModelFactory.get(**a),
+    "upload": lambda a: FileFactory.upload(**a),
+    "construct": lambda a: Model(**a),
+    "repr": lambda a: repr(Model(**a)),
+    "to_dict": lambda a: Model(**a).to_dict(),
+    "from_dict": lambda a: Model.from_dict(a["data"]),
+    "parameters": parameters,
+    "link": lambda a: _build_s3_link_from_presigned_url(a["url"], a["key"]),
+}
+
+
+def main() -> None:
+    out, sys.stdout = sys.stdout, sys.stderr
+    for line in sys.stdin:
+        asked = json.loads(line)
+        try:
+            told = {"gives": plain(CALLS[asked["call"]](revive(asked["arguments"])))}
+        except Exception as error:
+            told = {"raises": f"{type(error).__name__}: {error}"}
+        print(json.dumps(told), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    main()

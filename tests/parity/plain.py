@@ -1,0 +1,64 @@
+"""What both sides return, in JSON types, so that it can be compared."""
+
+from __future__ import annotations
+
+import datetime
+import enum
+from typing import Any
+
+RESPONSE = (
+    "status",
+    "data",
+    "details",
+    "completed",
+    "error_message",
+    "used_credits",
+    "run_time",
+    "usage",
+    "url",
+    "error_code",
+    "asset",
+    "additional_fields",
+)
+MODEL = (
+    "id",
+    "name",
+    "description",
+    "supplier",
+    "version",
+    "function",
+    "is_subscribed",
+    "cost",
+    "created_at",
+    "supports_streaming",
+    "status",
+    "function_type",
+    "additional_info",
+)
+
+
+def plain(value: Any) -> Any:
+    """Return a value in JSON types; a response or a model as its fields."""
+    if isinstance(value, enum.Enum):
+        return plain(value.value)
+    if isinstance(value, datetime.datetime):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    for names in (RESPONSE, MODEL):
+        if hasattr(value, names[-1]):
+            return {name: plain(getattr(value, name)) for name in names}
+    if hasattr(value, "__dataclass_fields__"):
+        return plain(vars(value))
+    return value
+
+
+def revive(value: Any) -> Any:
+    """Return arguments that travelled as JSON: members of an enumeration, and NaN, have marks there."""
+    if isinstance(value, dict):
+        if "__enum__" in value:
+            return enum.Enum("Word", {"ANY": revive(value["__enum__"])})["ANY"]
+        return float("nan") if "__nan__" in value else {key: revive(item) for key, item in value.items()}
+    return [revive(item) for item in value] if isinstance(value, list) else value
