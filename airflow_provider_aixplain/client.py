@@ -9,8 +9,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_aixplain.exceptions import AixplainNoStreaming, told_as_airflow_errors
-from airflow_provider_aixplain.files import check_file, opened, replace_files
+from airflow_provider_aixplain.exceptions import AixplainInputError, AixplainNoStreaming, told_as_airflow_errors
+from airflow_provider_aixplain.files import is_file, opened, size_of
 from airflow_provider_aixplain.protocol import asset, finetune, upload, wire
 from airflow_provider_aixplain.protocol.asset import ModelParameters
 from airflow_provider_aixplain.protocol.failure import InvalidInput
@@ -18,7 +18,8 @@ from airflow_provider_aixplain.protocol.finetune import FinetuneStatus
 from airflow_provider_aixplain.protocol.payload import build_payload
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer
-from airflow_provider_aixplain.protocol.wait import Outcome, Wait
+from airflow_provider_aixplain.protocol.values import NOT_JSON
+from airflow_provider_aixplain.protocol.wait import Outcome, Wait, seconds
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LONGEST_SILENCE = 300.0
+LONGEST_REQUEST = 86400.0
+"""Seconds that the platform may take to answer a run with its result; sockets count no further than some 49 days."""
+
+STREAM_SILENCE = 300.0
 """Seconds that a stream may be silent; a model may think for long before its first word."""
 
 
@@ -93,7 +97,8 @@ class Client:
         :param model_id: the model's id on the platform.
         :param data: the input, as for :meth:`run_async`.
         :param name: a name for the log.
-        :param timeout: seconds after which to give up; the run goes on.
+        :param timeout: seconds after which to give up; the run goes on. A request under way gets at least 10, as the
+            result is paid for.
         :param parameters: further parameters of the model.
         :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % a poll up to 60 seconds.
         :param stream: whether to return the text as it is made, as :meth:`run_stream` does.
@@ -106,36 +111,43 @@ class Client:
         with told_as_airflow_errors():
             wait = Wait(wait_time=wait_time, timeout=timeout)
         if stream:
-            return self.run_stream(model_id, data, parameters)
+            return self.run_stream(model_id, data, parameters, timeout)
         payload = self._payload(data, parameters, declared)
         with told_as_airflow_errors():
             request = wire.direct_run(self.platform.models_run_url, model_id, payload)
         start = time.monotonic()
-        response = wire.read_submission(self._send(request, max(wait.timeout, self.platform.timeout)))
+        limit = min(wait.poll_timeout(0), LONGEST_REQUEST)
+        response = wire.read_submission(self._send(request, limit))
         if response.status is not ResponseStatus.IN_PROGRESS:
             return response
         return self._final(response.url or "", wait, name, start)
 
     def run_stream(
-        self, model_id: str, data: Any, parameters: Mapping[str, Any] | None = None
+        self,
+        model_id: str,
+        data: Any,
+        parameters: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
     ) -> ModelResponseStreamer:
         """Run a model and return its text as it is made, as :meth:`stream`, if it supports that.
 
-        The model's record is read first, and the input checked against what the model declares.
+        The model's record is read first, and the input checked against what the model declares. Otherwise arguments and
+        errors are those of :meth:`stream`.
 
         :raises AssertionError: if the model does not support streaming.
         :raises AixplainError: if the platform refuses, or knows no such model.
         """
         record = self.model_record(model_id)
         if not record["supports_streaming"]:
-            raise AixplainNoStreaming(f"Model {model_id!r} does not support streaming: run it without")
-        return self.stream(model_id, data, parameters, declared=ModelParameters(record["model_params"]))
+            raise AixplainNoStreaming(model_id)
+        return self.stream(model_id, data, parameters, timeout, declared=ModelParameters(record["model_params"]))
 
     def stream(
         self,
         model_id: str,
         data: Any,
         parameters: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
         *,
         declared: ModelParameters | None = None,
     ) -> ModelResponseStreamer:
@@ -144,6 +156,8 @@ class Client:
         :param model_id: the id of a model that supports streaming.
         :param data: the input, as for :meth:`run_async`.
         :param parameters: further parameters of the model.
+        :param timeout: seconds after which the stream is cut; the run goes on. Default: none, but a stream that is
+            silent for 300 seconds, or longer if the Connection's ``timeout`` is, is cut in any case.
         :param declared: the parameters that the model declares, to check the input against.
         :return: an iterator over chunks, and a context manager.
         :raises AixplainConfigurationError: if the account cannot work.
@@ -151,11 +165,13 @@ class Client:
         """
         from airflow_provider_aixplain.transport import sync
 
+        with told_as_airflow_errors():
+            timeout = None if timeout is None else seconds("timeout", timeout)
         payload = self._payload(data, parameters, declared, stream=True)
         with told_as_airflow_errors():
             request = wire.direct_run(self.platform.models_run_url, model_id, payload)
-        silence = max(LONGEST_SILENCE, self.platform.timeout)
-        return ModelResponseStreamer(sync.open_answer(self._open(), request, silence))
+        silence = max(STREAM_SILENCE, self.platform.timeout)
+        return ModelResponseStreamer(sync.open_answer(self._open(), request, silence, timeout))
 
     def poll(self, poll_url: str, name: str = "model_process") -> ModelResponse:
         """Ask once how a run is doing.
@@ -166,7 +182,9 @@ class Client:
         :raises AixplainConfigurationError: if the account cannot work.
         :raises AixplainUntrustedUrl: if the poll URL is on an origin that may not receive the key.
         """
-        return wire.read_poll(self._send(wire.poll(poll_url)))
+        log.debug("%s: polling", name)
+        with told_as_airflow_errors():
+            return wire.read_poll(self._send(wire.poll(poll_url)))
 
     def sync_poll(
         self, poll_url: str, name: str = "model_process", wait_time: float = 0.5, timeout: float = 300
@@ -198,10 +216,12 @@ class Client:
         :raises AixplainConfigurationError: if the account cannot work.
         :raises AixplainUntrustedUrl: if the poll URL is on an origin that may not receive the key.
         """
+        with told_as_airflow_errors():
+            request = wire.poll(poll_url)
         start = time.monotonic() if start is None else start
         while True:
-            limit = min(wait.poll_timeout(time.monotonic() - start), self.platform.timeout)
-            response = wire.read_poll(self._send(wire.poll(poll_url), limit))
+            limit = self.platform.limit(wait.poll_timeout(time.monotonic() - start))
+            response = wire.read_poll(self._send(request, limit))
             elapsed = time.monotonic() - start
             if outcome := wait.judge(response, elapsed):
                 return outcome
@@ -219,6 +239,7 @@ class Client:
         :raises AixplainError: if the platform refuses to tell.
         """
         with told_as_airflow_errors():
+            finetune.check_epoch(after_epoch)
             outcome = self._send(wire.finetune_logs(self.platform.backend_url, model_id))
             return finetune.read_finetune_status(outcome, after_epoch)
 
@@ -254,6 +275,10 @@ class Client:
         :raises AixplainInputError: if there is no such file, or the platform takes none of its size.
         :raises AixplainError: if the platform refuses.
         """
+        if not is_file(path):
+            raise AixplainInputError(
+                f"path is {path!r}: give an ObjectStoragePath, like ObjectStoragePath('file:///a.wav')"
+            )
         with told_as_airflow_errors(), opened(path) as file:
             slot = upload.read_slot(self._send(upload.slot_request(self.platform.backend_url, path.name)))
             upload.read_transfer(self._send(upload.transfer(slot, path.name, file)))
@@ -269,25 +294,23 @@ class Client:
     ) -> str:
         """Return the body of a run. Files are uploaded once everything else is known to be valid."""
         files: dict[str, ObjectStoragePath] = {}
+        links: dict[str, str] = {}
 
-        def note(path: ObjectStoragePath) -> str:
-            files[str(path)] = path
-            return str(path)
+        def stand_in(value: Any) -> Any:
+            if not is_file(value):
+                return NOT_JSON
+            files[str(value)] = value
+            return links.get(str(value), str(value))
 
         with told_as_airflow_errors():
-            payload = build_payload(replace_files(data, note), replace_files(parameters, note), stream)
+            payload = build_payload(data, parameters, convert=stand_in)
             if declared is not None:
                 declared.check(json.loads(payload))
             for path in files.values():
-                check_file(path)
-        if not files:
-            return payload
-        links = {name: self.upload_file(path) for name, path in files.items()}
-        return build_payload(
-            replace_files(data, lambda path: links[str(path)]),
-            replace_files(parameters, lambda path: links[str(path)]),
-            stream,
-        )
+                size_of(path)
+        links.update({name: self.upload_file(path) for name, path in list(files.items())})
+        with told_as_airflow_errors():
+            return build_payload(data, parameters, stream, convert=stand_in)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave connections out of copies and pickles."""

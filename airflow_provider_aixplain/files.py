@@ -6,7 +6,7 @@ file that the worker can read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -17,40 +17,34 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 
-def replace_files(value: Any, link: Callable[[ObjectStoragePath], str]) -> Any:
-    """Return a value with each file in it replaced.
-
-    :param value: the input of a model, or its parameters.
-    :param link: gives what stands for a file.
-    """
-    if value is None or isinstance(value, (str, bytes, bool, int, float)):
-        return value
-    if isinstance(value, Mapping):
-        return {key: replace_files(item, link) for key, item in value.items()}
-    if isinstance(value, Sequence):
-        return [replace_files(item, link) for item in value]
+def is_file(value: Any) -> bool:
+    """Whether a value that JSON cannot hold stands for a file."""
     # Imported here: Airflow's object storage takes long to import, and most runs have no file.
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    return link(value) if isinstance(value, ObjectStoragePath) else value
+    return isinstance(value, ObjectStoragePath)
 
 
-def check_file(path: ObjectStoragePath) -> None:
-    """Return if a file can be uploaded.
+def size_of(path: ObjectStoragePath) -> int:
+    """Return the size, in bytes, of a file that can be uploaded.
 
     :raises InvalidInput: if there is no such file, or the platform takes none of its size.
     """
     if not path.is_file():
         raise InvalidInput(f"there is no file {str(path)!r}: name one that the worker can read")
-    check_size(path.name, path.stat().st_size)
+    size = int(path.stat().st_size)
+    check_size(path.name, size)
+    return size
 
 
 @contextmanager
 def opened(path: ObjectStoragePath) -> Iterator[BinaryIO]:
     """Hold a file open for reading.
 
-    :raises InvalidInput: as :func:`check_file`.
+    :raises InvalidInput: as :func:`size_of`; and in the end, if its size has changed meanwhile.
     """
-    check_file(path)
+    size = size_of(path)
     with path.open("rb") as file:
         yield file
+    if path.stat().st_size != size:
+        raise InvalidInput(f"the file {str(path)!r} was written to while it was uploaded: try again when it is whole")

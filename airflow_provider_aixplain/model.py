@@ -22,7 +22,6 @@ from airflow_provider_aixplain.protocol.asset import (
     FunctionType,
     ModelParameters,
     asset_status,
-    read_time,
 )
 from airflow_provider_aixplain.protocol.asset import (
     function_type as function_type_of,
@@ -31,8 +30,8 @@ from airflow_provider_aixplain.protocol.finetune import FinetuneStatus
 from airflow_provider_aixplain.protocol.payload import build_payload
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer
-from airflow_provider_aixplain.protocol.values import printable
-from airflow_provider_aixplain.transport.platform import Platform, endpoint
+from airflow_provider_aixplain.protocol.values import printable, storable, time
+from airflow_provider_aixplain.transport.platform import Platform, checked_key, endpoint
 
 __all__ = [
     "AssetStatus",
@@ -108,15 +107,14 @@ class Model:
         self.created_at = created_at
         self.input_params = input_params
         self.output_params = output_params
-        with told_as_airflow_errors():
-            self.model_params = ModelParameters(model_params) if model_params else None
+        self.model_params = model_params
         self.supports_streaming = supports_streaming
         self.status = asset_status(status)
         self.function_type = function_type_of(function_type)
         self.additional_info = additional_info
         if api_key is None:
             api_key = os.environ.get("TEAM_API_KEY") or os.environ.get("AIXPLAIN_API_KEY") or ""
-        self._client = Client(Platform(api_key=api_key))
+        self._client = Client(Platform(api_key=_key(api_key)))
 
     @classmethod
     def get(
@@ -149,40 +147,48 @@ class Model:
             ISO 8601. What is missing has the default, and ``version`` 1.0.
         :raises AixplainInputError: if ``created_at`` is no time, or ``additional_info`` no dict.
         """
+        if not isinstance(data, Mapping):
+            raise AixplainInputError(f"data is a {type(data).__name__}: give a dict from names to values")
         additional_info = data.get("additional_info") or {}
         if not isinstance(additional_info, Mapping):
             raise AixplainInputError(f"additional_info is a {type(additional_info).__name__}: give a dict")
         created_at = data.get("created_at")
-        if created_at and not isinstance(created_at, datetime) and read_time(created_at) is None:
-            raise AixplainInputError(
-                f"created_at is {created_at!r}: give a time in ISO 8601, like 2026-11-23T18:00:00Z"
-            )
+        if created_at and not isinstance(created_at, datetime) and time(created_at) is None:
+            raise AixplainInputError(f"created_at is {created_at!r}: give a time like 2026-11-23T18:00:00Z")
         arguments = {name: data[name] for name in _ARGUMENTS if name in data}
-        arguments["created_at"] = created_at if isinstance(created_at, datetime) else read_time(created_at)
-        return cls(**{"id": "", "version": "1.0", **additional_info, **arguments})
+        arguments["created_at"] = created_at if isinstance(created_at, datetime) else time(created_at)
+        model = cls(**{"id": "", "version": "1.0", **arguments})
+        model.additional_info.update(additional_info)
+        return model
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the configuration of the model.
+        """Return the configuration of the model as plain JSON types, for :meth:`from_dict`.
 
-        :return: ``id``, ``name``, ``description``, ``supplier``, ``additional_info`` without what is None or empty,
-            ``input_params``, ``output_params``, ``model_params``, ``function`` and ``status``; the key is not in it.
+        :return: every argument of the class but the key, by name, ``additional_info`` without what is None or empty.
         """
-        return {
-            "id": self.id,
-            "name": self.name,
-            "description": self.description,
-            "supplier": self.supplier,
-            "additional_info": {k: v for k, v in self.additional_info.items() if v not in (None, [], {})},
-            "input_params": self.input_params,
-            "output_params": self.output_params,
-            "model_params": self.model_params.to_dict() if self.model_params else None,
-            "function": self.function,
-            "status": self.status,
-        }
+        told = {name: getattr(self, name) for name in _ARGUMENTS if name != "api_key"}
+        told["model_params"] = self.model_params.to_dict() if self.model_params else None
+        told["created_at"] = self.created_at.isoformat() if self.created_at else None
+        told["additional_info"] = {k: v for k, v in self.additional_info.items() if v not in (None, [], {})}
+        plain: dict[str, Any] = storable(told)
+        return plain
 
     def get_parameters(self) -> ModelParameters | None:
         """Return the parameters that the model declares, or None if they are not known."""
-        return self.model_params
+        return self._model_params
+
+    @property
+    def model_params(self) -> ModelParameters | None:
+        """The parameters that the model declares, or None if they are not known. Set as a dict of declarations."""
+        return self._model_params
+
+    @model_params.setter
+    def model_params(self, declared: Mapping[str, Any] | ModelParameters | None) -> None:
+        if isinstance(declared, ModelParameters):
+            self._model_params: ModelParameters | None = declared
+            return
+        with told_as_airflow_errors():
+            self._model_params = ModelParameters(declared) if declared else None
 
     def __repr__(self) -> str:
         """Return ``Model: <name> by <supplier> (id=<id>)``."""
@@ -197,7 +203,7 @@ class Model:
 
     @api_key.setter
     def api_key(self, api_key: str) -> None:
-        self._client = Client(replace(self._client.platform, api_key=api_key))
+        self._client = Client(replace(self._client.platform, api_key=_key(api_key)))
 
     @property
     def url(self) -> str:
@@ -241,7 +247,7 @@ class Model:
         :raises AssertionError: if a stream is asked of a model that supports none.
         """
         if stream:
-            return self.run_stream(data, parameters)
+            return self._stream(data, parameters, timeout)
         return self._client.run(self.id, data, name, timeout, parameters, wait_time, declared=self.model_params)
 
     def run_async(
@@ -263,9 +269,7 @@ class Model:
         :return: an iterator over chunks, and a context manager.
         :raises AssertionError: if the model does not support streaming.
         """
-        if not self.supports_streaming:
-            raise AixplainNoStreaming(f"Model {self.id!r} does not support streaming: run it without")
-        return self._client.stream(self.id, data, parameters, declared=self.model_params)
+        return self._stream(data, parameters, None)
 
     def poll(self, poll_url: str, name: str = "model_process") -> ModelResponse:
         """Ask once how a run is doing; see :meth:`Client.poll <airflow_provider_aixplain.client.Client.poll>`."""
@@ -295,6 +299,11 @@ class Model:
         """
         self._client.delete_model(self.id)
 
+    def _stream(self, data: Any, parameters: Mapping[str, Any] | None, timeout: float | None) -> ModelResponseStreamer:
+        if not self.supports_streaming:
+            raise AixplainNoStreaming(self.id)
+        return self._client.stream(self.id, data, parameters, timeout, declared=self.model_params)
+
     def add_additional_info_for_benchmark(self, display_name: str, configuration: Mapping[str, Any]) -> None:
         """Note in ``additional_info`` how a benchmark shows and configures the model.
 
@@ -312,6 +321,13 @@ def _function_id(function: str | Enum | Mapping[str, Any] | None) -> str | None:
     value = function.value if isinstance(function, Enum) else function
     value = value.get("id") if isinstance(value, Mapping) else value
     return value if isinstance(value, str) else None
+
+
+def _key(api_key: str) -> str:
+    try:
+        return checked_key(api_key)
+    except ValueError as error:
+        raise AixplainConfigurationError(f"api_key {error}.") from None
 
 
 def _endpoint(name: str, url: str) -> str:

@@ -163,7 +163,8 @@ class Emulator:
         for model_id, model in self.models.items():
             if model.name == name:
                 return web.json_response(model.record(model_id))
-        raise error(web.HTTPNotFound, f"no model is called {name}")
+        names = ", ".join(model.name for model in self.models.values())
+        raise error(web.HTTPNotFound, f"no model is called {name}; there are {names}")
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
         """Delete a model of the account's own."""

@@ -88,9 +88,9 @@ class AixplainHook(Client, BaseHook):
 
         :param timeout: seconds that the poll may take, if the Connection does not say less; default: as it says.
         """
-        platform = await self._aplatform()
-        limit = platform.timeout if timeout is None else min(timeout, platform.timeout)
-        return wire.read_poll(await self._asend(wire.poll(poll_url), limit))
+        with told_as_airflow_errors():
+            request = wire.poll(poll_url)
+        return wire.read_poll(await self._asend(request, (await self._aplatform()).limit(timeout)))
 
     async def await_run(self, poll_url: str, wait: Wait, elapsed: float = 0.0, name: str = "model_process") -> Outcome:
         """Poll until a wait ends, from an event loop; as :meth:`wait_for_run`.
@@ -162,5 +162,5 @@ class AixplainHook(Client, BaseHook):
             self.log.warning("The platform refuses the key, and the Connection cannot be read again: %s", error)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the key out of copies and pickles."""
-        return {**super().__getstate__(), "_platform": None}
+        """Leave the key out of copies and pickles, and the logger that Airflow has bound."""
+        return {**super().__getstate__(), "_platform": None, "_log": None}

@@ -20,8 +20,9 @@ from airflow_provider_aixplain.exceptions import (
     told_as_airflow_errors,
 )
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.operators.log_lines import Lines
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
-from airflow_provider_aixplain.protocol.stream import Lines, Transcript
+from airflow_provider_aixplain.protocol.stream import Transcript
 from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.protocol.wait import Wait
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
@@ -101,10 +102,6 @@ class AixplainRunModelOperator(BaseOperator):
 
         :return: the response as a dict.
         """
-        if self.data is None:
-            raise AixplainInputError(
-                "data is None: give the model's input; if it comes from another task, that task returned nothing"
-            )
         name = self.name or self.task_id
         response = self._stream(name) if self.stream else self._submit(name)
         if response.status is ResponseStatus.FAILED:
@@ -160,23 +157,25 @@ class AixplainRunModelOperator(BaseOperator):
         """Return the whole answer of a stream; or, of a model that does not stream after all, what it made of it."""
         start = time.monotonic()
         transcript, lines = Transcript(), Lines()
-        with self.hook.run_stream(self.model_id, self.data, self.parameters) as chunks:
+        with self.hook.run_stream(self.model_id, self.data, self.parameters, self.timeout) as chunks:
             self.log.info("%s: model %s begins to answer:", name, self.model_id)
             for chunk in chunks:
                 for line in lines.add(transcript.add(chunk)):
                     self.log.info("%s", printable(line))
-                if time.monotonic() - start > self.timeout and chunk.status is ResponseStatus.IN_PROGRESS:
-                    raise AixplainRunTimeout(f"Model {self.model_id}: its stream was not over after {self.timeout:g} s")
         for line in lines.end():
             self.log.info("%s", printable(line))
-        return transcript.response()
+        response = transcript.response()
+        if response.failure and response.failure.status_code is None and time.monotonic() - start >= self.timeout:
+            raise AixplainRunTimeout(f"Model {self.model_id}: its stream was not over after {self.timeout:g} s")
+        return response
 
     def _refused(self, response: ModelResponse) -> AixplainError:
         """Return the error for a submission that was not accepted, or whose run failed at once."""
         reason = printable(response.error_message or "the platform gives no reason")
         if response.failure is None:
             return AixplainRunFailed(f"Model {self.model_id}: the run failed: {reason}")
-        return error_for(response.failure, f"Model {self.model_id}: the submission failed: {reason}")
+        what = "the stream" if self.stream else "the submission"
+        return error_for(response.failure, f"Model {self.model_id}: {what} failed: {reason}")
 
 
 _ENDS: dict[str, tuple[type[AixplainError], str]] = {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import Enum
 from typing import Any, TypeVar
 
 from airflow_provider_aixplain.protocol.failure import InvalidInput
+from airflow_provider_aixplain.protocol.values import as_text, number, time
 from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, read_object, unreadable
 
 
@@ -98,15 +98,22 @@ class Parameter:
     multiple_values: bool = False
 
     def takes(self, value: Any) -> bool:
-        """Whether a JSON value has the declared type. Null has any, and an unknown type takes anything."""
-        if self.multiple_values and isinstance(value, list):
-            return all(self._takes_one(item) for item in value)
-        return self._takes_one(value)
+        """Whether a JSON value has the declared type.
+
+        Null has any, and an unknown type takes anything. A text that holds a number or a truth value is one: templates
+        give texts, and a run's ``data`` makes texts of both.
+        """
+        several = self.multiple_values and isinstance(value, list)
+        return self._takes_one(value) or (several and all(self._takes_one(item) for item in value))
 
     def _takes_one(self, value: Any) -> bool:
         types = _TYPES.get(f"{self.data_type}/{self.data_sub_type}") or _TYPES.get(f"{self.data_type}")
         if types is None or value is None:
             return True
+        if isinstance(value, str) and self.data_type == "number":
+            return number(value) is not None
+        if isinstance(value, str) and self.data_type == "boolean":
+            return value.lower() in ("true", "false")
         return bool in types if isinstance(value, bool) else isinstance(value, types)
 
 
@@ -137,7 +144,7 @@ class ModelParameters:
             raise InvalidInput(
                 f"model_params is a {type(input_params).__name__}: give a dict from names to declarations"
             )
-        declared = {name: _declaration(name, told) for name, told in input_params.items()}
+        declared = {str(name): _declaration(str(name), told) for name, told in input_params.items()}
         object.__setattr__(self, "parameters", declared)
 
     def get_parameter(self, name: str) -> Parameter | None:
@@ -165,7 +172,7 @@ class ModelParameters:
         :raises InvalidInput: naming every parameter that is missing or has a wrong type.
         """
         problems = [
-            f"{name} is a {type(payload[name]).__name__}, and the model takes {parameter.data_type}"
+            f"{name} is {payload[name]!r:.100}, and the model takes {parameter.data_type}"
             for name, parameter in self.parameters.items()
             if name in payload and not parameter.takes(payload[name])
         ]
@@ -178,11 +185,12 @@ class ModelParameters:
         ]
         data = None if "data" in self.parameters else payload.get("data")
         if len(missing) > 1 or data is None:
-            hint = "; data can stand for one of them" if data is not None else ""
+            hint = ", of which data can stand for one" if data is not None else ""
             if missing and not isinstance(data, (dict, list)):
-                problems.append(f"the model requires {', '.join(missing)}{hint}")
+                names = ", ".join(missing)
+                problems.append(f"the model requires {names}{hint}: give it in parameters, or data as an object")
         if problems:
-            raise InvalidInput(f"{'; '.join(problems)}: give them in parameters, or in data as an object")
+            raise InvalidInput("; ".join(problems))
 
     def __getattr__(self, name: str) -> Any:
         """Return the value set for a parameter.
@@ -235,14 +243,18 @@ _KEYS: dict[str, tuple[str, type]] = {
 def _declaration(name: str, told: Any) -> Parameter:
     told = told if isinstance(told, Mapping) else {}
     said = {attribute: told[key] for attribute, (key, kind) in _KEYS.items() if isinstance(told.get(key), kind)}
+    for attribute in ("values", "default_values"):
+        alone = told.get(_KEYS[attribute][0])
+        if attribute not in said and alone not in (None, "", {}):
+            said[attribute] = [alone]
     return Parameter(name, value=told.get("value"), **said)
 
 
 def read_model(outcome: Answer | NoAnswer) -> dict[str, Any]:
     """Return a model's record as the arguments of :class:`~airflow_provider_aixplain.model.Model`.
 
-    What the record says beyond them is kept by its own name. A record without an id is none; whatever else is missing
-    or odd leaves the argument's default.
+    What the record says beyond them is kept by its own name, but for a key. A record without an id is none; whatever
+    else is missing or odd leaves the argument's default, and the state ``draft``.
 
     :param outcome: what came back for the request.
     :raises RequestFailed: if the platform refuses, or what it answers is no record.
@@ -258,14 +270,14 @@ def read_model(outcome: Answer | NoAnswer) -> dict[str, Any]:
     }
     fields = {
         "id": record["id"],
-        "name": _text(record.get("name")),
-        "description": _text(record.get("description")),
+        "name": as_text(record.get("name")),
+        "description": as_text(record.get("description")),
         "supplier": record.get("supplier"),
         "version": version.get("id") if isinstance(version, dict) else version,
         "function": record.get("function"),
         "is_subscribed": "subscription" in record,
         "cost": record.get("pricing"),
-        "created_at": read_time(record.get("createdAt")),
+        "created_at": time(record.get("createdAt")),
         "input_params": declared,
         "model_params": declared,
         "supports_streaming": record.get("supportsStreaming") is True,
@@ -277,15 +289,3 @@ def read_model(outcome: Answer | NoAnswer) -> dict[str, Any]:
         told.add("createdAt")
     rest = {key: value for key, value in record.items() if key not in told}
     return {**rest, **{name: value for name, value in fields.items() if value is not None}}
-
-
-def read_time(text: object) -> datetime | None:
-    """Return the time that a text in ISO 8601 names, or None."""
-    try:
-        return datetime.fromisoformat(str(text).replace("Z", "+00:00"))
-    except ValueError:
-        return None
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""

@@ -46,6 +46,15 @@ class FinetuneStatus:
         return plain
 
 
+def check_epoch(after_epoch: float | None) -> None:
+    """Return if an epoch can be asked for.
+
+    :raises InvalidInput: if it is no number, and not None.
+    """
+    if after_epoch is not None and (isinstance(after_epoch, bool) or not isinstance(after_epoch, (int, float))):
+        raise InvalidInput(f"after_epoch is {after_epoch!r}: give the number of an epoch, or None")
+
+
 def read_finetune_status(outcome: Answer | NoAnswer, after_epoch: float | None = None) -> FinetuneStatus:
     """Return what the training logs say.
 
@@ -54,11 +63,8 @@ def read_finetune_status(outcome: Answer | NoAnswer, after_epoch: float | None =
 
     :param outcome: what came back for the request.
     :param after_epoch: the epoch that the caller knows already.
-    :raises InvalidInput: if ``after_epoch`` is no number.
     :raises RequestFailed: if the platform refuses, or what it answers is no fine-tuning.
     """
-    if after_epoch is not None and (isinstance(after_epoch, bool) or not isinstance(after_epoch, (int, float))):
-        raise InvalidInput(f"after_epoch is {after_epoch!r}: give the number of an epoch, or None")
     body = read_object(outcome, "fine-tuning")
     status, model_status = asset_status(body.get("finetuneStatus")), asset_status(body.get("modelStatus"))
     if status is None or model_status is None:

@@ -7,10 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_aixplain.protocol.failure import InvalidInput
-from airflow_provider_aixplain.protocol.values import NOT_JSON, parse, sendable
+from airflow_provider_aixplain.protocol.values import NOT_JSON, Convert, parse, sendable
 
 
-def build_payload(data: Any, parameters: Mapping[str, Any] | None = None, stream: bool | None = None) -> str:
+def build_payload(
+    data: Any,
+    parameters: Mapping[str, Any] | None = None,
+    stream: bool | None = None,
+    *,
+    convert: Convert | None = None,
+) -> str:
     """Return the JSON body of a run.
 
     An object, or a string that holds one as JSON, is the payload itself. A string that holds another JSON value becomes
@@ -18,12 +24,19 @@ def build_payload(data: Any, parameters: Mapping[str, Any] | None = None, stream
     ``{"data": data}``. Enum members are sent as their values. The caller's objects are not changed.
 
     :param data: the input of the model: text, or any value that JSON can hold.
-    :param parameters: merged over the payload, theirs winning; only text that is no JSON keeps its place as ``data``.
+    :param parameters: merged over the payload, theirs winning; but ``data`` that is neither an object nor a JSON text
+        keeps its place.
     :param stream: if given, sent as ``options.stream``.
-    :raises InvalidInput: if a value cannot be held by JSON; the message names the path to it.
+    :param convert: returns what stands for a value that JSON cannot hold, or ``NOT_JSON``.
+    :raises InvalidInput: if ``data`` is None, or JSON cannot hold a value; the message names the path to it.
     """
+    if data is None:
+        raise InvalidInput(
+            "data is None: give the model's input; if it comes from another task, that task returned nothing"
+        )
     try:
-        data, extra = sendable(data, "data"), sendable({} if parameters is None else parameters, "parameters")
+        data = sendable(data, "data", convert)
+        extra = sendable({} if parameters is None else parameters, "parameters", convert)
         value = parse(data) if isinstance(data, str) else NOT_JSON
     except RecursionError:
         raise InvalidInput("data or parameters contain themselves, or nest too deeply to be sent as JSON") from None

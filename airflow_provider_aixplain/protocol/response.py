@@ -6,12 +6,12 @@ import math
 import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from datetime import datetime, timezone
+from datetime import datetime
 from enum import Enum
 from typing import Any
 
 from airflow_provider_aixplain.protocol.failure import Failure
-from airflow_provider_aixplain.protocol.values import as_text, number, storable
+from airflow_provider_aixplain.protocol.values import as_text, number, storable, time
 
 
 class ResponseStatus(str, Enum):
@@ -109,12 +109,13 @@ class ModelResponse:
         return f"{type(self).__name__}({', '.join([f'status={self.status}', *shown])})"
 
     def _place(self, key: Any) -> tuple[dict[str, Any], str]:
-        if key in _FIELDS:
-            return self.__dict__, key
-        if key in self.additional_fields:
-            return self.additional_fields, key
-        if key in _SPELLINGS:
-            return self.__dict__, _SPELLINGS[key]
+        if isinstance(key, str):
+            if key in _FIELDS:
+                return self.__dict__, key
+            if key in self.additional_fields:
+                return self.additional_fields, key
+            if key in _SPELLINGS:
+                return self.__dict__, _SPELLINGS[key]
         raise KeyError(f"the response has no {key!r}")
 
 
@@ -136,11 +137,14 @@ def read_response(body: dict[str, Any], *, otherwise: ResponseStatus) -> ModelRe
     rest = dict(body)
 
     def take(default: Any, *keys: str) -> Any:
-        found = [key for key in keys if rest.get(key) is not None]
-        if found:
-            return rest.pop(found[0])
-        nulls = [rest.pop(key) for key in keys if key in rest]
-        return None if nulls else default
+        said = [key for key in keys if key in rest]
+        for key in said:
+            if rest[key] is None:
+                del rest[key]
+        told = next((key for key in said if key in rest), None)
+        if told is not None:
+            return rest.pop(told)
+        return None if said else default
 
     def figure(of_parts: Callable[[dict[str, Any]], float | None], *keys: str) -> Any:
         told = take(0, *keys)
@@ -157,8 +161,8 @@ def read_response(body: dict[str, Any], *, otherwise: ResponseStatus) -> ModelRe
         rest.pop("completed", None)
     error_message = take("", "error_message", "errorMessage")
     if error_message in ("", None):
-        error_message = as_text(rest.get("error"))
-        if "supplierError" in rest:
+        error_message = as_text(rest.get("error") or None)
+        if rest.get("supplierError") is not None:
             error_message = f"{error_message} - {as_text(rest['supplierError'])}"
     return ModelResponse(
         status=ResponseStatus(status) if known else otherwise,
@@ -195,8 +199,8 @@ def _run_time_of_parts(data: dict[str, Any]) -> float | None:
     if whole is not None:
         return whole
     steps = _steps(data)
-    starts = [time for step in steps if (time := _time(step, "start_time", "startTime"))]
-    ends = [time for step in steps if (time := _time(step, "end_time", "endTime"))]
+    starts = [found for step in steps if (found := _time(step, "start_time", "startTime"))]
+    ends = [found for step in steps if (found := _time(step, "end_time", "endTime"))]
     if starts and ends and ends[-1] >= starts[0]:
         return (ends[-1] - starts[0]).total_seconds()
     return _sum([_figure(step, "runTime", "run_time", "runtime") for step in steps])
@@ -218,14 +222,11 @@ def _figure(mapping: dict[str, Any], *keys: str) -> float | None:
 
 def _sum(parts: list[float | None]) -> float | None:
     said = [part for part in parts if part is not None]
-    return math.fsum(said) if said else None
+    try:
+        return math.fsum(said) if said else None
+    except OverflowError:
+        return None
 
 
 def _time(step: dict[str, Any], *keys: str) -> datetime | None:
-    """Return a step's time, in UTC where it names no zone."""
-    text = next((step[key] for key in keys if step.get(key)), "")
-    try:
-        time = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
-    except ValueError:
-        return None
-    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+    return next((found for key in keys if (found := time(step.get(key)))), None)

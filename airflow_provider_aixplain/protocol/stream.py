@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from types import TracebackType
@@ -18,6 +17,7 @@ MAX_EVENT = 64 * 1024 * 1024
 
 _DONE = "[DONE]"
 _OTHER_FIELDS = (b"event:", b"id:", b"retry:", b":")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class ModelResponseStreamer:
@@ -82,7 +82,7 @@ class Transcript:
         for name in ("details", "used_credits", "run_time", "usage", "url", "error_code", "asset"):
             if value := getattr(chunk, name):
                 setattr(self._whole, name, value)
-        self._whole.additional_fields.update(chunk.additional_fields)
+        self._whole.additional_fields.update({key: value for key, value in chunk.additional_fields.items() if value})
         return as_text(chunk.data)
 
     def response(self) -> ModelResponse:
@@ -92,50 +92,37 @@ class Transcript:
         return self._whole
 
 
-class Lines:
-    """Cuts text that arrives in pieces into lines for a log: at its own line ends, and where a line grows too long.
-
-    :param width: the longest line, in characters.
-    """
-
-    def __init__(self, width: int = 120) -> None:
-        self._width = width
-        self._rest = ""
-
-    def add(self, text: str) -> list[str]:
-        """Return the lines that are whole with this piece."""
-        *lines, self._rest = (self._rest + text).split("\n")
-        if len(self._rest) > self._width:
-            *parts, self._rest = textwrap.wrap(self._rest, self._width, drop_whitespace=False)
-            lines += parts
-        return [part for line in lines for part in textwrap.wrap(line.strip(), self._width)]
-
-    def end(self) -> list[str]:
-        """Return what is left."""
-        return textwrap.wrap(self._rest.strip(), self._width)
-
-
 def _chunks(answer: OpenAnswer) -> Iterator[ModelResponse]:
-    lines = map(answer.redact, _lines(answer.body))
+    events = _Events(answer)
     complete = False
+    held: ModelResponse | None = None
     try:
-        first = next((line for line in lines if line.strip()), b"")
-        if "event-stream" not in answer.content_type and not first.startswith((b"data:", *_OTHER_FIELDS)):
-            yield read_submission(Answer(200, _bounded(chain([first], lines))))
+        if (whole := events.plain_answer()) is not None:
+            yield read_submission(Answer(answer.status_code, whole))
             return
-        for event in _events(chain([first], lines)):
+        for event in events:
+            if event is None:
+                complete = True
+                break
             chunk = _read_chunk(event)
             if chunk.status is ResponseStatus.FAILED:
                 yield chunk
                 return
-            if chunk.data == _DONE:
-                complete = True
-                break
-            complete = complete or chunk.status is ResponseStatus.SUCCESS
+            if chunk.data:
+                # Text that comes after it shows that what looked like the end was none.
+                complete = False
+                if held is not None:
+                    yield held
+                    held = None
+            complete = complete or chunk.completed or chunk.status is ResponseStatus.SUCCESS
             chunk.status, chunk.completed = ResponseStatus.IN_PROGRESS, False
-            yield chunk
+            if chunk.data == _DONE:
+                complete, held = True, chunk
+            else:
+                yield chunk
         reason = "it ended without saying that it is complete"
-    except ConnectionError as error:
+    except (ConnectionError, TimeoutError) as error:
+        complete = complete and not events.unfinished
         reason = str(error)
     if complete:
         yield ModelResponse(ResponseStatus.SUCCESS, completed=True)
@@ -144,47 +131,87 @@ def _chunks(answer: OpenAnswer) -> Iterator[ModelResponse]:
         yield ModelResponse(ResponseStatus.FAILED, error_message=message, failure=Failure(ErrorCategory.PLATFORM))
 
 
-def _lines(body: Iterable[bytes]) -> Iterator[bytes]:
-    """Cut bytes into lines at LF or CR LF, and nowhere else: Unicode's other separators may stand in a text."""
-    rest = b""
-    for piece in body:
-        *lines, rest = (rest + piece).split(b"\n")
-        yield from (line.removesuffix(b"\r") for line in lines)
-        _check_size(len(rest))
-    yield rest
+class _Events:
+    """The events of an answer, each as soon as it is whole: at a blank line, or when one line holds a JSON object.
 
-
-def _events(lines: Iterable[bytes]) -> Iterator[Any]:
-    """Yield the data of each event as soon as it is whole: at a blank line, or when one line holds a JSON value.
-
-    A line without a field's name counts as data, as some suppliers send plain JSON lines.
+    An event is a JSON object, or a text, or None for ``[DONE]``. A line without a field's name counts as data, as some
+    suppliers send plain JSON lines.
     """
-    held: list[bytes] = []
-    size = 0
-    for line in lines:
-        if line.startswith(_OTHER_FIELDS):
-            continue
-        data = line[5:].removeprefix(b" ") if line.startswith(b"data:") else line
-        done = data.strip() == _DONE.encode()
-        if held and (done or not line):
-            yield _event(b"\n".join(held))
-            held, size = [], 0
-        if done:
-            yield _DONE
-        elif not held and read(data) is not NOT_JSON:
-            yield _event(data)
-        elif line:
-            held.append(data)
-            size += len(data)
+
+    def __init__(self, answer: OpenAnswer) -> None:
+        self._is_stream = "event-stream" in answer.content_type
+        self._lines: Iterator[bytes] = map(answer.redact, self._cut(answer.body))
+        self._line: list[bytes] = []
+        self._data: list[bytes] = []
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether an event has begun and not ended."""
+        return any(self._line) or any(self._data)
+
+    def plain_answer(self) -> bytes | None:
+        """Return the whole body if it is no stream, else None."""
+        first = next((line for line in self._lines if line.strip()), b"").removeprefix(_BYTE_ORDER_MARK)
+        self._lines = chain([first], self._lines)
+        if self._is_stream or first.startswith((b"data:", *_OTHER_FIELDS)):
+            return None
+        lines, size = [], 0
+        for line in self._lines:
+            lines.append(line)
+            size += len(line)
             _check_size(size)
-    if held:
-        yield _event(b"\n".join(held))
+        whole = b"\n".join(lines)
+        if isinstance(read(first), dict) and read(whole) is NOT_JSON:
+            self._lines = iter(lines)
+            return None
+        return whole
 
+    def __iter__(self) -> Iterator[dict[str, Any] | str | None]:
+        size = 0
+        is_error = False
+        for line in self._lines:
+            if line.startswith(_OTHER_FIELDS):
+                is_error = is_error or line.replace(b" ", b"") == b"event:error"
+                continue
+            data = line[5:].removeprefix(b" ") if line.startswith(b"data:") else line
+            is_done = data.strip() == _DONE.encode()
+            is_whole = not self._data and isinstance(read(data), dict)
+            if line and not is_done:
+                self._data.append(data)
+                size += len(data)
+                _check_size(size)
+            if self._data and (is_done or is_whole or not line):
+                yield self._event(is_error)
+                size, is_error = 0, False
+            if is_done:
+                yield None
+        # What a cut has left of an event is no text of the model's.
+        if self._data and not self._data[0].startswith((b"{", b"[", b'"')):
+            yield self._event(is_error)
 
-def _event(data: bytes) -> dict[str, Any] | str:
-    """Return an event's JSON object, or its text."""
-    value = read(data)
-    return value if isinstance(value, (dict, str)) else data.decode(errors="replace")
+    def _event(self, is_error: bool) -> dict[str, Any] | str:
+        data = b"\n".join(self._data)
+        self._data = []
+        value = read(data)
+        if is_error:
+            return {"error": data.decode(errors="replace") if value is NOT_JSON else value}
+        return value if isinstance(value, (dict, str)) else data.decode(errors="replace")
+
+    def _cut(self, body: Iterable[bytes]) -> Iterator[bytes]:
+        """Cut bytes into lines at LF or CR LF, and nowhere else: Unicode's other separators may stand in a text."""
+        size = 0
+        for piece in body:
+            *ends, rest = piece.split(b"\n")
+            for end in ends:
+                line = b"".join([*self._line, end])
+                self._line, size = [], 0
+                yield line.removesuffix(b"\r")
+            self._line.append(rest)
+            size += len(rest)
+            _check_size(size)
+        line = b"".join(self._line)
+        self._line = []
+        yield line
 
 
 def _read_chunk(event: dict[str, Any] | str) -> ModelResponse:
@@ -194,16 +221,18 @@ def _read_chunk(event: dict[str, Any] | str) -> ModelResponse:
     choices = event.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
     status, finish = as_text(event.get("status")).upper(), choice.get("finish_reason")
+    succeeded = status in ("SUCCESS", "COMPLETED")
     chunk = read_response(event, otherwise=ResponseStatus.IN_PROGRESS)
-    if event.get("error") or status in ("FAILED", "ERROR") or finish == "error":
-        error = event.get("error")
+    error = event.get("error")
+    reported = chunk.error_message and not succeeded
+    if error or reported or status in ("FAILED", "ERROR") or finish == "error":
         told = error.get("message") if isinstance(error, dict) else None
         reasons = (told, chunk.error_message, event.get("message"), choice.get("error"))
         chunk.status, chunk.completed, chunk.data = ResponseStatus.FAILED, True, ""
         chunk.error_message = next((as_text(reason) for reason in reasons if reason), "the platform gives no reason")
         return chunk
-    complete = status in ("SUCCESS", "COMPLETED") or (isinstance(finish, str) and finish != "")
-    chunk.status = ResponseStatus.SUCCESS if complete else ResponseStatus.IN_PROGRESS
+    ended = succeeded or (isinstance(finish, str) and finish != "")
+    chunk.status = ResponseStatus.SUCCESS if ended else ResponseStatus.IN_PROGRESS
     delta = choice.get("delta")
     if isinstance(delta, dict) and isinstance(delta.get("content"), str):
         chunk.data = delta["content"]
@@ -213,14 +242,6 @@ def _read_chunk(event: dict[str, Any] | str) -> ModelResponse:
     else:
         chunk.data = as_text(chunk.data)
     return chunk
-
-
-def _bounded(lines: Iterable[bytes]) -> bytes:
-    held = bytearray()
-    for line in lines:
-        held += line + b"\n"
-        _check_size(len(held))
-    return bytes(held)
 
 
 def _check_size(size: int) -> None:

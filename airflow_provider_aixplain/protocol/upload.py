@@ -110,7 +110,8 @@ def read_slot(outcome: Answer | NoAnswer) -> Slot:
     body = read_object(outcome, "upload")
     key, url = body.get("key"), body.get("uploadUrl")
     if not isinstance(key, str) or not isinstance(url, str) or not key or not url:
-        raise unreadable("upload", "names no key and uploadUrl", body)
+        # Not the answer itself: its URL is a permission to write.
+        raise unreadable("upload", "names no key and uploadUrl", ", ".join(sorted(body)))
     return Slot(key, url)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
+from datetime import datetime, timezone
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -21,18 +22,23 @@ MAX_DEPTH = 100
 NOT_JSON = object()
 """What reading gives for a text that holds no JSON value; None is a value."""
 
+Convert = Callable[[Any], Any]
+
+_BYTES = (bytes, bytearray, memoryview)
+
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _UNSTORABLE_ESCAPE = re.compile(r"\\u(0000|[dD][89a-fA-F])")
 
 
-def sendable(value: Any, path: str) -> Any:
+def sendable(value: Any, path: str, convert: Convert | None = None) -> Any:
     """Return a copy of a value in the types that JSON can hold. Enum members become their values.
 
     :param path: what to call the value in an error.
+    :param convert: returns what stands for a value that JSON cannot hold, or ``NOT_JSON``.
     :raises InvalidInput: naming the path to what JSON cannot hold.
     """
     if isinstance(value, Enum):
-        return sendable(value.value, path)
+        return sendable(value.value, path, convert)
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if isinstance(value, float):
@@ -43,10 +49,17 @@ def sendable(value: Any, path: str) -> Any:
         for key in value:
             if not isinstance(key, (str, int)):
                 raise InvalidInput(f"{path} has the key {key!r}, a {type(key).__name__}: JSON keys are texts")
-        return {key: sendable(item, f"{path}[{key!r}]") for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
-        return [sendable(item, f"{path}[{index}]") for index, item in enumerate(value)]
-    raise InvalidInput(f"{path} is a {type(value).__name__}, which JSON cannot hold: convert it to text or plain types")
+        return {key: sendable(item, f"{path}[{key!r}]", convert) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, _BYTES):
+        return [sendable(item, f"{path}[{index}]", convert) for index, item in enumerate(value)]
+    if convert is not None and (converted := convert(value)) is not NOT_JSON:
+        return converted
+    kind = type(value).__name__
+    if hasattr(value, "read_bytes"):
+        raise InvalidInput(
+            f"{path} is a {kind}: wrap it in an ObjectStoragePath, or upload it before, to send the file"
+        )
+    raise InvalidInput(f"{path} is a {kind}, which JSON cannot hold: convert it to text or plain types")
 
 
 def parse(text: str) -> Any:
@@ -89,9 +102,12 @@ def storable(value: Any, depth: int = 0) -> Any:
         return int(value) if -(2**63) <= value < 2**63 else str(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(value)
-    collection = isinstance(value, (Mapping, Sequence, Set)) and not isinstance(value, (bytes, bytearray))
+    collection = isinstance(value, (Mapping, Sequence, Set)) and not isinstance(value, _BYTES)
     if collection and depth == MAX_DEPTH:
-        return json.dumps(value, default=str)
+        try:
+            return json.dumps(value, default=str)
+        except (ValueError, RecursionError):
+            return "…"
     if isinstance(value, Mapping):
         return {storable(str(key)): storable(item, depth + 1) for key, item in value.items()}
     if collection:
@@ -109,6 +125,15 @@ def number(value: Any) -> int | float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     return value
+
+
+def time(value: Any) -> datetime | None:
+    """Return the time that a text in ISO 8601 names, in UTC where it names no zone; or None."""
+    try:
+        told = datetime.fromisoformat(value.replace("Z", "+00:00")) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return told.replace(tzinfo=timezone.utc) if told and told.tzinfo is None else told
 
 
 def as_text(value: Any) -> str:
@@ -136,4 +161,5 @@ def _float(text: str) -> float | str:
     return value if math.isfinite(value := float(text)) else text
 
 
-_loads = partial(json.loads, parse_int=_integer, parse_float=_float, parse_constant=str)
+# Not strict: a supplier's raw tabs and line ends in a text do not lose the answer.
+_loads = partial(json.loads, parse_int=_integer, parse_float=_float, parse_constant=str, strict=False)

@@ -24,7 +24,7 @@ LONGEST = 1e9
 """The longest duration that makes sense, in seconds: some thirty years."""
 
 FIRST_REPORT = 10.0
-LONGEST_SILENCE = 600.0
+LONGEST_UNREPORTED = 600.0
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Wait:
     """
 
     def __init__(self, wait_time: float | timedelta, timeout: float | timedelta) -> None:
-        self.wait_time = _seconds("wait_time", wait_time)
-        self.timeout = _seconds("timeout", timeout)
+        self.wait_time = seconds("wait_time", wait_time)
+        self.timeout = seconds("timeout", timeout)
         self.polls = 0
         self._denials = 0
         self._report_at: float | None = None
@@ -109,7 +109,7 @@ class Wait:
             self._report_at = elapsed + FIRST_REPORT
         if elapsed < self._report_at:
             return None
-        self._report_at = elapsed + min(max(elapsed, FIRST_REPORT), LONGEST_SILENCE)
+        self._report_at = elapsed + min(max(elapsed, FIRST_REPORT), LONGEST_UNREPORTED)
         trouble = f"; the last poll brought: {printable(response.error_message)}" if response.failure else ""
         return f"not over after {elapsed:.0f} s and {self.polls} polls{trouble}"
 
@@ -117,8 +117,13 @@ class Wait:
         return max(0.0, min(seconds, self.timeout - elapsed))
 
 
-def _seconds(name: str, value: float | timedelta) -> float:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= LONGEST:
+def seconds(name: str, value: float | timedelta) -> float:
+    """Return a duration in seconds.
+
+    :param name: what to call it in an error.
+    :raises InvalidInput: if it is negative or no duration.
+    """
+    given = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 <= given <= LONGEST:
         raise InvalidInput(f"{name} is {value!r}: give seconds, from 0 to {LONGEST:g}, or a timedelta")
-    return float(seconds)
+    return float(given)

@@ -57,12 +57,15 @@ class NoAnswer:
 class OpenAnswer:
     """A successful HTTP answer whose body is still arriving.
 
+    :param status_code: from 200 to 299.
     :param content_type: the media type, in lower case.
-    :param body: the bytes as they arrive; raises :class:`ConnectionError` if they stop before the end.
+    :param body: the bytes as they arrive; raises :class:`ConnectionError` if they stop before the end, and
+        :class:`TimeoutError` if that takes too long.
     :param close: ends the exchange.
     :param redact: takes the key out of a line.
     """
 
+    status_code: int
     content_type: str
     body: Iterable[bytes]
     close: Callable[[], None] = lambda: None
@@ -92,7 +95,13 @@ def poll(poll_url: str) -> Request:
     """Return the request that asks how a run is doing.
 
     :param poll_url: the URL that the answer to the submission named.
+    :raises InvalidInput: if it is none.
     """
+    if not isinstance(poll_url, str) or not poll_url:
+        raise InvalidInput(
+            f"poll_url is {poll_url!r}: give the url of a submission's response; one that was refused has none, and"
+            " says why in its error_message"
+        )
     return Request("GET", poll_url)
 
 
@@ -171,7 +180,12 @@ def read_poll(outcome: Answer | NoAnswer) -> ModelResponse:
         if body["completed"] is not True:
             return read_response(body, otherwise=ResponseStatus.IN_PROGRESS)
         went_wrong = "error_message" in body or "errorMessage" in body or "supplierError" in body
-        return read_response(body, otherwise=ResponseStatus.FAILED if went_wrong else ResponseStatus.SUCCESS)
+        over = ResponseStatus.FAILED if went_wrong else ResponseStatus.SUCCESS
+        response = read_response(body, otherwise=over)
+        if response.status is ResponseStatus.IN_PROGRESS:
+            # Whoever says that a run is over, and in progress, says nothing of how it ended.
+            response.status, response.additional_fields["status"] = over, response.status.value
+        return response
     if not 200 <= outcome.status_code <= 299:
         return _failed(*_refusal(outcome, body), completed=False)
     return _failed(*_malformed(outcome, "does not say whether the run is over"), completed=False)
@@ -240,7 +254,7 @@ def _failed(failure: Failure, message: str, *, completed: bool) -> ModelResponse
 
 def _refusal(answer: Answer, body: Any) -> tuple[Failure, str]:
     failure = Failure(ErrorCategory.of(answer.status_code), answer.status_code)
-    details = body.get("error", body) if isinstance(body, dict) else answer.body.decode(errors="replace")
+    details = (body.get("error") or body) if isinstance(body, dict) else answer.body.decode(errors="replace")
     return failure, f"HTTP {answer.status_code} ({failure.category.value}): {details or 'no details'}"
 
 

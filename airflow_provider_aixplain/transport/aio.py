@@ -60,7 +60,7 @@ async def send(
     :param timeout: seconds for the whole exchange; default: as the Connection says.
     :raises AixplainUntrustedUrl: if the request would take the key to a foreign origin.
     """
-    limit = aiohttp.ClientTimeout(total=min(platform.timeout, timeout) if timeout else platform.timeout)
+    limit = platform.timeout if timeout is None else timeout
     try:
         for _ in range(1 + MAX_REDIRECTS):
             credential = platform.headers(request)
@@ -69,7 +69,7 @@ async def send(
                 URL(request.url, encoded=True),
                 data=request.body,
                 headers=credential,
-                timeout=limit,
+                timeout=aiohttp.ClientTimeout(total=limit),
                 allow_redirects=False,
                 proxy=platform.proxy or _environment_proxy(request.url),
             ) as response:
@@ -79,7 +79,9 @@ async def send(
             if target is None:
                 break
             request = Request(request.method, target)
-    except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
+    except asyncio.TimeoutError as error:
+        return NoAnswer(f"not within {limit:g} s", sent=not _never_sent(error))
+    except (aiohttp.ClientError, OSError, ValueError) as error:
         return NoAnswer(printable(platform.hide(f"{type(error).__name__}: {error}")), sent=not _never_sent(error))
     return Answer(response.status, platform.redact(body), headers)
 

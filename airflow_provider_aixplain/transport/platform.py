@@ -6,6 +6,7 @@ import ipaddress
 import json
 import math
 import os
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
@@ -27,6 +28,7 @@ REDIRECTS = (301, 302, 303, 307, 308)
 MAX_REDIRECTS = 5
 LONGEST_REQUEST = 86400.0
 DEFAULT_PORTS = {"http": 80, "https": 443}
+_USERINFO = re.compile(r"//[^/\s]+@")
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,13 @@ class Platform:
         """
         return _ConnectionReader(connection).read()
 
+    def limit(self, budget: float | None) -> float:
+        """Return the seconds that a request may take.
+
+        :param budget: the seconds that are left for it, if that is known.
+        """
+        return self.timeout if budget is None else min(budget, self.timeout)
+
     def trusts(self, url: str) -> bool:
         """Whether the key may go to this URL: its origin is that of an endpoint or in the allow-list."""
         try:
@@ -76,17 +85,19 @@ class Platform:
         return self.trusts(url) or (scheme == "https" and f".{host}".endswith(tuple(f".{store}" for store in STORES)))
 
     def redact(self, body: bytes) -> bytes:
-        """Return an answer without the key: a platform that repeats it must not bring it into logs and XComs.
-
-        A short key is a placeholder and no secret; it may stand in any text, and stays there.
-        """
-        return body.replace(self.api_key.encode(), b"***") if len(self.api_key) >= SHORTEST_SECRET else body
+        """Return an answer without the key: a platform that repeats it must not bring it into logs and XComs."""
+        return body.replace(self.api_key.encode(), b"***") if self._is_secret else body
 
     def hide(self, text: str) -> str:
         """Return a text about this platform without the key and the proxy's credentials."""
-        for secret in (self.api_key, urlsplit(self.proxy or "").netloc.rpartition("@")[0]):
-            text = text.replace(secret, "***") if secret else text
-        return text
+        for secret in (self.api_key, repr(self.api_key)[1:-1]) if self._is_secret else ():
+            text = text.replace(secret, "***")
+        return _USERINFO.sub("//***@", text)
+
+    @property
+    def _is_secret(self) -> bool:
+        """Whether the key is one: a short one is a placeholder, and may stand in any text."""
+        return len(self.api_key) >= SHORTEST_SECRET
 
     def redirect(self, method: str, url: str, status_code: int, location: str | None) -> str | None:
         """Return where to follow an answer to, or None: only a GET is repeated, and only for a trusted origin."""
@@ -112,7 +123,7 @@ class Platform:
         if not self.trusts(request.url):
             raise self._untrusted(request.url, "receive the key")
         if not self.api_key:
-            raise AixplainConfigurationError("There is no API key: pass it as api_key, or set TEAM_API_KEY.")
+            raise AixplainConfigurationError("No API key: pass it as api_key, or set TEAM_API_KEY or AIXPLAIN_API_KEY.")
         if request.credential is wire.Credential.AUTHORIZATION:
             return {"Authorization": f"Token {self.api_key}", **headers}
         return {self.key_header: self.api_key, **headers}
@@ -120,7 +131,7 @@ class Platform:
     def _untrusted(self, url: str, what: str) -> AixplainUntrustedUrl:
         return AixplainUntrustedUrl(
             f"{printable(url)!r} is not on an origin that may {what}. If it belongs to your platform, add its"
-            " origin to trusted_origins in the Connection's extra."
+            " origin to trusted_origins in the extra of the Connection."
         )
 
 
@@ -156,8 +167,23 @@ def endpoint(url: Any, *, allow_insecure: bool = False) -> str:
     if "?" in url or "#" in url:
         raise ValueError("with a query or fragment it is no endpoint; give the URL without it")
     if urlsplit(url).scheme == "http" and not is_loopback(url) and not allow_insecure:
-        raise ValueError("it would send the key unencrypted; use https, or set allow_insecure to true in extra")
-    return str(url).rstrip("/")
+        raise ValueError(
+            "it would send the key unencrypted; use https, or set allow_insecure to true in a Connection's extra"
+        )
+    return f"{url}".rstrip("/")
+
+
+def checked_key(key: Any) -> str:
+    """Return a key without the white space that copying and files add to its ends; empty if there is none.
+
+    :raises ValueError: if it can be none; the message does not hold it.
+    """
+    if not isinstance(key, str):
+        raise ValueError(f"is a {type(key).__name__}; give the key as text")
+    stripped = key.strip()
+    if not stripped.isascii() or not stripped.isprintable():
+        raise ValueError("holds characters that no API key has; copy the key again")
+    return stripped
 
 
 def is_loopback(url: str) -> bool:
@@ -180,11 +206,12 @@ class _ConnectionReader:
         self.extra: dict[str, Any] = extra
 
     def read(self) -> Platform:
-        key = (self.connection.password or "").strip()
+        try:
+            key = checked_key(self.connection.password or "")
+        except ValueError as error:
+            raise self.told("password", str(error)) from None
         if not key:
             raise self.wrong("password", "is empty", "put the API key there")
-        if not key.isascii() or not key.isprintable():
-            raise self.wrong("password", "holds characters that no API key has", "copy the key again")
         key_type = self.extra.get("api_key_type") or "team"
         if not isinstance(key_type, str) or key_type not in KEY_HEADERS:
             raise self.wrong("api_key_type", f"is {key_type!r}", f"use one of {', '.join(KEY_HEADERS)}")

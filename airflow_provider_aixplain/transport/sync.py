@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import ssl
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -18,9 +24,13 @@ from airflow_provider_aixplain.transport.platform import MAX_REDIRECTS, Platform
 PIECE = 64 * 1024
 """Bytes of a stream that are read at once, if so many have arrived."""
 
+SHORTEST = 0.1
+"""Seconds that any exchange may take."""
+
 _NEVER_SENT = (
     NewConnectionError,
     requests.ConnectTimeout,
+    requests.exceptions.InvalidHeader,
     requests.exceptions.InvalidURL,
 )
 # TLS can also fail in the middle of an exchange; these reasons are of its beginning.
@@ -37,11 +47,22 @@ class PlatformSession(requests.Session):
         super().__init__()
         self.platform = platform
         self.headers["User-Agent"] = f"airflow-provider-aixplain/{__version__} requests/{requests.__version__}"
-        self.verify = platform.verify
         self.auth = self._authorize
         self.max_redirects = MAX_REDIRECTS
         for scheme in ("https://", "http://"):
             self.mount(scheme, HTTPAdapter(max_retries=0))
+
+    def request(self, method: str | bytes, url: str | bytes, **kwargs: Any) -> requests.Response:  # type: ignore[override]
+        """Send a request with the account's TLS settings, time limit and proxy, unless it names others.
+
+        With the request and not of the session: what the environment says would override the session's.
+        """
+        platform = self.platform
+        kwargs.setdefault("timeout", platform.timeout)
+        kwargs.setdefault("verify", platform.verify)
+        if platform.proxy:
+            kwargs.setdefault("proxies", {"http": platform.proxy, "https": platform.proxy})
+        return super().request(method, url, **kwargs)
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Return where to follow an answer to, or None if neither request nor key may follow."""
@@ -64,56 +85,86 @@ def send(session: PlatformSession, request: Request, timeout: float | None = Non
 
     :param session: carries the key.
     :param request: what to send.
-    :param timeout: seconds to wait for the platform; default: as the Connection says.
+    :param timeout: seconds for the answer; default: as the Connection says.
     :raises AixplainUntrustedUrl: if the request would take the key or a file to a foreign origin.
     """
+    timeout = session.platform.timeout if timeout is None else timeout
+    deadline = time.monotonic() + timeout
     try:
         with _exchange(session, request, timeout) as response:
-            body = response.content
+            body = _read(response, deadline)
     except _TROUBLE as error:
         return _no_answer(session, request, error)
     return _answer(session, response, body)
 
 
 def open_answer(
-    session: PlatformSession, request: Request, timeout: float | None = None
+    session: PlatformSession, request: Request, silence: float, timeout: float | None = None
 ) -> OpenAnswer | Answer | NoAnswer:
     """Send a request once, and leave a successful answer open, to be read as it arrives.
 
     :param session: carries the key.
     :param request: what to send.
-    :param timeout: seconds that the platform may be silent, at the beginning and in between; default: as the Connection
-        says.
+    :param silence: seconds that the platform may be silent, at the beginning and in between.
+    :param timeout: seconds for the whole exchange, seen at each piece that arrives; default: any.
     :raises AixplainUntrustedUrl: if the request would take the key to a foreign origin.
     """
+    deadline = time.monotonic() + (math.inf if timeout is None else timeout)
     try:
-        response = _exchange(session, request, timeout)
-        if not response.ok:
+        response = _exchange(session, request, silence if timeout is None else min(silence, max(timeout, SHORTEST)))
+        if not 200 <= response.status_code <= 299:
             with response:
-                return _answer(session, response, response.content)
+                return _answer(session, response, _read(response, deadline))
     except _TROUBLE as error:
         return _no_answer(session, request, error)
-    content_type = response.headers.get("Content-Type", "").lower()
-    return OpenAnswer(content_type, _arriving(session, request, response), response.close, session.platform.redact)
+    return OpenAnswer(
+        status_code=response.status_code,
+        content_type=response.headers.get("Content-Type", "").lower(),
+        body=_arriving(session, request, response, deadline),
+        close=response.close,
+        redact=session.platform.redact,
+    )
 
 
 _TROUBLE = (requests.RequestException, HTTPError, OSError)
 
 
-def _exchange(session: PlatformSession, request: Request, timeout: float | None) -> requests.Response:
-    platform = session.platform
-    return session.request(
-        request.method,
-        request.url,
-        data=request.body,
-        headers=platform.headers(request),
-        auth=lambda prepared: prepared,  # the headers say it all; the session's is for a user's own requests
-        timeout=timeout or platform.timeout,
-        allow_redirects=request.method == "GET",
-        proxies={"http": platform.proxy, "https": platform.proxy} if platform.proxy else None,
-        verify=platform.verify,  # said here too: a CA bundle of the environment would override the session's False
-        stream=True,
-    )
+def _exchange(session: PlatformSession, request: Request, timeout: float) -> requests.Response:
+    with _hidden_in_logs(urlsplit(request.url).query if request.credential is Credential.NONE else ""):
+        return session.request(
+            request.method,
+            request.url,
+            data=request.body,
+            headers=session.platform.headers(request),
+            auth=lambda prepared: prepared,  # the headers say it all; the session's is for a user's own requests
+            timeout=timeout,
+            allow_redirects=request.method == "GET",
+            stream=True,
+        )
+
+
+_secret: ContextVar[str] = ContextVar("_secret", default="")
+
+
+class _SecretFilter(logging.Filter):
+    """Keeps a URL that is a permission by itself out of urllib3's log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if secret := _secret.get():
+            record.msg, record.args = record.getMessage().replace(secret, "***"), ()
+        return True
+
+
+logging.getLogger("urllib3.connectionpool").addFilter(_SecretFilter())
+
+
+@contextmanager
+def _hidden_in_logs(secret: str) -> Iterator[None]:
+    token = _secret.set(secret)
+    try:
+        yield
+    finally:
+        _secret.reset(token)
 
 
 def _answer(session: PlatformSession, response: requests.Response, body: bytes) -> Answer:
@@ -132,15 +183,30 @@ def _told(session: PlatformSession, request: Request, error: Exception) -> str:
     return printable(text.replace(query, "***") if query and request.credential is Credential.NONE else text)
 
 
-def _arriving(session: PlatformSession, request: Request, response: requests.Response) -> Iterator[bytes]:
+def _arriving(
+    session: PlatformSession, request: Request, response: requests.Response, deadline: float
+) -> Iterator[bytes]:
     try:
-        # read1 gives what is there; requests' own iterators wait until a piece is full.
-        while piece := response.raw.read1(PIECE, decode_content=True):
-            yield piece
+        yield from _pieces(response, deadline)
+    except TimeoutError:
+        raise
     except _TROUBLE as error:
         raise ConnectionError(_told(session, request, error)) from None
     finally:
         response.close()
+
+
+def _read(response: requests.Response, deadline: float) -> bytes:
+    return b"".join(_pieces(response, deadline))
+
+
+def _pieces(response: requests.Response, deadline: float) -> Iterator[bytes]:
+    """Yield the body as it arrives. The time is looked at for each piece: a server that drips would never end."""
+    # read1 gives what is there; requests' own iterators wait until a piece is full.
+    while piece := response.raw.read1(PIECE, decode_content=True):
+        yield piece
+        if time.monotonic() > deadline:
+            raise TimeoutError("the time for it was up before it was over")
 
 
 def _never_sent(error: BaseException | None) -> bool:

@@ -299,7 +299,7 @@ class Airflow:
         asked = {"params": {"map_index": map_index, "full_content": True}, "headers": {"Accept": "application/json"}}
         content = self.call("GET", path, **asked)["content"]
         if not AIRFLOW_3:
-            return str(content)
+            return str(content).replace("\\n", "\n")
         lines = []
         for entry in content:
             lines.append(f"{entry.get('timestamp', '')} {entry.get('level', '')} {entry['event']}")

@@ -41,6 +41,7 @@ CALLS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "get_model": lambda a: ModelFactory.get(**a),
     "upload": lambda a: FileFactory.upload(**a),
     "construct": lambda a: Model(**a),
+    "run_declared": lambda a: Model(id=a["model_id"], model_params=a["declared"]).run_async(a["data"]),
     "repr": lambda a: repr(Model(**a)),
     "to_dict": lambda a: Model(**a).to_dict(),
     "from_dict": lambda a: Model.from_dict(a["data"]),

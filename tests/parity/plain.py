@@ -6,20 +6,8 @@ import datetime
 import enum
 from typing import Any
 
-RESPONSE = (
-    "status",
-    "data",
-    "details",
-    "completed",
-    "error_message",
-    "used_credits",
-    "run_time",
-    "usage",
-    "url",
-    "error_code",
-    "asset",
-    "additional_fields",
-)
+from tests.public_api import RESPONSE_FIELDS
+
 MODEL = (
     "id",
     "name",
@@ -34,6 +22,7 @@ MODEL = (
     "status",
     "function_type",
     "additional_info",
+    "model_params",
 )
 
 
@@ -47,9 +36,11 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    for names in (RESPONSE, MODEL):
-        if hasattr(value, names[-1]):
+    for names, mark in ((RESPONSE_FIELDS, "used_credits"), (MODEL, "supports_streaming")):
+        if hasattr(value, mark):
             return {name: plain(getattr(value, name)) for name in names}
+    if hasattr(value, "parameters"):
+        return plain(value.to_dict())
     if hasattr(value, "__dataclass_fields__"):
         return plain(vars(value))
     return value

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_aixplain.client import Client
+from airflow_provider_aixplain.exceptions import AixplainError
 from airflow_provider_aixplain.model import Model, ModelParameters
 from airflow_provider_aixplain.protocol.upload import Slot
 from airflow_provider_aixplain.transport.platform import Platform
@@ -28,6 +30,7 @@ from tests.unit.transport.scripted import Asked, Handler, Server
 
 ACCEPTED = {"status": "IN_PROGRESS", "data": "SERVER/api/v1/data/7e1b"}
 DONE = {"status": "SUCCESS", "completed": True, "data": "done"}
+FORM = "application/x-www-form-urlencoded"
 FIGURES = {"usedCredits": 0.5, "runTime": 2, "usage": {"prompt_tokens": 7, "total_tokens": "NaN"}}
 RECORD = {
     "id": "6414bd3c",
@@ -105,6 +108,7 @@ def polls() -> list[Case]:
         {"completed": True, "data": "x", "used_credits": 1, "run_time": 2},
         {"completed": True, "data": {"executionStats": {"credits": 1, "runtime": 2}}},
         {"completed": True, "url": "https://elsewhere.example"},
+        {"completed": True, "status": "IN_PROGRESS", "data": "hi"},
         {"status": "SUCCESS", "data": "no word of completed"},
         b'{"completed": true, "data": [NaN, 1e999, 99999999999999999999, "\\ud800"]}',
     ]
@@ -182,6 +186,7 @@ def inputs() -> list[Case]:
         ('{"a": NaN}', None),
         ({"a": {"__nan__": 1}}, None),
         (differences.__file__, None),
+        (None, None),
         ("long " * 200_000, None),
     ]
     return [
@@ -262,6 +267,14 @@ def catalogue() -> list[Case]:
     ]
 
 
+def declared() -> list[Case]:
+    told = {"text": {"required": True, "dataType": "text"}, "speed": {"dataType": "number"}}
+    return [
+        Case("run_declared", {"model_id": "a", "declared": told, "data": data}, 200, ACCEPTED)
+        for data in ("Hello", {"text": "Hello", "speed": 1}, {"text": 5}, {"speed": 1})
+    ]
+
+
 def trainings() -> list[Case]:
     model = {"model_id": "6414bd3c"}
     odd = [{"epoch": 0.5, "trainLoss": 1, "evalLoss": 1}, {"epoch": None, "trainLoss": 1, "evalLoss": 1}, {"epoch": 3}]
@@ -332,9 +345,10 @@ class Sides:
         arguments = json.loads(self.placed(json.dumps(case.arguments).encode()))
         told = call({**arguments, "local_path": str(self.upload)} if case.call == "upload" else arguments)
         requests = [self.request(asked) for asked in self.recorder.asked]
+        media_types = [self.media_types(asked) for asked in self.recorder.asked]
         if case.call == "sync_poll":
             requests = requests[:1]  # how many there are is a matter of jitter
-        return {"requests": requests, **self.parts(told)}
+        return {"requests": requests, "media types": media_types[: len(requests)], **self.parts(told)}
 
     def placed(self, text: bytes) -> bytes:
         port = self.recorder.url.rpartition(":")[2]
@@ -345,12 +359,18 @@ class Sides:
         credential = {name: asked.headers.get(name) for name in ("x-api-key", "x-aixplain-key", "authorization")}
         if credential["authorization"]:
             credential["authorization"] = credential["authorization"].replace("token ", "Token ")
-        kind = asked.headers.get("content-type")
         try:
             body = json.loads(asked.body)
         except ValueError:
             body = asked.body
-        return asked.method, asked.path, body, credential, kind
+            if asked.headers.get("content-type") == FORM:
+                body = {name: value for name, value in parse_qs(asked.body.decode()).items() if name != "contentType"}
+        return asked.method, asked.path, body, credential
+
+    @staticmethod
+    def media_types(asked: Asked) -> tuple[Any, ...]:
+        kind = asked.headers.get("content-type")
+        return kind, parse_qs(asked.body.decode()).get("contentType") if kind == FORM else None
 
     @staticmethod
     def parts(told: dict[str, Any]) -> dict[str, Any]:
@@ -358,12 +378,10 @@ class Sides:
         if "raises" in told:
             return {"raises": True}
         if isinstance(value, list):
+            texts = [chunk for chunk in value if chunk["data"]]
+            status = value[-1]["status"] if value else None
             text = "".join(chunk["data"] for chunk in value)
-            return {
-                "chunks": [c for c in value if c["data"]],
-                "text": text,
-                "status": value[-1]["status"] if value else None,
-            }
+            return {"number of chunks": len(value), "chunks": texts, "text": text, "status": status}
         return value if isinstance(value, dict) else {"value": value}
 
     def ours(self, call: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -394,15 +412,20 @@ class Sides:
             "get_model": lambda: Model.get(**arguments, client=client),
             "upload": lambda: client.upload_file(ObjectStoragePath(f"file://{arguments['local_path']}")),
             "construct": lambda: Model(**arguments),
+            "run_declared": lambda: client.run_async(
+                arguments["model_id"], arguments["data"], declared=ModelParameters(arguments["declared"])
+            ),
             "repr": lambda: repr(Model(**arguments)),
             "to_dict": lambda: Model(**arguments).to_dict(),
             "from_dict": lambda: Model.from_dict(arguments["data"]),
             "parameters": parameters,
             "link": lambda: Slot(arguments["key"], arguments["url"]).link,
         }
+        # Nothing else may come out of ours; of attributes that are not declared, what Python raises for any.
+        expected = AttributeError if call == "parameters" else AixplainError
         try:
             return {"gives": plain(calls[call]())}
-        except Exception as error:
+        except expected as error:
             return {"raises": f"{type(error).__name__}: {error}"}
 
 
@@ -417,7 +440,7 @@ def unexplained(sides: Sides, case: Case) -> dict[str, tuple[Any, Any]]:
     known = set()
     for row in DIFFERENCES:
         if row.when(case):
-            covered = {name for name in differing if name in row.where or ("*" in row.where and name != "requests")}
+            covered = {name for name in differing if name in row.where or ("*" in row.where and name not in ASKED)}
             known |= covered
             if covered:
                 SHOWN.add(row.what)
@@ -425,7 +448,9 @@ def unexplained(sides: Sides, case: Case) -> dict[str, tuple[Any, Any]]:
 
 
 SHOWN: set[str] = set()
-CASES = [*polls(), *submissions(), *inputs(), *streams(), *waits(), *catalogue(), *trainings(), *files()]
+RUN: list[Case] = []
+ASKED = ("requests", "media types")
+CASES = [*polls(), *submissions(), *inputs(), *streams(), *waits(), *catalogue(), *trainings(), *declared(), *files()]
 
 
 def named(case: Case) -> str:
@@ -434,6 +459,7 @@ def named(case: Case) -> str:
 
 @pytest.mark.parametrize("case", CASES, ids=named)
 def test_what_is_asked_and_told_is_equal(sides: Sides, case: Case) -> None:
+    RUN.append(case)
     assert unexplained(sides, case) == {}
 
 
@@ -452,7 +478,9 @@ def test_a_request_is_sent_once(tls_recorder: Server, certificate: Path, tmp_pat
 
 
 def test_every_listed_difference_shows() -> None:
-    """A row that nothing shows is stale. Needs the whole table to have run."""
+    """A row that nothing shows is stale."""
+    if len(RUN) < len(CASES):
+        pytest.skip("tells of the whole table only, and a part of it has run")
     assert {row.what for row in DIFFERENCES} - SHOWN == set()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import os
 import pickle
@@ -15,7 +16,9 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
+from airflow_provider_aixplain.client import Client
 from airflow_provider_aixplain.exceptions import (
     AixplainConfigurationError,
     AixplainError,
@@ -34,7 +37,11 @@ from airflow_provider_aixplain.model import (
     ResponseStatus,
     build_payload,
 )
-from tests.airflow.deployment import Emulator, Processes
+from airflow_provider_aixplain.transport.platform import Platform
+from tests.airflow.deployment import AIRFLOW_3, Emulator, Processes
+from tests.unit.transport.scripted import Handler, serve
+
+attach = importlib.import_module("airflow.sdk.io" if AIRFLOW_3 else "airflow.io.store").attach
 
 TEXT = "The coffee is wonderful."
 KEY = "0123456789abcdef0123456789abcdef"
@@ -89,6 +96,13 @@ class TestRuns:
 
     def test_bad_input_costs_nothing(self, model: Model, emulator: Emulator) -> None:
         before = len(emulator.runs())
+        endless: list[Any] = []
+        endless.append(endless)
+        for data in (endless, bytearray(b"abc"), {"data": memoryview(b"abc")}, None):
+            with pytest.raises(AixplainInputError, match=r"data|contain themselves"):
+                model.run_async(data)
+        with pytest.raises(AixplainInputError, match="poll_url is None"):
+            model.poll(None)  # type: ignore[arg-type]
         for call in (model.run, model.run_async):
             with pytest.raises(AixplainInputError, match="data is a object"):
                 call(object())
@@ -108,8 +122,9 @@ class TestDeclaredParameters:
         ("data", "parameters", "named"),
         [
             ({}, None, "the model requires text"),
-            ({"text": 5}, None, "text is a int, and the model takes text"),
-            (TEXT, {"delay": "soon"}, "delay is a str, and the model takes number"),
+            ({"text": 5}, None, "text is 5, and the model takes text"),
+            (TEXT, {"delay": "soon"}, "delay is 'soon', and the model takes number"),
+            (None, None, "data is None"),
         ],
     )
     def test_what_is_missing_or_wrong_is_named_before_anything_is_billed(
@@ -173,7 +188,9 @@ class TestStream:
             lambda: model.run(TEXT, stream=True),
             lambda: AixplainHook().run_stream("sentiment", TEXT),
         ):
-            with pytest.raises(AssertionError, match="'sentiment' does not support streaming") as raised:
+            with pytest.raises(
+                AssertionError, match="'sentiment' does not support streaming, or is not known to"
+            ) as raised:
                 call()
             assert isinstance(raised.value, AirflowFailException)
         assert len(emulator.runs()) == before
@@ -202,7 +219,7 @@ class TestCatalogue:
         assert (raised.value.status_code, raised.value.category) == (404, "resource")
 
     def test_on_its_own(self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-        with pytest.raises(AixplainConfigurationError, match="no API key"):
+        with pytest.raises(AixplainConfigurationError, match="No API key"):
             Model.get("sentiment", api_key="")
 
     def test_training_and_deletion(self, tmp_path: Path) -> None:
@@ -255,6 +272,37 @@ class TestFiles:
             response = whole(on_its_own(emulator, "echo").run(text, parameters={"delay": 0}))
             assert response.data == text
 
+    def test_one_in_an_object_storage_is_sent_as_it_is_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        attach(protocol="memory", conn_id="store", fs=MemoryFileSystem())
+        path = ObjectStoragePath("memory://store@bucket/call.wav", conn_id="store")
+        contents = b"RIFF" * 500_000
+        path.write_bytes(contents)
+        pieces = []
+        reads = MemoryFile.read
+
+        def read(file: MemoryFile, size: int = -1) -> bytes:
+            pieces.append(size)
+            return bytes(reads(file, size))
+
+        monkeypatch.setattr(MemoryFile, "read", read)
+        slot = {"key": "u/call.wav", "uploadUrl": "SERVER/bucket/u/call.wav?s=1"}
+
+        def answer(http: Handler) -> None:
+            http.answer(200, json.dumps(slot).replace("SERVER", server.url).encode())
+
+        with serve(answer) as server:
+            link = Client(Platform(KEY, backend_url=server.url, models_run_url=server.url)).upload_file(path)
+        assert link == "s3://bucket/u/call.wav"
+        asked, put = server.asked
+        assert (asked.body, asked.headers["authorization"]) == (
+            b"contentType=audio%2Fwav&originalName=call.wav",
+            f"Token {KEY}",
+        )
+        assert (put.method, put.path, put.body == contents) == ("PUT", "/bucket/u/call.wav?s=1", True)
+        assert (put.headers["content-length"], put.headers["content-type"]) == ("2000000", "audio/wav")
+        assert pieces
+        assert 0 < max(pieces) < 1_000_000, "the file was read at once"
+
     def test_by_hand(self, connection: object, file: ObjectStoragePath) -> None:
         hook = AixplainHook()
         assert whole(hook.run("sentiment", hook.upload_file(file))).data == "negative"
@@ -279,7 +327,33 @@ class TestFiles:
                 model.run([file, ObjectStoragePath(f"file://{path}")])
         with pytest.raises(AixplainInputError, match="data is a PosixPath"):
             model.run(tmp_path)
+        with pytest.raises(AixplainInputError, match="give an ObjectStoragePath"):
+            model._client.upload_file("file:///a.wav")  # type: ignore[arg-type]
         assert len(emulator.runs()) == before
+
+    def test_all_files_are_looked_at_before_the_first_is_sent(self, file: ObjectStoragePath) -> None:
+        with serve(lambda http: http.answer(500)) as server:
+            model = Model("a", api_key=KEY)
+            model.url, model.backend_url = f"{server.url}/api/v1/execute", server.url
+            with pytest.raises(AixplainInputError, match="there is no file"):
+                model.run([file, ObjectStoragePath("file:///nowhere")])
+        assert server.asked == []
+
+    def test_one_that_is_written_to_meanwhile_is_not_submitted(self, tmp_path: Path) -> None:
+        path = tmp_path / "growing.txt"
+        path.write_text("begun")
+        slot = {"key": "u/growing.txt", "uploadUrl": "SERVER/bucket/u/growing.txt"}
+
+        def answer(http: Handler) -> None:
+            path.write_text("begun, and gone on with")
+            http.answer(200, json.dumps(slot).replace("SERVER", server.url).encode())
+
+        with serve(answer) as server:
+            model = Model("a", api_key=KEY)
+            model.url, model.backend_url = f"{server.url}/api/v1/execute", server.url
+            with pytest.raises(AixplainInputError, match="written to while it was uploaded"):
+                model.run(ObjectStoragePath(f"file://{path}"))
+        assert [asked.method for asked in server.asked if "execute" in asked.path] == []
 
 
 class TestAttributes:
@@ -297,7 +371,7 @@ class TestAttributes:
         assert not model.is_subscribed
         assert not model.supports_streaming
         assert repr(model) == "Model:  by aiXplain (id=a)"
-        with pytest.raises(AixplainConfigurationError, match="no API key"):
+        with pytest.raises(AixplainConfigurationError, match="No API key"):
             model.run_async(TEXT)
 
     def test_the_environments_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,6 +402,28 @@ class TestAttributes:
     def test_what_makes_no_model(self, arguments: dict[str, Any], named: str) -> None:
         with pytest.raises(AixplainInputError, match=named):
             Model(**arguments)
+
+    @pytest.mark.parametrize(
+        ("key", "named"),
+        [(KEY.encode(), "api_key is a bytes"), (5, "api_key is a int"), (f"{KEY}€", "characters that no API key has")],
+    )
+    def test_keys_that_cannot_work(self, key: Any, named: str) -> None:
+        model = Model("a", api_key=KEY)
+        with pytest.raises(AixplainConfigurationError, match=named) as raised:
+            model.api_key = key
+        assert KEY not in str(raised.value)
+        with pytest.raises(AixplainConfigurationError, match=named):
+            Model("a", api_key=key)
+
+    def test_a_key_from_a_file_ends_with_a_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TEAM_API_KEY", f"{KEY}\n")
+        assert Model("a").api_key == KEY
+
+    def test_declarations_can_be_set_as_a_dict(self) -> None:
+        model = Model("a", api_key=KEY)
+        model.model_params = {"text": {"required": True}}  # type: ignore[assignment]
+        with pytest.raises(AixplainInputError, match="requires text"):
+            model.run_async({})
 
     def test_endpoints_that_cannot_work(self) -> None:
         model = Model("a", api_key=KEY)
@@ -364,10 +460,25 @@ model = Model("sentiment", api_key="any-key")
 model.url = {emulator.url + "/api/v1/execute"!r}
 print(model.run({TEXT!r}, parameters={{"delay": 0}}).data)
 """
-    nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
-    env = {**os.environ, "AIRFLOW_HOME": str(tmp_path), "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": nowhere}
+    database = tmp_path / "airflow.db"
+    env = {**os.environ, "AIRFLOW_HOME": str(tmp_path), "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{database}"}
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert printed.stdout.splitlines()[-1:] == ["positive"], printed.stderr
+    assert not database.exists()
+
+
+SEED_KEYS = (
+    "id",
+    "name",
+    "description",
+    "supplier",
+    "additional_info",
+    "input_params",
+    "output_params",
+    "model_params",
+    "function",
+    "status",
+)
 
 
 class TestDicts:
@@ -383,7 +494,7 @@ class TestDicts:
         )
         model.add_additional_info_for_benchmark("My A", {"beams": 5})
         told = model.to_dict()
-        assert told == {
+        assert {name: told[name] for name in SEED_KEYS} == {
             "id": "a",
             "name": "A",
             "description": "does things",
@@ -396,6 +507,19 @@ class TestDicts:
             "status": "onboarded",
         }
         assert Model.from_dict(json.loads(json.dumps(told))).to_dict() == told
+
+    def test_a_fetched_model_and_odd_values_make_the_round_trip(self, connection: object) -> None:
+        told = AixplainHook().get_model("echo").to_dict()
+        again = Model.from_dict(json.loads(json.dumps(told)))
+        assert again.to_dict() == told
+        assert (again.supports_streaming, again.created_at) == (True, datetime(2026, 1, 1, tzinfo=timezone.utc))
+        assert "api_key" not in told
+        odd = Model("a", when=datetime(2026, 1, 1), some={1, 2}, input_params={"a": {}})
+        told = json.loads(json.dumps(odd.to_dict()))
+        assert told["additional_info"]["some"] == [1, 2]
+        odd.to_dict()["input_params"]["a"]["changed"] = True
+        assert odd.input_params == {"a": {}}
+        assert Model.from_dict({"id": "a", "additional_info": {"self": 1, 2: 3}}).additional_info == {"self": 1, 2: 3}
 
     def test_from_dict(self) -> None:
         told = {"id": "a", "api_key": KEY, "cost": {"price": 1}, "is_subscribed": True}
@@ -411,9 +535,11 @@ class TestDicts:
             ({"created_at": "soon"}, "created_at is 'soon'"),
             ({"additional_info": 5}, "additional_info is a int"),
             ({"id": 5}, "id is 5"),
+            ([1], "data is a list"),
+            (None, "data is a NoneType"),
         ],
     )
-    def test_from_odd_dicts(self, data: dict[str, Any], named: str) -> None:
+    def test_from_odd_dicts(self, data: Any, named: str) -> None:
         with pytest.raises(AixplainInputError, match=named):
             Model.from_dict(data)
 

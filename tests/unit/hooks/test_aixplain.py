@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
+import time
 
 import pytest
+from pytest_mock import MockerFixture
 
+from airflow_provider_aixplain.client import Client
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainInputError, AixplainUntrustedUrl
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.protocol.failure import ErrorCategory
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.wait import Wait
+from airflow_provider_aixplain.transport.platform import Platform
 from tests.airflow.deployment import Emulator
 from tests.unit.transport.scripted import Handler, serve
 
@@ -155,3 +159,49 @@ def test_a_connection_that_cannot_work(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_get_conn_carries_the_key(emulator: Emulator) -> None:
     with AixplainHook().get_conn() as session:
         assert session.get(f"{emulator.url}/api/v1/data/none", timeout=10).status_code == 404
+
+
+def test_calls_share_a_connection(emulator: Emulator) -> None:
+    with serve(lambda http: http.answer(200, b'{"completed": true}')) as server:
+        client = Client(Platform("key", backend_url=server.url))
+        for _ in range(3):
+            client.poll(f"{server.url}/run")
+    assert len({asked.client_port for asked in server.asked}) == 1
+
+
+def test_a_blocking_wait_follows_the_jittered_schedule(mocker: MockerFixture) -> None:
+    sleep = mocker.patch("airflow_provider_aixplain.client.time.sleep")
+    mocker.patch("airflow_provider_aixplain.client.random.random", side_effect=[0, 1])
+
+    def answer(http: Handler) -> None:
+        http.answer(200, b'{"completed": %s}' % (b"true" if len(server.asked) == 3 else b"false"))
+
+    with serve(answer) as server:
+        Client(Platform("key", backend_url=server.url)).sync_poll(f"{server.url}/run", wait_time=10)
+    first, second = (call.args[0] for call in sleep.call_args_list)
+    assert first == pytest.approx(8, abs=0.5)
+    assert second == pytest.approx(12, abs=0.5)
+
+
+def test_a_hook_that_has_logged_can_be_copied() -> None:
+    hook = AixplainHook()
+    hook.log.info("now the logger is bound")
+    assert pickle.loads(pickle.dumps(hook)).aixplain_conn_id == hook.aixplain_conn_id
+
+
+def test_the_connections_timeout_bounds_each_poll_of_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(http: Handler) -> None:
+        if len(server.asked) == 1:
+            time.sleep(2)
+        http.answer(200, b'{"completed": true}')
+
+    for way in (
+        lambda hook, wait: hook.wait_for_run(f"{server.url}/run", wait),
+        lambda hook, wait: asyncio.run(hook.await_run(f"{server.url}/run", wait)),
+    ):
+        with serve(answer) as server:
+            fields = {"host": server.url, "password": "key", "extra": {"timeout": 0.3}}
+            monkeypatch.setenv("AIRFLOW_CONN_IMPATIENT", json.dumps(fields))
+            wait = Wait(0.2, timeout=60)
+            assert way(AixplainHook("impatient"), wait).status == "success"
+            assert wait.polls == 2, "the first poll waited for its answer for longer than the Connection says"

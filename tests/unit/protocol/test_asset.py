@@ -95,6 +95,9 @@ class TestModelParameters:
         assert parameters.get_parameter("a") == Parameter("a")
         str(parameters)
 
+    def test_names_are_texts(self) -> None:
+        assert ModelParameters({1: {}, "b": {}}).to_dict().keys() == {"1", "b"}  # type: ignore[dict-item]
+
     def test_what_is_no_dict(self) -> None:
         with pytest.raises(InvalidInput, match="model_params is a list"):
             ModelParameters(["text"])  # type: ignore[arg-type]
@@ -127,9 +130,12 @@ class TestCheck:
             ({"dataType": "text", "dataSubType": "json"}, {"a": 1}, True),
             ({"dataType": "text", "dataSubType": "other"}, {"a": 1}, False),
             ({"dataType": "number"}, 1.5, True),
-            ({"dataType": "number"}, "1.5", False),
+            ({"dataType": "number"}, "1.5", True),
+            ({"dataType": "number"}, "soon", False),
             ({"dataType": "number"}, True, False),
             ({"dataType": "boolean"}, True, True),
+            ({"dataType": "boolean"}, "True", True),
+            ({"dataType": "boolean"}, "yes", False),
             ({"dataType": "boolean"}, 1, False),
             ({"dataType": "json"}, [1], True),
             ({"dataType": "json"}, 1, False),
@@ -141,13 +147,14 @@ class TestCheck:
             ({"dataType": "text", "multipleValues": True}, ["a", "b"], True),
             ({"dataType": "text", "multipleValues": True}, "a", True),
             ({"dataType": "text", "multipleValues": True}, ["a", 5], False),
+            ({"dataType": "array", "multipleValues": True}, ["a", "b"], True),
         ],
     )
     def test_types(self, declaration: dict[str, Any], value: Any, fits: bool) -> None:
         if fits:
             declared(a=declaration).check({"a": value})
         else:
-            with pytest.raises(InvalidInput, match="a is a "):
+            with pytest.raises(InvalidInput, match=r"a is .*, and the model takes"):
                 declared(a=declaration).check({"a": value})
 
     def test_the_wrong_ones_are_named(self) -> None:
@@ -155,8 +162,8 @@ class TestCheck:
         with pytest.raises(InvalidInput) as raised:
             parameters.check({"a": "x", "b": 5})
         assert str(raised.value) == (
-            "a is a str, and the model takes number; b is a int, and the model takes text; the model requires c:"
-            " give them in parameters, or in data as an object"
+            "a is 'x', and the model takes number; b is 5, and the model takes text;"
+            " the model requires c: give it in parameters, or data as an object"
         )
 
     @pytest.mark.parametrize(
@@ -173,7 +180,7 @@ class TestCheck:
 
     def test_data_stands_for_one_and_an_object_for_all(self) -> None:
         parameters = declared(text={"required": True}, targetlanguage={"required": True})
-        with pytest.raises(InvalidInput, match="requires text, targetlanguage; data can stand for one of them"):
+        with pytest.raises(InvalidInput, match="requires text, targetlanguage, of which data can stand for one"):
             parameters.check({"data": "Hello"})
         parameters.check({"data": {"text": "Hello"}})
         parameters.check({"data": "Hello", "targetlanguage": "fr"})
@@ -182,7 +189,7 @@ class TestCheck:
         with pytest.raises(InvalidInput, match="requires text"):
             declared(text={"required": True}, data={}).check({"data": "Hello"})
 
-    @pytest.mark.parametrize("preset", [{"isFixed": True}, {"values": [1]}, {"defaultValues": [1]}])
+    @pytest.mark.parametrize("preset", [{"isFixed": True}, {"values": [1]}, {"defaultValues": "en"}])
     def test_a_preset_one_is_not_missing(self, preset: dict[str, Any]) -> None:
         declared(text={"required": True, **preset}).check({})
 

@@ -10,7 +10,7 @@ from hypothesis import given
 
 from airflow_provider_aixplain.protocol.asset import AssetStatus
 from airflow_provider_aixplain.protocol.failure import InvalidInput, RequestFailed
-from airflow_provider_aixplain.protocol.finetune import FinetuneStatus, read_finetune_status
+from airflow_provider_aixplain.protocol.finetune import FinetuneStatus, check_epoch, read_finetune_status
 from airflow_provider_aixplain.protocol.wire import Answer
 from tests.unit.protocol.strategies import JSON
 
@@ -64,7 +64,12 @@ def test_odd_types_everywhere(logs: Any, value: Any) -> None:
 @pytest.mark.parametrize("after_epoch", ["1", True, [1]])
 def test_an_epoch_that_is_none(after_epoch: Any) -> None:
     with pytest.raises(InvalidInput, match="after_epoch is"):
-        read([], after_epoch)
+        check_epoch(after_epoch)
+
+
+def test_an_epoch_that_is_one() -> None:
+    for after_epoch in (None, 0, 1.5):
+        check_epoch(after_epoch)
 
 
 @pytest.mark.parametrize("body", [{"finetuneStatus": None}, {"modelStatus": 5}, {"modelStatus": ""}])

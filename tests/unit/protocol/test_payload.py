@@ -94,6 +94,11 @@ def test_a_value_that_contains_itself() -> None:
         build_payload(endless)
 
 
+def test_no_data() -> None:
+    with pytest.raises(InvalidInput, match="data is None: give the model's input"):
+        build_payload(None)
+
+
 def test_stream_asks_for_options_that_are_a_dict() -> None:
     with pytest.raises(InvalidInput, match=r"parameters\['options'\] is a str"):
         build_payload("x", {"options": "fast"}, stream=True)

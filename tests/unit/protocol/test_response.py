@@ -21,7 +21,7 @@ _FIELD_OF = {
     "runTime": "run_time",
 }
 SPELLINGS = sorted({*_FIELD_OF, *RESPONSE_FIELDS, "error", "supplierError"} - {"additional_fields"})
-WORDS = st.text(st.characters(exclude_characters="\0"))
+WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 
 
 def read(**body: Any) -> ModelResponse:
@@ -49,6 +49,11 @@ class TestItems:
         assert "nothing" not in response
         assert "failure" not in response
         assert "runTime" in response
+        for key in ([], None, 5):
+            assert key not in response
+            assert response.get(key, 7) == 7  # type: ignore[arg-type]
+            with pytest.raises(KeyError):
+                response[key]  # type: ignore[index]
 
     def test_assignment(self) -> None:
         response = read(requestId="r")
@@ -94,7 +99,7 @@ class TestSpellings:
 
     def test_unless_they_are_null(self) -> None:
         response = read(usedCredits=None, used_credits=2, runTime=None, run_time=None)
-        assert (response.used_credits, response.run_time) == (2, None)
+        assert (response.used_credits, response["usedCredits"], response.run_time) == (2, 2, None)
 
     @pytest.mark.parametrize(
         ("data", "credits", "seconds"),
@@ -118,6 +123,7 @@ class TestSpellings:
             ),
             ({"steps": [{"start_time": "2026-01-02", "end_time": "2026-01-01", "runTime": 7}]}, 0, 7),
             ({"steps": [{"start_time": "yesterday", "end_time": 5}]}, 0, 0),
+            ({"steps": [{"credits": 1e308}, {"credits": 1e308}]}, 0, 0),
             ([1], 0, 0),
         ],
     )
@@ -156,4 +162,5 @@ class TestOddTypes:
 
     def test_an_error_that_is_an_object_becomes_text(self) -> None:
         assert read(error_message={"a": 1}).error_message == '{"a": 1}'
-        assert read(error={"a": 1}, supplierError=None).error_message == '{"a": 1} - '
+        assert read(error={"a": 1}, supplierError=None).error_message == '{"a": 1}'
+        assert read(error=False, supplierError={"b": 2}).error_message == ' - {"b": 2}'

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from airflow_provider_aixplain.protocol import stream
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
-from airflow_provider_aixplain.protocol.stream import Lines, ModelResponseStreamer, Transcript
+from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer, Transcript
 from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, OpenAnswer
 
 SSE = "text/event-stream; charset=utf-8"
@@ -25,7 +25,7 @@ def events(*data: Any, end: str | None = "[DONE]") -> bytes:
 
 
 def opened(body: Iterable[bytes], content_type: str = SSE) -> ModelResponseStreamer:
-    return ModelResponseStreamer(OpenAnswer(content_type, body))
+    return ModelResponseStreamer(OpenAnswer(200, content_type, body))
 
 
 def read(body: bytes, content_type: str = SSE) -> tuple[str, ModelResponse]:
@@ -81,9 +81,12 @@ class TestText:
         assert read(body) == ("Hi!", DONE)
         assert read(body, "text/plain") == ("Hi!", DONE)
         assert read(b'data: {"data": "Hi"}\n' + b"data: [DONE]\n", "") == ("Hi", DONE)
+        assert read(b'\xef\xbb\xbfdata: {"data": "Hi"}\n\ndata: [DONE]\n', "") == ("Hi", DONE)
 
     def test_json_lines_without_a_fields_name(self) -> None:
-        assert read(b'{"data": "Hi"}\r\n{"data": "!"}\r\n[DONE]\r\n') == ("Hi!", DONE)
+        body = b'{"data": "Hi"}\r\n{"data": "!"}\r\n[DONE]\r\n'
+        assert read(body) == ("Hi!", DONE)
+        assert read(body, "application/x-ndjson") == ("Hi!", DONE)
 
     @given(st.lists(st.text(), max_size=8), st.integers(1, 9), st.sampled_from([b"\n", b"\r\n"]))
     def test_however_it_is_cut_into_pieces(self, texts: list[str], size: int, line_end: bytes) -> None:
@@ -114,6 +117,7 @@ class TestEnd:
             {"choices": [{"delta": {}, "finish_reason": "stop"}]},
             {"choices": [{"finish_reason": "end_turn"}]},
             {"data": "[DONE]"},
+            {"completed": True},
         ],
     )
     def test_without_done(self, last: dict[str, Any]) -> None:
@@ -124,6 +128,14 @@ class TestEnd:
             {"choices": [{"delta": {"content": "Hi"}, "finish_reason": "stop"}]}, {"usage": {"total_tokens": 7}}
         )
         assert [chunk.usage for chunk in opened([body])] == [None, {"total_tokens": 7}, None]
+
+    def test_text_after_what_looked_like_the_end_shows_that_it_was_none(self) -> None:
+        said = {"data": "[DONE]"}
+        assert read(events({"data": "It says "}, said, {"data": " here"})) == ("It says [DONE] here", DONE)
+        assert read(events(said, {"data": " here"}, end=None)) == ("[DONE] here", cut(NO_END))
+        ended = {"data": "a", "status": "SUCCESS"}
+        assert read(events(ended, {"data": "b", "status": "IN_PROGRESS"}, end=None)) == ("ab", cut(NO_END))
+        assert read(events(ended, ended, end=None)) == ("aa", DONE)
 
     def test_nothing_is_read_after_done(self) -> None:
         assert read(events({"data": "Hi"}) + events({"data": "more"})) == ("Hi", DONE)
@@ -141,17 +153,34 @@ class TestEnd:
         assert read(events({"data": "Hi"}, *last, end=None)) == ("Hi", cut(NO_END))
 
     def test_an_event_that_was_cut(self) -> None:
-        assert read(events({"data": "Hi"}, end=None) + b'data: {"da') == ('Hi{"da', cut(NO_END))
+        assert read(events({"data": "Hi"}, end=None) + b'data: {"da') == ("Hi", cut(NO_END))
+        assert read(events({"data": "Hi", "status": "SUCCESS"}, end=None) + b'data: {"usa') == ("Hi", DONE)
+        assert read(events({"data": "Hi"}, end=None) + b"data: text") == ("Hitext", cut(NO_END))
 
     @pytest.mark.parametrize("body", [[], [b""], [b"\n\n"]])
     def test_an_empty_one(self, body: list[bytes]) -> None:
         assert list(opened(body)) == [cut(NO_END)]
 
-    @pytest.mark.parametrize(("ended", "last"), [(False, cut("reset")), (True, DONE)])
-    def test_a_connection_that_is_lost(self, ended: bool, last: ModelResponse) -> None:
+    def test_a_long_event_is_read_once(self) -> None:
+        """In pieces of a TLS record's size; looking at the whole again for each would take minutes."""
+        piece = b"x" * 16 * 1024
+        whole = opened([b'data: {"data": "', *[piece] * 2000, b'"}\n\n', b"data: [DONE]\n\n"])
+        assert len(next(whole).data) == 2000 * len(piece)
+
+    @pytest.mark.parametrize("kind", [ConnectionError, TimeoutError])
+    @pytest.mark.parametrize(
+        ("status", "rest", "last"),
+        [
+            ("IN_PROGRESS", b"", cut("reset")),
+            ("SUCCESS", b"", DONE),
+            ("SUCCESS", b'data: {"da', cut("reset")),
+            ("SUCCESS", b'data: {"data":\n', cut("reset")),
+        ],
+    )
+    def test_a_connection_that_is_lost(self, status: str, rest: bytes, last: ModelResponse, kind: Any) -> None:
         def body() -> Iterator[bytes]:
-            yield events({"data": "Hi", "status": "SUCCESS" if ended else "IN_PROGRESS"}, end=None)
-            raise ConnectionError("reset")
+            yield events({"data": "Hi", "status": status}, end=None) + rest
+            raise kind("reset")
 
         *_, end = opened(body())
         assert end == last
@@ -167,6 +196,8 @@ class TestEnd:
             ({"status": "Error", "message": "no"}, "no"),
             ({"choices": [{"finish_reason": "error", "error": "no"}]}, "no"),
             ({"status": "FAILED"}, "the platform gives no reason"),
+            ({"completed": True, "error_message": "no"}, "no"),
+            ({"supplierError": "no"}, " - no"),
         ],
     )
     def test_a_failure(self, last: dict[str, Any], message: str) -> None:
@@ -174,6 +205,17 @@ class TestEnd:
         assert (text, chunk.status, chunk.completed) == ("Hi", ResponseStatus.FAILED, True)
         assert chunk.error_message == message
         assert chunk.failure is None
+
+    def test_a_warning_is_no_failure(self) -> None:
+        assert read(events({"data": "Hi", "status": "SUCCESS", "error_message": "a warning"})) == ("Hi", DONE)
+
+    @pytest.mark.parametrize(
+        ("data", "message"), [('{"message": "overloaded"}', "overloaded"), ("overloaded", "overloaded")]
+    )
+    def test_an_event_that_is_called_an_error(self, data: str, message: str) -> None:
+        body = events({"data": "Hi"}, end=None) + f"event: error\ndata: {data}\n\n".encode() + events()
+        text, chunk = read(body)
+        assert (text, chunk.status, chunk.error_message) == ("Hi", ResponseStatus.FAILED, message)
 
 
 class TestNoStream:
@@ -191,6 +233,8 @@ class TestNoStream:
         (chunk,) = opened([b"<html>", b"oops"], "text/html")
         assert chunk.status is ResponseStatus.FAILED
         assert "<html>oops" in chunk.error_message
+        (chunk,) = ModelResponseStreamer(OpenAnswer(204, "", []))
+        assert "HTTP 204 with an answer that is no JSON object: an empty body" in chunk.error_message
 
     def test_a_refusal(self) -> None:
         streamer = ModelResponseStreamer(Answer(402, b'{"error": "no credits"}'))
@@ -221,7 +265,7 @@ class TestMemory:
 class TestClosing:
     def test_at_the_end_and_on_leaving(self) -> None:
         closed = []
-        answer = OpenAnswer(SSE, [events({"data": "a"}, {"data": "b"})], close=lambda: closed.append(1))
+        answer = OpenAnswer(200, SSE, [events({"data": "a"}, {"data": "b"})], close=lambda: closed.append(1))
         with ModelResponseStreamer(answer) as streamer:
             next(streamer)
         assert closed == [1]
@@ -232,7 +276,7 @@ class TestClosing:
 
 def test_the_key_is_taken_out_of_whole_lines() -> None:
     pieces = [b'data: {"data": "my KE', b'Y"}\n\ndata: [DONE]\n\n']
-    answer = OpenAnswer(SSE, pieces, redact=lambda line: line.replace(b"KEY", b"***"))
+    answer = OpenAnswer(200, SSE, pieces, redact=lambda line: line.replace(b"KEY", b"***"))
     assert [chunk.data for chunk in ModelResponseStreamer(answer)] == ["my ***", ""]
 
 
@@ -265,23 +309,6 @@ class TestTranscript:
         assert transcript.response() == ModelResponse(
             ResponseStatus.FAILED, data="Hel", error_message=cut(NO_END).error_message, failure=cut(NO_END).failure
         )
-
-
-class TestLines:
-    def test_at_line_ends_and_where_they_grow_too_long(self) -> None:
-        lines = Lines(width=10)
-        assert lines.add("one ") == []
-        assert lines.add("two\nthree") == ["one two"]
-        assert lines.add(" four five") == ["three four"]
-        assert lines.end() == ["five"]
-        assert Lines().end() == []
-
-    @given(st.lists(st.text(st.sampled_from("ab \n")), max_size=9))
-    def test_no_word_is_lost(self, pieces: list[str]) -> None:
-        lines = Lines(width=9)
-        shown = [line for piece in pieces for line in lines.add(piece)] + lines.end()
-        assert "".join("".join(shown).split()) == "".join("".join(pieces).split())
-        assert all(len(line) <= 9 for line in shown)
 
 
 def stored(text: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import datetime, timezone
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_aixplain.protocol import values
+from airflow_provider_aixplain.protocol.failure import InvalidInput
 from tests.unit.protocol.strategies import JSON
 
 
@@ -44,6 +47,8 @@ class TestStorable:
             ((1, {2}), [1, [2]]),
             ({1: None, Colour.RED: True}, {"1": None, "Colour.RED": True}),
             (2**63, str(2**63)),
+            (-(2**63), -(2**63)),
+            (-(2**63) - 1, str(-(2**63) - 1)),
             (math.nan, "nan"),
             (-math.inf, "-inf"),
             (b"bytes", "b'bytes'"),
@@ -62,6 +67,15 @@ class TestStorable:
         for _ in range(values.MAX_DEPTH):
             (stored,) = stored
         assert stored == '["Colour.RED"]'
+
+    def test_what_contains_itself_or_nests_without_end(self) -> None:
+        endless: list[Any] = []
+        endless.append(endless)
+        deep: list[Any] = []
+        for _ in range(100_000):
+            deep = [deep]
+        for value in (endless, deep):
+            assert "…" in str(values.storable(value))
 
 
 @pytest.mark.parametrize(
@@ -94,6 +108,38 @@ def test_as_text(value: Any, text: str) -> None:
 @given(st.recursive(st.just([]), lambda inner: inner.map(lambda value: [value]), max_leaves=3))
 def test_reading_gives_up_on_nothing_that_is_json(value: Any) -> None:
     assert values.read(json.dumps(value).encode()) == value
+
+
+def test_raw_control_characters_do_not_lose_an_answer() -> None:
+    assert values.read(b'{"data": "col1\tcol2\n"}') == {"data": "col1\tcol2\n"}
+
+
+@pytest.mark.parametrize("value", [b"a", bytearray(b"a"), memoryview(b"a"), {1, 2}, object()])
+def test_what_json_cannot_hold_is_refused_or_converted(value: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"data\[0\] is a \w+, which JSON cannot hold"):
+        values.sendable([value], "data")
+    with pytest.raises(InvalidInput):
+        values.sendable([value], "data", lambda _: values.NOT_JSON)
+    assert values.sendable({"a": (value,)}, "data", lambda _: "link") == {"a": ["link"]}
+
+
+def test_a_path_is_told_how_to_be_sent() -> None:
+    with pytest.raises(InvalidInput, match="data is a PosixPath: wrap it in an ObjectStoragePath, or upload it before"):
+        values.sendable(Path("a.wav"), "data")
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("2026-01-02T03:04:05Z", datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)),
+        ("2026-01-02", datetime(2026, 1, 2, tzinfo=timezone.utc)),
+        ("soon", None),
+        (None, None),
+        (5, None),
+    ],
+)
+def test_time(text: Any, time: datetime | None) -> None:
+    assert values.time(text) == time
 
 
 def test_nesting_without_end_is_no_json() -> None:

@@ -87,7 +87,12 @@ class TestSubmission:
         assert response.error_message == f"HTTP {status_code} ({category}): the platform's words"
         assert response.failure is not None
         assert response.failure.retryable is retryable
+        assert response.completed
         assert response.failure.denied is (status_code in (401, 403, 404, 460))
+
+    def test_refused_without_an_error_of_its_own(self) -> None:
+        for body in ({"error": None, "message": "retired"}, {"message": "retired"}):
+            assert "retired" in wire.read_submission(_answer(body, 404)).error_message
 
     @pytest.mark.parametrize(("sent", "words"), [(True, "may have received"), (False, "nothing was sent")])
     def test_no_answer(self, sent: bool, words: str) -> None:
@@ -102,6 +107,11 @@ class TestPoll:
     def test_the_request(self) -> None:
         assert wire.poll(URL) == wire.Request("GET", URL)
 
+    @pytest.mark.parametrize("poll_url", ["", None, 5])
+    def test_a_url_that_is_none(self, poll_url: Any) -> None:
+        with pytest.raises(InvalidInput, match=r"poll_url is .*: give the url of a submission's response"):
+            wire.poll(poll_url)
+
     @pytest.mark.parametrize(
         ("body", "status"),
         [
@@ -114,6 +124,8 @@ class TestPoll:
             ({"completed": True, "supplierError": "bad"}, "FAILED"),
             ({"completed": True, "status": "SUCCESS", "error_message": "a warning"}, "SUCCESS"),
             ({"completed": True, "status": "FAILED"}, "FAILED"),
+            ({"completed": True, "status": "IN_PROGRESS"}, "SUCCESS"),
+            ({"completed": True, "status": "IN_PROGRESS", "supplierError": "bad"}, "FAILED"),
             ({"completed": True, "status": "no known word"}, "SUCCESS"),
             ({"completed": True, "status": {"odd": 1}}, "SUCCESS"),
         ],
@@ -191,6 +203,8 @@ class TestPoll:
             ("-1.5e3", -1500.0),
             ("NaN", "NaN"),
             ("-Infinity", "-Infinity"),
+            (r'"a\u0000b"', "a\ufffdb"),
+            (r'"\uDBFF"', "\ufffd"),
             (r'{"a\u0000": ["\ud83d", "\ud83d\ude00", "\u0041"]}', {"a\ufffd": ["\ufffd", "😀", "A"]}),
         ],
     )

@@ -159,7 +159,7 @@ def test_the_key_goes_to_no_other_origin(url: str) -> None:
     platform = read()
     assert not platform.trusts(url)
     with pytest.raises(AixplainUntrustedUrl, match="trusted_origins") as raised:
-        platform.headers(wire.poll(url))
+        platform.headers(wire.Request("GET", url))
     assert KEY not in str(raised.value)
 
 
@@ -215,8 +215,25 @@ def test_a_file_goes_to_the_platforms_stores_without_the_key(url: str, stores: b
         assert "signature" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f"bad header {KEY!r}", "bad header '***'"),
+        ("Failed to parse: http://user:secret@proxy:99999", "Failed to parse: http://***@proxy:99999"),
+        ("https://host/a@b", "https://host/a@b"),
+    ],
+)
+def test_secrets_are_hidden_in_a_text(text: str, shown: str) -> None:
+    assert read().hide(text) == shown
+    assert read(password="x").hide("Max retries exceeded") == "Max retries exceeded"
+
+
+def test_a_keys_ends_are_no_part_of_it() -> None:
+    assert read(password=f" {KEY}\n").api_key == KEY
+
+
 def test_without_a_key_nothing_is_sent() -> None:
-    with pytest.raises(AixplainConfigurationError, match="no API key: pass it as api_key, or set TEAM_API_KEY"):
+    with pytest.raises(AixplainConfigurationError, match="No API key: pass it as api_key, or set TEAM_API_KEY"):
         Platform("").headers(wire.poll("https://models.aixplain.com/x"))
 
 

@@ -8,12 +8,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
 import certifi
 import pytest
+from pytest_mock import MockerFixture
 
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainUntrustedUrl
 from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer
@@ -276,7 +278,7 @@ class TestOpenAnswer:
     @staticmethod
     def stream(url: str, timeout: float | None = None) -> OpenAnswer | Answer | NoAnswer:
         session = sync.PlatformSession(platform(url))
-        return sync.open_answer(session, Request("POST", f"{url}/api/v2/execute/a", b"{}"), timeout)
+        return sync.open_answer(session, Request("POST", f"{url}/api/v2/execute/a", b"{}"), 5, timeout)
 
     @pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "until the connection ends"])
     def test_each_piece_is_given_as_it_arrives(self, chunked: bool) -> None:
@@ -327,6 +329,28 @@ class TestOpenAnswer:
             assert last.failure is not None
             assert last.failure.retryable
 
+    def test_one_that_pings_without_end(self) -> None:
+        def script(http: Handler) -> None:
+            http.send_response(200)
+            http.send_header("Content-Type", "text/event-stream")
+            http.end_headers()
+            with suppress(OSError):
+                while True:
+                    http.wfile.write(b": ping\n\n")
+                    time.sleep(0.05)
+            http.close_connection = True
+
+        with serve(script) as server:
+            (last,) = ModelResponseStreamer(self.stream(server.url, timeout=0.3))
+        assert "the time for it was up before it was over" in last.error_message
+
+    def test_a_redirect_is_no_answer(self) -> None:
+        body = b'{"status": "SUCCESS", "data": "from a login page"}'
+        with serve(lambda http: http.answer(302, body, Location="https://login.example")) as server:
+            (chunk,) = ModelResponseStreamer(self.stream(server.url))
+        assert chunk.status == "FAILED"
+        assert chunk.error_message.startswith("HTTP 302")
+
     def test_a_refusal_and_no_answer(self) -> None:
         with serve(lambda http: http.answer(402, b"no credits")) as server:
             assert self.stream(server.url) == Answer(402, b"no credits", ANY)
@@ -372,12 +396,49 @@ class TestFiles:
         assert asked.headers["content-type"] == "audio/wav"
         assert KEY not in str(asked.headers)
 
+    def test_the_log_does_not_show_the_urls_permission(self, caplog: pytest.LogCaptureFixture) -> None:
+        with serve(lambda http: http.answer(200)) as server, caplog.at_level("DEBUG", "urllib3"):
+            url = f"{server.url}/a?signature=s3cret"
+            send_sync(platform(server.url), Request("PUT", url, b"x", "", Credential.NONE))
+            assert "PUT /a?***" in caplog.text
+            assert "s3cret" not in caplog.text
+
     def test_an_error_does_not_show_the_urls_permission(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as unused:
             url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         outcome = send_sync(platform(url), Request("PUT", f"{url}/a?signature=s3cret", b"x", "", Credential.NONE))
         assert isinstance(outcome, NoAnswer)
         assert "s3cret" not in outcome.reason
+
+
+def test_a_body_that_drips_is_cut_in_time(send: Send) -> None:
+    def script(http: Handler) -> None:
+        http.send_response(200)
+        http.send_header("Content-Length", "1000")
+        http.end_headers()
+        with suppress(OSError):
+            for _ in range(200):
+                http.wfile.write(b"x")
+                time.sleep(0.05)
+        http.reset()
+
+    with serve(script) as server:
+        outcome = send(platform(server.url), Request("GET", f"{server.url}/run"), 0.3)
+    assert isinstance(outcome, NoAnswer)
+    assert outcome.reason
+    assert outcome.sent
+
+
+def test_a_session_of_a_users_own_has_the_connections_settings(mocker: MockerFixture) -> None:
+    request = mocker.patch("requests.Session.request")
+    account = platform("https://h", proxy="http://proxy:3128", timeout=7, verify=False)
+    with sync.PlatformSession(account) as session:
+        session.get("https://h/x")
+        session.get("https://h/x", timeout=1, verify=True, proxies={})
+    theirs, own = (call.kwargs for call in request.call_args_list)
+    proxies = {"http": "http://proxy:3128", "https": "http://proxy:3128"}
+    assert (theirs["timeout"], theirs["verify"], theirs["proxies"]) == (7, False, proxies)
+    assert (own["timeout"], own["verify"], own["proxies"]) == (1, True, {})
 
 
 def test_a_session_of_a_users_own_brings_the_key_to_the_backend_too() -> None:
