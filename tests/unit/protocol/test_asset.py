@@ -91,7 +91,7 @@ class TestModelParameters:
 
     @given(OBJECTS)
     def test_odd_declarations_count_as_not_said(self, told: dict[str, Any]) -> None:
-        parameters = ModelParameters({"a": dict.fromkeys(("required", "values", "dataType"), told), "b": told.get("b")})
+        parameters = ModelParameters({"a": dict.fromkeys(("required", "dataType"), told), "b": told.get("b")})
         assert parameters.get_parameter("a") == Parameter("a")
         str(parameters)
 
