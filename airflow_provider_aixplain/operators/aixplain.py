@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import pendulum
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_aixplain.exceptions import (
@@ -21,10 +23,11 @@ from airflow_provider_aixplain.exceptions import (
 )
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.operators.log_lines import Lines
+from airflow_provider_aixplain.operators.submission import Submission, SubmissionRecord
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.stream import Transcript
 from airflow_provider_aixplain.protocol.values import printable
-from airflow_provider_aixplain.protocol.wait import Wait
+from airflow_provider_aixplain.protocol.wait import DENIALS_BELIEVED, Wait
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
 
 if TYPE_CHECKING:
@@ -52,6 +55,10 @@ class AixplainRunModelOperator(BaseOperator):
     :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % a poll up to 60 seconds.
     :param timeout: how long to wait for the end of the run, in seconds or as a timedelta; default: a day. The run
         itself goes on after it, as the platform cannot cancel it.
+    :param durable: whether a later try of the task goes on with the run of an earlier one instead of paying for another
+        (Airflow 3.3 and later; below it each try submits). A run that failed is submitted anew.
+    :param on_orphaned_submission: what to do if an earlier try began a submission and never learnt whether it was
+        accepted: ``resubmit``, with a warning, or ``fail``, until somebody clears the task.
     :param multiple_outputs: whether each field is an XCom of its own.
     :raises AixplainInputError: if an argument can make no valid request.
     """
@@ -73,6 +80,8 @@ class AixplainRunModelOperator(BaseOperator):
         stream: bool = False,
         wait_time: float | timedelta = 0.5,
         timeout: float | timedelta = 86400,
+        durable: bool = True,
+        on_orphaned_submission: Literal["resubmit", "fail"] = "resubmit",
         multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -87,6 +96,10 @@ class AixplainRunModelOperator(BaseOperator):
         self.stream = stream
         if stream and not wait_for_completion:
             raise AixplainInputError("stream and wait_for_completion=False: choose one, a stream is read to its end")
+        self.durable = durable
+        if on_orphaned_submission not in ("resubmit", "fail"):
+            raise AixplainInputError(f"on_orphaned_submission is {on_orphaned_submission!r}: use resubmit or fail")
+        self.on_orphaned_submission = on_orphaned_submission
         with told_as_airflow_errors():
             wait = Wait(wait_time=wait_time, timeout=timeout)
         self.wait_time = wait.wait_time
@@ -98,21 +111,39 @@ class AixplainRunModelOperator(BaseOperator):
         return AixplainHook(self.aixplain_conn_id)
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Submit the run, and defer until it is over.
+        """Submit the run, or find the one that an earlier try has submitted, and defer until it is over.
 
         :return: the response as a dict.
         """
         name = self.name or self.task_id
-        response = self._stream(name) if self.stream else self._submit(name)
-        if response.status is ResponseStatus.FAILED:
-            raise self._refused(response)
-        poll_url = response.url or ""
+        record = SubmissionRecord(context, durable=self.durable)
+        fingerprint = self.hook.fingerprint(self.model_id, self.data, self.parameters)
+        earlier = record.read()
+        response = self._resume(earlier, fingerprint, record, name) if earlier else None
+        if earlier is not None and response is not None:
+            submission = earlier
+        else:
+            submission = Submission(fingerprint, pendulum.now("UTC").isoformat(), record.generation)
+            record.begin(submission)
+            response = self._stream(name) if self.stream else self._submit(name)
+            if response.status is ResponseStatus.FAILED:
+                if response.failure is None or not response.failure.may_be_accepted:
+                    record.forget()
+                raise self._refused(response)
+            submission = replace(submission, poll_url=response.url)
+            if response.url:
+                self.log.info("%s: submitted a run of model %s: %s", name, self.model_id, response.url)
         if response.status is ResponseStatus.SUCCESS:
             self.log.info("%s: model %s answered", name, self.model_id)
+            record.update(replace(submission, is_delivered=True))
             return response.to_dict()
-        self.log.info("%s: submitted a run of model %s: %s", name, self.model_id, poll_url)
+        record.update(replace(submission, is_delivered=not self.wait_for_completion))
+        poll_url = response.url or ""
         if not self.wait_for_completion:
             return response.to_dict()
+        elapsed = pendulum.now("UTC").timestamp() - pendulum.parse(submission.submitted_at).timestamp()  # type: ignore[union-attr]
+        # Each try waits for as long as the task says; the schedule of the polls goes by the age of the run.
+        timeout = self.timeout + (max(0.0, elapsed) if submission is earlier else 0.0)
         if self.deferrable:
             self.log.info("%s: the triggerer waits for its end", name)
             self.defer(
@@ -120,7 +151,8 @@ class AixplainRunModelOperator(BaseOperator):
                     poll_url=poll_url,
                     aixplain_conn_id=self.aixplain_conn_id,
                     wait_time=self.wait_time,
-                    timeout=self.timeout,
+                    timeout=timeout,
+                    submitted_at=submission.submitted_at,
                 ),
                 method_name="execute_complete",
             )
@@ -146,9 +178,63 @@ class AixplainRunModelOperator(BaseOperator):
                 response["run_time"],
                 response["used_credits"],
             )
+            self._deliver(context)
             return response
+        if event["status"] == "failed":
+            SubmissionRecord(context, durable=self.durable).forget()
         error, what = _ENDS[event["status"]]
         raise error(f"Model {self.model_id}: {what}: {event['message']} (poll URL: {event['poll_url']})")
+
+    def _resume(
+        self, earlier: Submission, fingerprint: str, record: SubmissionRecord, name: str
+    ) -> ModelResponse | None:
+        """Return how the run of an earlier try is doing, or None if this try has to submit.
+
+        :raises AixplainPermanentError: if there is a run that may not be left alone, and cannot be asked for.
+        """
+        if earlier.poll_url is None:
+            orphan = (
+                f"an earlier try began a submission at {earlier.submitted_at} and never learnt whether it was accepted:"
+                " a run may go on, and be billed, that nobody waits for"
+            )
+            if self.on_orphaned_submission == "fail":
+                record.forget()
+                raise AixplainPermanentError(f"Model {self.model_id}: {orphan}. Clear the task to submit anew.")
+            self.log.warning("%s: %s. Submitting anew", name, orphan)
+            return None
+        if earlier.fingerprint != fingerprint:
+            told = "%s: submitting anew, as model, input or endpoint differ from an earlier try's; its run goes on: %s"
+            self.log.warning(told, name, earlier.poll_url)
+            return None
+        response = self._ask(earlier.poll_url, name)
+        if response.failure is not None and response.failure.denied:
+            if response.failure.status_code != 404:
+                raise error_for(response.failure, f"Model {self.model_id}: {printable(response.error_message)}")
+            self.log.warning("%s: submitting anew, as the platform knows nothing of %s", name, earlier.poll_url)
+            return None
+        if response.completed and response.status is ResponseStatus.FAILED:
+            self.log.info("%s: submitting anew, as the run of an earlier try has failed: %s", name, earlier.poll_url)
+            return None
+        self.log.info("%s: going on with the run of an earlier try: %s", name, earlier.poll_url)
+        if response.completed:
+            response.url = response.url or earlier.poll_url
+            return response
+        # A poll that brings no news tells of the way to the platform, and not of the run.
+        return ModelResponse(ResponseStatus.IN_PROGRESS, url=earlier.poll_url)
+
+    def _ask(self, poll_url: str, name: str) -> ModelResponse:
+        """Poll until the platform tells, or has refused to so often that it is believed."""
+        for _ in range(DENIALS_BELIEVED - 1):
+            response = self.hook.poll(poll_url, name)
+            if response.failure is None or not response.failure.denied:
+                return response
+            time.sleep(self.wait_time)
+        return self.hook.poll(poll_url, name)
+
+    def _deliver(self, context: Context) -> None:
+        record = SubmissionRecord(context, durable=self.durable)
+        if earlier := record.read():
+            record.update(replace(earlier, is_delivered=True))
 
     def _submit(self, name: str) -> ModelResponse:
         return self.hook.run_async(self.model_id, self.data, name, self.parameters)

@@ -50,10 +50,12 @@ class Failure:
 
     :param category: the class of the error.
     :param status_code: the HTTP status code, or None if no HTTP answer came.
+    :param sent: whether the platform may have received the request.
     """
 
     category: ErrorCategory
     status_code: int | None = None
+    sent: bool = True
 
     @property
     def retryable(self) -> bool | None:
@@ -63,6 +65,11 @@ class Failure:
         if self.category is ErrorCategory.INTERNAL and not 400 <= (self.status_code or 0) <= 499:
             return None
         return False
+
+    @property
+    def may_be_accepted(self) -> bool:
+        """Whether a submission that failed so may be a run all the same: the platform has not refused it."""
+        return self.sent and not 400 <= (self.status_code or 0) <= 499
 
     @property
     def denied(self) -> bool:

@@ -148,7 +148,8 @@ def read_submission(outcome: Answer | NoAnswer) -> ModelResponse:
     """
     if isinstance(outcome, NoAnswer):
         arrived = "the platform may have received the submission" if outcome.sent else "nothing was sent"
-        return _failed(Failure(ErrorCategory.PLATFORM), f"No answer, {arrived}: {outcome.reason}", completed=True)
+        failure = Failure(ErrorCategory.PLATFORM, sent=outcome.sent)
+        return _failed(failure, f"No answer, {arrived}: {outcome.reason}", completed=True)
     body = read(outcome.body)
     if not 200 <= outcome.status_code <= 299:
         return _failed(*_refusal(outcome, body), completed=True)

@@ -28,6 +28,7 @@ class AixplainModelRunTrigger(BaseTrigger):
     :param timeout: seconds after the submission when to stop waiting; the run itself goes on.
     :param submitted_at: when the run was submitted, in ISO 8601; default: now. Schedule and deadline count from it, so
         that they survive a restart of the triggerer.
+    :param deferred_at: when the task was deferred, in ISO 8601; default: now. Its worker may hold on to it for a while.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class AixplainModelRunTrigger(BaseTrigger):
         wait_time: float = 0.5,
         timeout: float = 86400,
         submitted_at: str | None = None,
+        deferred_at: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow types only what it names a parameter of
         self.poll_url = poll_url
@@ -44,20 +46,20 @@ class AixplainModelRunTrigger(BaseTrigger):
         wait = Wait(wait_time, timeout)
         self.wait_time = wait.wait_time
         self.timeout = wait.timeout
-        self.submitted_at = submitted_at or pendulum.now("UTC").isoformat()
+        now = pendulum.now("UTC").isoformat()
+        self.submitted_at = submitted_at or now
+        self.deferred_at = deferred_at or now
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what Airflow stores to start this trigger anywhere, any time."""
-        stored = ("poll_url", "aixplain_conn_id", "wait_time", "timeout", "submitted_at")
+        stored = ("poll_url", "aixplain_conn_id", "wait_time", "timeout", "submitted_at", "deferred_at")
         return f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in stored}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the run is over, the time is up, or the platform refuses to tell."""
-        submitted_at = cast("pendulum.DateTime", pendulum.parse(self.submitted_at))
-        elapsed = max(0.0, pendulum.now("UTC").timestamp() - submitted_at.timestamp())
-        if (early := _worker_lingers() - elapsed) > 0:
+        if (early := _worker_lingers() - _seconds_since(self.deferred_at)) > 0:
             await asyncio.sleep(early)
-            elapsed += early
+        elapsed = _seconds_since(self.submitted_at)
         wait = Wait(self.wait_time, self.timeout)
         self.log.info("Waiting for the run at %s, submitted %.0f s ago", printable(self.poll_url), elapsed)
         try:
@@ -67,6 +69,12 @@ class AixplainModelRunTrigger(BaseTrigger):
         ended = " ".join([outcome.status, outcome.message]).strip()
         self.log.info("The wait ended after %d polls: %s", wait.polls, ended)
         yield TriggerEvent(outcome.to_event(self.poll_url))
+
+
+def _seconds_since(time: str) -> float:
+    """Return how long ago a time in ISO 8601 was; a clock that was set back since makes no wait longer."""
+    then = cast("pendulum.DateTime", pendulum.parse(time))
+    return max(0.0, pendulum.now("UTC").timestamp() - then.timestamp())
 
 
 def _worker_lingers() -> float:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.airflow.deployment import FINISHED, Airflow, Emulator, Processes, wait_until
+from tests.airflow.deployment import AIRFLOW_3, FINISHED, Airflow, Emulator, Processes, wait_until
 from tests.public_api import RESPONSE_FIELDS
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +55,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
     folder = tmp_path_factory.mktemp("line")
     dags = folder / "dags"
     shutil.copytree(ROOT / "example_dags", dags)
-    shutil.copy(ROOT / "tests" / "airflow" / "dags" / "endings.py", dags)
+    shutil.copytree(ROOT / "tests" / "airflow" / "dags", dags, dirs_exist_ok=True)
     texts = dags / "data" / "reviews.txt"
     texts.write_text("\n".join(texts.read_text(encoding="utf-8").splitlines()[:TEXTS]), encoding="utf-8")
     with Processes(folder / "airflow") as processes:
@@ -227,6 +227,44 @@ class TestEndings:
 
     def test_a_connection_can_be_stored_in_airflow(self, line: Line, run_id: str) -> None:
         assert self.state(line, run_id, "stored_connection") == ("success", 1)
+
+
+@pytest.fixture(scope="module")
+def tries(line: Line) -> str:
+    """A finished run of the DAG ``tries``."""
+    return line.run("tries")
+
+
+@pytest.mark.skipif(not AIRFLOW_3, reason="the task state store came with Airflow 3.3: below it each try submits")
+class TestTries:
+    """What the first try has paid for, a later one finds, whatever process was killed in between."""
+
+    def submissions(self, line: Line, text: str) -> int:
+        return sum(run["payload"].get("data") == text for run in line.emulator.runs())
+
+    @pytest.mark.parametrize("task_id", ["timed_out", "before_deferral", "with_result"])
+    def test_it_is_paid_once_and_delivered(self, line: Line, tries: str, task_id: str) -> None:
+        (task,) = [ti for ti in line.airflow.tasks("tries", tries) if ti["task_id"] == task_id]
+        assert task["state"] == "success"
+        assert task["try_number"] > 1
+        assert line.airflow.xcoms("tries", tries, task_id)["data"] == task_id
+        assert self.submissions(line, task_id) == 1
+        log = line.airflow.log("tries", tries, task_id, try_number=task["try_number"])
+        assert "going on with the run of an earlier try" in log
+
+    def test_the_one_gap_is_told(self, line: Line, tries: str) -> None:
+        (task,) = [ti for ti in line.airflow.tasks("tries", tries) if ti["task_id"] == "orphan"]
+        assert (task["state"], task["try_number"]) == ("success", 2)
+        assert self.submissions(line, "orphan") == 2
+        log = line.airflow.log("tries", tries, "orphan", try_number=2)
+        assert "never learnt whether it was accepted" in log
+
+    def test_a_task_that_is_cleared_after_its_success_runs_again(self, line: Line, tries: str) -> None:
+        assert self.submissions(line, "cleared") == 1
+        body = {"dry_run": False, "dag_run_id": tries, "task_ids": ["cleared"], "only_failed": False}
+        line.airflow.call("POST", "/dags/tries/clearTaskInstances", json=body)
+        wait_until(lambda: self.submissions(line, "cleared") == 2, "the second submission")
+        assert line.airflow.finish("tries", tries) == "success"
 
 
 def test_what_is_stored_of_a_waiting_task(line: Line) -> None:

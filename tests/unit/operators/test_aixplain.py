@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pendulum
@@ -24,7 +26,7 @@ from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperato
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
 from tests.airflow.deployment import Emulator
 from tests.public_api import RESPONSE_FIELDS
-from tests.unit.transport.scripted import serve
+from tests.unit.transport.scripted import Handler, serve
 
 pytestmark = pytest.mark.usefixtures("connection")
 TEXT = "The coffee is wonderful."
@@ -43,7 +45,7 @@ def test_it_defers_to_a_trigger_that_knows_neither_key_nor_input(emulator: Emula
     trigger = deferred.value.trigger
     assert isinstance(trigger, AixplainModelRunTrigger)
     _, stored = trigger.serialize()
-    assert set(stored) == {"poll_url", "aixplain_conn_id", "wait_time", "timeout", "submitted_at"}
+    assert set(stored) == {"poll_url", "aixplain_conn_id", "wait_time", "timeout", "submitted_at", "deferred_at"}
     assert stored["poll_url"].startswith(emulator.url)
     assert (stored["aixplain_conn_id"], stored["wait_time"], stored["timeout"]) == ("aixplain_default", 2, 3600)
     assert before <= pendulum.parse(stored["submitted_at"]) <= pendulum.now("UTC")  # type: ignore[operator]
@@ -244,3 +246,184 @@ def test_a_file_is_uploaded_before_the_run(tmp_path: Path, emulator: Emulator) -
     run.render_template_fields({"name": "review"})  # type: ignore[typeddict-item]
     assert run.execute(CONTEXT)["data"] == "negative"
     assert emulator.runs()[-1]["payload"]["text"].startswith("s3://")
+
+
+class Store(dict[str, Any]):
+    """What Airflow 3.3 gives a task as its state store: get, set and delete by key."""
+
+    def set(self, key: str, value: Any) -> None:
+        self[key] = json.loads(json.dumps(value))
+
+    def delete(self, key: str) -> None:
+        self.pop(key, None)
+
+
+class Tries:
+    """The tries of one task, one after the other, with the store that they share."""
+
+    def __init__(self, **arguments: Any) -> None:
+        self.store = Store()
+        self.arguments = {"deferrable": False, "wait_time": 0.2, "task_id": "tries", **arguments}
+        self.max_tries = 0
+
+    def run(self, **arguments: Any) -> Any:
+        context = {"task_state_store": self.store, "ti": SimpleNamespace(max_tries=self.max_tries)}
+        return operator(**{**self.arguments, **arguments}).execute(context)  # type: ignore[arg-type]
+
+
+class TestLaterTries:
+    """A later try finds the run of an earlier one."""
+
+    def submitted(self, emulator: Emulator, text: str) -> int:
+        return sum(run["payload"].get("data") == text for run in emulator.runs())
+
+    def test_a_run_that_goes_on_is_waited_for(self, emulator: Emulator) -> None:
+        tries = Tries(model_id="echo", data="goes on", parameters={"delay": 1.5})
+        with pytest.raises(AixplainRunTimeout):
+            tries.run(timeout=0.1)
+        assert tries.run()["data"] == "goes on"
+        assert self.submitted(emulator, "goes on") == 1
+
+    def test_it_is_deferred_on_with_its_age_and_a_time_of_its_own(self, emulator: Emulator) -> None:
+        tries = Tries(model_id="echo", data="deferred", parameters={"delay": 60}, deferrable=True, timeout=100)
+        triggers = []
+        for _ in range(2):
+            with pytest.raises(TaskDeferred) as deferred:
+                tries.run()
+            triggers.append(deferred.value.trigger)
+        first, second = triggers
+        assert (second.poll_url, second.submitted_at) == (first.poll_url, first.submitted_at)
+        assert second.deferred_at > first.deferred_at
+        assert 100 <= first.timeout < second.timeout < 110
+        assert self.submitted(emulator, "deferred") == 1
+
+    def test_a_result_that_was_lost_on_its_way_is_fetched_again(self, emulator: Emulator) -> None:
+        tries = Tries(model_id="echo", data="lost on its way", parameters={"delay": 0})
+        assert tries.run() == tries.run()
+        assert self.submitted(emulator, "lost on its way") == 1
+
+    def test_a_task_that_was_cleared_after_its_success_runs_again(self, emulator: Emulator) -> None:
+        for waits in (True, False):
+            tries = Tries(model_id="echo", data=f"cleared {waits}", wait_for_completion=waits)
+            tries.run()
+            tries.max_tries = 1
+            tries.run()
+            assert self.submitted(emulator, f"cleared {waits}") == 2
+
+    def test_a_run_that_failed_is_submitted_anew(self, emulator: Emulator) -> None:
+        before = len(emulator.runs())
+        tries = Tries(model_id="fail", parameters={"delay": 0})
+        for _ in range(2):
+            with pytest.raises(AixplainRunFailed):
+                tries.run()
+        assert len(emulator.runs()) == before + 2
+        assert not tries.store
+
+    def test_a_run_that_failed_meanwhile_is_submitted_anew(self, emulator: Emulator) -> None:
+        before = len(emulator.runs())
+        tries = Tries(model_id="fail", parameters={"delay": 0.5})
+        with pytest.raises(AixplainRunTimeout):
+            tries.run(timeout=0)
+        time.sleep(0.6)
+        with pytest.raises(AixplainRunFailed):
+            tries.run()
+        assert len(emulator.runs()) == before + 2
+
+    @pytest.mark.parametrize(
+        "changed", [{"data": "other input"}, {"model_id": "language"}, {"parameters": {"delay": 30, "more": 1}}]
+    )
+    def test_another_input_is_another_run(self, emulator: Emulator, changed: dict[str, Any]) -> None:
+        before = len(emulator.runs())
+        tries = Tries(model_id="echo", data="changed", parameters={"delay": 30}, timeout=0.1)
+        for arguments in ({}, changed, changed):
+            with pytest.raises(AixplainRunTimeout):
+                tries.run(**arguments)
+        assert len(emulator.runs()) == before + 2
+
+    def test_without_durable_each_try_submits(self, emulator: Emulator) -> None:
+        tries = Tries(model_id="echo", data="not durable", parameters={"delay": 0}, durable=False)
+        for _ in range(2):
+            tries.run()
+        assert self.submitted(emulator, "not durable") == 2
+        assert not tries.store
+
+    def test_what_is_stored_tells_neither_key_nor_input(self, connection: dict[str, object]) -> None:
+        tries = Tries(model_id="echo", data="secret-input")
+        tries.run()
+        assert "secret-input" not in str(tries.store)
+        assert str(connection["password"]) not in str(tries.store)
+
+    @pytest.mark.parametrize("status_code", [400, 404, 429, 500, 502])
+    def test_what_the_platform_refused_is_no_orphan(self, monkeypatch: pytest.MonkeyPatch, status_code: int) -> None:
+        with serve(lambda http: http.answer(status_code)) as server:
+            monkeypatch.setenv("AIRFLOW_CONN_REFUSING", json.dumps({"host": server.url, "password": "key"}))
+            tries = Tries(aixplain_conn_id="refusing", on_orphaned_submission="fail")
+            with pytest.raises(AixplainError):
+                tries.run()
+            assert bool(tries.store) is (status_code >= 500)
+
+    def test_an_orphan_is_submitted_anew_or_fails_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with serve(Handler.reset) as server:
+            monkeypatch.setenv("AIRFLOW_CONN_RESETTING", json.dumps({"host": server.url, "password": "key"}))
+            tries = Tries(aixplain_conn_id="resetting")
+            for submissions in (1, 2):
+                with pytest.raises(AixplainError, match="may have received the submission"):
+                    tries.run()
+                assert len(server.asked) == submissions
+            with pytest.raises(AixplainPermanentError, match=r"never learnt whether it was accepted.* Clear the task"):
+                tries.run(on_orphaned_submission="fail")
+            assert len(server.asked) == 2
+            with pytest.raises(AixplainError, match="may have received the submission"):
+                tries.run(on_orphaned_submission="fail")
+            assert len(server.asked) == 3
+
+    @pytest.mark.parametrize(
+        ("status_code", "posts", "error"),
+        [(404, 2, AixplainRunTimeout), (401, 1, AixplainPermanentError), (503, 1, AixplainRunTimeout)],
+    )
+    def test_a_run_that_cannot_be_asked_for(
+        self, monkeypatch: pytest.MonkeyPatch, status_code: int, posts: int, error: type[Exception]
+    ) -> None:
+        def answer(http: Any) -> None:
+            if http.command == "POST":
+                http.answer(201, json.dumps({"data": f"{server.url}/run"}).encode())
+            else:
+                http.answer(status_code if later else 200, b'{"completed": false}' if not later else b"")
+
+        with serve(answer) as server:
+            monkeypatch.setenv("AIRFLOW_CONN_ASKED", json.dumps({"host": server.url, "password": "key"}))
+            tries = Tries(aixplain_conn_id="asked", timeout=0)
+            later = False
+            with pytest.raises(AixplainRunTimeout):
+                tries.run()
+            later = True
+            with pytest.raises(error):
+                tries.run()
+        assert [asked.method for asked in server.asked].count("POST") == posts
+
+    def test_a_store_that_fails_costs_nothing_before_and_loses_nothing_after(self, emulator: Emulator) -> None:
+        class Broken(Store):
+            works = 0
+
+            def set(self, key: str, value: Any) -> None:
+                self.works -= 1
+                if self.works < 0:
+                    raise RuntimeError("the store is down")
+
+            def delete(self, key: str) -> None:
+                raise RuntimeError("the store is down")
+
+        tries = Tries(model_id="echo", data="broken store", parameters={"delay": 0})
+        tries.store = Broken()
+        with pytest.raises(RuntimeError):
+            tries.run()
+        assert self.submitted(emulator, "broken store") == 0
+        tries.store.works = 1
+        assert tries.run()["data"] == "broken store"
+        tries.store.works = 1
+        with pytest.raises(AixplainRunFailed):
+            tries.run(model_id="fail")
+
+    def test_a_word_that_is_none(self) -> None:
+        with pytest.raises(AixplainInputError, match="on_orphaned_submission is 'perhaps': use resubmit or fail"):
+            operator(on_orphaned_submission="perhaps")

@@ -88,6 +88,7 @@ class TestSubmission:
         assert response.failure is not None
         assert response.failure.retryable is retryable
         assert response.completed
+        assert response.failure.may_be_accepted is (status_code >= 500)
         assert response.failure.denied is (status_code in (401, 403, 404, 460))
 
     def test_refused_without_an_error_of_its_own(self) -> None:
@@ -97,7 +98,8 @@ class TestSubmission:
     @pytest.mark.parametrize(("sent", "words"), [(True, "may have received"), (False, "nothing was sent")])
     def test_no_answer(self, sent: bool, words: str) -> None:
         response = wire.read_submission(NoAnswer("connection reset", sent))
-        assert response.failure == Failure(ErrorCategory.PLATFORM)
+        assert response.failure == Failure(ErrorCategory.PLATFORM, sent=sent)
+        assert response.failure.may_be_accepted is sent
         assert response.completed
         assert words in response.error_message
         assert "connection reset" in response.error_message

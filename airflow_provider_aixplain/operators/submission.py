@@ -1,0 +1,75 @@
+"""What a task remembers of its submission, so that a later try finds it: in the task state store of Airflow 3.3."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+KEY = "aixplain_submission"
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A submission of a task.
+
+    :param fingerprint: tells whether a later try would submit the same.
+    :param submitted_at: when it was made, in ISO 8601.
+    :param generation: how often the task had been cleared, as Airflow counts it: a retry has the same number of tries
+        before it, and a task that was cleared another.
+    :param poll_url: where the run can be asked for; None until the platform has accepted it.
+    :param is_delivered: whether the task has got its result.
+    """
+
+    fingerprint: str
+    submitted_at: str
+    generation: int
+    poll_url: str | None = None
+    is_delivered: bool = False
+
+
+class SubmissionRecord:
+    """Where a task instance remembers its submission. Without a store, below Airflow 3.3, it remembers nothing.
+
+    :param context: the task's context.
+    :param durable: whether to remember anything.
+    """
+
+    def __init__(self, context: Mapping[str, Any], *, durable: bool) -> None:
+        self._store = context.get("task_state_store") if durable else None
+        self.generation = getattr(context.get("ti"), "max_tries", None) or 0
+
+    def read(self) -> Submission | None:
+        """Return what an earlier try remembered, if that is of use for this one."""
+        told = self._store.get(KEY) if self._store is not None else None
+        earlier = Submission(**told) if told else None
+        if earlier is None or (earlier.is_delivered and earlier.generation != self.generation):
+            # A task that was cleared after its success is meant to run the model again.
+            return None
+        return earlier
+
+    def begin(self, submission: Submission) -> None:
+        """Remember that a submission is about to be made.
+
+        This raises what the store raises: a run that could not be found again is not to be paid for.
+        """
+        if self._store is not None:
+            self._store.set(KEY, asdict(submission))
+
+    def update(self, submission: Submission) -> None:
+        """Remember what became of a submission. It is made: trouble with the store is no reason to lose its run too."""
+        try:
+            self.begin(submission)
+        except Exception as error:
+            log.warning("A later try of this task will not find the run at %s: %s", submission.poll_url, error)
+
+    def forget(self) -> None:
+        """Remember no submission: there is no run that a later try could use."""
+        try:
+            if self._store is not None:
+                self._store.delete(KEY)
+        except Exception as error:
+            log.warning("A later try of this task may look for a run that is none: %s", error)
