@@ -9,7 +9,6 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import pendulum
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_aixplain.exceptions import (
@@ -121,29 +120,17 @@ class AixplainRunModelOperator(BaseOperator):
         earlier = record.read()
         response = self._resume(earlier, fingerprint, record, name) if earlier else None
         if earlier is not None and response is not None:
-            submission = earlier
+            submission, timeout = earlier, self.timeout + earlier.age
         else:
-            submission = Submission(fingerprint, pendulum.now("UTC").isoformat(), record.generation)
-            record.begin(submission)
-            response = self._stream(name) if self.stream else self._submit(name)
-            if response.status is ResponseStatus.FAILED:
-                if response.failure is None or not response.failure.may_be_accepted:
-                    record.forget()
-                raise self._refused(response)
-            submission = replace(submission, poll_url=response.url)
-            if response.url:
-                self.log.info("%s: submitted a run of model %s: %s", name, self.model_id, response.url)
-        if response.status is ResponseStatus.SUCCESS:
-            self.log.info("%s: model %s answered", name, self.model_id)
-            record.update(replace(submission, is_delivered=True))
-            return response.to_dict()
-        record.update(replace(submission, is_delivered=not self.wait_for_completion))
+            submission, timeout = Submission.now(fingerprint), self.timeout
+            response = self._begin(submission, record, name)
+        is_over = response.status is ResponseStatus.SUCCESS
+        record.update(replace(submission, poll_url=response.url, is_delivered=is_over or not self.wait_for_completion))
         poll_url = response.url or ""
-        if not self.wait_for_completion:
+        told = "%s: model %s answered" if is_over else "%s: the run of model %s is at %s"
+        self.log.info(told, name, self.model_id, *([] if is_over else [poll_url]))
+        if is_over or not self.wait_for_completion:
             return response.to_dict()
-        elapsed = pendulum.now("UTC").timestamp() - pendulum.parse(submission.submitted_at).timestamp()  # type: ignore[union-attr]
-        # Each try waits for as long as the task says; the schedule of the polls goes by the age of the run.
-        timeout = self.timeout + (max(0.0, elapsed) if submission is earlier else 0.0)
         if self.deferrable:
             self.log.info("%s: the triggerer waits for its end", name)
             self.defer(
@@ -151,7 +138,7 @@ class AixplainRunModelOperator(BaseOperator):
                     poll_url=poll_url,
                     aixplain_conn_id=self.aixplain_conn_id,
                     wait_time=self.wait_time,
-                    timeout=timeout,
+                    timeout=timeout,  # each try waits as long as the task says; polls go by the age of the run
                     submitted_at=submission.submitted_at,
                 ),
                 method_name="execute_complete",
@@ -184,6 +171,27 @@ class AixplainRunModelOperator(BaseOperator):
             SubmissionRecord(context, durable=self.durable).forget()
         error, what = _ENDS[event["status"]]
         raise error(f"Model {self.model_id}: {what}: {event['message']} (poll URL: {event['poll_url']})")
+
+    def _begin(self, submission: Submission, record: SubmissionRecord, name: str) -> ModelResponse:
+        """Submit the run.
+
+        :return: in progress, or final and successful.
+        :raises AixplainError: if it was refused, or has failed.
+        """
+        record.begin(submission)
+        try:
+            response = self._stream(name) if self.stream else self._submit(name)
+        except AixplainRunTimeout:
+            raise
+        except (AixplainError, OSError):
+            # Raised before anything is sent, of the input or its files: what goes wrong on the way is a response.
+            record.forget()
+            raise
+        if response.status is ResponseStatus.FAILED:
+            if response.failure is None or not response.failure.may_be_accepted:
+                record.forget()
+            raise self._refused(response)
+        return response
 
     def _resume(
         self, earlier: Submission, fingerprint: str, record: SubmissionRecord, name: str

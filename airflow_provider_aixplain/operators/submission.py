@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
+
+import pendulum
 
 log = logging.getLogger(__name__)
 
@@ -18,17 +20,25 @@ class Submission:
 
     :param fingerprint: tells whether a later try would submit the same.
     :param submitted_at: when it was made, in ISO 8601.
-    :param generation: how often the task had been cleared, as Airflow counts it: a retry has the same number of tries
-        before it, and a task that was cleared another.
     :param poll_url: where the run can be asked for; None until the platform has accepted it.
     :param is_delivered: whether the task has got its result.
     """
 
     fingerprint: str
     submitted_at: str
-    generation: int
     poll_url: str | None = None
     is_delivered: bool = False
+
+    @classmethod
+    def now(cls, fingerprint: str) -> Submission:
+        """Return a submission that is about to be made."""
+        return cls(fingerprint, pendulum.now("UTC").isoformat())
+
+    @property
+    def age(self) -> float:
+        """The seconds since it was made."""
+        then = cast("pendulum.DateTime", pendulum.parse(self.submitted_at))
+        return max(0.0, pendulum.now("UTC").timestamp() - then.timestamp())
 
 
 class SubmissionRecord:
@@ -40,16 +50,18 @@ class SubmissionRecord:
 
     def __init__(self, context: Mapping[str, Any], *, durable: bool) -> None:
         self._store = context.get("task_state_store") if durable else None
-        self.generation = getattr(context.get("ti"), "max_tries", None) or 0
+        # Airflow raises it when a task is cleared, and keeps it from one retry to the next.
+        self._max_tries = getattr(context.get("ti"), "max_tries", None)
 
     def read(self) -> Submission | None:
         """Return what an earlier try remembered, if that is of use for this one."""
-        told = self._store.get(KEY) if self._store is not None else None
-        earlier = Submission(**told) if told else None
-        if earlier is None or (earlier.is_delivered and earlier.generation != self.generation):
-            # A task that was cleared after its success is meant to run the model again.
+        told = dict(self._store.get(KEY) or {}) if self._store is not None else {}
+        if not told:
             return None
-        return earlier
+        max_tries = told.pop("max_tries")
+        earlier = Submission(**told)
+        # A task that was cleared after its success is meant to run the model again.
+        return None if earlier.is_delivered and max_tries != self._max_tries else earlier
 
     def begin(self, submission: Submission) -> None:
         """Remember that a submission is about to be made.
@@ -57,7 +69,7 @@ class SubmissionRecord:
         This raises what the store raises: a run that could not be found again is not to be paid for.
         """
         if self._store is not None:
-            self._store.set(KEY, asdict(submission))
+            self._store.set(KEY, {**asdict(submission), "max_tries": self._max_tries})
 
     def update(self, submission: Submission) -> None:
         """Remember what became of a submission. It is made: trouble with the store is no reason to lose its run too."""

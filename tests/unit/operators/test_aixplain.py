@@ -23,6 +23,7 @@ from airflow_provider_aixplain.exceptions import (
     AixplainRunTimeout,
 )
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+from airflow_provider_aixplain.transport.platform import Platform
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
 from tests.airflow.deployment import Emulator
 from tests.public_api import RESPONSE_FIELDS
@@ -339,6 +340,26 @@ class TestLaterTries:
             with pytest.raises(AixplainRunTimeout):
                 tries.run(**arguments)
         assert len(emulator.runs()) == before + 2
+
+    def test_a_cleared_task_that_went_on_with_a_run_delivers_it_once_too(self, emulator: Emulator) -> None:
+        tries = Tries(model_id="echo", data="cleared while running", parameters={"delay": 1})
+        with pytest.raises(AixplainRunTimeout):
+            tries.run(timeout=0)
+        tries.max_tries = 1
+        for _ in range(2):
+            assert tries.run()["data"] == "cleared while running"
+        assert self.submitted(emulator, "cleared while running") == 1
+        tries.max_tries = 2
+        tries.run()
+        assert self.submitted(emulator, "cleared while running") == 2
+
+    @pytest.mark.parametrize("arguments", [{"stream": True}, {}], ids=["no stream", "no trust"])
+    def test_what_was_never_sent_is_no_orphan(self, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any]) -> None:
+        tries = Tries(on_orphaned_submission="fail")
+        monkeypatch.setattr(Platform, "trusts", lambda self, url: "execute" not in url)
+        with pytest.raises(AixplainError):
+            tries.run(**arguments)
+        assert not tries.store
 
     def test_without_durable_each_try_submits(self, emulator: Emulator) -> None:
         tries = Tries(model_id="echo", data="not durable", parameters={"delay": 0}, durable=False)
