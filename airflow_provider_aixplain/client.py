@@ -7,7 +7,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_aixplain.exceptions import AixplainInputError, AixplainNoStreaming, told_as_airflow_errors
@@ -74,10 +74,7 @@ class Client:
         :raises AixplainInputError: if the arguments can make no valid request.
         """
         log.debug("%s: submitting a run of model %s", name, model_id)
-        payload = self._payload(data, parameters, declared)
-        with told_as_airflow_errors():
-            request = wire.submission(self.platform.models_run_url, model_id, payload)
-        return wire.read_submission(self._send(request))
+        return wire.read_submission(self._send(self._request(wire.submission, model_id, data, parameters, declared)))
 
     def run(
         self,
@@ -113,9 +110,7 @@ class Client:
             wait = Wait(wait_time=wait_time, timeout=timeout)
         if stream:
             return self.run_stream(model_id, data, parameters, timeout)
-        payload = self._payload(data, parameters, declared)
-        with told_as_airflow_errors():
-            request = wire.direct_run(self.platform.models_run_url, model_id, payload)
+        request = self._request(wire.direct_run, model_id, data, parameters, declared)
         start = time.monotonic()
         limit = min(wait.poll_timeout(0), LONGEST_REQUEST)
         response = wire.read_submission(self._send(request, limit))
@@ -168,9 +163,7 @@ class Client:
 
         with told_as_airflow_errors():
             timeout = None if timeout is None else seconds("timeout", timeout)
-        payload = self._payload(data, parameters, declared, stream=True)
-        with told_as_airflow_errors():
-            request = wire.direct_run(self.platform.models_run_url, model_id, payload)
+        request = self._request(wire.direct_run, model_id, data, parameters, declared, stream=True)
         silence = max(STREAM_SILENCE, self.platform.timeout)
         return ModelResponseStreamer(sync.open_answer(self._open(), request, silence, timeout))
 
@@ -301,14 +294,16 @@ class Client:
         told = json.dumps([url, json.loads(payload)], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()
 
-    def _payload(
+    def _request(
         self,
+        make: Callable[[str, str, str], wire.Request],
+        model_id: str,
         data: Any,
         parameters: Mapping[str, Any] | None,
         declared: ModelParameters | None,
         stream: bool | None = None,
-    ) -> str:
-        """Return the body of a run. Files are uploaded once everything else is known to be valid."""
+    ) -> wire.Request:
+        """Return the request of a run. Files are uploaded once everything else is known to be valid."""
         files: dict[str, ObjectStoragePath] = {}
         links: dict[str, str] = {}
 
@@ -320,13 +315,17 @@ class Client:
 
         with told_as_airflow_errors():
             payload = build_payload(data, parameters, convert=stand_in)
+            request = make(self.platform.models_run_url, model_id, payload)
             if declared is not None:
                 declared.check(json.loads(payload))
             for path in files.values():
                 size_of(path)
-        links.update({name: self.upload_file(path) for name, path in list(files.items())})
+        if not files and stream is None:
+            return request
+        links = {name: self.upload_file(path) for name, path in files.items()}
         with told_as_airflow_errors():
-            return build_payload(data, parameters, stream, convert=stand_in)
+            payload = build_payload(data, parameters, stream, convert=stand_in)
+            return make(self.platform.models_run_url, model_id, payload)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave connections out of copies and pickles."""

@@ -112,9 +112,7 @@ class Model:
         self.status = asset_status(status)
         self.function_type = function_type_of(function_type)
         self.additional_info = additional_info
-        if api_key is None:
-            api_key = os.environ.get("TEAM_API_KEY") or os.environ.get("AIXPLAIN_API_KEY") or ""
-        self._client = Client(Platform(api_key=_key(api_key)))
+        self._client = _public_client(api_key)
 
     @classmethod
     def get(
@@ -134,7 +132,7 @@ class Model:
         :raises AixplainInputError: if not exactly one of ``model_id`` and ``name`` is given.
         :raises AixplainError: if the platform refuses, or knows no such model.
         """
-        client = client or cls("", api_key=api_key)._client
+        client = client or _public_client(api_key)
         model = cls(**client.model_record(model_id, name=name))
         model._client = client
         return model
@@ -321,6 +319,12 @@ def _function_id(function: str | Enum | Mapping[str, Any] | None) -> str | None:
     value = function.value if isinstance(function, Enum) else function
     value = value.get("id") if isinstance(value, Mapping) else value
     return value if isinstance(value, str) else None
+
+
+def _public_client(api_key: str | None) -> Client:
+    if api_key is None:
+        api_key = os.environ.get("TEAM_API_KEY") or os.environ.get("AIXPLAIN_API_KEY") or ""
+    return Client(Platform(api_key=_key(api_key)))
 
 
 def _key(api_key: str) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any
 
 import pendulum
+
+from airflow_provider_aixplain.triggers.aixplain import seconds_since
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +39,7 @@ class Submission:
     @property
     def age(self) -> float:
         """The seconds since it was made."""
-        then = cast("pendulum.DateTime", pendulum.parse(self.submitted_at))
-        return max(0.0, pendulum.now("UTC").timestamp() - then.timestamp())
+        return seconds_since(self.submitted_at)
 
 
 class SubmissionRecord:

@@ -57,9 +57,9 @@ class AixplainModelRunTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the run is over, the time is up, or the platform refuses to tell."""
-        if (early := _worker_lingers() - _seconds_since(self.deferred_at)) > 0:
+        if (early := _worker_lingers() - seconds_since(self.deferred_at)) > 0:
             await asyncio.sleep(early)
-        elapsed = _seconds_since(self.submitted_at)
+        elapsed = seconds_since(self.submitted_at)
         wait = Wait(self.wait_time, self.timeout)
         self.log.info("Waiting for the run at %s, submitted %.0f s ago", printable(self.poll_url), elapsed)
         try:
@@ -71,7 +71,7 @@ class AixplainModelRunTrigger(BaseTrigger):
         yield TriggerEvent(outcome.to_event(self.poll_url))
 
 
-def _seconds_since(time: str) -> float:
+def seconds_since(time: str) -> float:
     """Return how long ago a time in ISO 8601 was; a clock that was set back since makes no wait longer."""
     then = cast("pendulum.DateTime", pendulum.parse(time))
     return max(0.0, pendulum.now("UTC").timestamp() - then.timestamp())
