@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -167,18 +168,19 @@ class Client:
         silence = max(STREAM_SILENCE, self.platform.timeout)
         return ModelResponseStreamer(sync.open_answer(self._open(), request, silence, timeout))
 
-    def poll(self, poll_url: str, name: str = "model_process") -> ModelResponse:
+    def poll(self, poll_url: str, name: str = "model_process", timeout: float | None = None) -> ModelResponse:
         """Ask once how a run is doing.
 
         :param poll_url: the ``url`` of a submission's response.
         :param name: a name for the log.
+        :param timeout: seconds that the answer may take; default: as the Connection says.
         :return: the state of the run; failed and not completed if the poll itself went wrong.
         :raises AixplainConfigurationError: if the account cannot work.
         :raises AixplainUntrustedUrl: if the poll URL is on an origin that may not receive the key.
         """
         log.debug("%s: polling", name)
         with told_as_airflow_errors():
-            return wire.read_poll(self._send(wire.poll(poll_url)))
+            return wire.read_poll(self._send(wire.poll(poll_url), timeout, silence=self.platform.timeout))
 
     def sync_poll(
         self, poll_url: str, name: str = "model_process", wait_time: float = 0.5, timeout: float = 300
@@ -219,10 +221,9 @@ class Client:
             elapsed = time.monotonic() - start
             if outcome := wait.judge(response, elapsed):
                 return outcome
+            trouble = self._renew() if wait.denied else ""
             if report := wait.report(response, elapsed):
-                log.info("%s: %s", name, report)
-            if wait.denied:
-                self._renew()
+                log.info("%s: %s%s", name, report, trouble)
             time.sleep(wait.delay(elapsed, random.random()))
 
     def check_finetune_status(self, model_id: str, after_epoch: int | None = None) -> FinetuneStatus:
@@ -345,10 +346,16 @@ class Client:
             self._session = PlatformSession(self.platform)
         return self._session
 
-    def _send(self, request: wire.Request, timeout: float | None = None) -> wire.Answer | wire.NoAnswer:
+    def _send(
+        self, request: wire.Request, timeout: float | None = None, silence: float = math.inf
+    ) -> wire.Answer | wire.NoAnswer:
         from airflow_provider_aixplain.transport import sync
 
-        return sync.send(self._open(), request, timeout)
+        return sync.send(self._open(), request, timeout, silence)
 
-    def _renew(self) -> None:
-        """Look for another key, as the platform refuses this one. Nobody but the caller knows another."""
+    def _renew(self) -> str:
+        """Look for another key, as the platform refuses this one. Nobody but the caller knows another.
+
+        :return: what the log should say of it, if anything.
+        """
+        return ""

@@ -14,13 +14,16 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from airflow_provider_aixplain.client import Client
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, told_as_airflow_errors
 from airflow_provider_aixplain.protocol import wire
+from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
 from airflow_provider_aixplain.protocol.payload import build_payload
+from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.transport.platform import Platform
 
 if TYPE_CHECKING:
     import requests
 
-    from airflow_provider_aixplain.model import Model, ModelResponse
+    from airflow_provider_aixplain.model import Model
     from airflow_provider_aixplain.protocol.wait import Outcome, Wait
 
 
@@ -83,50 +86,60 @@ class AixplainHook(Client, BaseHook):
             request = wire.submission(platform.models_run_url, model_id, build_payload(data, parameters))
         return wire.read_submission(await self._asend(request))
 
-    async def apoll(self, poll_url: str, timeout: float | None = None) -> ModelResponse:
+    async def apoll(self, poll_url: str, timeout: float | None = None, most: int | None = None) -> ModelResponse:
         """Ask once, from an event loop, how a run is doing; as :meth:`poll`.
 
         :param timeout: seconds that the poll may take, if the Connection does not say less; default: as it says.
+        :param most: bytes of the answer that are read, if the Connection does not say less; default: as it says.
         """
         with told_as_airflow_errors():
             request = wire.poll(poll_url)
-        return wire.read_poll(await self._asend(request, (await self._aplatform()).limit(timeout)))
+        return wire.read_poll(await self._asend(request, (await self._aplatform()).limit(timeout), most))
 
-    async def await_run(self, poll_url: str, wait: Wait, elapsed: float = 0.0, name: str = "model_process") -> Outcome:
+    async def await_run(
+        self, poll_url: str, wait: Wait, elapsed: float = 0.0, name: str = "model_process", most: int | None = None
+    ) -> Outcome:
         """Poll until a wait ends, from an event loop; as :meth:`wait_for_run`.
 
+        A Connection that cannot be read does not end it before its patience: a secrets backend comes back.
+
         :param elapsed: seconds since the submission, at this call.
+        :param most: bytes of an answer that are read, if the Connection does not say less; default: as it says.
         """
         from airflow_provider_aixplain.transport import aio
 
         start = time.monotonic() - elapsed
         delay = wait.first_delay(elapsed, random.random())
-        while True:
-            # The session is held between polls, so that they share its connections, until the Connection changes.
-            async with aio.open_session(platform := await self._aplatform()):
-                while platform == self._platform:
-                    await asyncio.sleep(delay)
-                    response = await self.apoll(poll_url, wait.poll_timeout(time.monotonic() - start))
-                    elapsed = time.monotonic() - start
-                    if outcome := wait.judge(response, elapsed):
-                        return outcome
-                    if report := wait.report(response, elapsed):
-                        self.log.info("%s: %s", name, report)
-                    delay = wait.delay(elapsed, random.random())
-                    if wait.denied:
-                        await self._arenew()
+        async with aio.Lease() as lease:  # held between polls, so that they share its connections
+            while True:
+                await asyncio.sleep(delay)
+                try:
+                    await lease.session(await self._aplatform())
+                except Exception as error:
+                    response = _no_account(error)
+                else:
+                    response = await self.apoll(poll_url, wait.poll_timeout(time.monotonic() - start), most)
+                elapsed = time.monotonic() - start
+                if outcome := wait.judge(response, elapsed):
+                    return outcome
+                trouble = await self._arenew() if wait.denied and self._platform else ""
+                if report := wait.report(response, elapsed):
+                    self.log.info("%s: %s%s", name, report, trouble)
+                delay = wait.delay(elapsed, random.random())
 
     async def _aplatform(self) -> Platform:
         if self._platform is None:
             self._platform = await self._aread()
         return self._platform
 
-    async def _asend(self, request: wire.Request, timeout: float | None = None) -> wire.Answer | wire.NoAnswer:
+    async def _asend(
+        self, request: wire.Request, timeout: float | None = None, most: int | None = None
+    ) -> wire.Answer | wire.NoAnswer:
         from airflow_provider_aixplain.transport import aio
 
         platform = await self._aplatform()
-        async with aio.open_session(platform) as session:
-            return await aio.send(session, platform, request, timeout)
+        async with aio.Lease() as lease:
+            return await aio.send(await lease.session(platform), platform, request, timeout, most)
 
     def _read(self) -> Platform:
         try:
@@ -149,18 +162,31 @@ class AixplainHook(Client, BaseHook):
     # A refused key may have been rotated. While somebody is at it the Connection may be gone or half written, and the
     # secrets backend may be down: none of that ends a wait for a run that is paid for.
 
-    def _renew(self) -> None:
+    def _renew(self) -> str:
         try:
             self._platform = self._read()
         except Exception as error:
-            self.log.warning("The platform refuses the key, and the Connection cannot be read again: %s", error)
+            return _NOT_RENEWED.format(error)
+        return ""
 
-    async def _arenew(self) -> None:
+    async def _arenew(self) -> str:
         try:
             self._platform = await self._aread()
         except Exception as error:
-            self.log.warning("The platform refuses the key, and the Connection cannot be read again: %s", error)
+            return _NOT_RENEWED.format(error)
+        return ""
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the key out of copies and pickles, and the logger that Airflow has bound."""
         return {**super().__getstate__(), "_platform": None, "_log": None}
+
+
+_NOT_RENEWED = "; and the Connection cannot be read again: {}"
+
+
+def _no_account(error: Exception) -> ModelResponse:
+    """Return what a poll brings that cannot be made, as the Connection cannot be read, or cannot work."""
+    is_known = isinstance(error, AixplainConfigurationError)
+    message = printable(error if is_known else f"The Connection cannot be read: {type(error).__name__}: {error}")
+    category = ErrorCategory.AUTHENTICATION if is_known else ErrorCategory.PLATFORM
+    return ModelResponse(ResponseStatus.FAILED, error_message=message, failure=Failure(category, sent=False))

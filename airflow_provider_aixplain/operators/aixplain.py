@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
@@ -26,11 +26,21 @@ from airflow_provider_aixplain.operators.submission import Submission, Submissio
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.stream import Transcript
 from airflow_provider_aixplain.protocol.values import printable
-from airflow_provider_aixplain.protocol.wait import DENIALS_BELIEVED, Wait
+from airflow_provider_aixplain.protocol.wait import DENIALS_BELIEVED, LONGEST, PATIENCE, Wait
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+
+UNKNOWN_PAUSE = 5.0
+"""Seconds between the polls of a later try for a run that the platform does not know."""
+
+LONGEST_FETCH = 600.0
+"""Seconds that a large response may take to arrive on a worker, as long as it arrives at all."""
+
+NO_TRIGGERER = timedelta(minutes=1)
+"""How much longer than an ``execution_timeout`` a task may stay deferred."""
 
 
 class AixplainRunModelOperator(BaseOperator):
@@ -103,6 +113,7 @@ class AixplainRunModelOperator(BaseOperator):
             wait = Wait(wait_time=wait_time, timeout=timeout)
         self.wait_time = wait.wait_time
         self.timeout = wait.timeout
+        self._submission: Submission | None = None
 
     @cached_property
     def hook(self) -> AixplainHook:
@@ -120,30 +131,22 @@ class AixplainRunModelOperator(BaseOperator):
         earlier = record.read()
         response = self._resume(earlier, fingerprint, record, name) if earlier else None
         if earlier is not None and response is not None:
-            submission, timeout = earlier, self.timeout + earlier.age
+            submission = earlier
         else:
-            submission, timeout = Submission.now(fingerprint), self.timeout
+            submission = Submission.now(fingerprint)
             response = self._begin(submission, record, name)
         is_over = response.status is ResponseStatus.SUCCESS
-        record.update(replace(submission, poll_url=response.url, is_delivered=is_over or not self.wait_for_completion))
+        submission = replace(submission, poll_url=response.url, is_delivered=is_over or not self.wait_for_completion)
+        self._submission = submission
+        record.update(submission)
         poll_url = response.url or ""
         told = "%s: model %s answered" if is_over else "%s: the run of model %s is at %s"
         self.log.info(told, name, self.model_id, *([] if is_over else [poll_url]))
         if is_over or not self.wait_for_completion:
             return response.to_dict()
         if self.deferrable:
-            self.log.info("%s: the triggerer waits for its end", name)
-            self.defer(
-                trigger=AixplainModelRunTrigger(
-                    poll_url=poll_url,
-                    aixplain_conn_id=self.aixplain_conn_id,
-                    wait_time=self.wait_time,
-                    timeout=timeout,  # each try waits as long as the task says; polls go by the age of the run
-                    submitted_at=submission.submitted_at,
-                ),
-                method_name="execute_complete",
-            )
-        wait = Wait(wait_time=self.wait_time, timeout=self.timeout)
+            self._defer(poll_url, submission)
+        wait = Wait(wait_time=self.wait_time, timeout=self.timeout, patience=PATIENCE)
         outcome = self.hook.wait_for_run(poll_url, wait, name)
         return self.execute_complete(context, outcome.to_event(poll_url))
 
@@ -156,6 +159,8 @@ class AixplainRunModelOperator(BaseOperator):
         :raises AixplainRunTimeout: if the run was not over in time.
         :raises AixplainPermanentError: if the platform refuses to tell, or the Connection cannot work.
         """
+        if event["status"] == "success" and event["response"] is None:
+            event = self._fetch(context, event["poll_url"])
         response: dict[str, Any] = event["response"]
         if event["status"] == "success":
             self.log.info(
@@ -172,6 +177,46 @@ class AixplainRunModelOperator(BaseOperator):
         error, what = _ENDS[event["status"]]
         raise error(f"Model {self.model_id}: {what}: {event['message']} (poll URL: {event['poll_url']})")
 
+    def on_kill(self) -> None:
+        """Tell whoever has ended the task on its worker that its run goes on."""
+        submission = self._submission
+        if submission is None or submission.is_delivered:
+            return
+        where = printable(submission.poll_url or "a poll URL that the platform has not told yet")
+        told = "%s: the task is being ended. Its run goes on, and is billed, as the platform cannot cancel it: %s"
+        self.log.warning(told, self.name or self.task_id, where)
+
+    def _defer(self, poll_url: str, submission: Submission | None) -> NoReturn:
+        """Let a trigger wait, for as long as the task says; its polls go by the age of the run.
+
+        :param submission: tells the age; None: it is not known.
+        """
+        self.log.info("%s: the triggerer waits for its end", self.name or self.task_id)
+        limit = self.execution_timeout
+        timeout = min(self.timeout, limit.total_seconds()) if limit else self.timeout
+        self.defer(
+            trigger=AixplainModelRunTrigger(
+                poll_url=poll_url,
+                aixplain_conn_id=self.aixplain_conn_id,
+                wait_time=self.wait_time,
+                timeout=timeout + (submission.age if submission else 0),
+                submitted_at=submission.submitted_at if submission else None,
+            ),
+            method_name="execute_complete",
+            # Where no triggerer runs, Airflow itself keeps an execution_timeout; otherwise the trigger tells more.
+            timeout=limit and limit + NO_TRIGGERER,
+        )
+
+    def _fetch(self, context: Context, poll_url: str) -> dict[str, Any]:
+        """Return the event of a run whose response is too large for the triggerer; wait on if it does not come."""
+        response = self.hook.poll(poll_url, self.name or self.task_id, timeout=LONGEST_FETCH)
+        outcome = Wait(wait_time=self.wait_time, timeout=LONGEST).judge(response, elapsed=0)
+        if outcome is None:
+            told = "%s: its response did not come, and is asked for again: %s"
+            self.log.warning(told, self.name or self.task_id, printable(response.error_message or response.status))
+            self._defer(poll_url, SubmissionRecord(context, durable=self.durable).read())
+        return outcome.to_event(poll_url)
+
     def _begin(self, submission: Submission, record: SubmissionRecord, name: str) -> ModelResponse:
         """Submit the run.
 
@@ -179,6 +224,7 @@ class AixplainRunModelOperator(BaseOperator):
         :raises AixplainError: if it was refused, or has failed.
         """
         record.begin(submission)
+        self._submission = submission
         try:
             response = self._stream(name) if self.stream else self._submit(name)
         except AixplainRunTimeout:
@@ -198,7 +244,7 @@ class AixplainRunModelOperator(BaseOperator):
     ) -> ModelResponse | None:
         """Return how the run of an earlier try is doing, or None if this try has to submit.
 
-        :raises AixplainPermanentError: if there is a run that may not be left alone, and cannot be asked for.
+        :raises AixplainPermanentError: if an orphaned submission is to end the task.
         """
         if earlier.poll_url is None:
             orphan = (
@@ -215,9 +261,7 @@ class AixplainRunModelOperator(BaseOperator):
             self.log.warning(told, name, earlier.poll_url)
             return None
         response = self._ask(earlier.poll_url, name)
-        if response.failure is not None and response.failure.denied:
-            if response.failure.status_code != 404:
-                raise error_for(response.failure, f"Model {self.model_id}: {printable(response.error_message)}")
+        if response.failure is not None and response.failure.status_code == 404:
             self.log.warning("%s: submitting anew, as the platform knows nothing of %s", name, earlier.poll_url)
             return None
         if response.completed and response.status is ResponseStatus.FAILED:
@@ -227,17 +271,18 @@ class AixplainRunModelOperator(BaseOperator):
         if response.completed:
             response.url = response.url or earlier.poll_url
             return response
-        # A poll that brings no news tells of the way to the platform, and not of the run.
+        # A poll that brings no news tells of the way to the platform, or of the key, and not of the run.
         return ModelResponse(ResponseStatus.IN_PROGRESS, url=earlier.poll_url)
 
     def _ask(self, poll_url: str, name: str) -> ModelResponse:
-        """Poll until the platform tells, or has refused to so often that it is believed."""
+        """Poll, again if the platform does not know the run: who believes that too early pays twice."""
+        response = self.hook.poll(poll_url, name)
         for _ in range(DENIALS_BELIEVED - 1):
+            if response.failure is None or response.failure.status_code != 404:
+                break
+            time.sleep(UNKNOWN_PAUSE)
             response = self.hook.poll(poll_url, name)
-            if response.failure is None or not response.failure.denied:
-                return response
-            time.sleep(self.wait_time)
-        return self.hook.poll(poll_url, name)
+        return response
 
     def _deliver(self, context: Context) -> None:
         record = SubmissionRecord(context, durable=self.durable)

@@ -17,6 +17,8 @@ class ErrorCategory(str, Enum):
     SUPPLIER = "supplier"
     PLATFORM = "platform or network"
     INTERNAL = "internal"
+    SIZE = "answer too large"
+    """None of the platform's: the answer is larger than its reader takes."""
 
     @classmethod
     def of(cls, status_code: int) -> ErrorCategory:
@@ -51,11 +53,13 @@ class Failure:
     :param category: the class of the error.
     :param status_code: the HTTP status code, or None if no HTTP answer came.
     :param sent: whether the platform may have received the request.
+    :param retry_after: the seconds that the platform asks to wait before the next request, if it does.
     """
 
     category: ErrorCategory
     status_code: int | None = None
     sent: bool = True
+    retry_after: float | None = None
 
     @property
     def retryable(self) -> bool | None:

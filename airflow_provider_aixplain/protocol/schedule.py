@@ -12,6 +12,9 @@ MAX_WAIT = 60.0
 GROWTH = 0.1
 JITTER = 0.2
 
+MAX_RETRY_AFTER = 300.0
+"""Seconds that a platform which asks for a longer pause gets: a gateway's slip must not stop a wait for hours."""
+
 
 def interval(elapsed: float, wait_time: float) -> float:
     """Return the wait between two polls, in seconds, before jitter.
@@ -29,6 +32,15 @@ def delay(elapsed: float, wait_time: float, chance: float) -> float:
     :param chance: a random number from 0 to 1.
     """
     return interval(elapsed, wait_time) * (1 + JITTER * (2 * chance - 1))
+
+
+def asked_delay(retry_after: float, chance: float) -> float:
+    """Return the seconds to wait where the platform asks for a pause: those, and up to 20 % more, but no hours.
+
+    :param retry_after: the seconds that the platform asks for.
+    :param chance: a random number from 0 to 1.
+    """
+    return min(retry_after, MAX_RETRY_AFTER) * (1 + JITTER * chance)
 
 
 def first_delay(elapsed: float, wait_time: float, chance: float) -> float:

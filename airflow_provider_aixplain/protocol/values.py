@@ -24,10 +24,14 @@ NOT_JSON = object()
 
 Convert = Callable[[Any], Any]
 
+RESERVED_KEYS = frozenset({"__classname__", "__id__", "__type"})
+"""Keys that stand for a class in what Airflow stores: it refuses to store them, or makes an object of them."""
+
 _BYTES = (bytes, bytearray, memoryview)
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-_UNSTORABLE_ESCAPE = re.compile(r"\\u(0000|[dD][89a-fA-F])")
+# An escape may spell a reserved key too, by its underscores or by any of its letters.
+_MAY_BE_UNSTORABLE = re.compile(r"\\u(0000|005[fF]|00[67]|[dD][89a-fA-F])|__(classname__|id__|type)\"")
 
 
 def sendable(value: Any, path: str, convert: Convert | None = None) -> Any:
@@ -74,15 +78,16 @@ def read(body: bytes) -> Any:
     """Return the JSON value of an answer, in types that Airflow can hand on; or ``NOT_JSON``.
 
     Numbers that do not fit 64 bits, infinite ones and NaN stay as their text, and so does what nests too deeply; half
-    surrogate pairs and NUL become U+FFFD. A trigger's event with such a value ends Airflow's whole triggerer or fails
-    the task that takes it (seen in Airflow 3.3.2), and PostgreSQL refuses NUL as an XCom.
+    surrogate pairs and NUL become U+FFFD; keys that Airflow reserves get an underscore in front. A trigger's event with
+    such a value ends Airflow's whole triggerer or fails the task that takes it (seen in Airflow 3.3.2), and PostgreSQL
+    refuses NUL as an XCom.
     """
     # Decoded here: given bytes, json lets raw half pairs pass, and gives a whole answer up for one odd byte.
     text = body.decode(json.detect_encoding(body), "replace")
     may_be_deep = text.count("[") + text.count("{") > MAX_DEPTH
     try:
         value = _loads(text)
-        return storable(value) if may_be_deep or _UNSTORABLE_ESCAPE.search(text) else value
+        return storable(value) if may_be_deep or _MAY_BE_UNSTORABLE.search(text) else value
     except (ValueError, RecursionError):
         return NOT_JSON
 
@@ -109,7 +114,7 @@ def storable(value: Any, depth: int = 0) -> Any:
         except (ValueError, RecursionError):
             return "…"
     if isinstance(value, Mapping):
-        return {storable(str(key)): storable(item, depth + 1) for key, item in value.items()}
+        return {_storable_key(key): storable(item, depth + 1) for key, item in value.items()}
     if collection:
         return [storable(item, depth + 1) for item in value]
     return storable(str(value))
@@ -145,6 +150,11 @@ def printable(text: object) -> str:
     """Return a text from outside, bounded and without control characters that could forge log lines."""
     shown = "".join(c if c.isprintable() else " " for c in str(text)[: MAX_ERROR_LENGTH + 1])
     return shown if len(shown) <= MAX_ERROR_LENGTH else f"{shown[:MAX_ERROR_LENGTH]}…"
+
+
+def _storable_key(key: Any) -> str:
+    text = _UNSTORABLE.sub("\ufffd", str(key))
+    return f"_{text}" if text in RESERVED_KEYS else text
 
 
 def _finite(text: str) -> float:

@@ -10,12 +10,15 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from airflow_provider_aixplain.protocol import schedule
-from airflow_provider_aixplain.protocol.failure import InvalidInput
+from airflow_provider_aixplain.protocol.failure import ErrorCategory, InvalidInput
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.values import printable
 
 DENIALS_BELIEVED = 3
 """Answers in a row that refuse the key or do not know the run before the wait ends: one alone is often a gateway's."""
+
+PATIENCE = 300.0
+"""Seconds that a task's wait goes on while it is refused, in which somebody may rotate a key or mend a Connection."""
 
 LAST_POLL = 10.0
 """Seconds that a poll gets even if less is left of the time: a run that is over in the end must not be lost."""
@@ -41,6 +44,12 @@ class Outcome:
     message: str
     response: ModelResponse | None = None
 
+    @property
+    def is_too_large(self) -> bool:
+        """Whether the wait ended because the answer is larger than its reader takes."""
+        failure = self.response.failure if self.response else None
+        return failure is not None and failure.category is ErrorCategory.SIZE
+
     def to_event(self, poll_url: str) -> dict[str, Any]:
         """Return the payload of the trigger's event. Its response names the poll URL, as the submission's does."""
         response = self.response.to_dict() if self.response else None
@@ -54,14 +63,18 @@ class Wait:
 
     :param wait_time: the first wait between two polls, in seconds or as a timedelta.
     :param timeout: when the wait ends, in seconds or as a timedelta; the run goes on, as the platform cannot cancel it.
+    :param patience: for how long, in seconds, the platform must have refused before it is believed.
     :raises InvalidInput: if one of them is negative or no duration.
     """
 
-    def __init__(self, wait_time: float | timedelta, timeout: float | timedelta) -> None:
+    def __init__(self, wait_time: float | timedelta, timeout: float | timedelta, patience: float = 0.0) -> None:
         self.wait_time = seconds("wait_time", wait_time)
         self.timeout = seconds("timeout", timeout)
+        self.patience = patience
         self.polls = 0
         self._denials = 0
+        self._denied_at = 0.0
+        self._retry_after = 0.0
         self._report_at: float | None = None
 
     @property
@@ -87,10 +100,15 @@ class Wait:
             succeeded = response.status is ResponseStatus.SUCCESS
             message = "" if succeeded else printable(response.error_message or "the platform gives no reason")
             return Outcome("success" if succeeded else "failed", message, response)
-        denied = response.failure is not None and response.failure.denied
-        self._denials = self._denials + 1 if denied else 0
-        if self._denials >= DENIALS_BELIEVED:
-            return Outcome("error", printable(response.error_message), response)
+        failure = response.failure
+        self._retry_after = (failure.retry_after if failure else None) or 0.0
+        self._denials = self._denials + 1 if failure and failure.denied else 0
+        if self._denials == 1:
+            self._denied_at = elapsed
+        is_believed = self._denials >= DENIALS_BELIEVED and elapsed - self._denied_at >= self.patience
+        end = Outcome("error", printable(response.error_message), response)
+        if is_believed or end.is_too_large:
+            return end
         if elapsed >= self.timeout:
             last = f" The last poll brought: {printable(response.error_message)}" if response.failure else ""
             return Outcome("timeout", f"not over {self.timeout:g} s after its submission.{last}", response)
@@ -98,7 +116,8 @@ class Wait:
 
     def delay(self, elapsed: float, chance: float) -> float:
         """Return the seconds until the next poll; the last one falls on the deadline."""
-        return self._until_deadline(elapsed, schedule.delay(elapsed, self.wait_time, chance))
+        scheduled = schedule.delay(elapsed, self.wait_time, chance)
+        return self._until_deadline(elapsed, max(scheduled, schedule.asked_delay(self._retry_after, chance)))
 
     def report(self, response: ModelResponse, elapsed: float) -> str | None:
         """Return what to tell the log now, if anything: at intervals that double from 10 seconds to 10 minutes.

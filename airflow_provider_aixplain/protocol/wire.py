@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from typing import Any, BinaryIO
 from urllib.parse import quote
@@ -11,6 +12,8 @@ from urllib.parse import quote
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure, InvalidInput, RequestFailed
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, read_response
 from airflow_provider_aixplain.protocol.values import printable, read
+
+_HTTP_DATE = "%a, %d %b %Y %H:%M:%S GMT"
 
 
 class Credential(Enum):
@@ -34,11 +37,18 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer. Header names are lower-case."""
+    """An HTTP answer.
+
+    :param status_code: as HTTP has it.
+    :param body: the whole body; or its beginning, if it is larger than the reader takes.
+    :param headers: by name, in lower case.
+    :param is_cut: whether the body is only the beginning.
+    """
 
     status_code: int
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    is_cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -254,12 +264,31 @@ def _failed(failure: Failure, message: str, *, completed: bool) -> ModelResponse
 
 
 def _refusal(answer: Answer, body: Any) -> tuple[Failure, str]:
-    failure = Failure(ErrorCategory.of(answer.status_code), answer.status_code)
+    category = ErrorCategory.of(answer.status_code)
+    failure = Failure(category, answer.status_code, retry_after=_retry_after(answer.headers))
     details = (body.get("error") or body) if isinstance(body, dict) else answer.body.decode(errors="replace")
     return failure, f"HTTP {answer.status_code} ({failure.category.value}): {details or 'no details'}"
 
 
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that an answer asks to wait: it says so, or names a time that counts from its own."""
+    told = headers.get("retry-after", "").strip()
+    if told.isascii() and told.isdigit():
+        return float(told)
+    try:
+        then, now = (datetime.strptime(text, _HTTP_DATE) for text in (told, headers.get("date", "").strip()))
+    except ValueError:
+        return None
+    return max(0.0, (then - now).total_seconds())
+
+
 def _malformed(answer: Answer, what: str) -> tuple[Failure, str]:
+    if answer.is_cut:
+        told = (
+            f"HTTP {answer.status_code} with an answer of more than the {len(answer.body)} bytes that are read at most"
+        )
+        remedy = "if that is too little, raise max_answer_mib in the extra of the Connection"
+        return Failure(ErrorCategory.SIZE, answer.status_code), f"{told}; {remedy}"
     text = answer.body.decode(errors="replace") or "an empty body"
     failure = Failure(ErrorCategory.PLATFORM, answer.status_code)
     return failure, f"HTTP {answer.status_code} with an answer that {what}: {text}"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -20,6 +19,9 @@ from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, Request
 from airflow_provider_aixplain.transport.platform import MAX_REDIRECTS, Platform
 
+SHORTEST = 0.1
+"""Seconds that any exchange may take; none at all would stand for no limit."""
+
 
 @dataclass
 class _Shared:
@@ -30,37 +32,73 @@ class _Shared:
 _sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Platform, _Shared]] = WeakKeyDictionary()
 
 
-@asynccontextmanager
-async def open_session(platform: Platform) -> AsyncIterator[aiohttp.ClientSession]:
-    """Hold the session that all users of one account share in this event loop; the last one closes it.
+class Lease:
+    """Holds the session that all users of one account share in this event loop; the last one closes it.
 
     Connections, TLS sessions and names are so looked up once for all runs that a triggerer waits for.
     """
-    sessions = _sessions.setdefault(asyncio.get_running_loop(), {})
-    if platform not in sessions:
-        tls = await _tls(platform)
-        if platform not in sessions:  # another trigger may have come first meanwhile
-            sessions[platform] = _Shared(_new_session(tls))
-    shared = sessions[platform]
-    shared.users += 1
-    try:
-        yield shared.session
-    finally:
+
+    def __init__(self) -> None:
+        self._shared: _Shared | None = None
+
+    async def __aenter__(self) -> Lease:
+        """Return the lease; it holds nothing yet."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Let go of the session."""
+        await self._release()
+
+    async def session(self, platform: Platform) -> aiohttp.ClientSession:
+        """Return the session of an account, and hold it from now on, instead of another one.
+
+        :raises AixplainConfigurationError: if the account's CA file cannot be read.
+        """
+        sessions = _sessions.setdefault(asyncio.get_running_loop(), {})
+        if platform not in sessions:
+            tls = await _tls(platform)
+            if platform not in sessions:  # another user may have come first meanwhile
+                sessions[platform] = _Shared(_new_session(tls))
+        shared = sessions[platform]
+        if shared is not self._shared:
+            shared.users += 1
+            await self._release()
+            self._shared = shared
+        return shared.session
+
+    async def _release(self) -> None:
+        shared, self._shared = self._shared, None
+        if shared is None:
+            return
         shared.users -= 1
         if not shared.users:
-            del sessions[platform]
+            sessions = _sessions[asyncio.get_running_loop()]
+            for platform in [platform for platform, held in sessions.items() if held is shared]:
+                del sessions[platform]
             await shared.session.close()
 
 
+def _retire(platform: Platform) -> None:
+    """Give an account a new session from now on: what its certificates are checked by may have changed."""
+    _sessions[asyncio.get_running_loop()].pop(platform, None)
+
+
 async def send(
-    session: aiohttp.ClientSession, platform: Platform, request: Request, timeout: float | None = None
+    session: aiohttp.ClientSession,
+    platform: Platform,
+    request: Request,
+    timeout: float | None = None,
+    most: int | None = None,
 ) -> Answer | NoAnswer:
     """Send a request once.
 
     :param timeout: seconds for the whole exchange; default: as the Connection says.
+    :param most: bytes of the answer that are read, if the Connection does not say less; default: as it says.
     :raises AixplainUntrustedUrl: if the request would take the key to a foreign origin.
     """
     limit = platform.timeout if timeout is None else timeout
+    most = platform.max_answer if most is None else min(most, platform.max_answer)
+    deadline = time.monotonic() + limit
     try:
         for _ in range(1 + MAX_REDIRECTS):
             credential = platform.headers(request)
@@ -69,11 +107,11 @@ async def send(
                 URL(request.url, encoded=True),
                 data=request.body,
                 headers=credential,
-                timeout=aiohttp.ClientTimeout(total=limit),
+                timeout=aiohttp.ClientTimeout(total=max(deadline - time.monotonic(), SHORTEST)),
                 allow_redirects=False,
                 proxy=platform.proxy or _environment_proxy(request.url),
             ) as response:
-                body = await response.read()
+                body = await _read(response, most)
             headers = {name.lower(): value for name, value in response.headers.items()}
             target = platform.redirect(request.method, request.url, response.status, headers.get("location"))
             if target is None:
@@ -82,8 +120,21 @@ async def send(
     except asyncio.TimeoutError as error:
         return NoAnswer(f"not within {limit:g} s", sent=not _never_sent(error))
     except (aiohttp.ClientError, OSError, ValueError) as error:
+        if isinstance(error, aiohttp.ClientSSLError):
+            _retire(platform)
         return NoAnswer(printable(platform.hide(f"{type(error).__name__}: {error}")), sent=not _never_sent(error))
-    return Answer(response.status, platform.redact(body), headers)
+    return Answer(response.status, platform.redact(body[:most]), headers, is_cut=len(body) > most)
+
+
+async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """Return a body; of one that is larger than it may be, somewhat more than that."""
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > most:
+            response.close()
+            break
+    return bytes(body)
 
 
 async def _tls(platform: Platform) -> ssl.SSLContext | bool:

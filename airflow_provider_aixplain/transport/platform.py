@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import html
 import ipaddress
 import json
 import math
 import os
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainUntrustedUrl
 from airflow_provider_aixplain.protocol import wire
@@ -27,6 +29,8 @@ SHORTEST_SECRET = 16
 REDIRECTS = (301, 302, 303, 307, 308)
 MAX_REDIRECTS = 5
 LONGEST_REQUEST = 86400.0
+MIB = 1024 * 1024
+MAX_ANSWER_MIB = 256
 DEFAULT_PORTS = {"http": 80, "https": 443}
 _USERINFO = re.compile(r"//[^/\s]+@")
 
@@ -42,6 +46,7 @@ class Platform:
     :param trusted_origins: further origins that poll URLs may name.
     :param verify: whether to verify TLS certificates, or the path of a CA file.
     :param timeout: the longest time one request may take, in seconds.
+    :param max_answer: the largest answer that is read, in bytes.
     :param proxy: URL of a proxy; without it the environment decides.
     """
 
@@ -52,6 +57,7 @@ class Platform:
     trusted_origins: frozenset[str] = frozenset()
     verify: bool | str = True
     timeout: float = REQUEST_TIMEOUT
+    max_answer: int = MAX_ANSWER_MIB * MIB
     proxy: str | None = field(default=None, repr=False)
 
     @classmethod
@@ -86,18 +92,26 @@ class Platform:
 
     def redact(self, body: bytes) -> bytes:
         """Return an answer without the key: a platform that repeats it must not bring it into logs and XComs."""
-        return body.replace(self.api_key.encode(), b"***") if self._is_secret else body
+        for spelling in self._spellings:
+            body = body.replace(spelling.encode(), b"***")
+        return body
 
     def hide(self, text: str) -> str:
         """Return a text about this platform without the key and the proxy's credentials."""
-        for secret in (self.api_key, repr(self.api_key)[1:-1]) if self._is_secret else ():
-            text = text.replace(secret, "***")
+        for spelling in self._spellings:
+            text = text.replace(spelling, "***")
         return _USERINFO.sub("//***@", text)
 
-    @property
-    def _is_secret(self) -> bool:
-        """Whether the key is one: a short one is a placeholder, and may stand in any text."""
-        return len(self.api_key) >= SHORTEST_SECRET
+    @cached_property
+    def _spellings(self) -> list[str]:
+        """The key as it may stand in texts: plain, and as Python, JSON, URLs and HTML write it.
+
+        A short one is no secret but a placeholder, and may stand in any text.
+        """
+        if len(self.api_key) < SHORTEST_SECRET:
+            return []
+        encoders = (str, lambda key: repr(key)[1:-1], lambda key: json.dumps(key)[1:-1], quote, html.escape)
+        return sorted({encode(self.api_key) for encode in encoders})
 
     def redirect(self, method: str, url: str, status_code: int, location: str | None) -> str | None:
         """Return where to follow an answer to, or None: only a GET is repeated, and only for a trusted origin."""
@@ -226,7 +240,10 @@ class _ConnectionReader:
             ),
             trusted_origins=frozenset(origin(self.url("trusted_origins", url)) for url in self.trusted_origins()),
             verify=self.verify(),
-            timeout=self.timeout(),
+            timeout=self.number("timeout", REQUEST_TIMEOUT, LONGEST_REQUEST, "the seconds that one request may take"),
+            max_answer=int(
+                MIB * self.number("max_answer_mib", MAX_ANSWER_MIB, 1024**2, "the MiB that an answer may have")
+            ),
             proxy=self.proxy(),
         )
 
@@ -280,17 +297,17 @@ class _ConnectionReader:
             raise self.wrong("proxy", "is no URL of an HTTP proxy", "write it like http://proxy.example.com:3128")
         return str(value)
 
-    def timeout(self) -> float:
-        value = self.extra.get("timeout")
+    def number(self, name: str, default: float, most: float, what: str) -> float:
+        value = self.extra.get(name)
         if value in (None, ""):
-            return REQUEST_TIMEOUT
+            return default
         try:
-            seconds = float(value)
+            told = float(value)
         except (TypeError, ValueError, OverflowError):
-            seconds = math.nan
-        if isinstance(value, bool) or not 0 < seconds <= LONGEST_REQUEST:
-            raise self.wrong("timeout", f"is {value!r}", "give the seconds that one request may take, such as 60")
-        return seconds
+            told = math.nan
+        if isinstance(value, bool) or not 0 < told <= most:
+            raise self.wrong(name, f"is {value!r}", f"give {what}, such as {default:g}")
+        return told
 
     def trusted_origins(self) -> list[Any]:
         """A list, or text that holds one as JSON or separated by commas, as connection forms give it."""

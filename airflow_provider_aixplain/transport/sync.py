@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
+import io
 import logging
 import math
+import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -14,6 +17,7 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, NewConnectionError
 
 from airflow_provider_aixplain import __version__
@@ -50,7 +54,7 @@ class PlatformSession(requests.Session):
         self.auth = self._authorize
         self.max_redirects = MAX_REDIRECTS
         for scheme in ("https://", "http://"):
-            self.mount(scheme, HTTPAdapter(max_retries=0))
+            self.mount(scheme, _Adapter(max_retries=0))
 
     def request(self, method: str | bytes, url: str | bytes, **kwargs: Any) -> requests.Response:  # type: ignore[override]
         """Send a request with the account's TLS settings, time limit and proxy, unless it names others.
@@ -63,6 +67,12 @@ class PlatformSession(requests.Session):
         if platform.proxy:
             kwargs.setdefault("proxies", {"http": platform.proxy, "https": platform.proxy})
         return super().request(method, url, **kwargs)
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        """Send a prepared request, or follow a redirect, in what is left of the time."""
+        if (deadline := _deadline.get()) < math.inf:
+            kwargs["timeout"] = min(kwargs.get("timeout") or math.inf, _left(deadline))
+        return super().send(request, **kwargs)
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Return where to follow an answer to, or None if neither request nor key may follow."""
@@ -80,22 +90,23 @@ class PlatformSession(requests.Session):
         return request
 
 
-def send(session: PlatformSession, request: Request, timeout: float | None = None) -> Answer | NoAnswer:
+def send(
+    session: PlatformSession, request: Request, timeout: float | None = None, silence: float = math.inf
+) -> Answer | NoAnswer:
     """Send a request once.
 
     :param session: carries the key.
     :param request: what to send.
     :param timeout: seconds for the answer; default: as the Connection says.
+    :param silence: seconds that the platform may be silent meanwhile; default: all of them.
     :raises AixplainUntrustedUrl: if the request would take the key or a file to a foreign origin.
     """
     timeout = session.platform.timeout if timeout is None else timeout
-    deadline = time.monotonic() + timeout
     try:
-        with _exchange(session, request, timeout) as response:
-            body = _read(response, deadline)
+        with _exchange(session, request, min(silence, timeout), time.monotonic() + timeout) as response:
+            return _read(session, response)
     except _TROUBLE as error:
         return _no_answer(session, request, error)
-    return _answer(session, response, body)
 
 
 def open_answer(
@@ -106,15 +117,15 @@ def open_answer(
     :param session: carries the key.
     :param request: what to send.
     :param silence: seconds that the platform may be silent, at the beginning and in between.
-    :param timeout: seconds for the whole exchange, seen at each piece that arrives; default: any.
+    :param timeout: seconds for the whole exchange; default: any.
     :raises AixplainUntrustedUrl: if the request would take the key to a foreign origin.
     """
     deadline = time.monotonic() + (math.inf if timeout is None else timeout)
     try:
-        response = _exchange(session, request, silence if timeout is None else min(silence, max(timeout, SHORTEST)))
+        response = _exchange(session, request, silence, deadline)
         if not 200 <= response.status_code <= 299:
             with response:
-                return _answer(session, response, _read(response, deadline))
+                return _read(session, response)
     except _TROUBLE as error:
         return _no_answer(session, request, error)
     return OpenAnswer(
@@ -129,8 +140,14 @@ def open_answer(
 _TROUBLE = (requests.RequestException, HTTPError, OSError)
 
 
-def _exchange(session: PlatformSession, request: Request, timeout: float) -> requests.Response:
-    with _hidden_in_logs(urlsplit(request.url).query if request.credential is Credential.NONE else ""):
+def _exchange(session: PlatformSession, request: Request, timeout: float, deadline: float) -> requests.Response:
+    """Send a request, and return its answer once the headers have come.
+
+    :param timeout: seconds of silence.
+    :param deadline: when the answer must have been read to its end, by the monotonic clock.
+    """
+    secret = urlsplit(request.url).query if request.credential is Credential.NONE else ""
+    with _set(_secret, secret), _set(_deadline, deadline):
         return session.request(
             request.method,
             request.url,
@@ -158,18 +175,87 @@ class _SecretFilter(logging.Filter):
 logging.getLogger("urllib3.connectionpool").addFilter(_SecretFilter())
 
 
+_deadline: ContextVar[float] = ContextVar("_deadline", default=math.inf)
+
+
 @contextmanager
-def _hidden_in_logs(secret: str) -> Iterator[None]:
-    token = _secret.set(secret)
+def _set(variable: ContextVar[Any], value: Any) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _secret.reset(token)
+        variable.reset(token)
 
 
-def _answer(session: PlatformSession, response: requests.Response, body: bytes) -> Answer:
+def _left(deadline: float) -> float:
+    return max(deadline - time.monotonic(), SHORTEST)
+
+
+class _Until(io.RawIOBase):
+    """Reads a socket until a deadline, however slowly the bytes drip; a socket's own timeout is for each of them."""
+
+    def __init__(self, raw: Any, connection: socket.socket, deadline: float) -> None:
+        self._raw = raw
+        self._connection = connection
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if time.monotonic() > self._deadline:
+            raise TimeoutError("the time for it was up before it was over")
+        silence = self._connection.gettimeout()
+        self._connection.settimeout(min(silence or math.inf, _left(self._deadline)))
+        try:
+            read: int | None = self._raw.readinto(buffer)
+            return read
+        finally:
+            self._connection.settimeout(silence)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    """An answer whose headers and body are read until the deadline of its request."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        if (deadline := _deadline.get()) < math.inf:
+            self.fp = io.BufferedReader(_Until(self.fp.detach(), sock, deadline))
+
+
+class _Connection(HTTPConnection):
+    response_class = _Response
+
+
+class _TlsConnection(HTTPSConnection):
+    response_class = _Response
+
+
+class _Adapter(HTTPAdapter):
+    """Makes connections whose answers end with the deadline of their request."""
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        own: dict[Any, Any] = {HTTPConnection: _Connection, HTTPSConnection: _TlsConnection}
+        pool.ConnectionCls = own.get(pool.ConnectionCls, pool.ConnectionCls)
+        return pool
+
+
+def _read(session: PlatformSession, response: requests.Response) -> Answer:
+    """Return an answer with its body; with the beginning of it, if it is larger than it may be."""
+    most = session.platform.max_answer
+    body = bytearray()
+    for piece in _pieces(response):
+        body += piece
+        if len(body) > most:
+            break
     headers = {name.lower(): value for name, value in response.headers.items()}
-    return Answer(response.status_code, session.platform.redact(body), headers)
+    is_cut = len(body) > most
+    return Answer(response.status_code, session.platform.redact(bytes(body[:most])), headers, is_cut)
 
 
 def _no_answer(session: PlatformSession, request: Request, error: Exception) -> NoAnswer:
@@ -186,27 +272,27 @@ def _told(session: PlatformSession, request: Request, error: Exception) -> str:
 def _arriving(
     session: PlatformSession, request: Request, response: requests.Response, deadline: float
 ) -> Iterator[bytes]:
+    arrived = 0
     try:
-        yield from _pieces(response, deadline)
-    except TimeoutError:
-        raise
+        for piece in _pieces(response):
+            arrived += len(piece)
+            if arrived > session.platform.max_answer:
+                raise ConnectionError(
+                    f"it is larger than the {session.platform.max_answer} bytes that are read at most"
+                )
+            yield piece
     except _TROUBLE as error:
+        if time.monotonic() > deadline:
+            raise TimeoutError("the time for it was up before it was over") from None
         raise ConnectionError(_told(session, request, error)) from None
     finally:
         response.close()
 
 
-def _read(response: requests.Response, deadline: float) -> bytes:
-    return b"".join(_pieces(response, deadline))
-
-
-def _pieces(response: requests.Response, deadline: float) -> Iterator[bytes]:
-    """Yield the body as it arrives. The time is looked at for each piece: a server that drips would never end."""
+def _pieces(response: requests.Response) -> Iterator[bytes]:
     # read1 gives what is there; requests' own iterators wait until a piece is full.
     while piece := response.raw.read1(PIECE, decode_content=True):
         yield piece
-        if time.monotonic() > deadline:
-            raise TimeoutError("the time for it was up before it was over")
 
 
 def _never_sent(error: BaseException | None) -> bool:

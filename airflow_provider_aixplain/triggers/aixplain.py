@@ -13,14 +13,21 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_aixplain.exceptions import AixplainPermanentError
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.protocol.values import printable
-from airflow_provider_aixplain.protocol.wait import Outcome, Wait
+from airflow_provider_aixplain.protocol.wait import PATIENCE, Outcome, Wait
+
+LARGEST_RESPONSE = 128 * 1024
+"""Bytes of an answer that the triggerer reads: parsing one of 10 MB would stop all its other triggers for 0.1 s."""
 
 
 class AixplainModelRunTrigger(BaseTrigger):
     """Polls until a run is over and fires one event.
 
     The payload of the event is ``{"status": "success" | "failed" | "timeout" | "error", "message": str, "response": the
-    ModelResponse as a dict or None, "poll_url": str}``. Airflow's database stores exactly the arguments below.
+    ModelResponse as a dict or None, "poll_url": str}``. An event goes through the triggerer's memory and Airflow's
+    database, so a response of more than 128 KiB is not read to its end there: ``success`` without a response says that
+    the poll URL has it, which may turn out to be that of a failed run.
+
+    Airflow's database stores exactly the arguments below.
 
     :param poll_url: the ``url`` of the submission's response.
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``.
@@ -60,15 +67,25 @@ class AixplainModelRunTrigger(BaseTrigger):
         if (early := _worker_lingers() - seconds_since(self.deferred_at)) > 0:
             await asyncio.sleep(early)
         elapsed = seconds_since(self.submitted_at)
-        wait = Wait(self.wait_time, self.timeout)
+        wait = Wait(self.wait_time, self.timeout, PATIENCE)
         self.log.info("Waiting for the run at %s, submitted %.0f s ago", printable(self.poll_url), elapsed)
+        hook = AixplainHook(self.aixplain_conn_id)
         try:
-            outcome = await AixplainHook(self.aixplain_conn_id).await_run(self.poll_url, wait, elapsed, name="The run")
+            outcome = await hook.await_run(self.poll_url, wait, elapsed, name="The run", most=LARGEST_RESPONSE)
         except AixplainPermanentError as error:
             outcome = Outcome("error", str(error))
+        if outcome.is_too_large:
+            outcome = Outcome("success", "its response is too large for an event: whoever takes it has to poll")
         ended = " ".join([outcome.status, outcome.message]).strip()
         self.log.info("The wait ended after %d polls: %s", wait.polls, ended)
         yield TriggerEvent(outcome.to_event(self.poll_url))
+
+    async def on_kill(self) -> None:
+        """Tell whoever has cleared, failed or skipped the task that its run goes on. (Airflow 3.3 and later)"""
+        self.log.warning(
+            "The task was taken out of its wait. The run goes on, and is billed, as the platform cannot cancel it: %s",
+            printable(self.poll_url),
+        )
 
 
 def seconds_since(time: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
@@ -145,3 +146,13 @@ def test_time(text: Any, time: datetime | None) -> None:
 def test_nesting_without_end_is_no_json() -> None:
     assert values.read(b"[" * 100_000) is values.NOT_JSON
     assert values.parse("[" * 100_000) is values.NOT_JSON
+
+
+@pytest.mark.parametrize("key", sorted(values.RESERVED_KEYS))
+@pytest.mark.parametrize(
+    "spelt", [str, lambda key: key.replace("_", "\\u005F"), lambda key: key.replace("a", "\\u0061")]
+)
+def test_keys_that_airflow_reserves_get_an_underscore(key: str, spelt: Callable[[str], str]) -> None:
+    body = f'{{"a": [{{"{spelt(key)}": "builtins.dict", "__var": 1}}]}}'
+    assert values.read(body.encode()) == {"a": [{f"_{key}": "builtins.dict", "__var": 1}]}
+    assert values.storable({key: key}) == {f"_{key}": key}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure, InvalidInput
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.protocol.schedule import MAX_RETRY_AFTER
 from airflow_provider_aixplain.protocol.wait import DENIALS_BELIEVED, LAST_POLL, Outcome, Wait
 
 URL = "https://models.aixplain.com/api/v1/data/7e1b"
@@ -109,3 +110,45 @@ def test_the_event_names_the_poll_url_and_holds_plain_types() -> None:
     event = Outcome("success", "", DONE).to_event(URL)
     assert event["response"] == {**DONE.to_dict(), "url": URL}
     assert type(event["response"]["status"]) is str
+
+
+def test_a_refusal_is_believed_only_when_the_patience_is_over() -> None:
+    waiting = Wait(wait_time=0.5, timeout=1000, patience=60)
+    refused = no_news(401)
+    assert waiting.judge(RUNNING, 99) is None
+    assert all(waiting.judge(refused, elapsed) is None for elapsed in range(100, 160))
+    assert waiting.judge(RUNNING, 159.5) is None
+    assert all(waiting.judge(refused, elapsed) is None for elapsed in range(200, 260))
+    outcome = waiting.judge(refused, 260)
+    assert outcome is not None
+    assert outcome.status == "error"
+
+
+@pytest.mark.parametrize("status_code", [429, 503])
+@given(asked=st.floats(0, 1e9), chance=st.floats(0, 1))
+def test_a_pause_that_the_platform_asks_for_is_kept_and_bounded(status_code: int, asked: float, chance: float) -> None:
+    waiting = Wait(wait_time=0.5, timeout=1e9)
+    response = no_news(status_code)
+    response.failure = Failure(ErrorCategory.of(status_code), status_code, retry_after=asked)
+    assert waiting.judge(response, 1) is None
+    assert min(asked, MAX_RETRY_AFTER) <= waiting.delay(1, chance) <= MAX_RETRY_AFTER * 1.2
+    assert waiting.judge(RUNNING, 2) is None
+    assert waiting.delay(2, chance) < 1, "an answer without it takes it back"
+
+
+def test_a_pause_that_the_platform_asks_for_ends_with_the_deadline() -> None:
+    waiting = wait(timeout=100)
+    response = no_news(429)
+    response.failure = Failure(ErrorCategory.RATE_LIMIT, 429, retry_after=60)
+    assert waiting.judge(response, 90) is None
+    assert waiting.delay(90, 0.5) == 10
+
+
+def test_an_answer_that_is_too_large_ends_the_wait_at_once() -> None:
+    response = no_news(200)
+    response.failure = Failure(ErrorCategory.SIZE, 200)
+    outcome = wait().judge(response, 1)
+    assert outcome is not None
+    assert (outcome.status, outcome.is_too_large) == ("error", True)
+    assert not Outcome("success", "", DONE).is_too_large
+    assert not Outcome("error", "").is_too_large

@@ -279,3 +279,43 @@ class TestCatalogue:
 
 def test_an_accepted_submission_keeps_what_else_was_said() -> None:
     assert wire.read_submission(_answer({"data": URL, "sessionId": "s"})).additional_fields == {"sessionId": "s"}
+
+
+NOW = "Mon, 23 Nov 2026 20:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7),
+        ({"retry-after": " 7 "}, 7),
+        ({"retry-after": "Mon, 23 Nov 2026 20:02:00 GMT", "date": NOW}, 120),
+        ({"retry-after": "Mon, 23 Nov 2026 19:00:00 GMT", "date": NOW}, 0),
+        ({"retry-after": "Mon, 23 Nov 2026 20:02:00 GMT"}, None),
+        ({"retry-after": "-7"}, None),
+        ({"retry-after": "\u0667"}, None),
+        ({"retry-after": "soon", "date": NOW}, None),
+        ({"date": NOW}, None),
+        ({}, None),
+    ],
+)
+def test_a_pause_that_an_answer_asks_for(headers: dict[str, str], seconds: float | None) -> None:
+    for read in (wire.read_poll, wire.read_submission):
+        failure = read(Answer(429, b"", headers)).failure
+        assert failure is not None
+        assert failure.retry_after == seconds
+
+
+def test_an_answer_that_is_too_large_says_what_helps() -> None:
+    for response in (
+        wire.read_poll(Answer(200, b'{"data": "', is_cut=True)),
+        wire.read_submission(Answer(200, b"{", is_cut=True)),
+    ):
+        assert response.failure is not None
+        assert response.failure.category is ErrorCategory.SIZE
+        assert response.failure.retryable is False
+        assert response.failure.may_be_accepted
+        assert "raise max_answer_mib" in response.error_message
+    refused = wire.read_poll(Answer(502, b"<html>", is_cut=True))
+    assert refused.failure is not None
+    assert refused.failure.category is ErrorCategory.PLATFORM

@@ -35,8 +35,8 @@ def send_sync(platform: Platform, request: Request, timeout: float | None = None
 
 def send_aio(platform: Platform, request: Request, timeout: float | None = None) -> Answer | NoAnswer:
     async def send() -> Answer | NoAnswer:
-        async with aio.open_session(platform) as session:
-            return await aio.send(session, platform, request, timeout)
+        async with aio.Lease() as lease:
+            return await aio.send(await lease.session(platform), platform, request, timeout)
 
     return asyncio.run(send())
 
@@ -203,8 +203,8 @@ def test_runs_that_start_together_share_a_session_with_a_ca_file() -> None:
         all_in = asyncio.Event()
 
         async def hold() -> None:
-            async with aio.open_session(account) as session:
-                seen.append(session)
+            async with aio.Lease() as lease:
+                seen.append(await lease.session(account))
                 if len(seen) == 20:
                     all_in.set()
                 await all_in.wait()
@@ -257,9 +257,11 @@ def test_runs_of_one_account_share_a_session_until_the_last_has_ended() -> None:
 
         async def use() -> None:
             one, other = platform(server.url), Platform(api_key="other", backend_url=server.url)
-            async with aio.open_session(one) as first:
-                async with aio.open_session(platform(server.url)) as second, aio.open_session(other) as third:
-                    assert first is second
+            async with aio.Lease() as lease:
+                first = await lease.session(one)
+                async with aio.Lease() as another:
+                    assert await another.session(platform(server.url)) is first
+                    third = await another.session(other)
                     assert third is not first
                 assert third.closed
                 assert not first.closed
@@ -270,6 +272,72 @@ def test_runs_of_one_account_share_a_session_until_the_last_has_ended() -> None:
 
         asyncio.run(use())
     assert len(server.asked) == 5
+
+
+def drip_headers(http: Handler) -> None:
+    http.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+    drip(http)
+
+
+def drip_body(http: Handler) -> None:
+    http.send_response(200)
+    http.send_header("Content-Length", "1000")
+    http.end_headers()
+    drip(http)
+
+
+def redirect_slowly(http: Handler) -> None:
+    time.sleep(0.3)
+    http.answer(302, Location="/again")
+
+
+def drip(http: Handler) -> None:
+    with suppress(OSError):
+        for _ in range(100):
+            http.wfile.write(b"x")
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("script", [drip_headers, drip_body, redirect_slowly])
+def test_the_whole_exchange_ends_with_its_time(send: Send, script: Any) -> None:
+    """A limit for each read, or for each hop, would be five times over."""
+    with serve(script) as server:
+        start = time.monotonic()
+        outcome = send(platform(server.url), Request("GET", f"{server.url}/x"), 0.5)
+        assert time.monotonic() - start < 1.5
+    assert isinstance(outcome, NoAnswer)
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+@pytest.mark.parametrize(("size", "is_cut"), [(1000, False), (1001, True), (50_000_000, True)])
+def test_an_answer_is_read_up_to_its_size_limit(send: Send, size: int, is_cut: bool, encoding: str) -> None:
+    body = b" " * size
+    told = gzip.compress(body) if encoding == "gzip" else body
+    with serve(lambda http: http.answer(200, told, **{"Content-Encoding": encoding})) as server:
+        account = platform(server.url, max_answer=1000)
+        answer = send(account, Request("GET", f"{server.url}/x"))
+    assert (answer.status_code, len(answer.body), answer.is_cut) == (200, min(size, 1000), is_cut)
+
+
+def test_a_ca_file_that_is_mended_heals_the_session(certificate: Path, tmp_path: Path) -> None:
+    """A session reads the file when it is opened; a certificate that it refuses makes it look again."""
+    trusted, mended = tmp_path / "ca.pem", certificate.read_bytes()
+    trusted.write_bytes(Path(certifi.where()).read_bytes())
+
+    async def use() -> None:
+        account = platform(server.url, verify=str(trusted))
+        request = Request("GET", f"{server.url}/x")
+        async with aio.Lease() as lease:
+            refused = await aio.send(await lease.session(account), account, request)
+            assert isinstance(refused, NoAnswer)
+            assert not refused.sent
+            trusted.write_bytes(mended)
+            assert isinstance(await aio.send(await lease.session(account), account, request), Answer)
+            assert len(aio._sessions[asyncio.get_running_loop()]) == 1
+        assert not aio._sessions[asyncio.get_running_loop()]
+
+    with serve(lambda http: http.answer(200), certificate) as server:
+        asyncio.run(use())
 
 
 class TestOpenAnswer:
