@@ -1,14 +1,17 @@
 # make demo   watch real texts being analysed by deferred tasks in a real Airflow
 # make test   run every check: format, types, tests on both Airflows, the wheel
+# make test-faults  kill what can die, on PostgreSQL, two triggerers and Celery, for twenty minutes
 # make bench  measure; make format, make stop, make clean say what they do
 
 PYTHON ?= python3
 AIRFLOWS := 3.3.2 2.11.2
+EXTRAS-3.3.2 := faults
+EXTRAS-2.11.2 := dev
 VENV := .venv/airflow-3.3.2
 PEER := .venv/aixplain-0.2.48
 SOURCES := $(shell find airflow_provider_aixplain -name '*.py') pyproject.toml README.md LICENSE
 
-.PHONY: demo test lint core unit wheel bench format stop constraints clean
+.PHONY: demo test test-faults lint core bench format stop constraints clean
 .DELETE_ON_ERROR:
 .SECONDARY: # an environment is no by-product to be thrown away
 
@@ -40,6 +43,11 @@ core: $(VENV)/.ready
 # The public package speaks to the core, which knows of no Airflow: once is enough.
 test-2.11.2: PYTEST_ARGS += --ignore=tests/parity
 
+# Each scenario prints its figures. It installs a PostgreSQL and a Redis where they are absent, and it may.
+test-faults: $(VENV)/.ready
+	$(VENV)/bin/python -m tests.airflow.services
+	AIRFLOW_HOME=$(CURDIR)/.test/home-faults $(VENV)/bin/python -m pytest -m faults -s tests/airflow/test_faults.py
+
 bench: $(VENV)/.ready
 	$(VENV)/bin/python -m tests.benchmarks.mapped_runs
 
@@ -58,7 +66,7 @@ bench: $(VENV)/.ready
 	"Python 3.10 to 3.13 is needed, this is %d.%d: name one with make PYTHON=python3.12" % v[:2])'
 	@echo "Installing Airflow $* into $(@D): a minute or two"
 	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
-	@$(@D)/bin/python -m pip install -q --disable-pip-version-check -c $< 'apache-airflow==$*' -e '.[dev]'
+	@$(@D)/bin/python -m pip install -q --disable-pip-version-check -c $< 'apache-airflow==$*' -e '.[$(EXTRAS-$*)]'
 	@touch $@
 
 # The platform's own client, which the parity tests run beside ours: in an environment of its own, never a dependency.
@@ -69,12 +77,14 @@ $(PEER)/.ready: constraints/aixplain-0.2.48.txt
 	@touch $@
 
 # One file for all Pythons: what the oldest supported one takes, the others take too.
-constraints: $(VENV)/.ready
+constraints: $(AIRFLOWS:%=constraints-%) $(VENV)/.ready
+	echo aixplain==0.2.48 | $(COMPILE) - -o constraints/aixplain-0.2.48.txt
+
+constraints-%: $(VENV)/.ready
 	$(VENV)/bin/python -m pip install -q uv
-	for airflow in $(AIRFLOWS); do echo "apache-airflow==$$airflow" | $(VENV)/bin/uv pip compile -q --upgrade \
-	  --no-header --no-annotate --python-version 3.10 --extra dev pyproject.toml - -o constraints/airflow-$$airflow.txt; done
-	echo aixplain==0.2.48 | $(VENV)/bin/uv pip compile -q --upgrade \
-	  --no-header --no-annotate --python-version 3.10 - -o constraints/aixplain-0.2.48.txt
+	echo apache-airflow==$* | $(COMPILE) --extra $(EXTRAS-$*) pyproject.toml - -o constraints/airflow-$*.txt
+
+COMPILE = $(VENV)/bin/uv pip compile -q --upgrade --no-header --no-annotate --python-version 3.10
 
 clean: stop
 	rm -rf .venv .test .demo dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import socket
+from pathlib import Path
 
 from aiohttp import web
 
@@ -26,9 +27,24 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=5.0, help="how long a run takes, in seconds (default: %(default)s)"
     )
+    parser.add_argument(
+        "--faults",
+        type=float,
+        default=0.0,
+        metavar="RATE",
+        help="the share of the polls that go wrong, from 0 to 1: errors, resets, hangs, garbage, redirects"
+        " (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="an existing folder for its runs, which are there again after a restart"
+    )
     arguments = parser.parse_args()
     if not 0 <= arguments.seconds < math.inf:
         parser.error("--seconds takes 0 or more")
+    if not 0 <= arguments.faults <= 1:
+        parser.error("--faults takes 0 to 1")
+    if arguments.folder and not arguments.folder.is_dir():
+        parser.error(f"--folder: there is no folder {arguments.folder}")
     try:
         server = socket.create_server((arguments.host, arguments.port))
     except (OSError, OverflowError) as error:
@@ -38,7 +54,8 @@ def main() -> None:
         connection = {"conn_type": "aixplain", "host": url, "password": "emulator"}
         print(f"Emulating aiXplain at {url}. To use it from Airflow:")
         print(f"export AIRFLOW_CONN_AIXPLAIN_DEFAULT='{json.dumps(connection)}'", flush=True)
-        web.run_app(create_app(arguments.seconds), sock=server, print=None, access_log=None)
+        app = create_app(arguments.seconds, arguments.faults, arguments.folder)
+        web.run_app(app, sock=server, print=None, access_log=None)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
+from airflow_provider_aixplain.emulator.faults import Faults
 from airflow_provider_aixplain.emulator.models import CREDITS_PER_CHARACTER, MODELS, EmulatedModel, Output
 
 MAX_BODY = 64 * 1024 * 1024
@@ -32,8 +33,8 @@ class Run:
     model_id: str
     payload: dict[str, Any]
     seconds: float
+    submitted_at: float
     output: asyncio.Future[Output]
-    submitted_at: float = field(default_factory=time.time)
     polled_at: list[float] = field(default_factory=list)
     polled_by: set[str] = field(default_factory=set)
 
@@ -89,12 +90,14 @@ class Emulator:
 
     :param seconds: how long a run, or an epoch of a training, takes unless a run's payload says otherwise with
         ``delay``.
-    :param store: the folder for uploaded files.
+    :param store: the folder for uploaded files, and for the runs: an emulator that is started there again knows them.
+    :param faults: what goes wrong with polls.
     """
 
-    def __init__(self, seconds: float, store: Path) -> None:
+    def __init__(self, seconds: float, store: Path, faults: Faults) -> None:
         self.seconds = seconds
         self.store = store
+        self.faults = faults
         self.started_at = time.time()
         self.runs: dict[str, Run] = {}
         self.models = dict(MODELS)
@@ -148,6 +151,8 @@ class Emulator:
             raise error(web.HTTPNotFound, "no such run")
         run.polled_at.append(time.time())
         run.polled_by.add(request.headers.get("User-Agent", ""))
+        if (fault := await self.faults.answer(request)) is not None:
+            return fault
         if time.time() >= run.over_at:
             await asyncio.wait([run.output])
         return web.json_response(run.answer())
@@ -208,30 +213,49 @@ class Emulator:
         """Tell tests what was submitted and polled."""
         return web.json_response([run.journal() for run in self.runs.values()])
 
+    async def set_faults(self, request: web.Request) -> web.StreamResponse:
+        """Let things go wrong from now on, told as the arguments of :class:`Faults`."""
+        try:
+            self.faults = Faults(**json.loads(await request.text()))
+        except (ValueError, TypeError) as problem:
+            raise error(web.HTTPBadRequest, f"these are no faults: {problem}") from None
+        return await self.tell_faults(request)
+
+    async def tell_faults(self, request: web.Request) -> web.StreamResponse:
+        """Tell how many polls went wrong, and how."""
+        return web.json_response({"rate": self.faults.rate, "made": self.faults.made})
+
     async def start(self, request: web.Request) -> Run:
         """Start the run that a request asks for."""
         model_id = request.match_info["model_id"]
-        model = self.model(model_id)
+        self.model(model_id)
         try:
             payload = json.loads(await request.text())
         except (ValueError, LookupError, RecursionError):
             raise error(web.HTTPBadRequest, "the body is not JSON") from None
         if not isinstance(payload, dict):
             raise error(web.HTTPBadRequest, "the body is no JSON object")
-        run = Run(
-            id=secrets.token_urlsafe(24),
-            model_id=model_id,
-            payload=payload,
-            seconds=self.duration(payload),
-            output=asyncio.ensure_future(asyncio.to_thread(lambda: model.run(self.with_files(payload)))),
-        )
-        self.runs[run.id] = run
+        told = {"id": secrets.token_urlsafe(24), "model_id": model_id, "payload": payload}
+        return self.remember({**told, "seconds": self.duration(payload), "submitted_at": time.time()})
+
+    def remember(self, told: dict[str, Any], *, write: bool = True) -> Run:
+        """Return a run that goes on, also when the emulator is killed and started again."""
+        model, payload = self.model(told["model_id"]), told["payload"]
+        output = asyncio.ensure_future(asyncio.to_thread(lambda: model.run(self.with_files(payload))))
+        run = self.runs[told["id"]] = Run(**told, output=output)
+        if write:
+            (self.store / f"{run.id}.run").write_text(json.dumps(told))
         return run
+
+    async def restore(self, _: web.Application) -> None:
+        """Find the runs that an earlier emulator in this folder has accepted."""
+        for path in self.store.glob("*.run"):
+            self.remember(json.loads(path.read_text()), write=False)
 
     def accepted(self, request: web.Request, run: Run) -> web.StreamResponse:
         """Answer with a poll URL."""
         url = request.url.origin() / "api/v1/data" / run.id
-        return web.json_response({"status": "IN_PROGRESS", "data": str(url)}, status=201)
+        return web.json_response({"status": "IN_PROGRESS", "data": self.faults.poll_url(str(url))}, status=201)
 
     def model(self, model_id: str) -> EmulatedModel:
         """Return a model of the catalogue."""
@@ -260,13 +284,15 @@ class Emulator:
         return {key: content(value) for key, value in payload.items()}
 
 
-def create_app(seconds: float = 5.0) -> web.Application:
+def create_app(seconds: float = 5.0, fault_rate: float = 0.0, folder: Path | None = None) -> web.Application:
     """Return the emulator as an aiohttp application.
 
     :param seconds: how long a run takes unless its payload says otherwise with ``delay``.
+    :param fault_rate: the share of the polls that go wrong, from 0 to 1.
+    :param folder: where it keeps files and runs; default: in a temporary one, which goes when it ends.
     """
-    folder = tempfile.TemporaryDirectory(prefix="aixplain-emulator-")
-    emulator = Emulator(seconds, Path(folder.name))
+    temporary = tempfile.TemporaryDirectory(prefix="aixplain-emulator-")
+    emulator = Emulator(seconds, folder or Path(temporary.name), Faults(fault_rate))
     app = web.Application(middlewares=[_require_key], client_max_size=MAX_BODY)
     app.router.add_post("/api/v1/execute/{model_id:.+}", emulator.submit)
     app.router.add_post("/api/v2/execute/{model_id:.+}", emulator.run_directly)
@@ -279,9 +305,13 @@ def create_app(seconds: float = 5.0) -> web.Application:
     app.router.add_put("/emulator/store/{key:.+}", emulator.receive_file)
     app.router.add_get("/emulator/runs", emulator.journal)
 
-    async def clean_up(_: web.Application) -> None:
-        folder.cleanup()
+    app.router.add_get("/emulator/faults", emulator.tell_faults)
+    app.router.add_put("/emulator/faults", emulator.set_faults)
 
+    async def clean_up(_: web.Application) -> None:
+        temporary.cleanup()
+
+    app.on_startup.append(emulator.restore)
     app.on_cleanup.append(clean_up)
     return app
 

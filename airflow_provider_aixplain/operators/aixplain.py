@@ -144,6 +144,7 @@ class AixplainRunModelOperator(BaseOperator):
         self.log.info(told, name, self.model_id, *([] if is_over else [poll_url]))
         if is_over or not self.wait_for_completion:
             return response.to_dict()
+        self.hook.platform.check(poll_url)
         if self.deferrable:
             self._defer(poll_url, submission)
         wait = Wait(wait_time=self.wait_time, timeout=self.timeout, patience=PATIENCE)

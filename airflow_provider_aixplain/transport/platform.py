@@ -82,6 +82,11 @@ class Platform:
         except ValueError:
             return False
 
+    def check(self, url: str) -> None:
+        """:raises AixplainUntrustedUrl: if the key may not go to this URL."""
+        if not self.trusts(url):
+            raise self._untrusted(url, "receive the key")
+
     def stores(self, url: str) -> bool:
         """Whether a file may be put there: on one of the platform's stores, or an origin that may have the key too."""
         try:
@@ -134,8 +139,7 @@ class Platform:
             if not self.stores(request.url):
                 raise self._untrusted(request.url.partition("?")[0], "receive files")
             return headers
-        if not self.trusts(request.url):
-            raise self._untrusted(request.url, "receive the key")
+        self.check(request.url)
         if not self.api_key:
             raise AixplainConfigurationError("No API key: pass it as api_key, or set TEAM_API_KEY or AIXPLAIN_API_KEY.")
         if request.credential is wire.Credential.AUTHORIZATION:

@@ -16,7 +16,8 @@ from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.protocol.wait import PATIENCE, Outcome, Wait
 
 LARGEST_RESPONSE = 128 * 1024
-"""Bytes of an answer that the triggerer reads: parsing one of 10 MB would stop all its other triggers for 0.1 s."""
+"""Bytes of an answer that the triggerer reads: all its other triggers stand still while one of 10 MB is parsed, for a
+tenth of a second (one text) to more than a whole one (a list of objects)."""
 
 
 class AixplainModelRunTrigger(BaseTrigger):

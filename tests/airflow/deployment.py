@@ -6,11 +6,12 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ COMPONENTS = (
     if AIRFLOW_3
     else {"scheduler": ("scheduler",), "triggerer": ("triggerer",), "api-server": ("webserver",)}
 )
+CELERY_WORKER = ("celery", "worker", "--skip-serve-logs", "--without-mingle", "--without-gossip")
 BIN = Path(sys.executable).parent
 FINISHED = ("success", "failed")
 
@@ -65,18 +67,35 @@ class Processes:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         self.env = {**inherited, "PATH": path, "NO_PROXY": "127.0.0.1,localhost"}
         self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self._last: list[Callable[[], None]] = []
 
     def __enter__(self) -> Processes:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        for action in self._last:
+            action()
 
-    def start(self, name: str, *command: str) -> None:
-        """Start a process in a session of its own, so that a Ctrl-C reaches only whoever started it."""
+    def at_the_end(self, action: Callable[[], None]) -> None:
+        """Do something when all processes have ended."""
+        self._last.append(action)
+
+    def start(self, name: str, *command: str, user: str | None = None, env: Mapping[str, str] | None = None) -> None:
+        """Start a process in a session of its own, so that a Ctrl-C reaches only whoever started it.
+
+        :param user: whose process it is, if not ours.
+        :param env: what it has in its environment beside what all have.
+        """
         with open(self.log_path(name), "ab") as log:
             self.running[name] = subprocess.Popen(
-                command, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command,
+                env={**self.env, **(env or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                user=user,
             )
 
     def run(self, name: str, *command: str) -> None:
@@ -93,6 +112,17 @@ class Processes:
         for name, process in self.running.items():
             if process.poll() is not None:
                 raise RuntimeError(f"{name} has ended by itself:\n{self.log_path(name).read_text()[-3000:]}")
+
+    def signal(self, number: int, name: str) -> None:
+        """Send a signal to a process and to all that it has started."""
+        for process in _members([self.running[name].pid]):
+            with suppress(psutil.Error):
+                process.send_signal(number)
+
+    def kill(self, name: str) -> None:
+        """End a process, with all that it has started, the way a machine ends that loses its power."""
+        self.signal(signal.SIGKILL, name)
+        self.running.pop(name).wait()
 
     def stop(self, *names: str) -> None:
         """End processes, all of them unless named, together with what they started."""
@@ -135,16 +165,33 @@ class Emulator:
 
     :param processes: starts and ends it.
     :param seconds: how long its runs take.
+    :param extra: the extra of the Connection to it.
     """
 
-    def __init__(self, processes: Processes, seconds: float) -> None:
+    def __init__(self, processes: Processes, seconds: float, extra: Mapping[str, Any] | None = None) -> None:
+        self.processes = processes
         self.url = f"http://127.0.0.1:{(port := free_port())}"
-        command = ("-m", "airflow_provider_aixplain.emulator", "--port", str(port), "--seconds", str(seconds))
-        processes.start("emulator", sys.executable, *command)
-        wait_until(lambda: processes.check() or _reachable(f"{self.url}/emulator/runs"), "the emulator", 30)
-        self.connection = json.dumps(
-            {"conn_type": "aixplain", "host": self.url, "password": f"key-{secrets.token_hex(8)}"}
-        )
+        (processes.home / "platform").mkdir()
+        arguments = {"port": port, "seconds": seconds, "folder": processes.home / "platform"}
+        self._command = [part for name, value in arguments.items() for part in (f"--{name}", str(value))]
+        self.start()
+        key = f"key-{secrets.token_hex(8)}"
+        fields = {"conn_type": "aixplain", "host": self.url, "password": key, "extra": extra or {}}
+        self.connection = json.dumps(fields)
+
+    def start(self) -> None:
+        """Start it, with the runs that it had when it ended."""
+        self.processes.start("emulator", sys.executable, "-m", "airflow_provider_aixplain.emulator", *self._command)
+        wait_until(lambda: self.processes.check() or _reachable(f"{self.url}/emulator/faults"), "the emulator", 30)
+
+    def set_faults(self, **faults: Any) -> dict[str, int]:
+        """Let things go wrong from now on; return how many polls did until now, and how.
+
+        :param faults: the arguments of the emulator's ``Faults``; none: nothing goes wrong.
+        """
+        made: dict[str, int] = requests.get(f"{self.url}/emulator/faults", timeout=10).json()["made"]
+        requests.put(f"{self.url}/emulator/faults", json=faults, timeout=10).raise_for_status()
+        return made
 
     def runs(self) -> list[dict[str, Any]]:
         """The journal: every run with its payload and the times of its polls."""
@@ -158,12 +205,23 @@ class Airflow:
     :param dags: the folder of the DAGs.
     :param connections: Connections by id, as JSON or URI, given through the environment.
     :param slots: how many tasks run at a time. Airflow 2.11 runs one at a time on SQLite.
+    :param settings: further settings, as ``section__name``.
+    :param components: what it consists of.
     """
 
-    def __init__(self, processes: Processes, dags: Path, connections: Mapping[str, str], slots: int = 4) -> None:
+    def __init__(
+        self,
+        processes: Processes,
+        dags: Path,
+        connections: Mapping[str, str],
+        slots: int = 4,
+        settings: Mapping[str, Any] | None = None,
+        components: Sequence[str] = tuple(COMPONENTS),
+    ) -> None:
         self.processes = processes
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.components = components
         self._token: str | None = None
         settings = {
             "core__dags_folder": dags,
@@ -191,6 +249,7 @@ class Airflow:
             # A worker that sees its task's sockets close before the task's process has exited looks again only after
             # this time (Airflow 3.3.2, supervisor): at the default of 5 s that is 5 s of an idle slot.
             "workers__min_heartbeat_interval": 1,
+            **(settings or {}),
         }
         processes.env |= {
             "AIRFLOW_HOME": str(processes.home),
@@ -205,17 +264,29 @@ class Airflow:
         if not AIRFLOW_3:
             user = "--username admin --password admin --firstname a --lastname b --role Admin --email a@example.com"
             self.processes.run("users", airflow, "users", "create", *user.split())
-        for name in COMPONENTS:
+        for name in self.components:
             if name not in without:
                 self.start_component(name)
         wait_until(lambda: self.processes.check() or self.healthy(without), "Airflow", 180)
 
     def start_component(self, name: str) -> None:
-        """Start one of :data:`COMPONENTS`."""
-        arguments = list(COMPONENTS[name])
+        """Start one of :data:`COMPONENTS`; after a colon a name may say which of several alike it is."""
+        kind = name.partition(":")[0]
+        arguments = list(CELERY_WORKER if kind == "worker" else COMPONENTS[kind])
         if arguments == ["webserver"]:
             arguments += ["--port", str(self.port)]
-        self.processes.start(name, str(BIN / "airflow"), *arguments)
+        # Of several on this machine, each serves its logs at a port of its own.
+        ports = ("WORKER_LOG_SERVER_PORT", "TRIGGER_LOG_SERVER_PORT") if ":" in name else ()
+        env = {f"AIRFLOW__LOGGING__{port}": str(free_port()) for port in ports}
+        self.processes.start(name, str(BIN / "airflow"), *arguments, env=env)
+
+    def restart_ended(self) -> list[str]:
+        """Start components again that have ended by themselves, as whoever operates an Airflow does; name them."""
+        running = self.processes.running
+        ended = [name for name in self.components if name in running and running[name].poll() is not None]
+        for name in ended:
+            self.start_component(name)
+        return ended
 
     def healthy(self, without: tuple[str, ...] = ()) -> bool:
         """Whether scheduler, triggerer and DAG processor have reported to the API server."""

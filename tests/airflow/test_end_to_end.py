@@ -31,6 +31,13 @@ class Line:
         # logs hold whatever anybody would ever log.
         processes.env["AIRFLOW__CORE__FERNET_KEY"] = ""
         processes.env["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "DEBUG"
+        # A backend of XComs that takes what is large, as teams use it that have such results.
+        self.xcoms = processes.home / "xcoms"
+        processes.env["AIRFLOW__CORE__XCOM_BACKEND"] = (
+            "airflow.providers.common.io.xcom.backend.XComObjectStorageBackend"
+        )
+        processes.env["AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_PATH"] = f"file://{self.xcoms}"
+        processes.env["AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_THRESHOLD"] = "1000000"
         self.airflow.start(without=("triggerer",))
 
     def need_triggerer(self) -> None:
@@ -267,6 +274,80 @@ class TestTries:
         assert line.airflow.finish("tries", tries) == "success"
 
 
+@pytest.fixture(scope="module")
+def ended(line: Line) -> str:
+    """A run of the DAG ``ended``, whose tasks have been ended as their names say."""
+    line.need_triggerer()
+    run_id = line.airflow.trigger("ended")
+
+    def reached(task_id: str, state: str) -> None:
+        def is_there() -> bool:
+            (task,) = [ti for ti in line.airflow.tasks("ended", run_id) if ti["task_id"] == task_id]
+            log = line.airflow.log("ended", run_id, task_id) if task["state"] == state else ""
+            return "Waiting for the run at" in log or ("is at" in log and state == "running")
+
+        wait_until(is_there, f"{task_id} {state}")
+
+    for task_id, before, after in [
+        ("marked_failed", "deferred", "failed"),
+        ("marked_success", "deferred", "success"),
+        ("on_its_worker", "running", "failed"),
+    ]:
+        reached(task_id, before)
+        line.airflow.call("PATCH", f"/dags/ended/dagRuns/{run_id}/taskInstances/{task_id}", json={"new_state": after})
+    reached("cleared_in_its_wait", "deferred")
+    body = {"dry_run": False, "dag_run_id": run_id, "task_ids": ["cleared_in_its_wait"], "only_failed": False}
+    line.airflow.call("POST", "/dags/ended/clearTaskInstances", json=body)
+    line.airflow.finish("ended", run_id)
+    return run_id
+
+
+@pytest.mark.skipif(not AIRFLOW_3, reason="below Airflow 3.3 a trigger does not learn why it is ended")
+class TestEnded:
+    """The platform cannot cancel a run: whoever ends its task is told that it goes on, and where."""
+
+    def log(self, line: Line, run_id: str, task_id: str) -> str:
+        return line.airflow.log("ended", run_id, task_id)
+
+    def poll_url(self, line: Line, task_id: str) -> str:
+        (run,) = [run for run in line.emulator.runs() if run["payload"].get("data") == task_id]
+        return f"{line.emulator.url}/api/v1/data/{run['id']}"
+
+    @pytest.mark.parametrize("task_id", ["marked_failed", "marked_success", "cleared_in_its_wait"])
+    def test_in_its_wait(self, line: Line, ended: str, task_id: str) -> None:
+        told = f"The run goes on, and is billed, as the platform cannot cancel it: {self.poll_url(line, task_id)}"
+        wait_until(lambda: told in self.log(line, ended, task_id), "the trigger's last words", 30)
+
+    @pytest.mark.parametrize("task_id", ["on_its_worker", "execution_timeout_on_its_worker"])
+    def test_on_its_worker(self, line: Line, ended: str, task_id: str) -> None:
+        told = f"Its run goes on, and is billed, as the platform cannot cancel it: {self.poll_url(line, task_id)}"
+        wait_until(lambda: told in self.log(line, ended, task_id), "the worker's last words", 30)
+
+    def test_an_execution_timeout_ends_the_wait(self, line: Line, ended: str) -> None:
+        log = self.log(line, ended, "execution_timeout")
+        assert "stopped waiting; the run goes on: not over 5" in log
+        assert self.poll_url(line, "execution_timeout") in log
+
+    def test_a_cleared_task_gets_the_result_of_its_run(self, line: Line, ended: str) -> None:
+        (task,) = [ti for ti in line.airflow.tasks("ended", ended) if ti["task_id"] == "cleared_in_its_wait"]
+        assert (task["state"], task["try_number"]) == ("success", 2)
+        assert self.poll_url(line, "cleared_in_its_wait")  # one submission, or this raises
+
+
+def test_a_large_result_takes_the_way_of_the_worker(line: Line) -> None:
+    """Not through the trigger's event and Airflow's database, but into the XCom backend."""
+    run_id = line.run("large")
+    assert line.airflow.state("large", run_id) == "success"
+    (stored,) = [path for path in line.xcoms.rglob("*") if path.is_file() and run_id in str(path)]
+    assert len(json.loads(stored.read_text())["data"]) >= 29_000_000
+    (run,) = [run for run in line.emulator.runs() if len(str(run["payload"].get("data"))) > 1_000_000]
+    assert "aiohttp" in " ".join(run["polled_by"])
+    assert "requests" in " ".join(run["polled_by"])
+    with sqlite3.connect(line.airflow.processes.home / "airflow.db") as database:
+        (longest,) = database.execute("SELECT max(length(next_kwargs)) FROM task_instance").fetchone()
+    assert (longest or 0) < 1_000_000
+
+
 def test_what_is_stored_of_a_waiting_task(line: Line) -> None:
     """The trigger's row holds a poll URL, a Connection's id and times: no key and no input."""
     line.need_triggerer()
@@ -286,8 +367,15 @@ def test_what_is_stored_of_a_waiting_task(line: Line) -> None:
     line.airflow.finish("example_aixplain_run", run_id)
 
 
-def test_the_key_is_nowhere_in_airflow(line: Line) -> None:
-    """Last in this file: searches what all runs above have left in logs and database."""
+def test_the_key_is_nowhere_in_airflow(line: Line, run_id: str) -> None:
+    """Last in this file: searches what all runs above have left in logs and database.
+
+    The database is that of Airflow: rendered templates, XComs, triggers, serialized DAGs and all. One task has told its
+    key on purpose: Airflow's masking knows it.
+    """
+    told = line.airflow.log("endings", run_id, "indiscreet")
+    for sentence in ("The key is ***, of", "The key is ***", "the key is ***"):
+        assert sentence in told
     logs = [path for path in line.airflow.processes.home.rglob("*.log*") if path.is_file()]
     assert logs
     for path in logs:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
+import logging
 from datetime import timedelta
 
 import pendulum
-from airflow.providers.common.compat.sdk import dag
+from airflow.providers.common.compat.sdk import dag, task
 
+from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 
 ODD_VALUES = {"big": 10**30, "negative": -(10**30), "half a pair": "a\ud800b", "nul": "a\0b", "fine": "😀"}
 TEXT = "secret-input: the coffee is wonderful"
+
+
+@task
+def indiscreet():
+    """Does with the key what nobody should."""
+    hook = AixplainHook()
+    key = hook.platform.api_key
+    logging.getLogger(__name__).info("The key is %s, of %r, %r and %r", key, hook, hook.platform, vars(hook))
+    print("The key is", key)
+    raise RuntimeError(f"the key is {key}")
 
 
 @dag(start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None)
@@ -24,6 +36,7 @@ def endings():
     )
     AixplainRunModelOperator(task_id="whole_response", model_id="echo", data=TEXT, multiple_outputs=False)
     AixplainRunModelOperator(task_id="stored_connection", model_id="echo", data=TEXT, aixplain_conn_id="stored")
+    indiscreet()
     AixplainRunModelOperator(task_id="odd_values", model_id="echo", data=json.dumps({"data": ODD_VALUES}))
 
 

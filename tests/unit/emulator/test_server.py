@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import requests
 
-from tests.airflow.deployment import Emulator, wait_until
+from tests.airflow.deployment import Emulator, Processes, wait_until
 
 KEY = {"x-api-key": "any"}
 
@@ -159,3 +160,27 @@ def test_it_prints_the_connection_to_use() -> None:
         process.terminate()
     assert line.startswith("export AIRFLOW_CONN_AIXPLAIN_DEFAULT='{")
     assert f'"host": "{url}"' in line
+
+
+def test_its_runs_are_there_again_after_it_was_killed(tmp_path: Path) -> None:
+    with Processes(tmp_path / "emulator") as processes:
+        emulator = Emulator(processes, seconds=0.2)
+        url = submit(emulator, "echo", '{"data": "still there"}').json()["data"]
+        before = emulator.runs()
+        processes.kill("emulator")
+        emulator.start()
+        assert [run["submitted_at"] for run in emulator.runs()] == [run["submitted_at"] for run in before]
+        wait_until(lambda: requests.get(url, headers=KEY, timeout=10).json().get("data") == "still there", "the run")
+
+
+@pytest.mark.parametrize("faults", [{"rates": 1}, [], {"rate": "often", "x": 1}])
+def test_faults_that_are_none(emulator: Emulator, faults: object) -> None:
+    assert requests.put(f"{emulator.url}/emulator/faults", json=faults, timeout=10).status_code == 400
+
+
+@pytest.mark.parametrize("arguments", [["--faults", "2"], ["--folder", "nowhere"], ["--seconds", "-1"]])
+def test_arguments_that_are_none(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "airflow_provider_aixplain.emulator", "--port", "0", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert arguments[0] in ended.stderr

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
+import secrets
 import time
 
 import pytest
+from airflow.providers.common.compat.sdk import redact
 from pytest_mock import MockerFixture
 
 from airflow_provider_aixplain.client import Client
@@ -205,3 +207,12 @@ def test_the_connections_timeout_bounds_each_poll_of_a_wait(monkeypatch: pytest.
             wait = Wait(0.2, timeout=60)
             assert way(AixplainHook("impatient"), wait).status == "success"
             assert wait.polls == 2, "the first poll waited for its answer for longer than the Connection says"
+
+
+def test_airflows_masking_knows_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    for read in (lambda hook: hook.platform, lambda hook: asyncio.run(hook._aplatform())):
+        key = f"key-{secrets.token_hex(8)}"
+        monkeypatch.setenv("AIRFLOW_CONN_MASKED", json.dumps({"conn_type": "aixplain", "password": key}))
+        assert redact(key) == key
+        read(AixplainHook("masked"))
+        assert redact(f"the key is {key}") == "the key is ***"

@@ -8,7 +8,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pendulum
 import pytest
@@ -21,8 +21,9 @@ from airflow_provider_aixplain.exceptions import (
     AixplainPermanentError,
     AixplainRunFailed,
     AixplainRunTimeout,
+    AixplainUntrustedUrl,
 )
-from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+from airflow_provider_aixplain.operators.aixplain import NO_TRIGGERER, AixplainRunModelOperator
 from airflow_provider_aixplain.transport.platform import Platform
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
 from tests.airflow.deployment import Emulator
@@ -451,3 +452,59 @@ class TestLaterTries:
     def test_a_word_that_is_none(self) -> None:
         with pytest.raises(AixplainInputError, match="on_orphaned_submission is 'perhaps': use resubmit or fail"):
             operator(on_orphaned_submission="perhaps")
+
+
+class TestLargeResponses:
+    """The trigger leaves them to the worker."""
+
+    EVENT: ClassVar[dict[str, Any]] = {"status": "success", "message": "large", "response": None}
+
+    def run(self, monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, **arguments: Any) -> Any:
+        with serve(lambda http: http.answer(status, body)) as server:
+            fields = {"host": server.url, "password": "key", "extra": {"max_answer_mib": 1}}
+            monkeypatch.setenv("AIRFLOW_CONN_LARGE", json.dumps(fields))
+            task = operator(aixplain_conn_id="large", **arguments)
+            return task.execute_complete(CONTEXT, {**self.EVENT, "poll_url": f"{server.url}/run"})
+
+    def test_the_worker_fetches_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        response = self.run(monkeypatch, 200, b'{"completed": true, "data": "%s"}' % (b"x" * 500_000))
+        assert len(response["data"]) == 500_000
+        assert response["url"].endswith("/run")
+
+    def test_a_run_that_failed_with_a_large_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(AixplainRunFailed, match="no more"):
+            self.run(monkeypatch, 200, b'{"completed": true, "error_message": "no more"}')
+
+    @pytest.mark.parametrize(("status", "body"), [(503, b""), (200, b'{"completed": false}'), (404, b"")])
+    def test_one_that_does_not_come_is_waited_for(
+        self, monkeypatch: pytest.MonkeyPatch, status: int, body: bytes
+    ) -> None:
+        with pytest.raises(TaskDeferred) as deferred:
+            self.run(monkeypatch, status, body)
+        assert deferred.value.trigger.poll_url.endswith("/run")
+
+    def test_one_that_is_larger_than_it_may_be(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(AixplainPermanentError, match="raise max_answer_mib in the extra of the Connection"):
+            self.run(monkeypatch, 200, b" " * 1_100_000)
+
+
+@pytest.mark.parametrize(("limit", "timeout"), [(None, 100), (timedelta(seconds=30), 30), (timedelta(hours=1), 100)])
+def test_an_execution_timeout_bounds_the_wait_too(limit: timedelta | None, timeout: float) -> None:
+    """Airflow 3.3 itself counts each visit of a worker alone."""
+    with pytest.raises(TaskDeferred) as deferred:
+        operator(timeout=100, execution_timeout=limit).execute(CONTEXT)
+    assert timeout <= deferred.value.trigger.timeout < timeout + 1
+    assert deferred.value.timeout == (limit and limit + NO_TRIGGERER)
+
+
+def test_a_poll_url_on_a_foreign_host(emulator: Emulator) -> None:
+    """It is told before the task is deferred, and with a record that a later try finds once the origin is trusted."""
+    emulator.set_faults(foreign_poll_urls=1)
+    try:
+        tries = Tries(model_id="echo", data="foreign", deferrable=True)
+        for _ in range(2):
+            with pytest.raises(AixplainUntrustedUrl, match="add its origin to trusted_origins"):
+                tries.run()
+    finally:
+        emulator.set_faults()
+    assert sum(run["payload"] == {"data": "foreign"} for run in emulator.runs()) == 1

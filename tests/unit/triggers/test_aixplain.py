@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import certifi
 import pendulum
 import pytest
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
-from tests.airflow.deployment import Emulator
+from airflow_provider_aixplain.transport.platform import Platform
+from airflow_provider_aixplain.triggers.aixplain import LARGEST_RESPONSE, AixplainModelRunTrigger
+from tests.airflow.deployment import Emulator, Processes
+from tests.unit.transport.scripted import Handler, Server, serve
 
 pytestmark = pytest.mark.usefixtures("connection")
 
@@ -114,3 +123,135 @@ def test_what_cannot_work_ends_the_wait(
     event = event_of(AixplainModelRunTrigger(poll_url, conn_id))
     assert event["status"] == "error"
     assert named in event["message"]
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, *answers: Any, extra: dict[str, Any] | None = None) -> Any:
+    """A server that gives these answers to polls, the last one again and again, and a Connection to it."""
+
+    def script(http: Handler) -> None:
+        status, body, *headers = answers[min(len(server.asked), len(answers)) - 1]
+        http.answer(status, body, **(headers[0] if headers else {}))
+
+    @contextmanager
+    def serving() -> Iterator[Server]:
+        nonlocal server
+        with serve(script) as server:
+            fields = {"conn_type": "aixplain", "host": server.url, "password": "k3y", "extra": extra or {}}
+            monkeypatch.setenv("AIRFLOW_CONN_SCRIPTED", json.dumps(fields))
+            yield server
+
+    server: Any = None
+    return serving()
+
+
+OVER = b'{"completed": true, "data": "hi"}'
+
+
+def test_a_response_that_is_too_large_is_left_to_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = json.dumps({"completed": True, "data": "x" * LARGEST_RESPONSE}).encode()
+    with answering(monkeypatch, (200, large)) as server:
+        event = event_of(AixplainModelRunTrigger(f"{server.url}/run", "scripted"))
+    assert (event["status"], event["response"]) == ("success", None)
+    assert len(server.asked) == 1
+
+
+def test_the_largest_response_that_travels_in_the_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = json.dumps({"completed": True, "data": ""}).encode()
+    body = body.replace(b'""', b'"%s"' % (b"x" * (LARGEST_RESPONSE - len(body))))
+    with answering(monkeypatch, (200, body)) as server:
+        event = event_of(AixplainModelRunTrigger(f"{server.url}/run", "scripted"))
+    assert len(event["response"]["data"]) > LARGEST_RESPONSE - 100
+
+
+def test_a_pause_that_the_platform_asks_for_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(monkeypatch, (429, b"", {"Retry-After": "2"}), (200, OVER)) as server:
+        start = time.monotonic()
+        assert event_of(AixplainModelRunTrigger(f"{server.url}/run", "scripted"))["status"] == "success"
+        assert time.monotonic() - start >= 2
+
+
+@pytest.mark.parametrize("secrets", ["no Connection", "no key in it", "no backend"])
+def test_a_connection_that_comes_back_heals_the_wait(monkeypatch: pytest.MonkeyPatch, secrets: str) -> None:
+    """As when a triggerer starts while the secrets backend is down: the run is paid, and must not be given up."""
+    monkeypatch.setattr("airflow_provider_aixplain.triggers.aixplain.PATIENCE", 60)
+    read = AixplainHook._aread
+    tries = 0
+
+    async def unsteady(hook: AixplainHook) -> Platform:
+        nonlocal tries
+        tries += 1
+        if tries > 4:
+            monkeypatch.setenv("AIRFLOW_CONN_SCRIPTED", there)
+        elif secrets == "no backend":
+            raise RuntimeError("the vault is sealed")
+        return await read(hook)
+
+    with answering(monkeypatch, (200, OVER)) as server:
+        there = os.environ["AIRFLOW_CONN_SCRIPTED"]
+        if secrets == "no key in it":
+            monkeypatch.setenv("AIRFLOW_CONN_SCRIPTED", '{"conn_type": "aixplain"}')
+        else:
+            monkeypatch.delenv("AIRFLOW_CONN_SCRIPTED")
+        monkeypatch.setattr(AixplainHook, "_aread", unsteady)
+        event = event_of(AixplainModelRunTrigger(f"{server.url}/run", "scripted", wait_time=0.2))
+    assert (event["status"], tries) == ("success", 5)
+
+
+def test_a_key_that_is_rotated_heals_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_provider_aixplain.triggers.aixplain.PATIENCE", 60)
+
+    def script(http: Handler) -> None:
+        if len(server.asked) == 5:
+            monkeypatch.setenv("AIRFLOW_CONN_ROTATED", json.dumps({"host": server.url, "password": "new"}))
+        http.answer(*((200, OVER) if http.headers["x-api-key"] == "new" else (401, b"")))
+
+    with serve(script) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_ROTATED", json.dumps({"host": server.url, "password": "old"}))
+        event = event_of(AixplainModelRunTrigger(f"{server.url}/run", "rotated", wait_time=0.2))
+    assert event["status"] == "success"
+    assert [asked.headers["x-api-key"] for asked in server.asked] == ["old"] * 5 + ["new"]
+
+
+def test_a_certificate_that_is_mended_heals_the_wait(
+    certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trusted = tmp_path / "ca.pem"
+    trusted.write_bytes(Path(certifi.where()).read_bytes())
+    with serve(lambda http: http.answer(200, OVER), certificate) as server:
+        fields = {"host": server.url, "password": "key", "extra": {"verify": str(trusted)}}
+        monkeypatch.setenv("AIRFLOW_CONN_TLS", json.dumps(fields))
+        threading.Timer(1, lambda: trusted.write_bytes(certificate.read_bytes())).start()
+        event = event_of(AixplainModelRunTrigger(f"{server.url}/run", "tls", wait_time=0.2))
+    assert event["status"] == "success"
+    assert len(server.asked) == 1
+
+
+def test_every_fault_of_the_emulator_is_outlived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of all polls fail, each in its own way, for 40 runs that wait in one event loop."""
+    with Processes(tmp_path / "emulator") as processes:
+        emulator = Emulator(processes, 1, {"timeout": 0.5})
+        monkeypatch.setenv("AIRFLOW_CONN_FAULTY", emulator.connection)
+        monkeypatch.setattr("airflow_provider_aixplain.triggers.aixplain.PATIENCE", 60)
+        hook = AixplainHook("faulty")
+        urls = [str(hook.run_async("echo", f"input {index}").url) for index in range(40)]
+        emulator.set_faults(rate=0.5)
+
+        async def wait() -> list[Any]:
+            triggers = [AixplainModelRunTrigger(url, "faulty", wait_time=0.2) for url in urls]
+            return await asyncio.gather(*(anext(aiter(trigger.run())) for trigger in triggers))
+
+        responses = [event.payload["response"] for event in asyncio.run(wait())]
+        made = emulator.set_faults()
+        runs = len(emulator.runs())
+    assert [response["data"] for response in responses] == [f"input {index}" for index in range(40)]
+    assert min(made.values()) > 0
+    assert runs == 40
+
+
+@pytest.mark.parametrize("age", [-1e6, 0.0, 1e6])
+def test_a_clock_that_jumps_costs_no_result(monkeypatch: pytest.MonkeyPatch, age: float) -> None:
+    """Whatever the clock says of the submission, the run is asked for before the wait ends."""
+    with answering(monkeypatch, (200, OVER)) as server:
+        submitted_at = pendulum.now("UTC").subtract(seconds=age).isoformat()
+        event = event_of(AixplainModelRunTrigger(f"{server.url}/run", "scripted", submitted_at=submitted_at))
+    assert event["status"] == "success"

@@ -1,0 +1,45 @@
+"""As many runs as are asked for, the first of which stops on its worker between submission and deferral."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pendulum
+from airflow.providers.common.compat.sdk import dag, get_current_context, task
+
+from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+
+PARKED_FOR = 600
+
+
+class Parking(AixplainRunModelOperator):
+    """Leaves, in its first try, the id of its worker's process in a file, and waits there to be killed."""
+
+    def defer(self, **kwargs):
+        ti = get_current_context()["ti"]
+        if "PARKING" in os.environ and (ti.map_index, ti.try_number) == (0, 1):
+            Path(os.environ["PARKING"]).write_text(str(os.getppid()))
+            time.sleep(PARKED_FOR)
+        super().defer(**kwargs)
+
+
+@dag(start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None, params={"runs": 10, "seconds": 10})
+def faults():
+    @task
+    def inputs(params=None):
+        return [{"data": f"input {index}"} for index in range(params["runs"])]
+
+    Parking.partial(
+        task_id="run",
+        model_id="echo",
+        parameters={"delay": "{{ params.seconds }}"},
+        retries=5,
+        retry_delay=timedelta(seconds=1),
+        multiple_outputs=False,
+    ).expand_kwargs(inputs())
+
+
+faults()

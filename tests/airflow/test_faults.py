@@ -1,0 +1,261 @@
+"""Everything that can die is killed, on the real components: ``make test-faults``.
+
+A real PostgreSQL, scheduler, workers and two triggerers run as many mapped tasks as a team might, while processes are
+killed, frozen and restarted and the platform fails in every way that the emulator knows. Each scenario prints a table.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg2
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from tests.airflow.deployment import AIRFLOW_3, Airflow, Emulator, Processes, wait_until
+from tests.airflow.services import Postgres, Redis, missing
+
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(bool(missing()), reason=missing()),
+    pytest.mark.skipif(not AIRFLOW_3, reason="the task state store, on which a run's second try relies, came with 3.3"),
+]
+
+DAGS = Path(__file__).parent / "fault_dags"
+TRIGGERERS = ("triggerer:1", "triggerer:2")
+CELERY_WORKERS = ("worker:1", "worker:2")
+SLOTS = 6
+REQUEST_TIMEOUT = 5
+"""Seconds after which a poll that hangs is given up."""
+
+SETTINGS = {
+    # How soon Airflow sees that somebody has died, in seconds. The defaults would make the tests minutes longer.
+    "scheduler__task_instance_heartbeat_timeout": 20,
+    "scheduler__task_instance_heartbeat_timeout_detection_interval": 5,
+    "triggerer__job_heartbeat_sec": 2,
+    "triggerer__triggerer_health_check_threshold": 10,
+    "scheduler__max_tis_per_query": 64,
+    "core__max_active_tasks_per_dag": 2000,
+}
+
+
+@dataclass
+class Scene:
+    """A deployment in which runs go on.
+
+    :param polls: the times of the polls of each run, from before the emulator's end.
+    :param ended: the components that ended by themselves and were started again.
+    """
+
+    airflow: Airflow
+    emulator: Emulator
+    postgres: Postgres
+    parking: Path
+    run_id: str = ""
+    polls: dict[str, list[float]] = field(default_factory=dict)
+    ended: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def processes(self) -> Processes:
+        return self.airflow.processes
+
+    def begin(self, runs: int, seconds: float) -> None:
+        """Start as many runs as that, each as long as that."""
+        self.run_id = self.airflow.trigger("faults", {"runs": runs, "seconds": seconds})
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        with closing(psycopg2.connect(self.postgres.dsn)) as connection, connection.cursor() as cursor:
+            cursor.execute(sql)
+            return list(cursor.fetchall())
+
+    def states(self) -> Counter[str]:
+        rows = self.query("SELECT state, count(*) FROM task_instance WHERE task_id = 'run' GROUP BY state")
+        return Counter(dict(rows))
+
+    def wait_for(self, state: str, count: int, seconds: float = 600) -> None:
+        """Wait until so many runs are in a state, and keep everything running meanwhile."""
+
+        def reached() -> bool:
+            self.ended.update(self.airflow.restart_ended())
+            return self.states()[state] >= count
+
+        wait_until(reached, f"{count} tasks that are {state}", seconds, every=1)
+
+    def waiting_at(self) -> Counter[int | None]:
+        """How many runs each triggerer waits for, by its job's id; None stands for no triggerer."""
+        return Counter(dict(self.query("SELECT triggerer_id, count(*) FROM trigger GROUP BY triggerer_id")))
+
+    def without_platform(self, seconds: float) -> None:
+        """Kill the emulator, and start it again after a while."""
+        for run in self.emulator.runs():
+            self.polls.setdefault(run["id"], []).extend(run["polled_at"])
+        self.processes.kill("emulator")
+        time.sleep(seconds)  # how long it is away is what this is about
+        self.emulator.start()
+
+    def end(self, title: str, runs: int, seconds: float = 1500) -> Figures:
+        """Wait for the end of all runs; print and return what came of them."""
+        self.wait_for("success", runs, seconds)
+        figures = self.figures(runs)
+        figures.show(title)
+        return figures
+
+    def figures(self, runs: int) -> Figures:
+        submitted = self.emulator.runs()
+        delivered = Counter(
+            data
+            for (data,) in self.query(
+                "SELECT value ->> 'data' FROM xcom WHERE task_id = 'run' AND key = 'return_value'"
+                " AND value ->> 'status' = 'SUCCESS'"
+            )
+        )
+        ends = self.query("SELECT map_index, EXTRACT(epoch FROM end_date) FROM task_instance WHERE task_id = 'run'")
+        over = {run["payload"]["data"]: run["over_at"] for run in submitted}
+        gaps, polls = [0.0], 0
+        for run in submitted:
+            times = self.polls.get(run["id"], []) + run["polled_at"]
+            polls += len(times)
+            gaps += [later - earlier for earlier, later in pairwise([run["submitted_at"], *times])]
+        expected = {f"input {index}" for index in range(runs)}
+        return Figures(
+            submitted=len(submitted),
+            delivered=len(expected & set(delivered)),
+            duplicated=sum(delivered.values()) - len(delivered),
+            lost=len(expected - set(delivered)),
+            submitted_twice=sum(count - 1 for count in Counter(run["payload"]["data"] for run in submitted).values()),
+            polls=polls,
+            longest_gap=max(gaps),
+            latest=max(float(end) - over[f"input {index}"] for index, end in ends),
+            restarted=dict(self.ended),
+        )
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What came of the runs. Times are seconds.
+
+    :param longest_gap: the longest time that a run was not polled.
+    :param latest: the longest time from the end of a run on the platform to the end of its task.
+    :param restarted: components of Airflow that ended by themselves, and how often.
+    """
+
+    submitted: int
+    delivered: int
+    duplicated: int
+    lost: int
+    submitted_twice: int
+    polls: int
+    longest_gap: float
+    latest: float
+    restarted: dict[str, int]
+
+    def show(self, title: str) -> None:
+        table = Table(title=title, title_justify="left")
+        for name in ("submitted", "delivered", "duplicated", "lost", "polls", "longest stall", "latest result"):
+            table.add_column(name, justify="right")
+        counts = (self.submitted, self.delivered, self.duplicated, self.lost, self.polls)
+        table.add_row(*map(str, counts), f"{self.longest_gap:.0f} s", f"{self.latest:.0f} s")
+        console = Console(width=110)
+        console.print()
+        console.print(table)
+        if self.restarted:
+            told = ", ".join(f"{name} ({count})" for name, count in self.restarted.items())
+            console.print(f"Ended by themselves when others died, and were started again: {told}")
+
+
+@contextmanager
+def scene(
+    folder: Path, executor: str = "LocalExecutor", *, parks: bool = False, later: tuple[str, ...] = ()
+) -> Iterator[Scene]:
+    """A deployment that uses the emulator.
+
+    :param parks: whether the first run stops on its worker between submission and deferral.
+    :param later: components that the test starts.
+    """
+    with Processes(folder / "airflow") as processes:
+        postgres = Postgres(processes)
+        emulator = Emulator(processes, 1, {"timeout": REQUEST_TIMEOUT})
+        settings: dict[str, Any] = {**SETTINGS, "core__executor": executor, "database__sql_alchemy_conn": postgres.url}
+        components = ["scheduler", "dag-processor", "api-server", *TRIGGERERS]
+        if executor == "CeleryExecutor":
+            settings |= {
+                "celery__broker_url": Redis(processes).url,
+                "celery__result_backend": postgres.url.replace("postgresql", "db+postgresql"),
+                "celery__worker_concurrency": SLOTS // 2,
+            }
+            components += CELERY_WORKERS
+        airflow = Airflow(processes, DAGS, {"aixplain_default": emulator.connection}, SLOTS, settings, components)
+        if parks:
+            processes.env["PARKING"] = str(folder / "parked")
+        airflow.start(without=later)
+        yield Scene(airflow, emulator, postgres, folder / "parked")
+
+
+def kill_the_parked_worker(scene: Scene) -> None:
+    """Kill the worker process on which the first run was submitted and not deferred, and the task in it."""
+    pid = wait_until(lambda: scene.parking.exists() and scene.parking.read_text(), "the parked task")
+    worker = psutil.Process(int(pid))
+    for process in [*worker.children(recursive=True), worker]:
+        process.kill()
+
+
+@pytest.mark.parametrize("executor", ["LocalExecutor", "CeleryExecutor"])
+def test_everything_that_can_die_is_killed(tmp_path: Path, executor: str) -> None:
+    runs = 200
+    with scene(tmp_path, executor, parks=True) as stage:
+        stage.begin(runs, seconds=200)
+        stage.wait_for("deferred", runs - 1)
+        wait_until(lambda: len(stage.waiting_at()) == 2, "both triggerers at work")
+
+        stage.processes.kill("triggerer:1")
+        wait_until(lambda: len(stage.waiting_at()) == 1, "the other triggerer takes over")
+        stage.airflow.start_component("triggerer:1")
+        stage.processes.stop("triggerer:2")
+        stage.airflow.start_component("triggerer:2")
+        kill_the_parked_worker(stage)
+        stage.postgres.restart()
+        stage.without_platform(60)
+
+        figures = stage.end(f"{runs} runs of 200 s, {executor}: triggerers, worker, database, platform killed", runs)
+    assert (figures.delivered, figures.duplicated, figures.lost) == (runs, 0, 0)
+    assert figures.submitted == runs, "the one run whose worker was killed was recorded before, and found again"
+
+
+def test_a_third_of_all_polls_fails(tmp_path: Path) -> None:
+    runs = 1000
+    with scene(tmp_path) as stage:
+        stage.emulator.set_faults(rate=0.3)
+        stage.begin(runs, seconds=60)
+        figures = stage.end(f"{runs} runs of 60 s, 30 % of all polls fail", runs)
+        made = stage.emulator.set_faults()
+    Console().print("How they failed:", ", ".join(f"{kind} {count}" for kind, count in made.items()))
+    assert min(made.values()) > 0
+    assert (figures.submitted, figures.delivered, figures.duplicated, figures.lost) == (runs, runs, 0, 0)
+
+
+def test_a_triggerer_that_was_thought_dead_comes_back(tmp_path: Path) -> None:
+    """Both triggerers wait for the same runs then; each result arrives once."""
+    runs = 20
+    with scene(tmp_path, later=("triggerer:2",)) as stage:
+        stage.begin(runs, seconds=90)
+        stage.wait_for("deferred", runs)
+        (first,) = wait_until(lambda: stage.waiting_at()[None] == 0 and stage.waiting_at(), "the first triggerer")
+        stage.airflow.start_component("triggerer:2")
+        stage.processes.signal(signal.SIGSTOP, "triggerer:1")
+        wait_until(lambda: stage.waiting_at()[first] == 0, "the second triggerer takes over")
+        stage.processes.signal(signal.SIGCONT, "triggerer:1")
+        figures = stage.end(f"{runs} runs of 90 s, a triggerer frozen until another has taken over", runs)
+        tries = stage.query("SELECT max(try_number) FROM task_instance WHERE task_id = 'run'")
+    assert (figures.submitted, figures.delivered, figures.duplicated, figures.lost) == (runs, runs, 0, 0)
+    assert tries == [(1,)]
