@@ -115,6 +115,11 @@ class AixplainRunModelOperator(BaseOperator):
         self.timeout = wait.timeout
         self._submission: Submission | None = None
 
+    @property
+    def run_name(self) -> str:
+        """What the log calls the run."""
+        return self.name or self.task_id
+
     @cached_property
     def hook(self) -> AixplainHook:
         """The hook that carries this task's calls."""
@@ -125,30 +130,29 @@ class AixplainRunModelOperator(BaseOperator):
 
         :return: the response as a dict.
         """
-        name = self.name or self.task_id
-        record = SubmissionRecord(context, durable=self.durable)
+        record = self._record(context)
         fingerprint = self.hook.fingerprint(self.model_id, self.data, self.parameters)
         earlier = record.read()
-        response = self._resume(earlier, fingerprint, record, name) if earlier else None
+        response = self._resume(earlier, fingerprint, record) if earlier else None
         if earlier is not None and response is not None:
             submission = earlier
         else:
             submission = Submission.now(fingerprint)
-            response = self._begin(submission, record, name)
+            response = self._begin(submission, record)
         is_over = response.status is ResponseStatus.SUCCESS
         submission = replace(submission, poll_url=response.url, is_delivered=is_over or not self.wait_for_completion)
         self._submission = submission
         record.update(submission)
         poll_url = response.url or ""
         told = "%s: model %s answered" if is_over else "%s: the run of model %s is at %s"
-        self.log.info(told, name, self.model_id, *([] if is_over else [poll_url]))
+        self.log.info(told, self.run_name, self.model_id, *([] if is_over else [poll_url]))
         if is_over or not self.wait_for_completion:
             return response.to_dict()
         self.hook.platform.check(poll_url)
         if self.deferrable:
             self._defer(poll_url, submission)
         wait = Wait(wait_time=self.wait_time, timeout=self.timeout, patience=PATIENCE)
-        outcome = self.hook.wait_for_run(poll_url, wait, name)
+        outcome = self.hook.wait_for_run(poll_url, wait, self.run_name)
         return self.execute_complete(context, outcome.to_event(poll_url))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
@@ -166,7 +170,7 @@ class AixplainRunModelOperator(BaseOperator):
         if event["status"] == "success":
             self.log.info(
                 "%s: model %s is done after %s s, for %s credits",
-                self.name or self.task_id,
+                self.run_name,
                 self.model_id,
                 response["run_time"],
                 response["used_credits"],
@@ -174,7 +178,7 @@ class AixplainRunModelOperator(BaseOperator):
             self._deliver(context)
             return response
         if event["status"] == "failed":
-            SubmissionRecord(context, durable=self.durable).forget()
+            self._record(context).forget()
         error, what = _ENDS[event["status"]]
         raise error(f"Model {self.model_id}: {what}: {event['message']} (poll URL: {event['poll_url']})")
 
@@ -185,14 +189,14 @@ class AixplainRunModelOperator(BaseOperator):
             return
         where = printable(submission.poll_url or "a poll URL that the platform has not told yet")
         told = "%s: the task is being ended. Its run goes on, and is billed, as the platform cannot cancel it: %s"
-        self.log.warning(told, self.name or self.task_id, where)
+        self.log.warning(told, self.run_name, where)
 
     def _defer(self, poll_url: str, submission: Submission | None) -> NoReturn:
         """Let a trigger wait, for as long as the task says; its polls go by the age of the run.
 
         :param submission: tells the age; None: it is not known.
         """
-        self.log.info("%s: the triggerer waits for its end", self.name or self.task_id)
+        self.log.info("%s: the triggerer waits for its end", self.run_name)
         limit = self.execution_timeout
         timeout = min(self.timeout, limit.total_seconds()) if limit else self.timeout
         self.defer(
@@ -210,15 +214,15 @@ class AixplainRunModelOperator(BaseOperator):
 
     def _fetch(self, context: Context, poll_url: str) -> dict[str, Any]:
         """Return the event of a run whose response is too large for the triggerer; wait on if it does not come."""
-        response = self.hook.poll(poll_url, self.name or self.task_id, timeout=LONGEST_FETCH)
+        response = self.hook.poll(poll_url, self.run_name, timeout=LONGEST_FETCH)
         outcome = Wait(wait_time=self.wait_time, timeout=LONGEST).judge(response, elapsed=0)
         if outcome is None:
             told = "%s: its response did not come, and is asked for again: %s"
-            self.log.warning(told, self.name or self.task_id, printable(response.error_message or response.status))
-            self._defer(poll_url, SubmissionRecord(context, durable=self.durable).read())
+            self.log.warning(told, self.run_name, printable(response.error_message or response.status))
+            self._defer(poll_url, self._record(context).read())
         return outcome.to_event(poll_url)
 
-    def _begin(self, submission: Submission, record: SubmissionRecord, name: str) -> ModelResponse:
+    def _begin(self, submission: Submission, record: SubmissionRecord) -> ModelResponse:
         """Submit the run.
 
         :return: in progress, or final and successful.
@@ -227,7 +231,7 @@ class AixplainRunModelOperator(BaseOperator):
         record.begin(submission)
         self._submission = submission
         try:
-            response = self._stream(name) if self.stream else self._submit(name)
+            response = self._stream() if self.stream else self._submit()
         except AixplainRunTimeout:
             raise
         except (AixplainError, OSError):
@@ -240,9 +244,7 @@ class AixplainRunModelOperator(BaseOperator):
             raise self._refused(response)
         return response
 
-    def _resume(
-        self, earlier: Submission, fingerprint: str, record: SubmissionRecord, name: str
-    ) -> ModelResponse | None:
+    def _resume(self, earlier: Submission, fingerprint: str, record: SubmissionRecord) -> ModelResponse | None:
         """Return how the run of an earlier try is doing, or None if this try has to submit.
 
         :raises AixplainPermanentError: if an orphaned submission is to end the task.
@@ -255,50 +257,55 @@ class AixplainRunModelOperator(BaseOperator):
             if self.on_orphaned_submission == "fail":
                 record.forget()
                 raise AixplainPermanentError(f"Model {self.model_id}: {orphan}. Clear the task to submit anew.")
-            self.log.warning("%s: %s. Submitting anew", name, orphan)
+            self.log.warning("%s: %s. Submitting anew", self.run_name, orphan)
             return None
         if earlier.fingerprint != fingerprint:
             told = "%s: submitting anew, as model, input or endpoint differ from an earlier try's; its run goes on: %s"
-            self.log.warning(told, name, earlier.poll_url)
+            self.log.warning(told, self.run_name, earlier.poll_url)
             return None
-        response = self._ask(earlier.poll_url, name)
+        response = self._ask(earlier.poll_url)
         if response.failure is not None and response.failure.status_code == 404:
-            self.log.warning("%s: submitting anew, as the platform knows nothing of %s", name, earlier.poll_url)
+            told = "%s: submitting anew, as the platform knows nothing of an earlier try's run: %s"
+            self.log.warning(told, self.run_name, earlier.poll_url)
             return None
         if response.completed and response.status is ResponseStatus.FAILED:
-            self.log.info("%s: submitting anew, as the run of an earlier try has failed: %s", name, earlier.poll_url)
+            told = "%s: submitting anew, as the run of an earlier try has failed: %s"
+            self.log.info(told, self.run_name, earlier.poll_url)
             return None
-        self.log.info("%s: going on with the run of an earlier try: %s", name, earlier.poll_url)
+        self.log.info("%s: going on with the run of an earlier try: %s", self.run_name, earlier.poll_url)
         if response.completed:
             response.url = response.url or earlier.poll_url
             return response
         # A poll that brings no news tells of the way to the platform, or of the key, and not of the run.
         return ModelResponse(ResponseStatus.IN_PROGRESS, url=earlier.poll_url)
 
-    def _ask(self, poll_url: str, name: str) -> ModelResponse:
+    def _ask(self, poll_url: str) -> ModelResponse:
         """Poll, again if the platform does not know the run: who believes that too early pays twice."""
-        response = self.hook.poll(poll_url, name)
+        response = self.hook.poll(poll_url, self.run_name)
         for _ in range(DENIALS_BELIEVED - 1):
             if response.failure is None or response.failure.status_code != 404:
                 break
             time.sleep(UNKNOWN_PAUSE)
-            response = self.hook.poll(poll_url, name)
+            response = self.hook.poll(poll_url, self.run_name)
         return response
 
+    def _record(self, context: Context) -> SubmissionRecord:
+        return SubmissionRecord(context, durable=self.durable)
+
     def _deliver(self, context: Context) -> None:
-        record = SubmissionRecord(context, durable=self.durable)
+        record = self._record(context)
         if earlier := record.read():
             record.update(replace(earlier, is_delivered=True))
 
-    def _submit(self, name: str) -> ModelResponse:
-        return self.hook.run_async(self.model_id, self.data, name, self.parameters)
+    def _submit(self) -> ModelResponse:
+        return self.hook.run_async(self.model_id, self.data, self.run_name, self.parameters)
 
-    def _stream(self, name: str) -> ModelResponse:
+    def _stream(self) -> ModelResponse:
         """Return the whole answer of a stream; or, of a model that does not stream after all, what it made of it."""
         start = time.monotonic()
         transcript, lines = Transcript(), Lines()
         with self.hook.run_stream(self.model_id, self.data, self.parameters, self.timeout) as chunks:
-            self.log.info("%s: model %s begins to answer:", name, self.model_id)
+            self.log.info("%s: model %s begins to answer:", self.run_name, self.model_id)
             for chunk in chunks:
                 for line in lines.add(transcript.add(chunk)):
                     self.log.info("%s", printable(line))

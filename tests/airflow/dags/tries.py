@@ -26,8 +26,8 @@ class KilledBeforeTheDeferral(AixplainRunModelOperator):
 
 
 class KilledBeforeTheAnswerIsRecorded(AixplainRunModelOperator):
-    def _submit(self, name):
-        response = super()._submit(name)
+    def _submit(self):
+        response = super()._submit()
         die_on_the_first_try()
         return response
 
