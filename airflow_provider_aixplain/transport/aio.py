@@ -17,10 +17,7 @@ from airflow_provider_aixplain import __version__
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError
 from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, Request
-from airflow_provider_aixplain.transport.platform import MAX_REDIRECTS, Platform
-
-SHORTEST = 0.1
-"""Seconds that any exchange may take; none at all would stand for no limit."""
+from airflow_provider_aixplain.transport.platform import MAX_REDIRECTS, SHORTEST_REQUEST, Platform
 
 
 @dataclass
@@ -47,7 +44,8 @@ class Lease:
 
     async def __aexit__(self, *_: object) -> None:
         """Let go of the session."""
-        await self._release()
+        held, self._shared = self._shared, None
+        await _let_go(held)
 
     async def session(self, platform: Platform) -> aiohttp.ClientSession:
         """Return the session of an account, and hold it from now on, instead of another one.
@@ -59,28 +57,28 @@ class Lease:
             tls = await _tls(platform)
             if platform not in sessions:  # another user may have come first meanwhile
                 sessions[platform] = _Shared(_new_session(tls))
-        shared = sessions[platform]
-        if shared is not self._shared:
+        shared, held = sessions[platform], self._shared
+        if shared is not held:
             shared.users += 1
-            await self._release()
             self._shared = shared
+            await _let_go(held)
         return shared.session
 
-    async def _release(self) -> None:
-        shared, self._shared = self._shared, None
-        if shared is None:
-            return
-        shared.users -= 1
-        if not shared.users:
-            sessions = _sessions[asyncio.get_running_loop()]
-            for platform in [platform for platform, held in sessions.items() if held is shared]:
-                del sessions[platform]
-            await shared.session.close()
+
+async def _let_go(shared: _Shared | None) -> None:
+    if shared is None:
+        return
+    shared.users -= 1
+    if not shared.users:
+        _retire(shared.session)
+        await shared.session.close()
 
 
-def _retire(platform: Platform) -> None:
-    """Give an account a new session from now on: what its certificates are checked by may have changed."""
-    _sessions[asyncio.get_running_loop()].pop(platform, None)
+def _retire(session: aiohttp.ClientSession) -> None:
+    """Let nobody hold a session from now on who does not do so already."""
+    sessions = _sessions[asyncio.get_running_loop()]
+    for platform in [platform for platform, shared in sessions.items() if shared.session is session]:
+        del sessions[platform]
 
 
 async def send(
@@ -107,7 +105,7 @@ async def send(
                 URL(request.url, encoded=True),
                 data=request.body,
                 headers=credential,
-                timeout=aiohttp.ClientTimeout(total=max(deadline - time.monotonic(), SHORTEST)),
+                timeout=aiohttp.ClientTimeout(total=max(deadline - time.monotonic(), SHORTEST_REQUEST)),
                 allow_redirects=False,
                 proxy=platform.proxy or _environment_proxy(request.url),
             ) as response:
@@ -120,8 +118,8 @@ async def send(
     except asyncio.TimeoutError as error:
         return NoAnswer(f"not within {limit:g} s", sent=not _never_sent(error))
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        if isinstance(error, aiohttp.ClientSSLError):
-            _retire(platform)
+        if isinstance(error, aiohttp.ClientSSLError) and isinstance(platform.verify, str):
+            _retire(session)  # its CA file may be mended; a new session reads it again
         return NoAnswer(printable(platform.hide(f"{type(error).__name__}: {error}")), sent=not _never_sent(error))
     return Answer(response.status, platform.redact(body[:most]), headers, is_cut=len(body) > most)
 

@@ -29,6 +29,9 @@ SHORTEST_SECRET = 16
 REDIRECTS = (301, 302, 303, 307, 308)
 MAX_REDIRECTS = 5
 LONGEST_REQUEST = 86400.0
+SHORTEST_REQUEST = 0.1
+"""Seconds that any request gets, however late it is: for HTTP clients none at all is no limit."""
+
 MIB = 1024 * 1024
 MAX_ANSWER_MIB = 256
 DEFAULT_PORTS = {"http": 80, "https": 443}

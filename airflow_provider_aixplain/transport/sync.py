@@ -23,13 +23,10 @@ from urllib3.exceptions import HTTPError, NewConnectionError
 from airflow_provider_aixplain import __version__
 from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.protocol.wire import Answer, Credential, NoAnswer, OpenAnswer, Request
-from airflow_provider_aixplain.transport.platform import MAX_REDIRECTS, Platform
+from airflow_provider_aixplain.transport.platform import MAX_REDIRECTS, SHORTEST_REQUEST, Platform
 
 PIECE = 64 * 1024
 """Bytes of a stream that are read at once, if so many have arrived."""
-
-SHORTEST = 0.1
-"""Seconds that any exchange may take."""
 
 _NEVER_SENT = (
     NewConnectionError,
@@ -188,7 +185,7 @@ def _set(variable: ContextVar[Any], value: Any) -> Iterator[None]:
 
 
 def _left(deadline: float) -> float:
-    return max(deadline - time.monotonic(), SHORTEST)
+    return max(deadline - time.monotonic(), SHORTEST_REQUEST)
 
 
 class _Until(io.RawIOBase):

@@ -327,13 +327,17 @@ def test_a_ca_file_that_is_mended_heals_the_session(certificate: Path, tmp_path:
     async def use() -> None:
         account = platform(server.url, verify=str(trusted))
         request = Request("GET", f"{server.url}/x")
-        async with aio.Lease() as lease:
-            refused = await aio.send(await lease.session(account), account, request)
+        async with aio.Lease() as early, aio.Lease() as late:
+            first = await early.session(account)
+            refused = await aio.send(first, account, request)
             assert isinstance(refused, NoAnswer)
             assert not refused.sent
             trusted.write_bytes(mended)
-            assert isinstance(await aio.send(await lease.session(account), account, request), Answer)
-            assert len(aio._sessions[asyncio.get_running_loop()]) == 1
+            second = await late.session(account)
+            await aio.send(first, account, request)  # whoever still holds the first one does not take the second away
+            assert await early.session(account) is second
+            assert first.closed
+            assert isinstance(await aio.send(second, account, request), Answer)
         assert not aio._sessions[asyncio.get_running_loop()]
 
     with serve(lambda http: http.answer(200), certificate) as server:
