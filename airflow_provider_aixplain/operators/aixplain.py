@@ -135,9 +135,9 @@ class AixplainRunModelOperator(BaseOperator):
         earlier = record.read()
         response = self._resume(earlier, fingerprint, record) if earlier else None
         if earlier is not None and response is not None:
-            submission = earlier
+            submission, age = earlier, earlier.age
         else:
-            submission = Submission.now(fingerprint)
+            submission, age = Submission.now(fingerprint), 0.0
             response = self._begin(submission, record)
         is_over = response.status is ResponseStatus.SUCCESS
         submission = replace(submission, poll_url=response.url, is_delivered=is_over or not self.wait_for_completion)
@@ -150,7 +150,7 @@ class AixplainRunModelOperator(BaseOperator):
             return response.to_dict()
         self.hook.platform.check(poll_url)
         if self.deferrable:
-            self._defer(poll_url, submission)
+            self._defer(poll_url, submission.submitted_at, age)
         wait = Wait(wait_time=self.wait_time, timeout=self.timeout, patience=PATIENCE)
         outcome = self.hook.wait_for_run(poll_url, wait, self.run_name)
         return self.execute_complete(context, outcome.to_event(poll_url))
@@ -191,10 +191,11 @@ class AixplainRunModelOperator(BaseOperator):
         told = "%s: the task is being ended. Its run goes on, and is billed, as the platform cannot cancel it: %s"
         self.log.warning(told, self.run_name, where)
 
-    def _defer(self, poll_url: str, submission: Submission | None) -> NoReturn:
+    def _defer(self, poll_url: str, submitted_at: str | None = None, age: float = 0.0) -> NoReturn:
         """Let a trigger wait, for as long as the task says; its polls go by the age of the run.
 
-        :param submission: tells the age; None: it is not known.
+        :param submitted_at: when the run was submitted; default: now.
+        :param age: how many seconds of the run this wait does not count.
         """
         self.log.info("%s: the triggerer waits for its end", self.run_name)
         limit = self.execution_timeout
@@ -204,8 +205,8 @@ class AixplainRunModelOperator(BaseOperator):
                 poll_url=poll_url,
                 aixplain_conn_id=self.aixplain_conn_id,
                 wait_time=self.wait_time,
-                timeout=timeout + (submission.age if submission else 0),
-                submitted_at=submission.submitted_at if submission else None,
+                timeout=timeout + age,
+                submitted_at=submitted_at,
             ),
             method_name="execute_complete",
             # Where no triggerer runs, Airflow itself keeps an execution_timeout; otherwise the trigger tells more.
@@ -219,7 +220,8 @@ class AixplainRunModelOperator(BaseOperator):
         if outcome is None:
             told = "%s: its response did not come, and is asked for again: %s"
             self.log.warning(told, self.run_name, printable(response.error_message or response.status))
-            self._defer(poll_url, self._record(context).read())
+            earlier = self._record(context).read()
+            self._defer(poll_url, *([earlier.submitted_at, earlier.age] if earlier else []))
         return outcome.to_event(poll_url)
 
     def _begin(self, submission: Submission, record: SubmissionRecord) -> ModelResponse:

@@ -107,10 +107,13 @@ class Processes:
         if self.running.pop(name).wait():
             raise RuntimeError(f"{' '.join(command)} failed:\n{self.log_path(name).read_text()[-3000:]}")
 
-    def check(self) -> None:
-        """:raises RuntimeError: with the end of its output, if a process has ended by itself."""
+    def check(self, *names: str) -> None:
+        """Check that processes run, all of them unless named.
+
+        :raises RuntimeError: with the end of its output, if one has ended by itself.
+        """
         for name, process in self.running.items():
-            if process.poll() is not None:
+            if name in (names or self.running) and process.poll() is not None:
                 raise RuntimeError(f"{name} has ended by itself:\n{self.log_path(name).read_text()[-3000:]}")
 
     def signal(self, number: int, name: str) -> None:
@@ -182,7 +185,8 @@ class Emulator:
     def start(self) -> None:
         """Start it, with the runs that it had when it ended."""
         self.processes.start("emulator", sys.executable, "-m", "airflow_provider_aixplain.emulator", *self._command)
-        wait_until(lambda: self.processes.check() or _reachable(f"{self.url}/emulator/faults"), "the emulator", 30)
+        faults = f"{self.url}/emulator/faults"
+        wait_until(lambda: self.processes.check("emulator") or _reachable(faults), "the emulator", 30)
 
     def set_faults(self, **faults: Any) -> dict[str, int]:
         """Let things go wrong from now on; return how many polls did until now, and how.

@@ -6,6 +6,7 @@ killed, frozen and restarted and the platform fails in every way that the emulat
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections import Counter
@@ -17,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import psycopg2
 import pytest
 from rich.console import Console
 from rich.table import Table
 
 from tests.airflow.deployment import AIRFLOW_3, Airflow, Emulator, Processes, wait_until
 from tests.airflow.services import Postgres, Redis, missing
+
+psycopg2 = pytest.importorskip("psycopg2", reason="of the extra faults, which Airflow 3.3.2 is tested with")
 
 pytestmark = [
     pytest.mark.faults,
@@ -101,6 +103,7 @@ class Scene:
         for run in self.emulator.runs():
             self.polls.setdefault(run["id"], []).extend(run["polled_at"])
         self.processes.kill("emulator")
+        self.ended.update(self.airflow.restart_ended())
         time.sleep(seconds)  # how long it is away is what this is about
         self.emulator.start()
 
@@ -203,10 +206,17 @@ def scene(
 
 
 def kill_the_parked_worker(scene: Scene) -> None:
-    """Kill the worker process on which the first run was submitted and not deferred, and the task in it."""
-    pid = wait_until(lambda: scene.parking.exists() and scene.parking.read_text(), "the parked task")
-    worker = psutil.Process(int(pid))
-    for process in [*worker.children(recursive=True), worker]:
+    """Kill the worker on which the first run was submitted and not deferred, and the task in it.
+
+    That is a whole worker of Celery with all its processes, or one process of the LocalExecutor.
+    """
+    pid = int(wait_until(lambda: scene.parking.exists() and scene.parking.read_text(), "the parked task"))
+    running = scene.processes.running
+    for name in [name for name in CELERY_WORKERS if name in running and running[name].pid == os.getsid(pid)]:
+        scene.processes.kill(name)
+        scene.airflow.start_component(name)
+        return
+    for process in [*psutil.Process(pid).children(recursive=True), psutil.Process(pid)]:
         process.kill()
 
 

@@ -18,8 +18,8 @@ TEXT = "secret-input: the coffee is wonderful"
 
 @task
 def indiscreet():
-    """Does with the key what nobody should."""
-    hook = AixplainHook()
+    """Does with the key of a Connection of its own what nobody should."""
+    hook = AixplainHook("indiscreet")
     key = hook.platform.api_key
     logging.getLogger(__name__).info("The key is %s, of %r, %r and %r", key, hook, hook.platform, vars(hook))
     print("The key is", key)
