@@ -11,16 +11,21 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_aixplain.exceptions import AixplainInputError, AixplainNoStreaming, told_as_airflow_errors
+from airflow_provider_aixplain.exceptions import (
+    AixplainInputError,
+    AixplainNoStreaming,
+    AixplainPermanentError,
+    told_as_airflow_errors,
+)
 from airflow_provider_aixplain.files import is_file, opened, size_of
 from airflow_provider_aixplain.protocol import asset, finetune, upload, wire
 from airflow_provider_aixplain.protocol.asset import ModelParameters
-from airflow_provider_aixplain.protocol.failure import InvalidInput
+from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure, InvalidInput
 from airflow_provider_aixplain.protocol.finetune import FinetuneStatus
 from airflow_provider_aixplain.protocol.payload import build_payload
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer
-from airflow_provider_aixplain.protocol.values import NOT_JSON
+from airflow_provider_aixplain.protocol.values import NOT_JSON, printable
 from airflow_provider_aixplain.protocol.wait import Outcome, Wait, seconds
 
 if TYPE_CHECKING:
@@ -33,6 +38,9 @@ log = logging.getLogger(__name__)
 
 LONGEST_REQUEST = 86400.0
 """Seconds that the platform may take to answer a run with its result; sockets count no further than some 49 days."""
+
+LONGEST_UPLOAD = 3600.0
+"""Seconds that a file may take to arrive, as long as it arrives at all."""
 
 STREAM_SILENCE = 300.0
 """Seconds that a stream may be silent; a model may think for long before its first word."""
@@ -182,6 +190,17 @@ class Client:
         with told_as_airflow_errors():
             return wire.read_poll(self._send(wire.poll(poll_url), timeout, silence=self.platform.timeout))
 
+    def ask(self, poll_url: str, name: str, timeout: float) -> ModelResponse:
+        """Ask once, as :meth:`poll`, for one who waits: that the account cannot work is told by the response too.
+
+        A Connection may be gone or half written while somebody is at it, and a secrets backend may be down: none of
+        that ends the wait for a run that is paid for before its patience does.
+        """
+        try:
+            return self.poll(poll_url, name, timeout)
+        except Exception as error:
+            return no_account(error)
+
     def sync_poll(
         self, poll_url: str, name: str = "model_process", wait_time: float = 0.5, timeout: float = 300
     ) -> ModelResponse:
@@ -213,11 +232,11 @@ class Client:
         :raises AixplainUntrustedUrl: if the poll URL is on an origin that may not receive the key.
         """
         with told_as_airflow_errors():
-            request = wire.poll(poll_url)
+            self.platform.headers(wire.poll(poll_url))  # who cannot ask at all is told before the wait
         start = time.monotonic() if start is None else start
         while True:
             limit = self.platform.limit(wait.poll_timeout(time.monotonic() - start))
-            response = wire.read_poll(self._send(request, limit))
+            response = self.ask(poll_url, name, limit)
             elapsed = time.monotonic() - start
             if outcome := wait.judge(response, elapsed):
                 return outcome
@@ -276,7 +295,8 @@ class Client:
             )
         with told_as_airflow_errors(), opened(path) as file:
             slot = upload.read_slot(self._send(upload.slot_request(self.platform.backend_url, path.name)))
-            upload.read_transfer(self._send(upload.transfer(slot, path.name, file)))
+            transfer = upload.transfer(slot, path.name, file)
+            upload.read_transfer(self._send(transfer, LONGEST_UPLOAD, silence=self.platform.timeout))
         log.info("Uploaded %s as %s", path, slot.link)
         return slot.link
 
@@ -359,3 +379,14 @@ class Client:
         :return: what the log should say of it, if anything.
         """
         return ""
+
+
+def no_account(error: Exception) -> ModelResponse:
+    """Return what a poll brings that cannot be made: the account cannot be read, or cannot work.
+
+    What somebody has to mend is a refusal, as that of a key; anything else is trouble that passes.
+    """
+    is_refusal = isinstance(error, AixplainPermanentError)
+    message = printable(error if is_refusal else f"The poll cannot be made: {type(error).__name__}: {error}")
+    category = ErrorCategory.AUTHENTICATION if is_refusal else ErrorCategory.PLATFORM
+    return ModelResponse(ResponseStatus.FAILED, error_message=message, failure=Failure(category, sent=False))

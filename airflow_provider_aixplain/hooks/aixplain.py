@@ -11,19 +11,16 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
-from airflow_provider_aixplain.client import Client
+from airflow_provider_aixplain.client import Client, no_account
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, told_as_airflow_errors
 from airflow_provider_aixplain.protocol import wire
-from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
 from airflow_provider_aixplain.protocol.payload import build_payload
-from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
-from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.transport.platform import Platform
 
 if TYPE_CHECKING:
     import requests
 
-    from airflow_provider_aixplain.model import Model
+    from airflow_provider_aixplain.model import Model, ModelResponse
     from airflow_provider_aixplain.protocol.wait import Outcome, Wait
 
 
@@ -108,6 +105,8 @@ class AixplainHook(Client, BaseHook):
         """
         from airflow_provider_aixplain.transport import aio
 
+        with told_as_airflow_errors():
+            wire.poll(poll_url)
         start = time.monotonic() - elapsed
         delay = wait.first_delay(elapsed, random.random())
         async with aio.Lease() as lease:  # held between polls, so that they share its connections
@@ -115,10 +114,9 @@ class AixplainHook(Client, BaseHook):
                 await asyncio.sleep(delay)
                 try:
                     await lease.session(await self._aplatform())
-                except Exception as error:
-                    response = _no_account(error)
-                else:
                     response = await self.apoll(poll_url, wait.poll_timeout(time.monotonic() - start), most)
+                except Exception as error:
+                    response = no_account(error)
                 elapsed = time.monotonic() - start
                 if outcome := wait.judge(response, elapsed):
                     return outcome
@@ -182,11 +180,3 @@ class AixplainHook(Client, BaseHook):
 
 
 _NOT_RENEWED = "; and the Connection cannot be read again: {}"
-
-
-def _no_account(error: Exception) -> ModelResponse:
-    """Return what a poll brings that cannot be made, as the Connection cannot be read, or cannot work."""
-    is_known = isinstance(error, AixplainConfigurationError)
-    message = printable(error if is_known else f"The Connection cannot be read: {type(error).__name__}: {error}")
-    category = ErrorCategory.AUTHENTICATION if is_known else ErrorCategory.PLATFORM
-    return ModelResponse(ResponseStatus.FAILED, error_message=message, failure=Failure(category, sent=False))

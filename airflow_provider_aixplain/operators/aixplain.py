@@ -26,15 +26,17 @@ from airflow_provider_aixplain.operators.submission import Submission, Submissio
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.stream import Transcript
 from airflow_provider_aixplain.protocol.values import printable
-from airflow_provider_aixplain.protocol.wait import DENIALS_BELIEVED, LONGEST, PATIENCE, Wait
-from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
+from airflow_provider_aixplain.protocol.wait import PATIENCE, Wait
+from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger, seconds_since
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 
-UNKNOWN_PAUSE = 5.0
-"""Seconds between the polls of a later try for a run that the platform does not know."""
+UNKNOWN_POLLS = 7
+UNKNOWN_PAUSE = 10.0
+"""Seconds between the polls of a later try for a run that the platform does not know: who believes that too early pays
+twice."""
 
 LONGEST_FETCH = 600.0
 """Seconds that a large response may take to arrive on a worker, as long as it arrives at all."""
@@ -132,7 +134,7 @@ class AixplainRunModelOperator(BaseOperator):
         """
         record = self._record(context)
         fingerprint = self.hook.fingerprint(self.model_id, self.data, self.parameters)
-        earlier = record.read()
+        self._submission = earlier = record.read()
         response = self._resume(earlier, fingerprint, record) if earlier else None
         if earlier is not None and response is not None:
             submission, age = earlier, earlier.age
@@ -149,11 +151,25 @@ class AixplainRunModelOperator(BaseOperator):
         if is_over or not self.wait_for_completion:
             return response.to_dict()
         self.hook.platform.check(poll_url)
+        limit = self.execution_timeout
+        timeout = min(self.timeout, limit.total_seconds()) if limit else self.timeout
         if self.deferrable:
-            self._defer(poll_url, submission.submitted_at, age)
-        wait = Wait(wait_time=self.wait_time, timeout=self.timeout, patience=PATIENCE)
+            self._defer(poll_url, submission.submitted_at, timeout + age)
+        wait = Wait(wait_time=self.wait_time, timeout=timeout, patience=PATIENCE)
         outcome = self.hook.wait_for_run(poll_url, wait, self.run_name)
-        return self.execute_complete(context, outcome.to_event(poll_url))
+        return self.resume(context, outcome.to_event(poll_url), submission.submitted_at, timeout + age)
+
+    def resume(self, context: Context, event: dict[str, Any], submitted_at: str, timeout: float) -> dict[str, Any]:
+        """Take the event of the trigger, and fetch the response if it is too large for one.
+
+        :param event: the payload of the event of :class:`AixplainModelRunTrigger`.
+        :param submitted_at: the trigger's.
+        :param timeout: the trigger's.
+        :return: what :meth:`execute_complete` makes of it.
+        """
+        if event["status"] == "success" and event["response"] is None:
+            event = self._fetch(event["poll_url"], submitted_at, timeout)
+        return self.execute_complete(context, event)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Take the end of the run from the trigger's event.
@@ -164,8 +180,6 @@ class AixplainRunModelOperator(BaseOperator):
         :raises AixplainRunTimeout: if the run was not over in time.
         :raises AixplainPermanentError: if the platform refuses to tell, or the Connection cannot work.
         """
-        if event["status"] == "success" and event["response"] is None:
-            event = self._fetch(context, event["poll_url"])
         response: dict[str, Any] = event["response"]
         if event["status"] == "success":
             self.log.info(
@@ -187,41 +201,40 @@ class AixplainRunModelOperator(BaseOperator):
         submission = self._submission
         if submission is None or submission.is_delivered:
             return
-        where = printable(submission.poll_url or "a poll URL that the platform has not told yet")
         told = "%s: the task is being ended. Its run goes on, and is billed, as the platform cannot cancel it: %s"
-        self.log.warning(told, self.run_name, where)
+        if submission.poll_url is None:
+            told = "%s: the task is being ended in the middle of its submission. If that has arrived, a run goes on%s"
+        self.log.warning(told, self.run_name, printable(submission.poll_url or ""))
 
-    def _defer(self, poll_url: str, submitted_at: str | None = None, age: float = 0.0) -> NoReturn:
-        """Let a trigger wait, for as long as the task says; its polls go by the age of the run.
+    def _defer(self, poll_url: str, submitted_at: str, timeout: float) -> NoReturn:
+        """Let a trigger wait.
 
-        :param submitted_at: when the run was submitted; default: now.
-        :param age: how many seconds of the run this wait does not count.
+        :param timeout: seconds after the submission when to stop.
         """
         self.log.info("%s: the triggerer waits for its end", self.run_name)
         limit = self.execution_timeout
-        timeout = min(self.timeout, limit.total_seconds()) if limit else self.timeout
         self.defer(
             trigger=AixplainModelRunTrigger(
                 poll_url=poll_url,
                 aixplain_conn_id=self.aixplain_conn_id,
                 wait_time=self.wait_time,
-                timeout=timeout + age,
+                timeout=timeout,
                 submitted_at=submitted_at,
             ),
-            method_name="execute_complete",
+            method_name="resume",
+            kwargs={"submitted_at": submitted_at, "timeout": timeout},
             # Where no triggerer runs, Airflow itself keeps an execution_timeout; otherwise the trigger tells more.
             timeout=limit and limit + NO_TRIGGERER,
         )
 
-    def _fetch(self, context: Context, poll_url: str) -> dict[str, Any]:
+    def _fetch(self, poll_url: str, submitted_at: str, timeout: float) -> dict[str, Any]:
         """Return the event of a run whose response is too large for the triggerer; wait on if it does not come."""
-        response = self.hook.poll(poll_url, self.run_name, timeout=LONGEST_FETCH)
-        outcome = Wait(wait_time=self.wait_time, timeout=LONGEST).judge(response, elapsed=0)
+        response = self.hook.ask(poll_url, self.run_name, LONGEST_FETCH)
+        outcome = Wait(self.wait_time, timeout, PATIENCE).judge(response, seconds_since(submitted_at))
         if outcome is None:
             told = "%s: its response did not come, and is asked for again: %s"
             self.log.warning(told, self.run_name, printable(response.error_message or response.status))
-            earlier = self._record(context).read()
-            self._defer(poll_url, *([earlier.submitted_at, earlier.age] if earlier else []))
+            self._defer(poll_url, submitted_at, timeout)
         return outcome.to_event(poll_url)
 
     def _begin(self, submission: Submission, record: SubmissionRecord) -> ModelResponse:
@@ -282,9 +295,9 @@ class AixplainRunModelOperator(BaseOperator):
         return ModelResponse(ResponseStatus.IN_PROGRESS, url=earlier.poll_url)
 
     def _ask(self, poll_url: str) -> ModelResponse:
-        """Poll, again if the platform does not know the run: who believes that too early pays twice."""
+        """Poll, for a minute if the platform does not know the run."""
         response = self.hook.poll(poll_url, self.run_name)
-        for _ in range(DENIALS_BELIEVED - 1):
+        for _ in range(UNKNOWN_POLLS - 1):
             if response.failure is None or response.failure.status_code != 404:
                 break
             time.sleep(UNKNOWN_PAUSE)

@@ -197,7 +197,8 @@ def read_poll(outcome: Answer | NoAnswer) -> ModelResponse:
             # Whoever says that a run is over, and in progress, says nothing of how it ended.
             response.status, response.additional_fields["status"] = over, response.status.value
         return response
-    if not 200 <= outcome.status_code <= 299:
+    may_be_over = outcome.is_cut and outcome.body.lstrip().startswith(b"{")
+    if not 200 <= outcome.status_code <= 299 and not may_be_over:
         return _failed(*_refusal(outcome, body), completed=False)
     return _failed(*_malformed(outcome, "does not say whether the run is over"), completed=False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary
@@ -18,6 +18,12 @@ from airflow_provider_aixplain.exceptions import AixplainConfigurationError
 from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, Request
 from airflow_provider_aixplain.transport.platform import MAX_REDIRECTS, SHORTEST_REQUEST, Platform
+
+MAX_CONNECTIONS = 256
+"""Requests of one account at a time in one event loop; of those that hang, so many do not stop the others."""
+
+LONGEST_HEADER = 65536
+"""Bytes of a header's line; what http.client takes too."""
 
 
 @dataclass
@@ -114,7 +120,7 @@ async def send(
             target = platform.redirect(request.method, request.url, response.status, headers.get("location"))
             if target is None:
                 break
-            request = Request(request.method, target)
+            request = replace(request, url=target)
     except asyncio.TimeoutError as error:
         return NoAnswer(f"not within {limit:g} s", sent=not _never_sent(error))
     except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -150,7 +156,9 @@ async def _tls(platform: Platform) -> ssl.SSLContext | bool:
 
 def _new_session(tls: ssl.SSLContext | bool) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=tls),
+        connector=aiohttp.TCPConnector(ssl=tls, limit=MAX_CONNECTIONS),
+        max_line_size=LONGEST_HEADER,
+        max_field_size=LONGEST_HEADER,
         headers={"User-Agent": f"airflow-provider-aixplain/{__version__} aiohttp/{aiohttp.__version__}"},
         # The environment's proxies are found below: aiohttp would bring the credentials of a netrc file along.
         trust_env=False,

@@ -7,18 +7,17 @@ import io
 import logging
 import math
 import socket
-import ssl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError, NewConnectionError
+from urllib3.exceptions import HTTPError
 
 from airflow_provider_aixplain import __version__
 from airflow_provider_aixplain.protocol.values import printable
@@ -27,15 +26,6 @@ from airflow_provider_aixplain.transport.platform import MAX_REDIRECTS, SHORTEST
 
 PIECE = 64 * 1024
 """Bytes of a stream that are read at once, if so many have arrived."""
-
-_NEVER_SENT = (
-    NewConnectionError,
-    requests.ConnectTimeout,
-    requests.exceptions.InvalidHeader,
-    requests.exceptions.InvalidURL,
-)
-# TLS can also fail in the middle of an exchange; these reasons are of its beginning.
-_HANDSHAKE = ("CERTIFICATE_VERIFY_FAILED", "UNSUPPORTED_PROTOCOL", "WRONG_VERSION_NUMBER")
 
 
 class PlatformSession(requests.Session):
@@ -65,12 +55,6 @@ class PlatformSession(requests.Session):
             kwargs.setdefault("proxies", {"http": platform.proxy, "https": platform.proxy})
         return super().request(method, url, **kwargs)
 
-    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """Send a prepared request, or follow a redirect, in what is left of the time."""
-        if (deadline := _deadline.get()) < math.inf:
-            kwargs["timeout"] = min(kwargs.get("timeout") or math.inf, _left(deadline))
-        return super().send(request, **kwargs)
-
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Return where to follow an answer to, or None if neither request nor key may follow."""
         location = resp.headers.get("Location")
@@ -99,11 +83,12 @@ def send(
     :raises AixplainUntrustedUrl: if the request would take the key or a file to a foreign origin.
     """
     timeout = session.platform.timeout if timeout is None else timeout
+    exchange = _Exchange(session, request, min(silence, timeout), time.monotonic() + timeout)
     try:
-        with _exchange(session, request, min(silence, timeout), time.monotonic() + timeout) as response:
+        with exchange.begin() as response:
             return _read(session, response)
     except _TROUBLE as error:
-        return _no_answer(session, request, error)
+        return exchange.no_answer(error)
 
 
 def open_answer(
@@ -117,18 +102,18 @@ def open_answer(
     :param timeout: seconds for the whole exchange; default: any.
     :raises AixplainUntrustedUrl: if the request would take the key to a foreign origin.
     """
-    deadline = time.monotonic() + (math.inf if timeout is None else timeout)
+    exchange = _Exchange(session, request, silence, time.monotonic() + (math.inf if timeout is None else timeout))
     try:
-        response = _exchange(session, request, silence, deadline)
+        response = exchange.begin()
         if not 200 <= response.status_code <= 299:
             with response:
                 return _read(session, response)
     except _TROUBLE as error:
-        return _no_answer(session, request, error)
+        return exchange.no_answer(error)
     return OpenAnswer(
         status_code=response.status_code,
         content_type=response.headers.get("Content-Type", "").lower(),
-        body=_arriving(session, request, response, deadline),
+        body=_arriving(exchange, response),
         close=response.close,
         redact=session.platform.redact,
     )
@@ -137,73 +122,105 @@ def open_answer(
 _TROUBLE = (requests.RequestException, HTTPError, OSError)
 
 
-def _exchange(session: PlatformSession, request: Request, timeout: float, deadline: float) -> requests.Response:
-    """Send a request, and return its answer once the headers have come.
+@dataclass
+class _Exchange:
+    """A request on its way.
 
-    :param timeout: seconds of silence.
+    :param session: carries the key.
+    :param request: what to send.
+    :param silence: seconds that the platform may be silent.
     :param deadline: when the answer must have been read to its end, by the monotonic clock.
+    :param sent: whether anything of the request has left; the connection says so.
     """
-    secret = urlsplit(request.url).query if request.credential is Credential.NONE else ""
-    with _set(_secret, secret), _set(_deadline, deadline):
-        return session.request(
-            request.method,
-            request.url,
-            data=request.body,
-            headers=session.platform.headers(request),
-            auth=lambda prepared: prepared,  # the headers say it all; the session's is for a user's own requests
-            timeout=timeout,
-            allow_redirects=request.method == "GET",
-            stream=True,
-        )
+
+    session: PlatformSession
+    request: Request
+    silence: float
+    deadline: float
+    sent: bool = False
+
+    def begin(self) -> requests.Response:
+        """Send the request, and return its answer once the headers have come. Redirects are followed in its time."""
+        platform, request = self.session.platform, self.request
+        token = _current.set(self)
+        try:
+            for _ in range(1 + MAX_REDIRECTS):
+                response = self.session.request(
+                    request.method,
+                    request.url,
+                    data=request.body,
+                    headers=platform.headers(request),
+                    auth=_as_it_is,
+                    timeout=min(self.silence, self.left),
+                    allow_redirects=False,
+                    stream=True,
+                )
+                location = response.headers.get("Location")
+                target = platform.redirect(request.method, request.url, response.status_code, location)
+                if target is None:
+                    break
+                response.close()
+                request = replace(request, url=target)
+        finally:
+            _current.reset(token)
+        return response
+
+    @property
+    def left(self) -> float:
+        """The seconds until the deadline."""
+        return max(self.deadline - time.monotonic(), SHORTEST_REQUEST)
+
+    @property
+    def secret(self) -> str:
+        """The query of a URL that is a permission by itself."""
+        return urlsplit(self.request.url).query if self.request.credential is Credential.NONE else ""
+
+    def told(self, error: Exception) -> str:
+        """Return an error as text, without secrets."""
+        text = self.session.platform.hide(f"{type(error).__name__}: {error}")
+        return printable(text.replace(self.secret, "***") if self.secret else text)
+
+    def no_answer(self, error: Exception) -> NoAnswer:
+        """Return what came of the request if no answer did."""
+        return NoAnswer(self.told(error), self.sent)
 
 
-_secret: ContextVar[str] = ContextVar("_secret", default="")
+def _as_it_is(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Add no credential: the headers have it. What the session adds is for requests of a user's own."""
+    return prepared
+
+
+_current: ContextVar[_Exchange | None] = ContextVar("_current", default=None)
 
 
 class _SecretFilter(logging.Filter):
     """Keeps a URL that is a permission by itself out of urllib3's log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if secret := _secret.get():
-            record.msg, record.args = record.getMessage().replace(secret, "***"), ()
+        if (exchange := _current.get()) and exchange.secret:
+            record.msg, record.args = record.getMessage().replace(exchange.secret, "***"), ()
         return True
 
 
 logging.getLogger("urllib3.connectionpool").addFilter(_SecretFilter())
 
 
-_deadline: ContextVar[float] = ContextVar("_deadline", default=math.inf)
-
-
-@contextmanager
-def _set(variable: ContextVar[Any], value: Any) -> Iterator[None]:
-    token = variable.set(value)
-    try:
-        yield
-    finally:
-        variable.reset(token)
-
-
-def _left(deadline: float) -> float:
-    return max(deadline - time.monotonic(), SHORTEST_REQUEST)
-
-
 class _Until(io.RawIOBase):
     """Reads a socket until a deadline, however slowly the bytes drip; a socket's own timeout is for each of them."""
 
-    def __init__(self, raw: Any, connection: socket.socket, deadline: float) -> None:
+    def __init__(self, raw: Any, connection: socket.socket, exchange: _Exchange) -> None:
         self._raw = raw
         self._connection = connection
-        self._deadline = deadline
+        self._exchange = exchange
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        if time.monotonic() > self._deadline:
+        if time.monotonic() > self._exchange.deadline:
             raise TimeoutError("the time for it was up before it was over")
         silence = self._connection.gettimeout()
-        self._connection.settimeout(min(silence or math.inf, _left(self._deadline)))
+        self._connection.settimeout(min(silence or math.inf, self._exchange.left))
         try:
             read: int | None = self._raw.readinto(buffer)
             return read
@@ -220,25 +237,36 @@ class _Response(http.client.HTTPResponse):
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        if (deadline := _deadline.get()) < math.inf:
-            self.fp = io.BufferedReader(_Until(self.fp.detach(), sock, deadline))
+        if exchange := _current.get():
+            self.fp = io.BufferedReader(_Until(self.fp.detach(), sock, exchange))
 
 
 class _Connection(HTTPConnection):
+    """A connection that says when something of a request leaves. What a proxy is asked for is nothing of it."""
+
     response_class = _Response
 
+    def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        if (exchange := _current.get()) and not (isinstance(data, bytes) and data.startswith(b"CONNECT ")):
+            exchange.sent = True
+        super().send(data)
 
-class _TlsConnection(HTTPSConnection):
-    response_class = _Response
+
+class _TlsConnection(_Connection, HTTPSConnection):
+    """The same over TLS."""
 
 
 class _Adapter(HTTPAdapter):
-    """Makes connections whose answers end with the deadline of their request."""
+    """Makes connections that keep the time of a request, and tell whether it was sent."""
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
         own: dict[Any, Any] = {HTTPConnection: _Connection, HTTPSConnection: _TlsConnection}
         pool.ConnectionCls = own.get(pool.ConnectionCls, pool.ConnectionCls)
+        if (exchange := _current.get()) and not issubclass(pool.ConnectionCls, _Connection):
+            exchange.sent = True  # that of a SOCKS proxy does not tell
         return pool
 
 
@@ -255,33 +283,19 @@ def _read(session: PlatformSession, response: requests.Response) -> Answer:
     return Answer(response.status_code, session.platform.redact(bytes(body[:most])), headers, is_cut)
 
 
-def _no_answer(session: PlatformSession, request: Request, error: Exception) -> NoAnswer:
-    return NoAnswer(_told(session, request, error), sent=not _never_sent(error))
-
-
-def _told(session: PlatformSession, request: Request, error: Exception) -> str:
-    """Return an error as text, without secrets: the query of a URL that needs no key is one."""
-    text = session.platform.hide(f"{type(error).__name__}: {error}")
-    query = urlsplit(request.url).query
-    return printable(text.replace(query, "***") if query and request.credential is Credential.NONE else text)
-
-
-def _arriving(
-    session: PlatformSession, request: Request, response: requests.Response, deadline: float
-) -> Iterator[bytes]:
+def _arriving(exchange: _Exchange, response: requests.Response) -> Iterator[bytes]:
+    most = exchange.session.platform.max_answer
     arrived = 0
     try:
         for piece in _pieces(response):
             arrived += len(piece)
-            if arrived > session.platform.max_answer:
-                raise ConnectionError(
-                    f"it is larger than the {session.platform.max_answer} bytes that are read at most"
-                )
+            if arrived > most:
+                raise ConnectionError(f"it is larger than the {most} bytes that are read at most")
             yield piece
     except _TROUBLE as error:
-        if time.monotonic() > deadline:
+        if time.monotonic() > exchange.deadline:
             raise TimeoutError("the time for it was up before it was over") from None
-        raise ConnectionError(_told(session, request, error)) from None
+        raise ConnectionError(exchange.told(error)) from None
     finally:
         response.close()
 
@@ -290,12 +304,3 @@ def _pieces(response: requests.Response) -> Iterator[bytes]:
     # read1 gives what is there; requests' own iterators wait until a piece is full.
     while piece := response.raw.read1(PIECE, decode_content=True):
         yield piece
-
-
-def _never_sent(error: BaseException | None) -> bool:
-    """Whether a request failed before anything of it left: no name, no connection, no TLS, no valid URL."""
-    while error is not None:
-        if isinstance(error, _NEVER_SENT) or (isinstance(error, ssl.SSLError) and error.reason in _HANDSHAKE):
-            return True
-        error = error.__context__
-    return False

@@ -25,7 +25,7 @@ from airflow_provider_aixplain.exceptions import (
 )
 from airflow_provider_aixplain.operators.aixplain import NO_TRIGGERER, AixplainRunModelOperator
 from airflow_provider_aixplain.transport.platform import Platform
-from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
+from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger, seconds_since
 from tests.airflow.deployment import Emulator
 from tests.public_api import RESPONSE_FIELDS
 from tests.unit.transport.scripted import Handler, serve
@@ -43,8 +43,9 @@ def test_it_defers_to_a_trigger_that_knows_neither_key_nor_input(emulator: Emula
     before = pendulum.now("UTC")
     with pytest.raises(TaskDeferred) as deferred:
         operator(wait_time=2, timeout=timedelta(hours=1)).execute(CONTEXT)
-    assert deferred.value.method_name == "execute_complete"
     trigger = deferred.value.trigger
+    assert deferred.value.method_name == "resume"
+    assert deferred.value.kwargs == {"submitted_at": trigger.submitted_at, "timeout": trigger.timeout}
     assert isinstance(trigger, AixplainModelRunTrigger)
     _, stored = trigger.serialize()
     assert set(stored) == {"poll_url", "aixplain_conn_id", "wait_time", "timeout", "submitted_at", "deferred_at"}
@@ -459,12 +460,13 @@ class TestLargeResponses:
 
     EVENT: ClassVar[dict[str, Any]] = {"status": "success", "message": "large", "response": None}
 
-    def run(self, monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, **arguments: Any) -> Any:
+    def run(self, monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, age: float = 0) -> Any:
+        submitted_at = pendulum.now("UTC").subtract(seconds=age).isoformat()
         with serve(lambda http: http.answer(status, body)) as server:
             fields = {"host": server.url, "password": "key", "extra": {"max_answer_mib": 1}}
             monkeypatch.setenv("AIRFLOW_CONN_LARGE", json.dumps(fields))
-            task = operator(aixplain_conn_id="large", **arguments)
-            return task.execute_complete(CONTEXT, {**self.EVENT, "poll_url": f"{server.url}/run"})
+            event = {**self.EVENT, "poll_url": f"{server.url}/run"}
+            return operator(aixplain_conn_id="large").resume(CONTEXT, event, submitted_at, timeout=100)
 
     def test_the_worker_fetches_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         response = self.run(monkeypatch, 200, b'{"completed": true, "data": "%s"}' % (b"x" * 500_000))
@@ -480,8 +482,18 @@ class TestLargeResponses:
         self, monkeypatch: pytest.MonkeyPatch, status: int, body: bytes
     ) -> None:
         with pytest.raises(TaskDeferred) as deferred:
-            self.run(monkeypatch, status, body)
+            self.run(monkeypatch, status, body, age=90)
         assert deferred.value.trigger.poll_url.endswith("/run")
+        assert deferred.value.trigger.timeout == 100, "the deadline stays where it was"
+        assert 90 <= seconds_since(deferred.value.trigger.submitted_at) < 95
+        with pytest.raises(AixplainRunTimeout):
+            self.run(monkeypatch, status, body, age=101)
+
+    def test_one_that_cannot_be_asked_for_now_is_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        event = {**self.EVENT, "poll_url": "https://models.aixplain.com/run"}
+        now = pendulum.now("UTC").isoformat()
+        with pytest.raises(TaskDeferred):
+            operator(aixplain_conn_id="gone").resume(CONTEXT, event, now, timeout=100)
 
     def test_one_that_is_larger_than_it_may_be(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(AixplainPermanentError, match="raise max_answer_mib in the extra of the Connection"):

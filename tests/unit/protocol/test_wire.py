@@ -316,6 +316,9 @@ def test_an_answer_that_is_too_large_says_what_helps() -> None:
         assert response.failure.retryable is False
         assert response.failure.may_be_accepted
         assert "raise max_answer_mib" in response.error_message
+    over = wire.read_poll(Answer(500, b'{"completed": true, "details": "', is_cut=True))
+    assert over.failure is not None
+    assert over.failure.category is ErrorCategory.SIZE
     refused = wire.read_poll(Answer(502, b"<html>", is_cut=True))
     assert refused.failure is not None
     assert refused.failure.category is ErrorCategory.PLATFORM

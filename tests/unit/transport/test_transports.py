@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import socket
 import threading
 import time
@@ -15,8 +16,11 @@ from unittest.mock import ANY
 
 import certifi
 import pytest
+import requests
+from airflow.providers.common.compat.sdk import ObjectStoragePath
 from pytest_mock import MockerFixture
 
+from airflow_provider_aixplain.client import Client
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainUntrustedUrl
 from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer
 from airflow_provider_aixplain.protocol.wire import Answer, Credential, NoAnswer, OpenAnswer, Request
@@ -70,6 +74,28 @@ def test_a_submission_that_may_have_arrived_is_not_repeated(send: Send, script: 
     assert isinstance(outcome, NoAnswer)
     assert outcome.sent
     assert outcome.reason
+    assert len(server.asked) == 1
+
+
+def answer_with_two_lengths(http: Handler) -> None:
+    http.wfile.write(b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}")
+    http.close_connection = True
+
+
+def answer_with_nonsense(http: Handler) -> None:
+    http.wfile.write(b"\x16\x03\x01 no HTTP at all\r\n\r\n")
+    http.close_connection = True
+
+
+@pytest.mark.parametrize("script", [answer_with_two_lengths, answer_with_nonsense])
+def test_an_answer_that_is_none_says_that_the_submission_arrived(send: Send, script: Any) -> None:
+    """Even where somebody calls it while they handle another connection's error."""
+    with serve(script) as server:
+        try:
+            raise ConnectionRefusedError("another matter") from requests.ConnectTimeout()
+        except ConnectionRefusedError:
+            outcome = send(platform(server.url), Request("POST", f"{server.url}/x", b"{}"))
+    assert not isinstance(outcome, NoAnswer) or outcome.sent
     assert len(server.asked) == 1
 
 
@@ -342,6 +368,33 @@ def test_a_ca_file_that_is_mended_heals_the_session(certificate: Path, tmp_path:
 
     with serve(lambda http: http.answer(200), certificate) as server:
         asyncio.run(use())
+
+
+def test_an_upload_may_take_longer_than_a_request(tmp_path: Path) -> None:
+    """A store that takes its time is not cut off by the limit for one request, as long as it is not silent."""
+    size = 8 * 1024 * 1024
+
+    def take_slowly() -> None:
+        connection, _ = store.accept()
+        with connection, connection.makefile("rb") as received:
+            while received.readline().strip():
+                pass
+            for _ in range(8):
+                received.read(size // 8)
+                time.sleep(0.1)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    (tmp_path / "a.wav").write_bytes(b"x" * size)
+    with socket.create_server(("127.0.0.1", 0)) as store:
+        url = f"http://127.0.0.1:{store.getsockname()[1]}"
+        slot = {"key": "k/a.wav", "uploadUrl": f"{url}/bucket/k/a.wav", "downloadUrl": f"{url}/bucket/k/a.wav"}
+        taker = threading.Thread(target=take_slowly)
+        taker.start()
+        with serve(lambda http: http.answer(200, json.dumps(slot).encode())) as server:
+            account = platform(server.url, trusted_origins=frozenset({url}), timeout=0.5)
+            link = Client(account).upload_file(ObjectStoragePath(f"file://{tmp_path}/a.wav"))
+        taker.join()
+    assert link.startswith("s3://")
 
 
 class TestOpenAnswer:

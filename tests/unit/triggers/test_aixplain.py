@@ -18,6 +18,7 @@ import pytest
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.protocol.wait import Wait
 from airflow_provider_aixplain.transport.platform import Platform
 from airflow_provider_aixplain.triggers.aixplain import LARGEST_RESPONSE, AixplainModelRunTrigger
 from tests.airflow.deployment import Emulator, Processes
@@ -210,6 +211,34 @@ def test_a_key_that_is_rotated_heals_the_wait(monkeypatch: pytest.MonkeyPatch) -
         event = event_of(AixplainModelRunTrigger(f"{server.url}/run", "rotated", wait_time=0.2))
     assert event["status"] == "success"
     assert [asked.headers["x-api-key"] for asked in server.asked] == ["old"] * 5 + ["new"]
+
+
+def test_a_connection_that_is_half_written_heals_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key is refused, and the Connection is read again while somebody has not yet written its host."""
+    monkeypatch.setattr("airflow_provider_aixplain.triggers.aixplain.PATIENCE", 60)
+    read, reads = AixplainHook._read, 0
+
+    def unsteady(hook: AixplainHook) -> Platform:
+        nonlocal reads
+        reads += 1
+        fields = {"password": "old" if reads == 1 else "new", **({} if reads == 2 else {"host": server.url})}
+        monkeypatch.setenv("AIRFLOW_CONN_HALF", json.dumps(fields))
+        return read(hook)
+
+    async def aunsteady(hook: AixplainHook) -> Platform:
+        return unsteady(hook)
+
+    def script(http: Handler) -> None:
+        http.answer(*((200, OVER) if http.headers["x-api-key"] == "new" else (401, b"")))
+
+    monkeypatch.setattr(AixplainHook, "_read", unsteady)
+    monkeypatch.setattr(AixplainHook, "_aread", aunsteady)
+    with serve(script) as server:
+        event = event_of(AixplainModelRunTrigger(f"{server.url}/run", "half", wait_time=0.2))
+        assert (event["status"], reads) == ("success", 3)
+        reads = 0
+        outcome = AixplainHook("half").wait_for_run(f"{server.url}/run", Wait(0.2, 60, patience=60))
+        assert (outcome.status, reads) == ("success", 3)
 
 
 def test_a_certificate_that_is_mended_heals_the_wait(
