@@ -372,16 +372,16 @@ def test_a_ca_file_that_is_mended_heals_the_session(certificate: Path, tmp_path:
 
 def test_an_upload_may_take_longer_than_a_request(tmp_path: Path) -> None:
     """A store that takes its time is not cut off by the limit for one request, as long as it is not silent."""
-    size = 8 * 1024 * 1024
+    size = 40 * 1024 * 1024  # many times what the sockets' buffers hold: who sends sees how slowly it is taken
 
     def take_slowly() -> None:
         connection, _ = store.accept()
         with connection, connection.makefile("rb") as received:
             while received.readline().strip():
                 pass
-            for _ in range(8):
-                received.read(size // 8)
-                time.sleep(0.1)
+            for _ in range(20):
+                received.read(size // 20)
+                time.sleep(0.2)
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
     (tmp_path / "a.wav").write_bytes(b"x" * size)
@@ -391,7 +391,7 @@ def test_an_upload_may_take_longer_than_a_request(tmp_path: Path) -> None:
         taker = threading.Thread(target=take_slowly)
         taker.start()
         with serve(lambda http: http.answer(200, json.dumps(slot).encode())) as server:
-            account = platform(server.url, trusted_origins=frozenset({url}), timeout=0.5)
+            account = platform(server.url, trusted_origins=frozenset({url}), timeout=2)
             link = Client(account).upload_file(ObjectStoragePath(f"file://{tmp_path}/a.wav"))
         taker.join()
     assert link.startswith("s3://")
