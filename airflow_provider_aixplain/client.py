@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 LONGEST_REQUEST = 86400.0
 """Seconds that the platform may take to answer a run with its result; sockets count no further than some 49 days."""
 
+LONGEST_FETCH = 600.0
+"""Seconds that a large response may take to arrive, as long as it arrives at all."""
+
 LONGEST_UPLOAD = 3600.0
 """Seconds that a file may take to arrive, as long as it arrives at all."""
 
@@ -235,7 +238,7 @@ class Client:
             self.platform.headers(wire.poll(poll_url))  # who cannot ask at all is told before the wait
         start = time.monotonic() if start is None else start
         while True:
-            limit = self.platform.limit(wait.poll_timeout(time.monotonic() - start))
+            limit = min(wait.poll_timeout(time.monotonic() - start), LONGEST_FETCH)
             response = self.ask(poll_url, name, limit)
             elapsed = time.monotonic() - start
             if outcome := wait.judge(response, elapsed):
@@ -384,9 +387,10 @@ class Client:
 def no_account(error: Exception) -> ModelResponse:
     """Return what a poll brings that cannot be made: the account cannot be read, or cannot work.
 
-    What somebody has to mend is a refusal, as that of a key; anything else is trouble that passes.
+    What somebody has to mend is a refusal, as that of a key; anything else is trouble that passes. So is a Connection
+    that does not exist: Airflow says so too when its secrets backend is down.
     """
-    is_refusal = isinstance(error, AixplainPermanentError)
+    is_refusal = isinstance(error, AixplainPermanentError) and not error.retryable
     message = printable(error if is_refusal else f"The poll cannot be made: {type(error).__name__}: {error}")
     category = ErrorCategory.AUTHENTICATION if is_refusal else ErrorCategory.PLATFORM
     return ModelResponse(ResponseStatus.FAILED, error_message=message, failure=Failure(category, sent=False))

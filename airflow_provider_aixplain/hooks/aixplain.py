@@ -154,7 +154,8 @@ class AixplainHook(Client, BaseHook):
     def _no_connection(self) -> AixplainConfigurationError:
         return AixplainConfigurationError(
             f"Connection {self.aixplain_conn_id!r} does not exist: create one of type {self.conn_type} with the API key"
-            " as its password, or name another in aixplain_conn_id."
+            " as its password, or name another in aixplain_conn_id. If there is one, the secrets backend may be down.",
+            retryable=True,
         )
 
     # A refused key may have been rotated. While somebody is at it the Connection may be gone or half written, and the

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_provider_aixplain.client import LONGEST_FETCH
 from airflow_provider_aixplain.exceptions import (
     AixplainError,
     AixplainInputError,
@@ -26,7 +27,7 @@ from airflow_provider_aixplain.operators.submission import Submission, Submissio
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.stream import Transcript
 from airflow_provider_aixplain.protocol.values import printable
-from airflow_provider_aixplain.protocol.wait import PATIENCE, Wait
+from airflow_provider_aixplain.protocol.wait import LONGEST, PATIENCE, Wait
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger, seconds_since
 
 if TYPE_CHECKING:
@@ -38,11 +39,8 @@ UNKNOWN_PAUSE = 10.0
 """Seconds between the polls of a later try for a run that the platform does not know: who believes that too early pays
 twice."""
 
-LONGEST_FETCH = 600.0
-"""Seconds that a large response may take to arrive on a worker, as long as it arrives at all."""
-
-NO_TRIGGERER = timedelta(minutes=1)
-"""How much longer than an ``execution_timeout`` a task may stay deferred."""
+GRACE = timedelta(minutes=1)
+"""How much longer than an ``execution_timeout`` a task may stay deferred, where no triggerer ends its wait."""
 
 
 class AixplainRunModelOperator(BaseOperator):
@@ -154,12 +152,12 @@ class AixplainRunModelOperator(BaseOperator):
         limit = self.execution_timeout
         timeout = min(self.timeout, limit.total_seconds()) if limit else self.timeout
         if self.deferrable:
-            self._defer(poll_url, submission.submitted_at, timeout + age)
+            self._defer(poll_url, submission.submitted_at, min(timeout + age, LONGEST))
         wait = Wait(wait_time=self.wait_time, timeout=timeout, patience=PATIENCE)
         outcome = self.hook.wait_for_run(poll_url, wait, self.run_name)
-        return self.resume(context, outcome.to_event(poll_url), submission.submitted_at, timeout + age)
+        return self.execute_complete(context, outcome.to_event(poll_url))
 
-    def resume(self, context: Context, event: dict[str, Any], submitted_at: str, timeout: float) -> dict[str, Any]:
+    def take_event(self, context: Context, event: dict[str, Any], submitted_at: str, timeout: float) -> dict[str, Any]:
         """Take the event of the trigger, and fetch the response if it is too large for one.
 
         :param event: the payload of the event of :class:`AixplainModelRunTrigger`.
@@ -172,14 +170,16 @@ class AixplainRunModelOperator(BaseOperator):
         return self.execute_complete(context, event)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Take the end of the run from the trigger's event.
+        """Take the end of the run.
 
-        :param event: the payload of the event of :class:`AixplainModelRunTrigger`.
+        :param event: the payload of the event of :class:`AixplainModelRunTrigger`; :meth:`take_event` has fetched its
+            response if that is a large one.
         :return: the response as a dict.
         :raises AixplainRunFailed: if the model ran and failed.
         :raises AixplainRunTimeout: if the run was not over in time.
         :raises AixplainPermanentError: if the platform refuses to tell, or the Connection cannot work.
         """
+        self._submission = None
         response: dict[str, Any] = event["response"]
         if event["status"] == "success":
             self.log.info(
@@ -189,7 +189,7 @@ class AixplainRunModelOperator(BaseOperator):
                 response["run_time"],
                 response["used_credits"],
             )
-            self._deliver(context)
+            self._record(context).deliver()
             return response
         if event["status"] == "failed":
             self._record(context).forget()
@@ -221,10 +221,10 @@ class AixplainRunModelOperator(BaseOperator):
                 timeout=timeout,
                 submitted_at=submitted_at,
             ),
-            method_name="resume",
+            method_name="take_event",
             kwargs={"submitted_at": submitted_at, "timeout": timeout},
             # Where no triggerer runs, Airflow itself keeps an execution_timeout; otherwise the trigger tells more.
-            timeout=limit and limit + NO_TRIGGERER,
+            timeout=limit + GRACE if limit else None,
         )
 
     def _fetch(self, poll_url: str, submitted_at: str, timeout: float) -> dict[str, Any]:
@@ -306,11 +306,6 @@ class AixplainRunModelOperator(BaseOperator):
 
     def _record(self, context: Context) -> SubmissionRecord:
         return SubmissionRecord(context, durable=self.durable)
-
-    def _deliver(self, context: Context) -> None:
-        record = self._record(context)
-        if earlier := record.read():
-            record.update(replace(earlier, is_delivered=True))
 
     def _submit(self) -> ModelResponse:
         return self.hook.run_async(self.model_id, self.data, self.run_name, self.parameters)

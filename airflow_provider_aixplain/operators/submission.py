@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pendulum
@@ -78,6 +78,14 @@ class SubmissionRecord:
             self.begin(submission)
         except Exception as error:
             log.warning("A later try of this task will not find the run at %s: %s", submission.poll_url, error)
+
+    def deliver(self) -> None:
+        """Remember that the task has got its result, which trouble with the store is no reason to lose."""
+        try:
+            if earlier := self.read():
+                self.begin(replace(earlier, is_delivered=True))
+        except Exception as error:
+            log.warning("A later try of this task may get the same result once more: %s", error)
 
     def forget(self) -> None:
         """Remember no submission: there is no run that a later try could use."""

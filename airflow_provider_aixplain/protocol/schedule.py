@@ -35,12 +35,12 @@ def delay(elapsed: float, wait_time: float, chance: float) -> float:
 
 
 def asked_delay(retry_after: float, chance: float) -> float:
-    """Return the seconds to wait where the platform asks for a pause: those, and up to 20 % more, but no hours.
+    """Return the seconds to wait where the platform asks for a pause: those, and up to 20 % more, but at most 300.
 
     :param retry_after: the seconds that the platform asks for.
     :param chance: a random number from 0 to 1.
     """
-    return min(retry_after, MAX_RETRY_AFTER) * (1 + JITTER * chance)
+    return min(retry_after * (1 + JITTER * chance), MAX_RETRY_AFTER)
 
 
 def first_delay(elapsed: float, wait_time: float, chance: float) -> float:

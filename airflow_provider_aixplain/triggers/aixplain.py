@@ -82,9 +82,13 @@ class AixplainModelRunTrigger(BaseTrigger):
         yield TriggerEvent(outcome.to_event(self.poll_url))
 
     async def on_kill(self) -> None:
-        """Tell whoever has cleared, failed or skipped the task that its run goes on. (Airflow 3.3 and later)"""
+        """Tell whoever has cleared, failed or skipped the task that its run goes on. (Airflow 3.3 and later)
+
+        Airflow 3.3.2 calls it too when another triggerer has taken over meanwhile.
+        """
         self.log.warning(
-            "The task was taken out of its wait. The run goes on, and is billed, as the platform cannot cancel it: %s",
+            "This triggerer waits no longer: the task was ended, or went to another triggerer. Unless it is over,"
+            " the run goes on, and is billed, as the platform cannot cancel it: %s",
             printable(self.poll_url),
         )
 

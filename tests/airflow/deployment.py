@@ -73,19 +73,29 @@ class Processes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
-        for action in self._last:
-            action()
+        try:
+            self.stop()
+        finally:
+            for action in self._last:
+                action()
 
     def at_the_end(self, action: Callable[[], None]) -> None:
         """Do something when all processes have ended."""
         self._last.append(action)
 
-    def start(self, name: str, *command: str, user: str | None = None, env: Mapping[str, str] | None = None) -> None:
+    def start(
+        self,
+        name: str,
+        *command: str,
+        user: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> None:
         """Start a process in a session of its own, so that a Ctrl-C reaches only whoever started it.
 
         :param user: whose process it is, if not ours.
         :param env: what it has in its environment beside what all have.
+        :param cwd: its folder, if not ours.
         """
         with open(self.log_path(name), "ab") as log:
             self.running[name] = subprocess.Popen(
@@ -96,6 +106,7 @@ class Processes:
                 stderr=log,
                 start_new_session=True,
                 user=user,
+                cwd=cwd,
             )
 
     def run(self, name: str, *command: str) -> None:
@@ -289,6 +300,7 @@ class Airflow:
         running = self.processes.running
         ended = [name for name in self.components if name in running and running[name].poll() is not None]
         for name in ended:
+            self.processes.stop(name)  # what it has left behind
             self.start_component(name)
         return ended
 

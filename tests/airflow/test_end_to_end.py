@@ -318,7 +318,7 @@ class TestEnded:
 
     @pytest.mark.parametrize("task_id", ["marked_failed", "marked_success", "cleared_in_its_wait"])
     def test_in_its_wait(self, line: Line, ended: str, task_id: str) -> None:
-        told = f"The run goes on, and is billed, as the platform cannot cancel it: {self.poll_url(line, task_id)}"
+        told = f"the run goes on, and is billed, as the platform cannot cancel it: {self.poll_url(line, task_id)}"
         wait_until(lambda: told in self.log(line, ended, task_id), "the trigger's last words", 30)
 
     @pytest.mark.parametrize("task_id", ["on_its_worker", "execution_timeout_on_its_worker"])

@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -85,18 +85,29 @@ class Scene:
         rows = self.query("SELECT state, count(*) FROM task_instance WHERE task_id = 'run' GROUP BY state")
         return Counter(dict(rows))
 
+    def wait_until(self, condition: Callable[[], Any], what: str, seconds: float = 600) -> Any:
+        """Wait until a condition is true, and keep everything running meanwhile."""
+
+        def met() -> Any:
+            self.ended.update(self.airflow.restart_ended())
+            if failed := self.states()["failed"]:
+                raise RuntimeError(f"{failed} tasks have failed")
+            return condition()
+
+        return wait_until(met, what, seconds, every=1)
+
     def wait_for(self, state: str, count: int, seconds: float = 600) -> None:
-        """Wait until so many runs are in a state, and keep everything running meanwhile."""
+        """Wait until so many runs are in a state."""
 
         def reached() -> bool:
-            self.ended.update(self.airflow.restart_ended())
             return self.states()[state] >= count
 
-        wait_until(reached, f"{count} tasks that are {state}", seconds, every=1)
+        self.wait_until(reached, f"{count} tasks that are {state}", seconds)
 
-    def waiting_at(self) -> Counter[int | None]:
-        """How many runs each triggerer waits for, by its job's id; None stands for no triggerer."""
-        return Counter(dict(self.query("SELECT triggerer_id, count(*) FROM trigger GROUP BY triggerer_id")))
+    def waiting_at(self) -> Counter[int]:
+        """How many runs each triggerer waits for, by its job's id."""
+        rows = "SELECT triggerer_id, count(*) FROM trigger WHERE triggerer_id IS NOT NULL GROUP BY triggerer_id"
+        return Counter(dict(self.query(rows)))
 
     def without_platform(self, seconds: float) -> None:
         """Kill the emulator, and start it again after a while."""
@@ -134,9 +145,8 @@ class Scene:
         return Figures(
             submitted=len(submitted),
             delivered=len(expected & set(delivered)),
-            duplicated=sum(delivered.values()) - len(delivered),
+            duplicated=sum(count - 1 for count in Counter(run["payload"]["data"] for run in submitted).values()),
             lost=len(expected - set(delivered)),
-            submitted_twice=sum(count - 1 for count in Counter(run["payload"]["data"] for run in submitted).values()),
             polls=polls,
             longest_gap=max(gaps),
             latest=max(float(end) - over[f"input {index}"] for index, end in ends),
@@ -148,6 +158,9 @@ class Scene:
 class Figures:
     """What came of the runs. Times are seconds.
 
+    :param delivered: inputs whose result the XComs hold.
+    :param duplicated: submissions of an input beyond its first.
+    :param lost: inputs without a result.
     :param longest_gap: the longest time that a run was not polled.
     :param latest: the longest time from the end of a run on the platform to the end of its task.
     :param restarted: components of Airflow that ended by themselves, and how often.
@@ -157,7 +170,6 @@ class Figures:
     delivered: int
     duplicated: int
     lost: int
-    submitted_twice: int
     polls: int
     longest_gap: float
     latest: float
@@ -201,8 +213,12 @@ def scene(
         airflow = Airflow(processes, DAGS, {"aixplain_default": emulator.connection}, SLOTS, settings, components)
         if parks:
             processes.env["PARKING"] = str(folder / "parked")
-        airflow.start(without=later)
-        yield Scene(airflow, emulator, postgres, folder / "parked")
+        try:
+            airflow.start(without=later)
+            yield Scene(airflow, emulator, postgres, folder / "parked")
+        finally:
+            processes.stop(*(name for name in processes.running if name != "postgres"))
+            postgres.stop()
 
 
 def kill_the_parked_worker(scene: Scene) -> None:
@@ -225,7 +241,7 @@ def test_everything_that_can_die_is_killed(tmp_path: Path, executor: str) -> Non
     runs = 200
     with scene(tmp_path, executor, parks=True) as stage:
         stage.begin(runs, seconds=200)
-        stage.wait_for("deferred", runs - 1)
+        stage.wait_until(lambda: len(stage.emulator.runs()) == runs, "all submissions")
         wait_until(lambda: len(stage.waiting_at()) == 2, "both triggerers at work")
 
         stage.processes.kill("triggerer:1")
@@ -234,7 +250,8 @@ def test_everything_that_can_die_is_killed(tmp_path: Path, executor: str) -> Non
         stage.processes.stop("triggerer:2")
         stage.airflow.start_component("triggerer:2")
         kill_the_parked_worker(stage)
-        stage.postgres.restart()
+        stage.postgres.stop()
+        stage.postgres.start()
         stage.without_platform(60)
 
         figures = stage.end(f"{runs} runs of 200 s, {executor}: triggerers, worker, database, platform killed", runs)
@@ -260,7 +277,7 @@ def test_a_triggerer_that_was_thought_dead_comes_back(tmp_path: Path) -> None:
     with scene(tmp_path, later=("triggerer:2",)) as stage:
         stage.begin(runs, seconds=90)
         stage.wait_for("deferred", runs)
-        (first,) = wait_until(lambda: stage.waiting_at()[None] == 0 and stage.waiting_at(), "the first triggerer")
+        (first,) = wait_until(lambda: stage.waiting_at().total() == runs and stage.waiting_at(), "the first triggerer")
         stage.airflow.start_component("triggerer:2")
         stage.processes.signal(signal.SIGSTOP, "triggerer:1")
         wait_until(lambda: stage.waiting_at()[first] == 0, "the second triggerer takes over")

@@ -23,7 +23,7 @@ from airflow_provider_aixplain.exceptions import (
     AixplainRunTimeout,
     AixplainUntrustedUrl,
 )
-from airflow_provider_aixplain.operators.aixplain import NO_TRIGGERER, AixplainRunModelOperator
+from airflow_provider_aixplain.operators.aixplain import GRACE, AixplainRunModelOperator
 from airflow_provider_aixplain.transport.platform import Platform
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger, seconds_since
 from tests.airflow.deployment import Emulator
@@ -44,7 +44,7 @@ def test_it_defers_to_a_trigger_that_knows_neither_key_nor_input(emulator: Emula
     with pytest.raises(TaskDeferred) as deferred:
         operator(wait_time=2, timeout=timedelta(hours=1)).execute(CONTEXT)
     trigger = deferred.value.trigger
-    assert deferred.value.method_name == "resume"
+    assert deferred.value.method_name == "take_event"
     assert deferred.value.kwargs == {"submitted_at": trigger.submitted_at, "timeout": trigger.timeout}
     assert isinstance(trigger, AixplainModelRunTrigger)
     _, stored = trigger.serialize()
@@ -466,7 +466,7 @@ class TestLargeResponses:
             fields = {"host": server.url, "password": "key", "extra": {"max_answer_mib": 1}}
             monkeypatch.setenv("AIRFLOW_CONN_LARGE", json.dumps(fields))
             event = {**self.EVENT, "poll_url": f"{server.url}/run"}
-            return operator(aixplain_conn_id="large").resume(CONTEXT, event, submitted_at, timeout=100)
+            return operator(aixplain_conn_id="large").take_event(CONTEXT, event, submitted_at, timeout=100)
 
     def test_the_worker_fetches_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         response = self.run(monkeypatch, 200, b'{"completed": true, "data": "%s"}' % (b"x" * 500_000))
@@ -493,20 +493,22 @@ class TestLargeResponses:
         event = {**self.EVENT, "poll_url": "https://models.aixplain.com/run"}
         now = pendulum.now("UTC").isoformat()
         with pytest.raises(TaskDeferred):
-            operator(aixplain_conn_id="gone").resume(CONTEXT, event, now, timeout=100)
+            operator(aixplain_conn_id="gone").take_event(CONTEXT, event, now, timeout=100)
 
     def test_one_that_is_larger_than_it_may_be(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(AixplainPermanentError, match="raise max_answer_mib in the extra of the Connection"):
             self.run(monkeypatch, 200, b" " * 1_100_000)
 
 
-@pytest.mark.parametrize(("limit", "timeout"), [(None, 100), (timedelta(seconds=30), 30), (timedelta(hours=1), 100)])
+@pytest.mark.parametrize(
+    ("limit", "timeout"), [(None, 100), (timedelta(seconds=30), 30), (timedelta(hours=1), 100), (timedelta(0), 100)]
+)
 def test_an_execution_timeout_bounds_the_wait_too(limit: timedelta | None, timeout: float) -> None:
     """Airflow 3.3 itself counts each visit of a worker alone."""
     with pytest.raises(TaskDeferred) as deferred:
         operator(timeout=100, execution_timeout=limit).execute(CONTEXT)
     assert deferred.value.trigger.timeout == timeout
-    assert deferred.value.timeout == (limit and limit + NO_TRIGGERER)
+    assert deferred.value.timeout == (limit + GRACE if limit else None)
 
 
 def test_a_poll_url_on_a_foreign_host(emulator: Emulator) -> None:

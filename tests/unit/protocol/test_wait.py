@@ -131,7 +131,7 @@ def test_a_pause_that_the_platform_asks_for_is_kept_and_bounded(status_code: int
     response = no_news(status_code)
     response.failure = Failure(ErrorCategory.of(status_code), status_code, retry_after=asked)
     assert waiting.judge(response, 1) is None
-    assert min(asked, MAX_RETRY_AFTER) <= waiting.delay(1, chance) <= MAX_RETRY_AFTER * 1.2
+    assert min(asked, MAX_RETRY_AFTER) <= waiting.delay(1, chance) <= MAX_RETRY_AFTER
     assert waiting.judge(RUNNING, 2) is None
     assert waiting.delay(2, chance) < 1, "an answer without it takes it back"
 

@@ -386,6 +386,7 @@ def test_an_upload_may_take_longer_than_a_request(tmp_path: Path) -> None:
 
     (tmp_path / "a.wav").write_bytes(b"x" * size)
     with socket.create_server(("127.0.0.1", 0)) as store:
+        store.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)  # nothing waits there to be taken
         url = f"http://127.0.0.1:{store.getsockname()[1]}"
         slot = {"key": "k/a.wav", "uploadUrl": f"{url}/bucket/k/a.wav", "downloadUrl": f"{url}/bucket/k/a.wav"}
         taker = threading.Thread(target=take_slowly)

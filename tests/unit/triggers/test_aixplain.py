@@ -114,7 +114,6 @@ def test_a_run_that_the_platform_does_not_know(emulator: Emulator) -> None:
     [
         ("https://evil.example/data/1", "aixplain_default", "trusted_origins"),
         ("https://models.aixplain.com/data/1", "no_key", "password is empty"),
-        ("https://models.aixplain.com/data/1", "nowhere", "'nowhere' does not exist"),
     ],
 )
 def test_what_cannot_work_ends_the_wait(
@@ -284,3 +283,10 @@ def test_a_clock_that_jumps_costs_no_result(monkeypatch: pytest.MonkeyPatch, age
         submitted_at = pendulum.now("UTC").subtract(seconds=age).isoformat()
         event = event_of(AixplainModelRunTrigger(f"{server.url}/run", "scripted", submitted_at=submitted_at))
     assert event["status"] == "success"
+
+
+def test_a_connection_that_does_not_exist_is_waited_for() -> None:
+    """Airflow says so as well when its secrets backend is down: no refusal, however often it is said."""
+    event = event_of(AixplainModelRunTrigger("https://models.aixplain.com/data/1", "nowhere", wait_time=0.2, timeout=2))
+    assert event["status"] == "timeout"
+    assert "'nowhere' does not exist" in event["message"]
