@@ -27,6 +27,7 @@ from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseS
 from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer
 from airflow_provider_aixplain.protocol.values import NOT_JSON, printable
 from airflow_provider_aixplain.protocol.wait import Outcome, Wait, seconds
+from airflow_provider_aixplain.transport.platform import LONGEST_REQUEST
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from airflow_provider_aixplain.transport.sync import PlatformSession
 
 log = logging.getLogger(__name__)
-
-LONGEST_REQUEST = 86400.0
-"""Seconds that the platform may take to answer a run with its result; sockets count no further than some 49 days."""
 
 LONGEST_FETCH = 600.0
 """Seconds that a large response may take to arrive, as long as it arrives at all."""

@@ -81,9 +81,9 @@ class Faults:
     """
 
     def __init__(self, rate: float = 0.0, kinds: Sequence[str] = tuple(FAULTS), foreign_poll_urls: float = 0.0) -> None:
-        self.rate = rate
-        self.kinds = tuple(kinds)
-        self.foreign_poll_urls = foreign_poll_urls
+        self.rate = float(rate)
+        self.kinds = {kind: FAULTS[kind] for kind in kinds}
+        self.foreign_poll_urls = float(foreign_poll_urls)
         self.made = dict.fromkeys(self.kinds, 0)
 
     def poll_url(self, url: str) -> str:
@@ -94,6 +94,6 @@ class Faults:
         """Return what a poll brings instead of an answer, if anything."""
         if random.random() >= self.rate:
             return None
-        kind = random.choice(self.kinds)
+        kind = random.choice(list(self.kinds))
         self.made[kind] += 1
-        return await FAULTS[kind](request)
+        return await self.kinds[kind](request)

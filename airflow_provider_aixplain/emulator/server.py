@@ -217,7 +217,7 @@ class Emulator:
         """Let things go wrong from now on, told as the arguments of :class:`Faults`."""
         try:
             self.faults = Faults(**json.loads(await request.text()))
-        except (ValueError, TypeError) as problem:
+        except (ValueError, TypeError, KeyError) as problem:
             raise error(web.HTTPBadRequest, f"these are no faults: {problem}") from None
         return await self.tell_faults(request)
 

@@ -29,6 +29,8 @@ SHORTEST_SECRET = 16
 REDIRECTS = (301, 302, 303, 307, 308)
 MAX_REDIRECTS = 5
 LONGEST_REQUEST = 86400.0
+"""Seconds that any request may take, such as a run that is answered with its result; sockets count to some 49 days."""
+
 SHORTEST_REQUEST = 0.1
 """Seconds that any request gets, however late it is: for HTTP clients none at all is no limit."""
 

@@ -173,7 +173,7 @@ def test_its_runs_are_there_again_after_it_was_killed(tmp_path: Path) -> None:
         wait_until(lambda: requests.get(url, headers=KEY, timeout=10).json().get("data") == "still there", "the run")
 
 
-@pytest.mark.parametrize("faults", [{"rates": 1}, [], {"rate": "often", "x": 1}])
+@pytest.mark.parametrize("faults", [{"rates": 1}, [], {"rate": "often"}, {"kinds": ["earthquake"]}])
 def test_faults_that_are_none(emulator: Emulator, faults: object) -> None:
     assert requests.put(f"{emulator.url}/emulator/faults", json=faults, timeout=10).status_code == 400
 
