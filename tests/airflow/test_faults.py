@@ -64,7 +64,6 @@ class Scene:
     emulator: Emulator
     postgres: Postgres
     parking: Path
-    run_id: str = ""
     polls: dict[str, list[float]] = field(default_factory=dict)
     ended: Counter[str] = field(default_factory=Counter)
 
@@ -74,7 +73,7 @@ class Scene:
 
     def begin(self, runs: int, seconds: float) -> None:
         """Start as many runs as that, each as long as that."""
-        self.run_id = self.airflow.trigger("faults", {"runs": runs, "seconds": seconds})
+        self.airflow.trigger("faults", {"runs": runs, "seconds": seconds})
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         with closing(psycopg2.connect(self.postgres.dsn)) as connection, connection.cursor() as cursor:
