@@ -1,6 +1,6 @@
 # make demo   watch real texts being analysed by deferred tasks in a real Airflow
 # make test   run every check: format, types, tests on both Airflows, the wheel
-# make test-faults  kill what can die, on PostgreSQL, two triggerers and Celery, for twenty minutes
+# make test-faults  kill what can die, on PostgreSQL, two triggerers and Celery, for some 25 minutes
 # make bench  measure; make format, make stop, make clean say what they do
 
 PYTHON ?= python3
