@@ -201,10 +201,12 @@ class AixplainRunModelOperator(BaseOperator):
         submission = self._submission
         if submission is None or submission.is_delivered:
             return
-        told = "%s: the task is being ended. Its run goes on, and is billed, as the platform cannot cancel it: %s"
         if submission.poll_url is None:
-            told = "%s: the task is being ended in the middle of its submission. If that has arrived, a run goes on%s"
-        self.log.warning(told, self.run_name, printable(submission.poll_url or ""))
+            told = "%s: the task is being ended in the middle of its submission. If that has arrived, a run goes on"
+            self.log.warning(told, self.run_name)
+            return
+        told = "%s: the task is being ended. Its run goes on, and is billed, as the platform cannot cancel it: %s"
+        self.log.warning(told, self.run_name, printable(submission.poll_url))
 
     def _defer(self, poll_url: str, submitted_at: str, timeout: float) -> NoReturn:
         """Let a trigger wait.

@@ -76,6 +76,11 @@ class Failure:
         return self.sent and not 400 <= (self.status_code or 0) <= 499
 
     @property
+    def too_large(self) -> bool:
+        """Whether the answer is larger than its reader takes."""
+        return self.category is ErrorCategory.SIZE
+
+    @property
     def denied(self) -> bool:
         """Whether the platform refused the key, or does not know what was asked for."""
         return self.category in (ErrorCategory.AUTHENTICATION, ErrorCategory.RESOURCE)

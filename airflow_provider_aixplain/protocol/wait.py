@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from airflow_provider_aixplain.protocol import schedule
-from airflow_provider_aixplain.protocol.failure import ErrorCategory, InvalidInput
+from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.values import printable
 
@@ -48,7 +48,7 @@ class Outcome:
     def is_too_large(self) -> bool:
         """Whether the wait ended because the answer is larger than its reader takes."""
         failure = self.response.failure if self.response else None
-        return failure is not None and failure.category is ErrorCategory.SIZE
+        return failure is not None and failure.too_large
 
     def to_event(self, poll_url: str) -> dict[str, Any]:
         """Return the payload of the trigger's event. Its response names the poll URL, as the submission's does."""
@@ -106,9 +106,8 @@ class Wait:
         if self._denials == 1:
             self._denied_at = elapsed
         is_believed = self._denials >= DENIALS_BELIEVED and elapsed - self._denied_at >= self.patience
-        end = Outcome("error", printable(response.error_message), response)
-        if is_believed or end.is_too_large:
-            return end
+        if is_believed or (failure and failure.too_large):
+            return Outcome("error", printable(response.error_message), response)
         if elapsed >= self.timeout:
             last = f" The last poll brought: {printable(response.error_message)}" if response.failure else ""
             return Outcome("timeout", f"not over {self.timeout:g} s after its submission.{last}", response)
