@@ -23,6 +23,9 @@ from tests.airflow.deployment import Emulator, Processes
 hypothesis.settings.register_profile("project", deadline=None, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("project")
 
+# Among Airflow's examples is a listener, which every worker of theirs would have.
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+
 # A test run that is asked to end, by a CI's time limit say, ends what it started too.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 

@@ -22,6 +22,7 @@ from airflow_provider_aixplain.exceptions import (
     told_as_airflow_errors,
 )
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.operators.ending import needs_worker
 from airflow_provider_aixplain.operators.log_lines import Lines
 from airflow_provider_aixplain.operators.submission import Submission, SubmissionRecord
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
@@ -66,6 +67,10 @@ class AixplainRunModelOperator(BaseOperator):
         itself goes on after it, as the platform cannot cancel it.
     :param durable: whether a later try of the task goes on with the run of an earlier one instead of paying for another
         (Airflow 3.3 and later; below it each try submits). A run that failed is submitted anew.
+    :param end_from_trigger: whether the trigger ends the task when its run has succeeded, and pushes the XComs, so that
+        no worker is started to pass a result on. Where that would lose something, as outlets, an
+        ``on_success_callback``, a listener, an XCom backend or a response of more than 128 KiB, a worker takes the
+        result all the same, and the task's log says why. Runs that fail end on a worker, with their reason.
     :param on_orphaned_submission: what to do if an earlier try began a submission and never learnt whether it was
         accepted: ``resubmit``, with a warning, or ``fail``, until somebody clears the task.
     :param multiple_outputs: whether each field is an XCom of its own.
@@ -90,6 +95,7 @@ class AixplainRunModelOperator(BaseOperator):
         wait_time: float | timedelta = 0.5,
         timeout: float | timedelta = 86400,
         durable: bool = True,
+        end_from_trigger: bool = False,
         on_orphaned_submission: Literal["resubmit", "fail"] = "resubmit",
         multiple_outputs: bool = True,
         **kwargs: Any,
@@ -106,6 +112,7 @@ class AixplainRunModelOperator(BaseOperator):
         if stream and not wait_for_completion:
             raise AixplainInputError("stream and wait_for_completion=False: choose one, a stream is read to its end")
         self.durable = durable
+        self.end_from_trigger = end_from_trigger
         if on_orphaned_submission not in ("resubmit", "fail"):
             raise AixplainInputError(f"on_orphaned_submission is {on_orphaned_submission!r}: use resubmit or fail")
         self.on_orphaned_submission = on_orphaned_submission
@@ -214,6 +221,11 @@ class AixplainRunModelOperator(BaseOperator):
         :param timeout: seconds after the submission when to stop.
         """
         self.log.info("%s: the triggerer waits for its end", self.run_name)
+        loss = needs_worker(self, AixplainRunModelOperator) if self.end_from_trigger else None
+        if loss:
+            self.log.info(
+                "%s: a worker takes the result, as a trigger that ends the task loses %s", self.run_name, loss
+            )
         limit = self.execution_timeout
         self.defer(
             trigger=AixplainModelRunTrigger(
@@ -222,6 +234,9 @@ class AixplainRunModelOperator(BaseOperator):
                 wait_time=self.wait_time,
                 timeout=timeout,
                 submitted_at=submitted_at,
+                end_from_trigger=self.end_from_trigger and not loss,
+                do_xcom_push=self.do_xcom_push,
+                multiple_outputs=bool(self.multiple_outputs),
             ),
             method_name="take_event",
             kwargs={"submitted_at": submitted_at, "timeout": timeout},

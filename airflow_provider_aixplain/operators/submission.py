@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pendulum
+from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY
 
 from airflow_provider_aixplain.triggers.aixplain import seconds_since
 
@@ -52,7 +53,12 @@ class SubmissionRecord:
     def __init__(self, context: Mapping[str, Any], *, durable: bool) -> None:
         self._store = context.get("task_state_store") if durable else None
         # Airflow raises it when a task is cleared, and keeps it from one retry to the next.
-        self._max_tries = getattr(context.get("ti"), "max_tries", None)
+        task_instance = context.get("ti")
+        self._max_tries = getattr(task_instance, "max_tries", None)
+        # A trigger that ends a task cannot reach the store, so the XComs tell: of a task that begins anew, Airflow
+        # names those that an earlier try has left (3.3.2; where it does not, the earlier run counts as not delivered).
+        started = getattr(task_instance, "_ti_context_from_server", None)
+        self._has_result = XCOM_RETURN_KEY in (getattr(started, "xcom_keys_to_clear", None) or ())
 
     def read(self) -> Submission | None:
         """Return what an earlier try remembered, if that is of use for this one."""
@@ -62,7 +68,8 @@ class SubmissionRecord:
         max_tries = told.pop("max_tries")
         earlier = Submission(**told)
         # A task that was cleared after its success is meant to run the model again.
-        return None if earlier.is_delivered and max_tries != self._max_tries else earlier
+        is_delivered = earlier.is_delivered or self._has_result
+        return None if is_delivered and max_tries != self._max_tries else earlier
 
     def begin(self, submission: Submission) -> None:
         """Remember that a submission is about to be made.

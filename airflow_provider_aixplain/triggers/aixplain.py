@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pendulum
-from airflow.providers.common.compat.sdk import conf
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, XCom, conf
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_aixplain.exceptions import AixplainPermanentError
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
@@ -28,6 +28,8 @@ class AixplainModelRunTrigger(BaseTrigger):
     database, so a response of more than 128 KiB is not read to its end there: ``success`` without a response says that
     the poll URL has it, which may turn out to be that of a failed run.
 
+    With ``end_from_trigger`` a success whose response is there ends the task instead (``TaskSuccessEvent``).
+
     Airflow's database stores exactly the arguments below.
 
     :param poll_url: the ``url`` of the submission's response.
@@ -37,6 +39,9 @@ class AixplainModelRunTrigger(BaseTrigger):
     :param submitted_at: when the run was submitted, in ISO 8601; default: now. Schedule and deadline count from it, so
         that they survive a restart of the triggerer.
     :param deferred_at: when the task was deferred, in ISO 8601; default: now. Its worker may hold on to it for a while.
+    :param end_from_trigger: whether this trigger ends the task when the run has succeeded, and pushes its XComs.
+    :param do_xcom_push: whether it pushes any.
+    :param multiple_outputs: whether each field of the response is an XCom of its own, beside ``return_value``.
     """
 
     def __init__(
@@ -47,6 +52,9 @@ class AixplainModelRunTrigger(BaseTrigger):
         timeout: float = 86400,
         submitted_at: str | None = None,
         deferred_at: str | None = None,
+        end_from_trigger: bool = False,
+        do_xcom_push: bool = True,
+        multiple_outputs: bool = True,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow types only what it names a parameter of
         self.poll_url = poll_url
@@ -57,16 +65,18 @@ class AixplainModelRunTrigger(BaseTrigger):
         now = pendulum.now("UTC").isoformat()
         self.submitted_at = submitted_at or now
         self.deferred_at = deferred_at or now
+        self.end_from_trigger = end_from_trigger
+        self.do_xcom_push = do_xcom_push
+        self.multiple_outputs = multiple_outputs
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what Airflow stores to start this trigger anywhere, any time."""
-        stored = ("poll_url", "aixplain_conn_id", "wait_time", "timeout", "submitted_at", "deferred_at")
-        return f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in stored}
+        return f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in _STORED}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the run is over, the time is up, or the platform refuses to tell."""
-        if (early := _worker_lingers() - seconds_since(self.deferred_at)) > 0:
-            await asyncio.sleep(early)
+        if not self.end_from_trigger:  # who has to wait for the worker anyway need not poll meanwhile
+            await self._worker_gone()
         elapsed = seconds_since(self.submitted_at)
         wait = Wait(self.wait_time, self.timeout, PATIENCE)
         self.log.info("Waiting for the run at %s, submitted %.0f s ago", printable(self.poll_url), elapsed)
@@ -79,7 +89,17 @@ class AixplainModelRunTrigger(BaseTrigger):
             outcome = Outcome("success", "its response is too large for an event: whoever takes it has to poll")
         ended = " ".join([outcome.status, outcome.message]).strip()
         self.log.info("The wait ended after %d polls: %s", wait.polls, ended)
-        yield TriggerEvent(outcome.to_event(self.poll_url))
+        event = outcome.to_event(self.poll_url)
+        if self.end_from_trigger and outcome.status == "success" and event["response"] is not None:
+            try:
+                await self._push(event["response"])
+            except Exception as error:
+                self.log.warning("A worker pushes the XComs, as here it fails: %s: %s", type(error).__name__, error)
+            else:
+                yield TaskSuccessEvent()
+                return
+        await self._worker_gone()
+        yield TriggerEvent(event)
 
     async def on_kill(self) -> None:
         """Tell whoever has cleared, failed or skipped the task that its run goes on. (Airflow 3.3 and later)
@@ -91,6 +111,37 @@ class AixplainModelRunTrigger(BaseTrigger):
             " the run goes on, and is billed, as the platform cannot cancel it: %s",
             printable(self.poll_url),
         )
+
+    async def _worker_gone(self) -> None:
+        """Return when the worker that deferred the task has surely let go of it."""
+        await asyncio.sleep(max(0.0, _worker_lingers() - seconds_since(self.deferred_at)))
+
+    async def _push(self, response: dict[str, Any]) -> None:
+        """Push the task's XComs, the whole response last.
+
+        ``TaskSuccessEvent`` could take them along, but Airflow 3.3.2 hands such XComs on as JSON text, and commits each
+        by itself when the task is over already.
+        """
+        if not self.do_xcom_push:
+            return
+        task: Any = self.task_instance
+        place = {"dag_id": task.dag_id, "task_id": task.task_id, "run_id": task.run_id, "map_index": task.map_index}
+        fields = response if self.multiple_outputs else {}
+        await asyncio.gather(*(XCom.aset(name, value, **place) for name, value in fields.items()))
+        await XCom.aset(XCOM_RETURN_KEY, response, **place)
+
+
+_STORED = (
+    "poll_url",
+    "aixplain_conn_id",
+    "wait_time",
+    "timeout",
+    "submitted_at",
+    "deferred_at",
+    "end_from_trigger",
+    "do_xcom_push",
+    "multiple_outputs",
+)
 
 
 def seconds_since(time: str) -> float:

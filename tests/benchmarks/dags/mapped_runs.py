@@ -1,4 +1,4 @@
-"""The same runs, waited for in the triggerer and on workers."""
+"""The same runs, waited for in the triggerer, ended there too, and waited for on workers."""
 
 from __future__ import annotations
 
@@ -10,22 +10,26 @@ from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperato
 RUNS = 20
 
 
-def mapped_runs(deferrable: bool):
-    """Return a DAG of mapped runs."""
+def mapped_runs(way: str, **arguments: bool):
+    """Return a DAG of mapped runs.
+
+    :param arguments: the operator's, that make the way.
+    """
 
     @dag(
-        dag_id="deferred" if deferrable else "blocking",
+        dag_id=way,
         start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
         schedule=None,
         max_active_tasks=1000,
     )
     def runs():
-        AixplainRunModelOperator.partial(task_id="run", model_id="echo", deferrable=deferrable).expand(
+        AixplainRunModelOperator.partial(task_id="run", model_id="echo", **arguments).expand(
             data=[f"text {number}" for number in range(RUNS)]
         )
 
     return runs()
 
 
-mapped_runs(deferrable=True)
-mapped_runs(deferrable=False)
+mapped_runs("deferred")
+mapped_runs("ended_by_triggers", end_from_trigger=True)
+mapped_runs("blocking", deferrable=False)

@@ -48,7 +48,9 @@ def test_it_defers_to_a_trigger_that_knows_neither_key_nor_input(emulator: Emula
     assert deferred.value.kwargs == {"submitted_at": trigger.submitted_at, "timeout": trigger.timeout}
     assert isinstance(trigger, AixplainModelRunTrigger)
     _, stored = trigger.serialize()
-    assert set(stored) == {"poll_url", "aixplain_conn_id", "wait_time", "timeout", "submitted_at", "deferred_at"}
+    told = {"poll_url", "aixplain_conn_id", "wait_time", "timeout", "submitted_at", "deferred_at"}
+    assert set(stored) == told | {"end_from_trigger", "do_xcom_push", "multiple_outputs"}
+    assert stored["end_from_trigger"] is False
     assert stored["poll_url"].startswith(emulator.url)
     assert (stored["aixplain_conn_id"], stored["wait_time"]) == ("aixplain_default", 2)
     assert stored["timeout"] == 3600

@@ -15,7 +15,7 @@ from typing import Any
 import certifi
 import pendulum
 import pytest
-from airflow.triggers.base import BaseTrigger
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent
 
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.protocol.wait import Wait
@@ -69,6 +69,34 @@ def test_it_fires_only_when_the_worker_must_have_gone(emulator: Emulator, monkey
     assert event_of(AixplainModelRunTrigger(url))["status"] == "success"
     run = next(run for run in emulator.runs() if run["id"] == url.rpartition("/")[2])
     assert run["polled_at"][0] - run["submitted_at"] >= 2 - 0.1
+
+
+def events_of(trigger: BaseTrigger) -> list[Any]:
+    async def run() -> list[Any]:
+        return [event async for event in trigger.run()]
+
+    return asyncio.run(run())
+
+
+class TestEndFromTrigger:
+    def test_a_success_ends_the_task(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """At once: no worker that lingers has to be waited for."""
+        monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "600")
+        trigger = AixplainModelRunTrigger(submit(), end_from_trigger=True, do_xcom_push=False, wait_time=0.2)
+        (event,) = events_of(restored(trigger))
+        assert isinstance(event, TaskSuccessEvent)
+
+    def test_a_failure_goes_to_a_worker(self) -> None:
+        trigger = AixplainModelRunTrigger(submit("fail"), end_from_trigger=True, do_xcom_push=False, wait_time=0.2)
+        (event,) = events_of(trigger)
+        assert not isinstance(event, TaskSuccessEvent)
+        assert event.payload["status"] == "failed"
+
+    def test_xcoms_that_cannot_be_pushed_go_to_a_worker(self) -> None:
+        """Outside a triggerer nobody takes them."""
+        (event,) = events_of(AixplainModelRunTrigger(submit(), end_from_trigger=True, wait_time=0.2))
+        assert not isinstance(event, TaskSuccessEvent)
+        assert event.payload["response"]["data"] == "positive"
 
 
 def test_a_failed_run() -> None:
