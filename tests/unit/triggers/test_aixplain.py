@@ -38,11 +38,16 @@ def submit(model_id: str = "sentiment", **parameters: Any) -> str:
     return str(AixplainHook().run_async(model_id, "The coffee is wonderful.", parameters=parameters).url)
 
 
-def event_of(trigger: BaseTrigger) -> dict[str, Any]:
+def events_of(trigger: BaseTrigger) -> list[Any]:
     async def run() -> list[Any]:
-        return [event.payload async for event in trigger.run()]
+        return [event async for event in trigger.run()]
 
-    (payload,) = asyncio.run(run())
+    return asyncio.run(run())
+
+
+def event_of(trigger: BaseTrigger) -> dict[str, Any]:
+    (event,) = events_of(trigger)
+    payload = event.payload
     assert set(payload) == {"status", "message", "response", "poll_url"}
     json.dumps(payload)
     return dict(payload)
@@ -69,13 +74,6 @@ def test_it_fires_only_when_the_worker_must_have_gone(emulator: Emulator, monkey
     assert event_of(AixplainModelRunTrigger(url))["status"] == "success"
     run = next(run for run in emulator.runs() if run["id"] == url.rpartition("/")[2])
     assert run["polled_at"][0] - run["submitted_at"] >= 2 - 0.1
-
-
-def events_of(trigger: BaseTrigger) -> list[Any]:
-    async def run() -> list[Any]:
-        return [event async for event in trigger.run()]
-
-    return asyncio.run(run())
 
 
 class TestEndFromTrigger:
