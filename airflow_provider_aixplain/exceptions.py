@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_aixplain.protocol.failure import Failure, InvalidInput, RequestFailed
+from airflow_provider_aixplain.protocol.response import ModelResponse
+from airflow_provider_aixplain.protocol.values import printable
 
 
 class AixplainError(AirflowException):
@@ -85,6 +88,39 @@ def error_for(failure: Failure, message: str) -> AixplainError:
     kind = AixplainPermanentError if failure.retryable is False else AixplainError
     category = failure.category.value
     return kind(message, status_code=failure.status_code, category=category, retryable=failure.retryable)
+
+
+def error_of(response: ModelResponse, model_id: str, what: str = "the submission") -> AixplainError:
+    """Return the error for a submission that was not accepted, or whose run failed at once.
+
+    :param response: the platform's answer, a failed one.
+    :param model_id: the model's id on the platform.
+    :param what: what was sent, for people.
+    """
+    reason = printable(response.error_message or "the platform gives no reason")
+    if response.failure is None:
+        return AixplainRunFailed(f"Model {model_id}: the run failed: {reason}")
+    return error_for(response.failure, f"Model {model_id}: {what} failed: {reason}")
+
+
+def to_event(error: AixplainError) -> dict[str, Any]:
+    """Return an error as plain JSON types, for the event of a trigger."""
+    fields = {name: getattr(error, name) for name in ("status_code", "category", "retryable")}
+    return {"kind": type(error).__name__, "message": str(error), **fields}
+
+
+def from_event(told: Mapping[str, Any]) -> AixplainError:
+    """Return the error that :func:`to_event` has told of."""
+    kinds: list[type[AixplainError]] = [AixplainError, *_subclasses(AixplainError)]
+    fields = dict(told)
+    kind, message = fields.pop("kind"), fields.pop("message")
+    return next(known for known in kinds if known.__name__ == kind)(message, **fields)
+
+
+def _subclasses(kind: type[AixplainError]) -> Iterator[type[AixplainError]]:
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
 
 
 @contextmanager

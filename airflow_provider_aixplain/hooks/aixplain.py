@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_aixplain.model import Model, ModelResponse
     from airflow_provider_aixplain.protocol.wait import Outcome, Wait
+    from airflow_provider_aixplain.transport import aio
 
 
 class AixplainHook(Client, BaseHook):
@@ -77,11 +78,14 @@ class AixplainHook(Client, BaseHook):
         self, model_id: str, data: Any, name: str = "model_process", parameters: Mapping[str, Any] | None = None
     ) -> ModelResponse:
         """Start a run from an event loop; as :meth:`run_async`, but without files: upload those before."""
+        from airflow_provider_aixplain.transport import aio
+
         self.log.debug("%s: submitting a run of model %s", name, model_id)
-        platform = await self._aplatform()
+        platform = await self.aplatform()
         with told_as_airflow_errors():
             request = wire.submission(platform.models_run_url, model_id, build_payload(data, parameters))
-        return wire.read_submission(await self._asend(request))
+        async with aio.Lease() as lease:
+            return wire.read_submission(await self._asend(lease, request))
 
     async def apoll(self, poll_url: str, timeout: float | None = None, most: int | None = None) -> ModelResponse:
         """Ask once, from an event loop, how a run is doing; as :meth:`poll`.
@@ -89,9 +93,12 @@ class AixplainHook(Client, BaseHook):
         :param timeout: seconds that the poll may take, if the Connection does not say less; default: as it says.
         :param most: bytes of the answer that are read, if the Connection does not say less; default: as it says.
         """
+        from airflow_provider_aixplain.transport import aio
+
         with told_as_airflow_errors():
             request = wire.poll(poll_url)
-        return wire.read_poll(await self._asend(request, (await self._aplatform()).limit(timeout), most))
+        async with aio.Lease() as lease:
+            return await self._apoll(lease, request, timeout, most)
 
     async def await_run(
         self, poll_url: str, wait: Wait, elapsed: float = 0.0, name: str = "model_process", most: int | None = None
@@ -106,15 +113,14 @@ class AixplainHook(Client, BaseHook):
         from airflow_provider_aixplain.transport import aio
 
         with told_as_airflow_errors():
-            wire.poll(poll_url)
+            request = wire.poll(poll_url)
         start = time.monotonic() - elapsed
         delay = wait.first_delay(elapsed, random.random())
         async with aio.Lease() as lease:  # held between polls, so that they share its connections
             while True:
                 await asyncio.sleep(delay)
                 try:
-                    await lease.session(await self._aplatform())
-                    response = await self.apoll(poll_url, wait.poll_timeout(time.monotonic() - start), most)
+                    response = await self._apoll(lease, request, wait.poll_timeout(time.monotonic() - start), most)
                 except Exception as error:
                     response = no_account(error)
                 elapsed = time.monotonic() - start
@@ -125,19 +131,25 @@ class AixplainHook(Client, BaseHook):
                     self.log.info("%s: %s%s", name, report, trouble)
                 delay = wait.delay(elapsed, random.random())
 
-    async def _aplatform(self) -> Platform:
+    async def aplatform(self) -> Platform:
+        """Return the account that the Connection tells of, from an event loop; :attr:`platform` has it then."""
         if self._platform is None:
             self._platform = await self._aread()
         return self._platform
 
+    async def _apoll(
+        self, lease: aio.Lease, request: wire.Request, timeout: float | None, most: int | None
+    ) -> ModelResponse:
+        limit = (await self.aplatform()).limit(timeout)
+        return wire.read_poll(await self._asend(lease, request, limit, most))
+
     async def _asend(
-        self, request: wire.Request, timeout: float | None = None, most: int | None = None
+        self, lease: aio.Lease, request: wire.Request, timeout: float | None = None, most: int | None = None
     ) -> wire.Answer | wire.NoAnswer:
         from airflow_provider_aixplain.transport import aio
 
-        platform = await self._aplatform()
-        async with aio.Lease() as lease:
-            return await aio.send(await lease.session(platform), platform, request, timeout, most)
+        platform = await self.aplatform()
+        return await aio.send(await lease.shared(platform), platform, request, timeout, most)
 
     def _read(self) -> Platform:
         try:

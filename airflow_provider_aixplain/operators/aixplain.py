@@ -18,30 +18,48 @@ from airflow_provider_aixplain.exceptions import (
     AixplainPermanentError,
     AixplainRunFailed,
     AixplainRunTimeout,
-    error_for,
+    error_of,
+    from_event,
     told_as_airflow_errors,
 )
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-from airflow_provider_aixplain.operators.ending import needs_worker
 from airflow_provider_aixplain.operators.log_lines import Lines
-from airflow_provider_aixplain.operators.submission import Submission, SubmissionRecord
+from airflow_provider_aixplain.operators.visits import lost_at_end, lost_at_start, with_xcom_references
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.stream import Transcript
 from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.protocol.wait import LONGEST, PATIENCE, Wait
-from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger, seconds_since
+from airflow_provider_aixplain.submission import (
+    UNKNOWN_PAUSE,
+    UNKNOWN_POLLS,
+    Submission,
+    SubmissionRecord,
+    is_refused,
+    is_unknown,
+    now,
+    seconds_since,
+)
+from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger, AixplainModelStartTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 
-UNKNOWN_POLLS = 7
-UNKNOWN_PAUSE = 10.0
-"""Seconds between the polls of a later try for a run that the platform does not know: who believes that too early pays
-twice."""
-
 GRACE = timedelta(minutes=1)
 """How much longer than an ``execution_timeout`` a task may stay deferred, where no triggerer ends its wait."""
+
+
+class _StartTriggerArgs:
+    """What Airflow's scheduler makes a task's trigger of, if the trigger starts the task.
+
+    It is read when the DAG is serialized: only then all is known that can stand against it. A class has none, and so a
+    mapped task, which Airflow does not start from the triggerer.
+    """
+
+    def __get__(self, task: AixplainRunModelOperator | None, kind: type[AixplainRunModelOperator]) -> Any:
+        if task is None or not task.start_from_trigger or lost_at_start(task, AixplainRunModelOperator):
+            return None
+        return task.start_arguments()
 
 
 class AixplainRunModelOperator(BaseOperator):
@@ -71,6 +89,10 @@ class AixplainRunModelOperator(BaseOperator):
         no worker is started to pass a result on. Where that would lose something, as outlets, an
         ``on_success_callback``, a listener, an XCom backend or a response of more than 128 KiB, a worker takes the
         result all the same, and the task's log says why. Runs that fail end on a worker, with their reason.
+    :param start_from_trigger: whether the trigger submits the run too, so that no worker starts the task (Airflow 3.3
+        and later); with ``end_from_trigger`` none is needed at all. No pool and no ``max_active_tasks`` then bounds how
+        many run. Where that would lose something, as of mapped tasks, files, streams or templates that only a worker
+        can render, a worker submits all the same, and the task's log says why.
     :param on_orphaned_submission: what to do if an earlier try began a submission and never learnt whether it was
         accepted: ``resubmit``, with a warning, or ``fail``, until somebody clears the task.
     :param multiple_outputs: whether each field is an XCom of its own.
@@ -80,6 +102,7 @@ class AixplainRunModelOperator(BaseOperator):
     template_fields: Sequence[str] = ("model_id", "data", "parameters", "name", "aixplain_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"data": "json", "parameters": "json"}
     ui_color = "#e5f0ff"
+    start_trigger_args = _StartTriggerArgs()
 
     def __init__(
         self,
@@ -96,6 +119,7 @@ class AixplainRunModelOperator(BaseOperator):
         timeout: float | timedelta = 86400,
         durable: bool = True,
         end_from_trigger: bool = False,
+        start_from_trigger: bool = False,
         on_orphaned_submission: Literal["resubmit", "fail"] = "resubmit",
         multiple_outputs: bool = True,
         **kwargs: Any,
@@ -113,6 +137,7 @@ class AixplainRunModelOperator(BaseOperator):
             raise AixplainInputError("stream and wait_for_completion=False: choose one, a stream is read to its end")
         self.durable = durable
         self.end_from_trigger = end_from_trigger
+        self.start_from_trigger = start_from_trigger
         if on_orphaned_submission not in ("resubmit", "fail"):
             raise AixplainInputError(f"on_orphaned_submission is {on_orphaned_submission!r}: use resubmit or fail")
         self.on_orphaned_submission = on_orphaned_submission
@@ -137,6 +162,12 @@ class AixplainRunModelOperator(BaseOperator):
 
         :return: the response as a dict.
         """
+        if self.start_from_trigger:
+            # This one's templates are rendered; the one that its DAG holds has what the scheduler has seen.
+            planned = self.dag.get_task(self.task_id) if self.has_dag() else self  # type: ignore[no-untyped-call]
+            loss = lost_at_start(planned if isinstance(planned, type(self)) else self, AixplainRunModelOperator)
+            told = "%s: a worker submits the run, as a trigger that starts the task loses %s"
+            self.log.info(told, self.run_name, loss)
         record = self._record(context)
         fingerprint = self.hook.fingerprint(self.model_id, self.data, self.parameters)
         self._submission = earlier = record.read()
@@ -144,7 +175,7 @@ class AixplainRunModelOperator(BaseOperator):
         if earlier is not None and response is not None:
             submission, age = earlier, earlier.age
         else:
-            submission, age = Submission.now(fingerprint), 0.0
+            submission, age = Submission(fingerprint, now()), 0.0
             response = self._begin(submission, record)
         is_over = response.status is ResponseStatus.SUCCESS
         submission = replace(submission, poll_url=response.url, is_delivered=is_over or not self.wait_for_completion)
@@ -164,16 +195,45 @@ class AixplainRunModelOperator(BaseOperator):
         outcome = self.hook.wait_for_run(poll_url, wait, self.run_name)
         return self.execute_complete(context, outcome.to_event(poll_url))
 
-    def take_event(self, context: Context, event: dict[str, Any], submitted_at: str, timeout: float) -> dict[str, Any]:
+    def start_arguments(self) -> Any:
+        """Return what Airflow's scheduler makes the trigger of that starts this task: a ``StartTriggerArgs``."""
+        from airflow.triggers.base import StartTriggerArgs
+
+        arguments = {
+            "model_id": self.model_id,
+            "data": self.data,
+            "parameters": self.parameters,
+            "name": self.name,
+            "aixplain_conn_id": self.aixplain_conn_id,
+            "wait_time": self.wait_time,
+            "timeout": self.timeout,
+            "durable": self.durable,
+            "on_orphaned_submission": self.on_orphaned_submission,
+            "end_from_trigger": self.end_from_trigger,
+            "lost_at_end": lost_at_end(self, AixplainRunModelOperator) if self.end_from_trigger else None,
+            "multiple_outputs": bool(self.multiple_outputs),
+        }
+        return StartTriggerArgs(
+            trigger_cls=f"{AixplainModelStartTrigger.__module__}.{AixplainModelStartTrigger.__qualname__}",
+            trigger_kwargs={name: with_xcom_references(value) for name, value in arguments.items()},
+            next_method="take_event",
+        )
+
+    def take_event(
+        self, context: Context, event: dict[str, Any], submitted_at: str | None = None, timeout: float | None = None
+    ) -> dict[str, Any]:
         """Take the event of the trigger, and fetch the response if it is too large for one.
 
-        :param event: the payload of the event of :class:`AixplainModelRunTrigger`.
-        :param submitted_at: the trigger's.
+        :param event: the payload of the event of the trigger.
+        :param submitted_at: the trigger's; a task that its trigger has started does not know it, and waits on from now.
         :param timeout: the trigger's.
         :return: what :meth:`execute_complete` makes of it.
+        :raises AixplainError: if there is no run.
         """
+        if event["status"] == "refused":
+            raise from_event(event["error"])
         if event["status"] == "success" and event["response"] is None:
-            event = self._fetch(event["poll_url"], submitted_at, timeout)
+            event = self._fetch(event["poll_url"], submitted_at or now(), self.timeout if timeout is None else timeout)
         return self.execute_complete(context, event)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
@@ -221,7 +281,7 @@ class AixplainRunModelOperator(BaseOperator):
         :param timeout: seconds after the submission when to stop.
         """
         self.log.info("%s: the triggerer waits for its end", self.run_name)
-        loss = needs_worker(self, AixplainRunModelOperator) if self.end_from_trigger else None
+        loss = lost_at_end(self, AixplainRunModelOperator) if self.end_from_trigger else None
         if loss:
             self.log.info(
                 "%s: a worker takes the result, as a trigger that ends the task loses %s", self.run_name, loss
@@ -271,9 +331,9 @@ class AixplainRunModelOperator(BaseOperator):
             record.forget()
             raise
         if response.status is ResponseStatus.FAILED:
-            if response.failure is None or not response.failure.may_be_accepted:
+            if is_refused(response):
                 record.forget()
-            raise self._refused(response)
+            raise error_of(response, self.model_id, "the stream" if self.stream else "the submission")
         return response
 
     def _resume(self, earlier: Submission, fingerprint: str, record: SubmissionRecord) -> ModelResponse | None:
@@ -282,27 +342,17 @@ class AixplainRunModelOperator(BaseOperator):
         :raises AixplainPermanentError: if an orphaned submission is to end the task.
         """
         if earlier.poll_url is None:
-            orphan = (
-                f"an earlier try began a submission at {earlier.submitted_at} and never learnt whether it was accepted:"
-                " a run may go on, and be billed, that nobody waits for"
-            )
             if self.on_orphaned_submission == "fail":
                 record.forget()
-                raise AixplainPermanentError(f"Model {self.model_id}: {orphan}. Clear the task to submit anew.")
-            self.log.warning("%s: %s. Submitting anew", self.run_name, orphan)
+                raise AixplainPermanentError(f"Model {self.model_id}: {earlier.orphan}. Clear the task to submit anew.")
+            self.log.warning("%s: %s. Submitting anew", self.run_name, earlier.orphan)
             return None
-        if earlier.fingerprint != fingerprint:
-            told = "%s: submitting anew, as model, input or endpoint differ from an earlier try's; its run goes on: %s"
-            self.log.warning(told, self.run_name, earlier.poll_url)
-            return None
-        response = self._ask(earlier.poll_url)
-        if response.failure is not None and response.failure.status_code == 404:
-            told = "%s: submitting anew, as the platform knows nothing of an earlier try's run: %s"
-            self.log.warning(told, self.run_name, earlier.poll_url)
-            return None
-        if response.completed and response.status is ResponseStatus.FAILED:
-            told = "%s: submitting anew, as the run of an earlier try has failed: %s"
-            self.log.info(told, self.run_name, earlier.poll_url)
+        useless = earlier.useless(fingerprint)
+        if not useless:
+            response = self._ask(earlier.poll_url)
+            useless = earlier.useless(fingerprint, response)
+        if useless:
+            self.log.warning("%s: submitting anew, as %s", self.run_name, useless)
             return None
         self.log.info("%s: going on with the run of an earlier try: %s", self.run_name, earlier.poll_url)
         if response.completed:
@@ -315,7 +365,7 @@ class AixplainRunModelOperator(BaseOperator):
         """Poll, for a minute if the platform does not know the run."""
         response = self.hook.poll(poll_url, self.run_name)
         for _ in range(UNKNOWN_POLLS - 1):
-            if response.failure is None or response.failure.status_code != 404:
+            if not is_unknown(response):
                 break
             time.sleep(UNKNOWN_PAUSE)
             response = self.hook.poll(poll_url, self.run_name)
@@ -342,14 +392,6 @@ class AixplainRunModelOperator(BaseOperator):
         if response.failure and response.failure.status_code is None and time.monotonic() - start >= self.timeout:
             raise AixplainRunTimeout(f"Model {self.model_id}: its stream was not over after {self.timeout:g} s")
         return response
-
-    def _refused(self, response: ModelResponse) -> AixplainError:
-        """Return the error for a submission that was not accepted, or whose run failed at once."""
-        reason = printable(response.error_message or "the platform gives no reason")
-        if response.failure is None:
-            return AixplainRunFailed(f"Model {self.model_id}: the run failed: {reason}")
-        what = "the stream" if self.stream else "the submission"
-        return error_for(response.failure, f"Model {self.model_id}: {what} failed: {reason}")
 
 
 _ENDS: dict[str, tuple[type[AixplainError], str]] = {

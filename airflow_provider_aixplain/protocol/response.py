@@ -69,7 +69,7 @@ class ModelResponse:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON types all the way down, the way they go into XCom."""
-        return {name: storable(getattr(self, name)) for name in _FIELDS}
+        return {name: storable(getattr(self, name)) for name in FIELDS}
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return an item, or ``default`` if there is none of that name."""
@@ -104,13 +104,13 @@ class ModelResponse:
 
     def __repr__(self) -> str:
         """Return what is worth seeing: the fields that say something, long values shortened."""
-        said = [(name, value) for name in _FIELDS[1:-1] if (value := getattr(self, name))]
+        said = [(name, value) for name in FIELDS[1:-1] if (value := getattr(self, name))]
         shown = [f"{name}={_short.repr(value)}" for name, value in [*said, *self.additional_fields.items()]]
         return f"{type(self).__name__}({', '.join([f'status={self.status}', *shown])})"
 
     def _place(self, key: Any) -> tuple[dict[str, Any], str]:
         if isinstance(key, str):
-            if key in _FIELDS:
+            if key in FIELDS:
                 return self.__dict__, key
             if key in self.additional_fields:
                 return self.additional_fields, key
@@ -119,7 +119,7 @@ class ModelResponse:
         raise KeyError(f"the response has no {key!r}")
 
 
-_FIELDS = [f.name for f in fields(ModelResponse) if f.name != "failure"]
+FIELDS = [f.name for f in fields(ModelResponse) if f.name != "failure"]
 _SPELLINGS = {"usedCredits": "used_credits", "runTime": "run_time"}
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 200

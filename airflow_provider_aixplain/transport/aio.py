@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary
@@ -17,7 +17,7 @@ from airflow_provider_aixplain import __version__
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError
 from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, Request
-from airflow_provider_aixplain.transport.platform import MAX_REDIRECTS, SHORTEST_REQUEST, Platform
+from airflow_provider_aixplain.transport.platform import MAX_REDIRECTS, SHORTEST_REQUEST, Platform, origin
 
 MAX_CONNECTIONS = 256
 """Requests of one account at a time in one event loop; of those that hang, so many do not stop the others."""
@@ -26,13 +26,28 @@ LONGEST_HEADER = 65536
 """Bytes of a header's line; what http.client takes too."""
 
 
-@dataclass
-class _Shared:
+@dataclass(eq=False)
+class Shared:
+    """A session that all who send on behalf of one account share in an event loop.
+
+    :param session: keeps connections, TLS sessions and names.
+    :param proxies: the environment's proxy for each origin; reading the environment takes longer than a poll.
+    :param users: how many hold it.
+    """
+
     session: aiohttp.ClientSession
+    proxies: dict[str, str | None] = field(default_factory=dict)
     users: int = 0
 
+    def proxy(self, url: str) -> str | None:
+        """Return the URL of the proxy that the environment names for a URL."""
+        of = origin(url)
+        if of not in self.proxies:
+            self.proxies[of] = _environment_proxy(url)
+        return self.proxies[of]
 
-_sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Platform, _Shared]] = WeakKeyDictionary()
+
+_sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Platform, Shared]] = WeakKeyDictionary()
 
 
 class Lease:
@@ -42,7 +57,7 @@ class Lease:
     """
 
     def __init__(self) -> None:
-        self._shared: _Shared | None = None
+        self._shared: Shared | None = None
 
     async def __aenter__(self) -> Lease:
         """Return the lease; it holds nothing yet."""
@@ -53,7 +68,7 @@ class Lease:
         held, self._shared = self._shared, None
         await _let_go(held)
 
-    async def session(self, platform: Platform) -> aiohttp.ClientSession:
+    async def shared(self, platform: Platform) -> Shared:
         """Return the session of an account, and hold it from now on, instead of another one.
 
         :raises AixplainConfigurationError: if the account's CA file cannot be read.
@@ -62,16 +77,16 @@ class Lease:
         if platform not in sessions:
             tls = await _tls(platform)
             if platform not in sessions:  # another user may have come first meanwhile
-                sessions[platform] = _Shared(_new_session(tls))
+                sessions[platform] = Shared(_new_session(tls))
         shared, held = sessions[platform], self._shared
         if shared is not held:
             shared.users += 1
             self._shared = shared
             await _let_go(held)
-        return shared.session
+        return shared
 
 
-async def _let_go(shared: _Shared | None) -> None:
+async def _let_go(shared: Shared | None) -> None:
     if shared is None:
         return
     shared.users -= 1
@@ -88,7 +103,7 @@ def _retire(session: aiohttp.ClientSession) -> None:
 
 
 async def send(
-    session: aiohttp.ClientSession,
+    shared: Shared,
     platform: Platform,
     request: Request,
     timeout: float | None = None,
@@ -106,14 +121,14 @@ async def send(
     try:
         for _ in range(1 + MAX_REDIRECTS):
             credential = platform.headers(request)
-            async with session.request(
+            async with shared.session.request(
                 request.method,
                 URL(request.url, encoded=True),
                 data=request.body,
                 headers=credential,
                 timeout=aiohttp.ClientTimeout(total=max(deadline - time.monotonic(), SHORTEST_REQUEST)),
                 allow_redirects=False,
-                proxy=platform.proxy or _environment_proxy(request.url),
+                proxy=platform.proxy or shared.proxy(request.url),
             ) as response:
                 body = await _read(response, most)
             headers = {name.lower(): value for name, value in response.headers.items()}
@@ -125,7 +140,7 @@ async def send(
         return NoAnswer(f"not within {limit:g} s", sent=not _never_sent(error))
     except (aiohttp.ClientError, OSError, ValueError) as error:
         if isinstance(error, aiohttp.ClientSSLError) and isinstance(platform.verify, str):
-            _retire(session)  # its CA file may be mended; a new session reads it again
+            _retire(shared.session)  # its CA file may be mended; a new session reads it again
         return NoAnswer(printable(platform.hide(f"{type(error).__name__}: {error}")), sent=not _never_sent(error))
     return Answer(response.status, platform.redact(body[:most]), headers, is_cut=len(body) > most)
 
@@ -160,7 +175,8 @@ def _new_session(tls: ssl.SSLContext | bool) -> aiohttp.ClientSession:
         max_line_size=LONGEST_HEADER,
         max_field_size=LONGEST_HEADER,
         headers={"User-Agent": f"airflow-provider-aixplain/{__version__} aiohttp/{aiohttp.__version__}"},
-        # The environment's proxies are found below: aiohttp would bring the credentials of a netrc file along.
+        cookie_jar=aiohttp.DummyCookieJar(),  # nothing of one run may travel with another
+        # The environment's proxies are found above: aiohttp would bring the credentials of a netrc file along.
         trust_env=False,
     )
 

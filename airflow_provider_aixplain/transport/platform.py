@@ -9,7 +9,7 @@ import math
 import os
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -83,9 +83,13 @@ class Platform:
     def trusts(self, url: str) -> bool:
         """Whether the key may go to this URL: its origin is that of an endpoint or in the allow-list."""
         try:
-            return origin(url) in {origin(self.backend_url), origin(self.models_run_url), *self.trusted_origins}
+            return origin(url) in self._origins
         except ValueError:
             return False
+
+    @cached_property
+    def _origins(self) -> frozenset[str]:
+        return frozenset({origin(self.backend_url), origin(self.models_run_url), *self.trusted_origins})
 
     def check(self, url: str) -> None:
         """:raises AixplainUntrustedUrl: if the key may not go to this URL."""
@@ -165,6 +169,11 @@ def origin(url: str) -> str:
     """
     if not isinstance(url, str) or not url.isprintable() or any(c in url for c in " \\"):
         raise ValueError("it is not a URL")
+    return _origin(url)
+
+
+@lru_cache(8192)  # the poll URLs of all runs that a triggerer may wait for
+def _origin(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
         raise ValueError("it is not a URL that starts with https:// or http:// and names a host")

@@ -1,19 +1,39 @@
-"""The trigger: waits for a run in the triggerer, off the worker."""
+"""The triggers: wait for a run in the triggerer, off the worker; one of them submits it there too."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any, cast
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, ClassVar
 
-import pendulum
-from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, XCom, conf
+from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_provider_aixplain.exceptions import AixplainPermanentError
+from airflow_provider_aixplain.exceptions import (
+    AixplainError,
+    AixplainInputError,
+    AixplainPermanentError,
+    error_of,
+    to_event,
+)
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.protocol.response import FIELDS, ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.protocol.wait import PATIENCE, Outcome, Wait
+from airflow_provider_aixplain.submission import (
+    UNKNOWN_PAUSE,
+    UNKNOWN_POLLS,
+    TriggeredSubmission,
+    TriggerRecord,
+    is_refused,
+    is_unknown,
+    now,
+    seconds_since,
+)
 
 LARGEST_RESPONSE = 128 * 1024
 """Bytes of an answer that the triggerer reads: all its other triggers stand still while one of 10 MB is parsed, for a
@@ -44,6 +64,18 @@ class AixplainModelRunTrigger(BaseTrigger):
     :param multiple_outputs: whether each field of the response is an XCom of its own, beside ``return_value``.
     """
 
+    _stored: ClassVar[Sequence[str]] = (
+        "poll_url",
+        "aixplain_conn_id",
+        "wait_time",
+        "timeout",
+        "submitted_at",
+        "deferred_at",
+        "end_from_trigger",
+        "do_xcom_push",
+        "multiple_outputs",
+    )
+
     def __init__(
         self,
         poll_url: str,
@@ -62,44 +94,64 @@ class AixplainModelRunTrigger(BaseTrigger):
         wait = Wait(wait_time, timeout)
         self.wait_time = wait.wait_time
         self.timeout = wait.timeout
-        now = pendulum.now("UTC").isoformat()
-        self.submitted_at = submitted_at or now
-        self.deferred_at = deferred_at or now
+        self.submitted_at = submitted_at or now()
+        self.deferred_at = deferred_at or now()
         self.end_from_trigger = end_from_trigger
         self.do_xcom_push = do_xcom_push
         self.multiple_outputs = multiple_outputs
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what Airflow stores to start this trigger anywhere, any time."""
-        return f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in _STORED}
+        return f"{type(self).__module__}.{type(self).__qualname__}", {
+            name: getattr(self, name) for name in self._stored
+        }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the run is over, the time is up, or the platform refuses to tell."""
         if not self.end_from_trigger:  # who has to wait for the worker anyway need not poll meanwhile
             await self._worker_gone()
+        yield await self._end(await self._wait())
+
+    async def _wait(self) -> Outcome:
+        """Return how the wait for the run ended."""
         elapsed = seconds_since(self.submitted_at)
         wait = Wait(self.wait_time, self.timeout, PATIENCE)
         self.log.info("Waiting for the run at %s, submitted %.0f s ago", printable(self.poll_url), elapsed)
-        hook = AixplainHook(self.aixplain_conn_id)
         try:
-            outcome = await hook.await_run(self.poll_url, wait, elapsed, name="The run", most=LARGEST_RESPONSE)
+            outcome = await self.hook.await_run(self.poll_url, wait, elapsed, name="The run", most=LARGEST_RESPONSE)
         except AixplainPermanentError as error:
             outcome = Outcome("error", str(error))
         if outcome.is_too_large:
             outcome = Outcome("success", "its response is too large for an event: whoever takes it has to poll")
         ended = " ".join([outcome.status, outcome.message]).strip()
         self.log.info("The wait ended after %d polls: %s", wait.polls, ended)
+        return outcome
+
+    async def _end(self, outcome: Outcome) -> TriggerEvent:
+        """Return the event that ends the task, once its XComs are pushed, or that a worker takes."""
         event = outcome.to_event(self.poll_url)
         if self.end_from_trigger and outcome.status == "success" and event["response"] is not None:
             try:
-                await self._push(event["response"])
+                # TaskSuccessEvent could take them along, but Airflow 3.3.2 hands such XComs on as JSON text, and
+                # commits each by itself when the task is over already.
+                if self.do_xcom_push:
+                    await self.record.push(event["response"], multiple_outputs=self.multiple_outputs)
             except Exception as error:
                 self.log.warning("A worker pushes the XComs, as here it fails: %s: %s", type(error).__name__, error)
             else:
-                yield TaskSuccessEvent()
-                return
+                return TaskSuccessEvent()
         await self._worker_gone()
-        yield TriggerEvent(event)
+        return TriggerEvent(event)
+
+    @cached_property
+    def hook(self) -> AixplainHook:
+        """The hook that carries this trigger's calls."""
+        return AixplainHook(self.aixplain_conn_id)
+
+    @property
+    def record(self) -> TriggerRecord:
+        """What this trigger's task has in its XComs."""
+        return TriggerRecord(self.task_instance)
 
     async def on_kill(self) -> None:
         """Tell whoever has cleared, failed or skipped the task that its run goes on. (Airflow 3.3 and later)
@@ -116,38 +168,266 @@ class AixplainModelRunTrigger(BaseTrigger):
         """Return when the worker that deferred the task has surely let go of it."""
         await asyncio.sleep(max(0.0, _worker_lingers() - seconds_since(self.deferred_at)))
 
-    async def _push(self, response: dict[str, Any]) -> None:
-        """Push the task's XComs, the whole response last.
 
-        ``TaskSuccessEvent`` could take them along, but Airflow 3.3.2 hands such XComs on as JSON text, and commits each
-        by itself when the task is over already.
-        """
-        if not self.do_xcom_push:
+class AixplainModelStartTrigger(AixplainModelRunTrigger):
+    """Submits a run, waits for it as :class:`AixplainModelRunTrigger` does, and fires one event as that does.
+
+    Airflow's scheduler makes it, so that no worker starts the task, and the triggerer renders its templates. It may be
+    started again at any time, elsewhere, and even while it still runs. So it records in an XCom of the task,
+    ``aixplain_submission``, that it begins a submission, and then where the run can be polled; whoever starts later
+    goes on with that run. The payload of its event may also be ``{"status": "refused", "message": str, "response":
+    None, "poll_url": str, "error": dict}``: there is no run, or none that may be polled.
+
+    :param model_id: the model's id on the platform.
+    :param data: the input: text, or any value that JSON can hold. The output of another task stands in it as
+        :func:`xcom_reference` tells.
+    :param parameters: further parameters of the model, by name.
+    :param name: what the log calls the run; default: the task's id.
+    :param aixplain_conn_id: the id of a Connection of type ``aixplain``.
+    :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % a poll up to 60 seconds.
+    :param timeout: seconds after which to stop waiting; the run itself goes on.
+    :param durable: whether to go on with the run of an earlier try of the task; its own try always does.
+    :param on_orphaned_submission: what to do if nobody knows whether an earlier submission was accepted: ``resubmit``,
+        or ``fail``.
+    :param end_from_trigger: whether this trigger ends the task when the run has succeeded, and pushes its XComs.
+    :param lost_at_end: what would be lost if it did, if anything: then a worker takes the result, and the log says why.
+    :param multiple_outputs: whether each field of the response is an XCom of its own, beside ``return_value``.
+    """
+
+    _stored = (
+        "model_id",
+        "data",
+        "parameters",
+        "name",
+        "aixplain_conn_id",
+        "wait_time",
+        "timeout",
+        "durable",
+        "on_orphaned_submission",
+        "end_from_trigger",
+        "lost_at_end",
+        "multiple_outputs",
+    )
+
+    def __init__(
+        self,
+        model_id: str,
+        data: Any,
+        parameters: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        aixplain_conn_id: str = AixplainHook.default_conn_name,
+        wait_time: float = 0.5,
+        timeout: float = 86400,
+        durable: bool = True,
+        on_orphaned_submission: str = "resubmit",
+        end_from_trigger: bool = False,
+        lost_at_end: str | None = None,
+        multiple_outputs: bool = True,
+    ) -> None:
+        ends = end_from_trigger and not lost_at_end
+        super().__init__(
+            "", aixplain_conn_id, wait_time, timeout, end_from_trigger=ends, multiple_outputs=multiple_outputs
+        )
+        self.model_id = model_id
+        self.data = data
+        self.parameters = parameters
+        self.name = name
+        self.durable = durable
+        self.on_orphaned_submission = on_orphaned_submission
+        self.lost_at_end = lost_at_end
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Submit the run, or find the one that was submitted before, and poll until it is over."""
+        if self.lost_at_end:
+            told_why = "%s: a worker takes the result, as a trigger that ends the task loses %s"
+            self.log.info(told_why, self.run_name, self.lost_at_end)
+        try:
+            final = await self._submitted()
+        except AixplainError as error:
+            event = {"status": "refused", "message": str(error), "response": None, "poll_url": self.poll_url}
+            yield TriggerEvent({**event, "error": to_event(error)})
             return
-        task: Any = self.task_instance
-        place = {"dag_id": task.dag_id, "task_id": task.task_id, "run_id": task.run_id, "map_index": task.map_index}
-        fields = response if self.multiple_outputs else {}
-        await asyncio.gather(*(XCom.aset(name, value, **place) for name, value in fields.items()))
-        await XCom.aset(XCOM_RETURN_KEY, response, **place)
+        yield await self._end(Outcome("success", "", final) if final else await self._wait())
+
+    async def on_kill(self) -> None:
+        """Tell whoever has cleared, failed or skipped the task that its run goes on."""
+        if self.poll_url:
+            await super().on_kill()
+
+    @property
+    def run_name(self) -> str:
+        """What the log calls the run."""
+        return self.name or str(self.task_id)
+
+    def get_template_env(self, dag: Any = None) -> Any:
+        """Return what renders the templates: an undefined name in one is an error, as on a worker, and not sent."""
+        from jinja2 import StrictUndefined
+
+        return super().get_template_env(dag).overlay(undefined=StrictUndefined)
+
+    async def _worker_gone(self) -> None:
+        """Return at once: no worker has deferred the task."""
+
+    async def _submitted(self) -> ModelResponse | None:
+        """Submit the run, or find the one that was submitted before, and remember where to poll.
+
+        :return: the response, if it is final already.
+        :raises AixplainError: if there is no run.
+        """
+        platform = await self.hook.aplatform()
+        record = self.record
+        self.data, self.parameters = await _pulled(self.data, record), await _pulled(self.parameters, record)
+        fingerprint = await asyncio.to_thread(self.hook.fingerprint, self.model_id, self.data, self.parameters)
+        while True:
+            earlier = await record.read()
+            if earlier and not earlier.poll_url and not earlier.is_delivered:
+                earlier = await self._answered(earlier, platform.timeout)
+            if earlier and await self._goes_on(earlier, fingerprint):
+                return None
+            started_at = now()
+            mine = TriggeredSubmission(fingerprint, started_at, try_id=record.try_id, tried_at=started_at)
+            await record.write(mine)
+            # Who was taken for dead, in the middle of all this, finds here that somebody else has taken over.
+            if await record.read() == mine:
+                return await self._submit(mine)
+
+    async def _answered(self, earlier: TriggeredSubmission, timeout: float) -> TriggeredSubmission | None:
+        """Return what became of a submission that may still be under way elsewhere, once it cannot be any more."""
+        while earlier.age < timeout + LAG:
+            self.log.info("%s: a submission may be under way elsewhere; waiting for its end", self.run_name)
+            await asyncio.sleep(LAG)
+            found = await self.record.read()
+            if found is None or found.poll_url or found.is_delivered:
+                return found
+            earlier = found
+        return earlier
+
+    async def _goes_on(self, earlier: TriggeredSubmission, fingerprint: str) -> bool:
+        """Whether to wait for the run of an earlier submission; if so, remember where.
+
+        :raises AixplainPermanentError: if an orphaned submission is to end the task.
+        """
+        record = self.record
+        is_own = earlier.try_id == record.try_id
+        if not is_own and await record.is_delivered(earlier):
+            self.log.info("%s: the task was cleared, and runs the model again", self.run_name)
+            await record.start_over(earlier, FIELDS)
+            return False
+        if not is_own and not self.durable:
+            return False
+        if not earlier.poll_url:
+            if self.on_orphaned_submission == "fail":
+                await record.write(replace(earlier, is_delivered=True))
+                raise AixplainPermanentError(f"Model {self.model_id}: {earlier.orphan}. Clear the task to submit anew.")
+            self.log.warning("%s: %s. Submitting anew", self.run_name, earlier.orphan)
+            return False
+        if not is_own:
+            useless = earlier.useless(fingerprint) or earlier.useless(fingerprint, await self._ask(earlier.poll_url))
+            if useless:
+                self.log.warning("%s: submitting anew, as %s", self.run_name, useless)
+                return False
+            earlier = replace(earlier, try_id=record.try_id, tried_at=now())
+            await record.write(earlier)
+        self._wait_for(earlier)
+        self.log.info("%s: going on with the run at %s", self.run_name, printable(earlier.poll_url))
+        return True
+
+    async def _ask(self, poll_url: str) -> ModelResponse:
+        """Poll, for a minute if the platform does not know the run."""
+        response = await self.hook.apoll(poll_url)
+        for _ in range(UNKNOWN_POLLS - 1):
+            if not is_unknown(response):
+                break
+            await asyncio.sleep(UNKNOWN_PAUSE)
+            response = await self.hook.apoll(poll_url)
+        return response
+
+    async def _submit(self, mine: TriggeredSubmission) -> ModelResponse | None:
+        """Submit the run that the record tells of, and record where it can be polled.
+
+        :return: the response, if it is final already.
+        :raises AixplainError: if there is no run.
+        """
+        arguments = (self.model_id, self.data, self.run_name, self.parameters)
+        answer = asyncio.wrap_future(_threads.submit(self.hook.run_async, *arguments))
+        try:
+            response = await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            # The triggerer is being stopped, or somebody ends the task. The run is paid for, so first its poll URL is
+            # recorded. A triggerer that is being stopped takes messages for some ten seconds more, but answers none.
+            with suppress(Exception):
+                await asyncio.wait_for(self._remember(mine, await answer), LAG)
+            raise
+        except AixplainError:
+            await self.record.forget()  # raised before anything is sent
+            raise
+        await self._remember(mine, response)
+        if response.status is ResponseStatus.FAILED:
+            raise error_of(response, self.model_id)
+        is_over = response.status is ResponseStatus.SUCCESS
+        told = "%s: model %s answered" if is_over else "%s: the run of model %s is at %s"
+        self.log.info(told, self.run_name, self.model_id, *([] if is_over else [printable(self.poll_url)]))
+        if is_over:
+            return response
+        self.hook.platform.check(self.poll_url)
+        return None
+
+    async def _remember(self, mine: TriggeredSubmission, response: ModelResponse) -> None:
+        """Record what became of a submission. It is made: trouble with the record is no reason to lose its run too."""
+        try:
+            if response.status is ResponseStatus.IN_PROGRESS:
+                mine = replace(mine, poll_url=response.url)
+                self._wait_for(mine)
+                await self.record.write(mine)
+            elif is_refused(response):
+                await self.record.forget()
+        except Exception as error:
+            told = "%s: a later start will not find this submission: %s: %s"
+            self.log.warning(told, self.run_name, type(error).__name__, error)
+
+    def _wait_for(self, submission: TriggeredSubmission) -> None:
+        """Wait for the run of this submission, as long after the try's begin as this trigger's timeout says."""
+        self.poll_url = submission.poll_url or ""
+        self.submitted_at = submission.submitted_at
+        self.timeout += seconds_since(submission.submitted_at) - seconds_since(submission.tried_at)
 
 
-_STORED = (
-    "poll_url",
-    "aixplain_conn_id",
-    "wait_time",
-    "timeout",
-    "submitted_at",
-    "deferred_at",
-    "end_from_trigger",
-    "do_xcom_push",
-    "multiple_outputs",
-)
+LAG = 5.0
+"""Seconds that Airflow, or a request beyond its own time, may take."""
+
+_threads = ThreadPoolExecutor(32, thread_name_prefix="aixplain-submission")
+"""Send submissions. Where the triggerer stops, its event loop cancels all that it runs, but nothing that a thread does:
+so the answer to a submission that is under way is not lost."""
+
+_XCOM = "__aixplain_xcom__"
 
 
-def seconds_since(time: str) -> float:
-    """Return how long ago a time in ISO 8601 was; a clock that was set back since makes no wait longer."""
-    then = cast("pendulum.DateTime", pendulum.parse(time))
-    return max(0.0, pendulum.now("UTC").timestamp() - then.timestamp())
+def xcom_reference(task_id: str, key: str, *, is_required: bool) -> dict[str, Any]:
+    """Return what stands for another task's XCom in the input of an :class:`AixplainModelStartTrigger`.
+
+    :param task_id: of a task that is not mapped, in the same DAG.
+    :param key: the XCom's.
+    :param is_required: whether that there is none is an error.
+    """
+    return {_XCOM: {"task_id": task_id, "key": key, "is_required": is_required}}
+
+
+async def _pulled(value: Any, record: TriggerRecord) -> Any:
+    """Return a value with other tasks' XComs in the place of what stands for them.
+
+    :raises AixplainInputError: if there is no such XCom.
+    """
+    if isinstance(value, Mapping) and set(value) == {_XCOM}:
+        told = value[_XCOM]
+        pulled = await record.pull(told["task_id"], told["key"])
+        if pulled is None and told["is_required"]:
+            raise AixplainInputError(f"Task {told['task_id']!r} has no XCom {told['key']!r}")
+        return pulled
+    if isinstance(value, Mapping):
+        return {key: await _pulled(held, record) for key, held in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [await _pulled(held, record) for held in value]
+    return value
 
 
 def _worker_lingers() -> float:

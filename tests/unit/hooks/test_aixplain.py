@@ -210,7 +210,7 @@ def test_the_connections_timeout_bounds_each_poll_of_a_wait(monkeypatch: pytest.
 
 
 def test_airflows_masking_knows_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    for read in (lambda hook: hook.platform, lambda hook: asyncio.run(hook._aplatform())):
+    for read in (lambda hook: hook.platform, lambda hook: asyncio.run(hook.aplatform())):
         key = secrets.token_hex(16)
         monkeypatch.setenv("AIRFLOW_CONN_MASKED", json.dumps({"conn_type": "aixplain", "password": key}))
         assert redact(key) == key

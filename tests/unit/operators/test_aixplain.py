@@ -24,8 +24,9 @@ from airflow_provider_aixplain.exceptions import (
     AixplainUntrustedUrl,
 )
 from airflow_provider_aixplain.operators.aixplain import GRACE, AixplainRunModelOperator
+from airflow_provider_aixplain.submission import seconds_since
 from airflow_provider_aixplain.transport.platform import Platform
-from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger, seconds_since
+from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
 from tests.airflow.deployment import Emulator
 from tests.public_api import RESPONSE_FIELDS
 from tests.unit.transport.scripted import Handler, serve

@@ -40,7 +40,7 @@ def send_sync(platform: Platform, request: Request, timeout: float | None = None
 def send_aio(platform: Platform, request: Request, timeout: float | None = None) -> Answer | NoAnswer:
     async def send() -> Answer | NoAnswer:
         async with aio.Lease() as lease:
-            return await aio.send(await lease.session(platform), platform, request, timeout)
+            return await aio.send(await lease.shared(platform), platform, request, timeout)
 
     return asyncio.run(send())
 
@@ -230,14 +230,14 @@ def test_runs_that_start_together_share_a_session_with_a_ca_file() -> None:
 
         async def hold() -> None:
             async with aio.Lease() as lease:
-                seen.append(await lease.session(account))
+                seen.append(await lease.shared(account))
                 if len(seen) == 20:
                     all_in.set()
                 await all_in.wait()
 
         await asyncio.gather(*(hold() for _ in range(20)))
         assert not aio._sessions[asyncio.get_running_loop()]
-        assert all(session.closed for session in seen)
+        assert all(shared.session.closed for shared in seen)
         return len(set(seen))
 
     assert asyncio.run(use()) == 1
@@ -284,16 +284,16 @@ def test_runs_of_one_account_share_a_session_until_the_last_has_ended() -> None:
         async def use() -> None:
             one, other = platform(server.url), Platform(api_key="other", backend_url=server.url)
             async with aio.Lease() as lease:
-                first = await lease.session(one)
+                first = await lease.shared(one)
                 async with aio.Lease() as another:
-                    assert await another.session(platform(server.url)) is first
-                    third = await another.session(other)
+                    assert await another.shared(platform(server.url)) is first
+                    third = await another.shared(other)
                     assert third is not first
-                assert third.closed
-                assert not first.closed
+                assert third.session.closed
+                assert not first.session.closed
                 for _ in range(5):
                     await aio.send(first, one, Request("GET", f"{server.url}/x"))
-            assert first.closed
+            assert first.session.closed
             assert not aio._sessions[asyncio.get_running_loop()]
 
         asyncio.run(use())
@@ -354,15 +354,15 @@ def test_a_ca_file_that_is_mended_heals_the_session(certificate: Path, tmp_path:
         account = platform(server.url, verify=str(trusted))
         request = Request("GET", f"{server.url}/x")
         async with aio.Lease() as early, aio.Lease() as late:
-            first = await early.session(account)
+            first = await early.shared(account)
             refused = await aio.send(first, account, request)
             assert isinstance(refused, NoAnswer)
             assert not refused.sent
             trusted.write_bytes(mended)
-            second = await late.session(account)
+            second = await late.shared(account)
             await aio.send(first, account, request)  # whoever still holds the first one does not take the second away
-            assert await early.session(account) is second
-            assert first.closed
+            assert await early.shared(account) is second
+            assert first.session.closed
             assert isinstance(await aio.send(second, account, request), Answer)
         assert not aio._sessions[asyncio.get_running_loop()]
 

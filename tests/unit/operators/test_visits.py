@@ -9,7 +9,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, Asset, get_listener_manager, hookimpl
 
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
-from airflow_provider_aixplain.operators.ending import needs_worker
+from airflow_provider_aixplain.operators.visits import lost_at_end
 from tests.airflow.deployment import AIRFLOW_3
 
 
@@ -31,7 +31,7 @@ class Listener:
 
 def loss(kind: type[AixplainRunModelOperator] = AixplainRunModelOperator, **arguments: Any) -> str | None:
     task = kind(**{"task_id": "run", "model_id": "echo", "data": "a", "end_from_trigger": True, **arguments})
-    return needs_worker(task, AixplainRunModelOperator)
+    return lost_at_end(task, AixplainRunModelOperator)
 
 
 @pytest.mark.skipif(not AIRFLOW_3, reason="below Airflow 3.3 only a worker can push XComs")
@@ -74,9 +74,9 @@ def test_a_listener() -> None:
 def test_what_others_are_mapped_over() -> None:
     with DAG("over", start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None):
         task = AixplainRunModelOperator(task_id="run", model_id="echo", data="a", do_xcom_push=False)
-        assert needs_worker(task, AixplainRunModelOperator) is None
+        assert lost_at_end(task, AixplainRunModelOperator) is None
         AixplainRunModelOperator.partial(task_id="each", model_id="echo").expand(data=task.output)
-    assert needs_worker(task, AixplainRunModelOperator) == "what tasks are mapped over"
+    assert lost_at_end(task, AixplainRunModelOperator) == "what tasks are mapped over"
 
 
 @pytest.mark.skipif(AIRFLOW_3, reason="Airflow 3.3 has XCom.aset")

@@ -1,0 +1,231 @@
+"""What a task remembers of its submission, so that a later try, or another triggerer, finds its run again.
+
+A worker keeps it in the task state store of Airflow 3.3, which outlives a clear. A trigger cannot reach that store, but
+the XComs of its task, which nobody clears where no worker starts a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
+
+import pendulum
+from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, XCom
+
+from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.protocol.values import printable
+
+log = logging.getLogger(__name__)
+
+KEY = "aixplain_submission"
+
+UNKNOWN_POLLS = 7
+UNKNOWN_PAUSE = 10.0
+"""Seconds between the polls of a later try for a run that the platform does not know: who believes that too early pays
+twice."""
+
+
+def now() -> str:
+    """Return the time, in ISO 8601."""
+    return pendulum.now("UTC").isoformat()
+
+
+def seconds_since(time: str) -> float:
+    """Return how long ago a time in ISO 8601 was; a clock that was set back since makes no wait longer."""
+    then = cast("pendulum.DateTime", pendulum.parse(time))
+    return max(0.0, pendulum.now("UTC").timestamp() - then.timestamp())
+
+
+def is_unknown(response: ModelResponse) -> bool:
+    """Whether the platform does not know the run that it was asked for."""
+    return response.failure is not None and response.failure.status_code == 404
+
+
+def is_refused(response: ModelResponse) -> bool:
+    """Whether a submission was answered so that there is no run: a later try has nothing to go on with."""
+    failure = response.failure
+    return response.status is ResponseStatus.FAILED and not (failure and failure.may_be_accepted)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A submission of a task.
+
+    :param fingerprint: tells whether a later try would submit the same.
+    :param submitted_at: when it was made, in ISO 8601.
+    :param poll_url: where the run can be asked for; None until the platform has accepted it.
+    :param is_delivered: whether the task has got its result.
+    """
+
+    fingerprint: str
+    submitted_at: str
+    poll_url: str | None = None
+    is_delivered: bool = False
+
+    @property
+    def age(self) -> float:
+        """The seconds since it was made."""
+        return seconds_since(self.submitted_at)
+
+    @property
+    def orphan(self) -> str:
+        """What to tell of it if nobody has learnt its poll URL."""
+        return (
+            f"an earlier try began a submission at {self.submitted_at} and never learnt whether it was accepted:"
+            " a run may go on, and be billed, that nobody waits for"
+        )
+
+    def useless(self, fingerprint: str, response: ModelResponse | None = None) -> str:
+        """Return why a later try cannot go on with this run, and has to submit anew; nothing if it can.
+
+        :param fingerprint: of what the later try would submit.
+        :param response: the answer to a poll, if one was made. One that brings no news tells of the way to the
+            platform, or of the key, and not of the run.
+        """
+        if self.fingerprint != fingerprint:
+            return f"model, input or endpoint differ from an earlier try's; its run goes on: {printable(self.poll_url)}"
+        if response is None:
+            return ""
+        if is_unknown(response):
+            return f"the platform knows nothing of an earlier try's run: {printable(self.poll_url)}"
+        if response.completed and response.status is ResponseStatus.FAILED:
+            return f"the run of an earlier try has failed: {printable(self.poll_url)}"
+        return ""
+
+
+class SubmissionRecord:
+    """Where a worker remembers its task's submission. Without a store, below Airflow 3.3, it remembers nothing.
+
+    :param context: the task's context.
+    :param durable: whether to remember anything.
+    """
+
+    def __init__(self, context: Mapping[str, Any], *, durable: bool) -> None:
+        self._store = context.get("task_state_store") if durable else None
+        # Airflow raises it when a task is cleared, and keeps it from one retry to the next.
+        task_instance = context.get("ti")
+        self._max_tries = getattr(task_instance, "max_tries", None)
+        # A trigger that ends a task cannot reach the store, so the XComs tell: of a task that begins anew, Airflow
+        # names those that an earlier try has left (3.3.2; where it does not, the earlier run counts as not delivered).
+        started = getattr(task_instance, "_ti_context_from_server", None)
+        self._has_result = XCOM_RETURN_KEY in (getattr(started, "xcom_keys_to_clear", None) or ())
+
+    def read(self) -> Submission | None:
+        """Return what an earlier try remembered, if that is of use for this one."""
+        told = dict(self._store.get(KEY) or {}) if self._store is not None else {}
+        if not told:
+            return None
+        max_tries = told.pop("max_tries")
+        earlier = Submission(**told)
+        # A task that was cleared after its success is meant to run the model again.
+        is_delivered = earlier.is_delivered or self._has_result
+        return None if is_delivered and max_tries != self._max_tries else earlier
+
+    def begin(self, submission: Submission) -> None:
+        """Remember that a submission is about to be made.
+
+        This raises what the store raises: a run that could not be found again is not to be paid for.
+        """
+        if self._store is not None:
+            self._store.set(KEY, {**asdict(submission), "max_tries": self._max_tries})
+
+    def update(self, submission: Submission) -> None:
+        """Remember what became of a submission. It is made: trouble with the store is no reason to lose its run too."""
+        try:
+            self.begin(submission)
+        except Exception as error:
+            log.warning("A later try of this task will not find the run at %s: %s", submission.poll_url, error)
+
+    def deliver(self) -> None:
+        """Remember that the task has got its result, which trouble with the store is no reason to lose."""
+        try:
+            if earlier := self.read():
+                self.begin(replace(earlier, is_delivered=True))
+        except Exception as error:
+            log.warning("A later try of this task may get the same result once more: %s", error)
+
+    def forget(self) -> None:
+        """Remember no submission: there is no run that a later try could use."""
+        try:
+            if self._store is not None:
+                self._store.delete(KEY)
+        except Exception as error:
+            log.warning("A later try of this task may look for a run that is none: %s", error)
+
+
+@dataclass(frozen=True)
+class TriggeredSubmission(Submission):
+    """A submission that a trigger makes.
+
+    :param try_id: the id of the task instance that waits for its run; each try has another.
+    :param tried_at: when that try began to, in ISO 8601. Its deadline counts from then, wherever its trigger runs.
+    """
+
+    try_id: str = ""
+    tried_at: str = ""
+
+
+class TriggerRecord:
+    """Where a trigger remembers its task's submission: in an XCom of the task, beside those of its result.
+
+    Every method raises what Airflow raises: a run that could not be found again is not to be paid for.
+
+    :param task_instance: the trigger's.
+    """
+
+    def __init__(self, task_instance: Any) -> None:
+        self.try_id = str(task_instance.id)
+        names = ("dag_id", "task_id", "run_id", "map_index")
+        self._place: dict[str, Any] = {name: getattr(task_instance, name) for name in names}
+
+    async def read(self) -> TriggeredSubmission | None:
+        """Return what this try of the task remembered, or else an earlier one."""
+        told = await self._get(KEY)
+        return TriggeredSubmission(**told) if told else None
+
+    async def write(self, submission: TriggeredSubmission) -> None:
+        """Remember a submission."""
+        await XCom.aset(KEY, asdict(submission), **self._place)
+
+    async def forget(self) -> None:
+        """Remember no submission."""
+        await self._delete(KEY)
+
+    async def is_delivered(self, submission: TriggeredSubmission) -> bool:
+        """Whether an earlier try has got the result of its submission, and somebody has cleared the task since."""
+        return submission.is_delivered or await self._get(XCOM_RETURN_KEY) is not None
+
+    async def start_over(self, submission: TriggeredSubmission, keys: Iterable[str]) -> None:
+        """Remove the XComs of a result that was delivered, as a worker does that starts a task.
+
+        :param keys: of its fields.
+        """
+        await self.write(replace(submission, is_delivered=True))
+        for key in (XCOM_RETURN_KEY, *keys):
+            await self._delete(key)
+
+    async def push(self, response: Mapping[str, Any], *, multiple_outputs: bool) -> None:
+        """Push the task's result, the whole response last.
+
+        :param multiple_outputs: whether each field is an XCom of its own as well.
+        """
+        fields = response if multiple_outputs else {}
+        await asyncio.gather(*(XCom.aset(name, value, **self._place) for name, value in fields.items()))
+        await XCom.aset(XCOM_RETURN_KEY, dict(response), **self._place)
+
+    async def pull(self, task_id: str, key: str) -> Any:
+        """Return another task's XCom; None if there is none.
+
+        :param task_id: of a task that is not mapped, in the same DAG.
+        """
+        return await XCom.aget_one(key=key, **{**self._place, "task_id": task_id, "map_index": -1})
+
+    async def _get(self, key: str) -> Any:
+        return await XCom.aget_one(key=key, **self._place)
+
+    async def _delete(self, key: str) -> None:
+        # Airflow 3.3.2 has no coroutine for it; in a thread it does not need Airflow's greenback portal either.
+        await asyncio.to_thread(XCom.delete, key, **self._place)
