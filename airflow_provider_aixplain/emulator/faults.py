@@ -78,10 +78,18 @@ class Faults:
     :param rate: the share of the polls that go wrong, from 0 to 1.
     :param kinds: what they bring, names in :data:`FAULTS`, each as often as the others; default: everything.
     :param foreign_poll_urls: the share of the submissions whose poll URL is on somebody else's host, from 0 to 1.
+    :param submission_seconds: how long a submission that was accepted goes unanswered.
     """
 
-    def __init__(self, rate: float = 0.0, kinds: Sequence[str] = tuple(FAULTS), foreign_poll_urls: float = 0.0) -> None:
+    def __init__(
+        self,
+        rate: float = 0.0,
+        kinds: Sequence[str] = tuple(FAULTS),
+        foreign_poll_urls: float = 0.0,
+        submission_seconds: float = 0.0,
+    ) -> None:
         self.rate = float(rate)
+        self.submission_seconds = float(submission_seconds)
         self.kinds = {kind: FAULTS[kind] for kind in kinds}
         self.foreign_poll_urls = float(foreign_poll_urls)
         self.made = dict.fromkeys(self.kinds, 0)

@@ -105,7 +105,9 @@ class Emulator:
 
     async def submit(self, request: web.Request) -> web.StreamResponse:
         """Start a run and name its poll URL."""
-        return self.accepted(request, await self.start(request))
+        run = await self.start(request)
+        await asyncio.sleep(self.faults.submission_seconds)
+        return self.accepted(request, run)
 
     async def run_directly(self, request: web.Request) -> web.StreamResponse:
         """Start a run, and answer with its result if it is short, as a stream if that is asked for."""

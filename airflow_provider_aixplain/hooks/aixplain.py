@@ -125,6 +125,8 @@ class AixplainHook(Client, BaseHook):
                     response = no_account(error)
                 elapsed = time.monotonic() - start
                 if outcome := wait.judge(response, elapsed):
+                    if response.completed:
+                        wait.learn(response, elapsed, random.random())
                     return outcome
                 trouble = await self._arenew() if wait.denied and self._platform else ""
                 if report := wait.report(response, elapsed):

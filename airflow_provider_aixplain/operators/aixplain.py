@@ -95,6 +95,9 @@ class AixplainRunModelOperator(BaseOperator):
         can render, a worker submits all the same, and the task's log says why.
     :param on_orphaned_submission: what to do if an earlier try began a submission and never learnt whether it was
         accepted: ``resubmit``, with a warning, or ``fail``, until somebody clears the task.
+    :param polling: ``backoff``: poll as ``wait_time`` says; or ``adaptive``: as the triggerer has learnt from earlier
+        runs of the model, seldom while this one can hardly be over and often when it is likely to be. Where it has
+        learnt nothing, and on a worker, that is as ``backoff``.
     :param multiple_outputs: whether each field is an XCom of its own.
     :raises AixplainInputError: if an argument can make no valid request.
     """
@@ -121,6 +124,7 @@ class AixplainRunModelOperator(BaseOperator):
         end_from_trigger: bool = False,
         start_from_trigger: bool = False,
         on_orphaned_submission: Literal["resubmit", "fail"] = "resubmit",
+        polling: Literal["backoff", "adaptive"] = "backoff",
         multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -141,6 +145,9 @@ class AixplainRunModelOperator(BaseOperator):
         if on_orphaned_submission not in ("resubmit", "fail"):
             raise AixplainInputError(f"on_orphaned_submission is {on_orphaned_submission!r}: use resubmit or fail")
         self.on_orphaned_submission = on_orphaned_submission
+        if polling not in ("backoff", "adaptive"):
+            raise AixplainInputError(f"polling is {polling!r}: use backoff or adaptive")
+        self.polling = polling
         with told_as_airflow_errors():
             wait = Wait(wait_time=wait_time, timeout=timeout)
         self.wait_time = wait.wait_time
@@ -212,6 +219,7 @@ class AixplainRunModelOperator(BaseOperator):
             "end_from_trigger": self.end_from_trigger,
             "lost_at_end": lost_at_end(self, AixplainRunModelOperator) if self.end_from_trigger else None,
             "multiple_outputs": bool(self.multiple_outputs),
+            "polling": self.polling,
         }
         return StartTriggerArgs(
             trigger_cls=f"{AixplainModelStartTrigger.__module__}.{AixplainModelStartTrigger.__qualname__}",
@@ -297,6 +305,8 @@ class AixplainRunModelOperator(BaseOperator):
                 end_from_trigger=self.end_from_trigger and not loss,
                 do_xcom_push=self.do_xcom_push,
                 multiple_outputs=bool(self.multiple_outputs),
+                polling=self.polling,
+                model_id=self.model_id,
             ),
             method_name="take_event",
             kwargs={"submitted_at": submitted_at, "timeout": timeout},

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
-from airflow_provider_aixplain.protocol import schedule
+from airflow_provider_aixplain.protocol.adaptive import RunTimes
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.protocol.schedule import Backoff, asked_delay
 from airflow_provider_aixplain.protocol.values import printable
 
 DENIALS_BELIEVED = 3
@@ -64,14 +65,26 @@ class Wait:
     :param wait_time: the first wait between two polls, in seconds or as a timedelta.
     :param timeout: when the wait ends, in seconds or as a timedelta; the run goes on, as the platform cannot cancel it.
     :param patience: for how long, in seconds, the platform must have refused before it is believed.
+    :param run_times: how long earlier runs of the model took, for a schedule that knows; default: one that does not.
     :raises InvalidInput: if one of them is negative or no duration.
     """
 
-    def __init__(self, wait_time: float | timedelta, timeout: float | timedelta, patience: float = 0.0) -> None:
+    def __init__(
+        self,
+        wait_time: float | timedelta,
+        timeout: float | timedelta,
+        patience: float = 0.0,
+        run_times: RunTimes | None = None,
+    ) -> None:
         self.wait_time = seconds("wait_time", wait_time)
         self.timeout = seconds("timeout", timeout)
         self.patience = patience
         self.polls = 0
+        backoff = Backoff(self.wait_time)
+        self._schedule = run_times.schedule(backoff) if run_times else backoff
+        self._run_times = run_times
+        self._began: float | None = None
+        self._pending = 0.0
         self._denials = 0
         self._denied_at = 0.0
         self._retry_after = 0.0
@@ -84,7 +97,8 @@ class Wait:
 
     def first_delay(self, elapsed: float, chance: float) -> float:
         """Return the seconds until the first poll. However late it is, one poll is made."""
-        return self._until_deadline(elapsed, schedule.first_delay(elapsed, self.wait_time, chance))
+        self._began = elapsed
+        return self._until_deadline(elapsed, self._schedule.first_delay(elapsed, chance))
 
     def poll_timeout(self, elapsed: float) -> float:
         """Return the seconds that a poll may take: what is left of the time, and enough for one at the deadline."""
@@ -101,6 +115,8 @@ class Wait:
             message = "" if succeeded else printable(response.error_message or "the platform gives no reason")
             return Outcome("success" if succeeded else "failed", message, response)
         failure = response.failure
+        if failure is None:
+            self._pending = elapsed
         self._retry_after = (failure.retry_after if failure else None) or 0.0
         self._denials = self._denials + 1 if failure and failure.denied else 0
         if self._denials == 1:
@@ -115,8 +131,17 @@ class Wait:
 
     def delay(self, elapsed: float, chance: float) -> float:
         """Return the seconds until the next poll; the last one falls on the deadline."""
-        scheduled = schedule.delay(elapsed, self.wait_time, chance)
-        return self._until_deadline(elapsed, max(scheduled, schedule.asked_delay(self._retry_after, chance)))
+        scheduled = self._schedule.delay(elapsed, chance)
+        return self._until_deadline(elapsed, max(scheduled, asked_delay(self._retry_after, chance)))
+
+    def learn(self, response: ModelResponse, elapsed: float, chance: float) -> None:
+        """Let later waits know how long the run took.
+
+        :param response: the answer that told of its end.
+        :param chance: a random number from 0 to 1.
+        """
+        if self._run_times is not None and self._began is not None:
+            self._run_times.add(response.run_time, self._began, self._pending, elapsed, chance)
 
     def report(self, response: ModelResponse, elapsed: float) -> str | None:
         """Return what to tell the log now, if anything: at intervals that double from 10 seconds to 10 minutes.

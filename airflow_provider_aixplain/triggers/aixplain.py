@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
 from airflow.providers.common.compat.sdk import conf
@@ -21,6 +21,7 @@ from airflow_provider_aixplain.exceptions import (
     to_event,
 )
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.protocol.adaptive import RunTimes
 from airflow_provider_aixplain.protocol.response import FIELDS, ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.protocol.wait import PATIENCE, Outcome, Wait
@@ -62,6 +63,9 @@ class AixplainModelRunTrigger(BaseTrigger):
     :param end_from_trigger: whether this trigger ends the task when the run has succeeded, and pushes its XComs.
     :param do_xcom_push: whether it pushes any.
     :param multiple_outputs: whether each field of the response is an XCom of its own, beside ``return_value``.
+    :param polling: ``backoff``: as ``wait_time`` says; or ``adaptive``: as the triggerer has learnt from earlier runs
+        of the model, and as ``wait_time`` says where it has not.
+    :param model_id: of which model the run is, for ``adaptive``.
     """
 
     _stored: ClassVar[Sequence[str]] = (
@@ -74,6 +78,8 @@ class AixplainModelRunTrigger(BaseTrigger):
         "end_from_trigger",
         "do_xcom_push",
         "multiple_outputs",
+        "polling",
+        "model_id",
     )
 
     def __init__(
@@ -87,6 +93,8 @@ class AixplainModelRunTrigger(BaseTrigger):
         end_from_trigger: bool = False,
         do_xcom_push: bool = True,
         multiple_outputs: bool = True,
+        polling: str = "backoff",
+        model_id: str = "",
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow types only what it names a parameter of
         self.poll_url = poll_url
@@ -99,6 +107,8 @@ class AixplainModelRunTrigger(BaseTrigger):
         self.end_from_trigger = end_from_trigger
         self.do_xcom_push = do_xcom_push
         self.multiple_outputs = multiple_outputs
+        self.polling = polling
+        self.model_id = model_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what Airflow stores to start this trigger anywhere, any time."""
@@ -115,7 +125,7 @@ class AixplainModelRunTrigger(BaseTrigger):
     async def _wait(self) -> Outcome:
         """Return how the wait for the run ended."""
         elapsed = seconds_since(self.submitted_at)
-        wait = Wait(self.wait_time, self.timeout, PATIENCE)
+        wait = Wait(self.wait_time, self.timeout, PATIENCE, self._run_times())
         self.log.info("Waiting for the run at %s, submitted %.0f s ago", printable(self.poll_url), elapsed)
         try:
             outcome = await self.hook.await_run(self.poll_url, wait, elapsed, name="The run", most=LARGEST_RESPONSE)
@@ -126,6 +136,11 @@ class AixplainModelRunTrigger(BaseTrigger):
         ended = " ".join([outcome.status, outcome.message]).strip()
         self.log.info("The wait ended after %d polls: %s", wait.polls, ended)
         return outcome
+
+    def _run_times(self) -> RunTimes | None:
+        """Return what this triggerer knows of the model's earlier runs, if the schedule is to follow from that."""
+        is_adaptive = self.polling == "adaptive" and self.model_id
+        return _run_times(self.aixplain_conn_id, self.model_id) if is_adaptive else None
 
     async def _end(self, outcome: Outcome) -> TriggerEvent:
         """Return the event that ends the task, once its XComs are pushed, or that a worker takes."""
@@ -192,6 +207,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
     :param end_from_trigger: whether this trigger ends the task when the run has succeeded, and pushes its XComs.
     :param lost_at_end: what would be lost if it did, if anything: then a worker takes the result, and the log says why.
     :param multiple_outputs: whether each field of the response is an XCom of its own, beside ``return_value``.
+    :param polling: ``backoff`` or ``adaptive``.
     """
 
     _stored = (
@@ -207,6 +223,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
         "end_from_trigger",
         "lost_at_end",
         "multiple_outputs",
+        "polling",
     )
 
     def __init__(
@@ -223,12 +240,18 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
         end_from_trigger: bool = False,
         lost_at_end: str | None = None,
         multiple_outputs: bool = True,
+        polling: str = "backoff",
     ) -> None:
-        ends = end_from_trigger and not lost_at_end
         super().__init__(
-            "", aixplain_conn_id, wait_time, timeout, end_from_trigger=ends, multiple_outputs=multiple_outputs
+            "",
+            aixplain_conn_id,
+            wait_time,
+            timeout,
+            end_from_trigger=end_from_trigger and not lost_at_end,
+            multiple_outputs=multiple_outputs,
+            polling=polling,
+            model_id=model_id,
         )
-        self.model_id = model_id
         self.data = data
         self.parameters = parameters
         self.name = name
@@ -398,6 +421,13 @@ LAG = 5.0
 _threads = ThreadPoolExecutor(32, thread_name_prefix="aixplain-submission")
 """Send submissions. Where the triggerer stops, its event loop cancels all that it runs, but nothing that a thread does:
 so the answer to a submission that is under way is not lost."""
+
+
+@lru_cache(1024)
+def _run_times(aixplain_conn_id: str, model_id: str) -> RunTimes:
+    """Return what this process remembers of a model's runs."""
+    return RunTimes()
+
 
 _XCOM = "__aixplain_xcom__"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_aixplain.protocol import schedule
+from airflow_provider_aixplain.protocol.schedule import Backoff
 
 SECONDS = st.floats(0, 1e6)
 WAIT_TIMES = st.floats(0, 300)
@@ -17,27 +17,43 @@ CHANCES = st.floats(0, 1)
 def test_each_wait_is_ten_percent_longer_than_the_one_before_up_to_a_minute(wait_time: float) -> None:
     elapsed, expected = 0.0, max(wait_time, 0.2)
     for _ in range(200):
-        wait = schedule.interval(elapsed, wait_time)
+        wait = Backoff(wait_time).interval(elapsed)
         assert wait == pytest.approx(min(expected, 60))
         elapsed += wait
         expected = min(expected * 1.1, 60)
 
 
 def test_a_longer_wait_than_a_minute_is_kept() -> None:
-    assert [schedule.interval(elapsed, 300) for elapsed in (0, 1000)] == [300, 300]
+    assert [Backoff(300).interval(elapsed) for elapsed in (0, 1000)] == [300, 300]
 
 
 @given(SECONDS, WAIT_TIMES, CHANCES)
 def test_jitter_is_a_fifth_at_the_most(elapsed: float, wait_time: float, chance: float) -> None:
-    interval = schedule.interval(elapsed, wait_time)
-    assert 0.8 * interval - 1e-9 <= schedule.delay(elapsed, wait_time, chance) <= 1.2 * interval + 1e-9
+    interval = Backoff(wait_time).interval(elapsed)
+    assert 0.8 * interval - 1e-9 <= Backoff(wait_time).delay(elapsed, chance) <= 1.2 * interval + 1e-9
 
 
 @given(SECONDS, WAIT_TIMES, CHANCES)
 def test_a_waiter_first_polls_within_one_interval(elapsed: float, wait_time: float, chance: float) -> None:
-    assert 0 <= schedule.first_delay(elapsed, wait_time, chance) <= schedule.interval(elapsed, wait_time)
+    assert 0 <= Backoff(wait_time).first_delay(elapsed, chance) <= Backoff(wait_time).interval(elapsed)
 
 
 @given(SECONDS, WAIT_TIMES)
 def test_bounds(elapsed: float, wait_time: float) -> None:
-    assert 0.2 <= schedule.interval(elapsed, wait_time) <= max(60, wait_time)
+    assert 0.2 <= Backoff(wait_time).interval(elapsed) <= max(60, wait_time)
+
+
+@given(st.floats(0, 1e5), st.floats(0, 300))
+def test_polls_and_elapsed_are_inverse(elapsed: float, wait_time: float) -> None:
+    backoff = Backoff(wait_time)
+    assert backoff.elapsed(backoff.polls(elapsed)) == pytest.approx(elapsed, abs=1e-6)
+
+
+@pytest.mark.parametrize("wait_time", [0.2, 0.5, 100])
+def test_polls_counts_the_intervals(wait_time: float) -> None:
+    backoff, elapsed = Backoff(wait_time), 0.0
+    for polls in range(40):
+        assert backoff.polls(elapsed) == pytest.approx(polls)
+        elapsed += backoff.interval(elapsed)
+        if backoff.interval(elapsed) >= 60:
+            break

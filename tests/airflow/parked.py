@@ -1,0 +1,81 @@
+"""A trigger that stops at a step of its way, in its first start, and waits there to be killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.common.compat.sdk import XCom
+
+from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+from airflow_provider_aixplain.protocol.response import ModelResponse
+from airflow_provider_aixplain.submission import TriggeredSubmission, TriggerRecord
+from airflow_provider_aixplain.triggers.aixplain import AixplainModelStartTrigger
+
+STEPS = (
+    "before the intent",
+    "after the intent",
+    "answered",
+    "recorded",
+    "before the XComs",
+    "amid the XComs",
+    "after the XComs",
+)
+
+FAILS = "after the intent, and then to fail"
+"""A step at which a trigger leaves an orphaned submission."""
+
+
+def parking(step: str) -> Path:
+    """The file that tells that somebody has stopped at a step."""
+    return Path(os.environ["PARKING"]) / step.replace(" ", "_")
+
+
+async def park(step: str, name: str | None) -> None:
+    if name == step and not parking(step).exists():
+        parking(step).touch()
+        await asyncio.sleep(600)
+
+
+class ParkedRecord(TriggerRecord):
+    name: str | None
+
+    async def write(self, submission: TriggeredSubmission) -> None:
+        if submission.poll_url:
+            return await super().write(submission)
+        await park("before the intent", self.name)
+        await super().write(submission)
+        await park("after the intent", self.name)
+        return await park(FAILS, self.name)
+
+    async def push(self, response: Mapping[str, Any], *, multiple_outputs: bool) -> None:
+        await park("before the XComs", self.name)
+        if self.name == "amid the XComs":
+            await XCom.aset("data", "half", **self._place)
+        await park("amid the XComs", self.name)
+        await super().push(response, multiple_outputs=multiple_outputs)
+        await park("after the XComs", self.name)
+
+
+class ParkedTrigger(AixplainModelStartTrigger):
+    @property
+    def record(self) -> ParkedRecord:
+        record = ParkedRecord(self.task_instance)
+        record.name = self.name
+        return record
+
+    async def _remember(self, mine: TriggeredSubmission, response: ModelResponse) -> None:
+        await park("answered", self.name)
+        await super()._remember(mine, response)
+        await park("recorded", self.name)
+
+
+class ParkedOperator(AixplainRunModelOperator):
+    def start_arguments(self) -> Any:
+        return replace(
+            super().start_arguments(), trigger_cls=f"{ParkedTrigger.__module__}.{ParkedTrigger.__qualname__}"
+        )

@@ -1,0 +1,117 @@
+"""The schedule that learns from earlier runs."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_aixplain.protocol.adaptive import ENOUGH, FRESH, REMEMBERED, STALE, Plan, RunTimes
+from airflow_provider_aixplain.protocol.schedule import Backoff
+from airflow_provider_aixplain.protocol.wait import Wait
+from tests.benchmarks.schedules import RUN_TIMES, Draw, cost, waited
+
+BACKOFF = Backoff(0.5)
+KNOWN = st.lists(st.floats(0, 1e5), min_size=1, max_size=REMEMBERED)
+SECONDS = st.floats(0, 1e6)
+CHANCES = st.floats(0, 1)
+
+
+def learnt(*run_times: float) -> RunTimes:
+    memory = RunTimes()
+    for run_time in run_times:
+        memory.add(run_time, 0, 0, run_time, 0)
+    return memory
+
+
+@pytest.mark.parametrize("tells", [True, False], ids=["the platform tells run times", "it does not"])
+@pytest.mark.parametrize("draw", RUN_TIMES.values(), ids=RUN_TIMES)
+def test_it_polls_less_and_waits_less_than_the_schedule_that_knows_nothing(draw: Draw, tells: bool) -> None:
+    knows = cost(draw, 1000, adaptive=True, tells=tells)
+    knows_nothing = cost(draw, 1000, adaptive=False)
+    assert knows.polls < 0.7 * knows_nothing.polls
+    assert knows.mean_delay < 0.9 * knows_nothing.mean_delay
+    assert knows.p95_delay < 0.9 * knows_nothing.p95_delay
+
+
+@pytest.mark.parametrize("then", [3.0, 300.0], ids=["faster", "slower"])
+@pytest.mark.parametrize("tells", [True, False], ids=["the platform tells run times", "it does not"])
+def test_a_model_that_changes_is_learnt_anew(then: float, tells: bool) -> None:
+    dice, memory = random.Random(1), RunTimes()
+
+    def run(seconds: float) -> tuple[int, float]:
+        return waited(Wait(0.5, 1e6, run_times=memory), seconds, dice, tells=tells)
+
+    for _ in range(REMEMBERED):
+        run(30.0)
+    costs = [run(then) for _ in range(2 * REMEMBERED)]
+    assert max(delay for _, delay in costs) < 40
+    later = costs[-REMEMBERED // 2 :]
+    assert statistics.mean(polls for polls, _ in later) < BACKOFF.polls(then)
+    assert statistics.mean(delay for _, delay in later) < BACKOFF.interval(then) / 2
+
+
+@given(KNOWN, SECONDS, CHANCES)
+def test_bounds(known: list[float], elapsed: float, chance: float) -> None:
+    plan = Plan(known, BACKOFF)
+    assert 0.2 <= plan.delay(elapsed, chance) < 1e6
+    assert 0 <= plan.first_delay(elapsed, chance) < 1e6
+
+
+@given(KNOWN, SECONDS, st.floats(0, 1e3))
+def test_polls_and_elapsed_are_inverse(known: list[float], elapsed: float, more: float) -> None:
+    plan = Plan(known, BACKOFF)
+    assert plan.elapsed(plan.polls(elapsed)) == pytest.approx(elapsed, rel=1e-6, abs=1e-3)
+    assert plan.polls(elapsed + more) >= plan.polls(elapsed)
+
+
+@given(KNOWN, SECONDS)
+def test_beyond_all_that_is_known_it_polls_as_the_schedule_that_knows_nothing(known: list[float], more: float) -> None:
+    plan = Plan(known, BACKOFF)
+    elapsed = 2 * max(known) + 1 + more
+    assert plan.delay(elapsed, 0.5) == pytest.approx(
+        BACKOFF.elapsed(BACKOFF.polls(elapsed) + 1) - elapsed, rel=1e-6, abs=1e-3
+    )
+
+
+def test_it_takes_a_few_runs_to_know() -> None:
+    known = [10.0] * ENOUGH
+    assert learnt(*known[1:]).schedule(BACKOFF) is BACKOFF
+    assert isinstance(learnt(*known).schedule(BACKOFF), Plan)
+    assert isinstance(Wait(0.5, 100)._schedule, Backoff)
+
+
+def test_a_schedule_is_kept_until_it_is_stale() -> None:
+    memory = learnt(*[10.0] * (ENOUGH + STALE))
+    plan, other = memory.schedule(BACKOFF), memory.schedule(Backoff(2))
+    assert other is not plan
+    for _ in range(STALE):
+        assert memory.schedule(BACKOFF) is plan
+        memory.add(20.0, 0, 0, 20.0, 0)
+    assert memory.schedule(BACKOFF) is not plan
+    assert memory.schedule(Backoff(2)) is not other
+
+
+@pytest.mark.parametrize(
+    ("told", "began", "pending", "over", "remembered"),
+    [
+        (30.0, 0, 0, 40, 30),
+        (30, 0, 28, 40, 30),
+        (20.0, 0, 28, 40, 34),  # it waited to be run
+        (50.0, 0, 28, 40, 34),  # more than has passed
+        ("30", 0, 39, 40, 39.5),
+        (None, 0, 0, 40, 38),
+        (float("nan"), 0, 0, 40, 38),
+        (0, FRESH, 0, 40, 38),
+        (0, FRESH + 1, 0, 4000, None),  # a triggerer came back late
+        (30.0, 3000, 0, 4000, 30),
+    ],
+)
+def test_what_is_remembered_of_a_run(told: object, began: float, pending: float, over: float, remembered: Any) -> None:
+    memory = RunTimes()
+    memory.add(told, began, pending, over, 0.5)
+    assert list(memory._known) == ([] if remembered is None else [pytest.approx(remembered)])
