@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from airflow_provider_aixplain.model import Model, ModelResponse
     from airflow_provider_aixplain.protocol.wait import Outcome, Wait
     from airflow_provider_aixplain.transport import aio
+
+
+ACCOUNT_FRESH = 10.0
+"""Seconds for which a Connection that was read is not read again, unless its key is refused."""
 
 
 class AixplainHook(Client, BaseHook):
@@ -43,6 +49,7 @@ class AixplainHook(Client, BaseHook):
         BaseHook.__init__(self, **kwargs)
         self.aixplain_conn_id = aixplain_conn_id
         self._platform: Platform | None = None
+        self._read_at = -math.inf
         self._session = None
 
     @property
@@ -134,9 +141,12 @@ class AixplainHook(Client, BaseHook):
                 delay = wait.delay(elapsed, random.random())
 
     async def aplatform(self) -> Platform:
-        """Return the account that the Connection tells of, from an event loop; :attr:`platform` has it then."""
+        """Return the account that the Connection tells of, from an event loop; :attr:`platform` has it then.
+
+        A Connection that was read for another hook in the last ten seconds is not read again.
+        """
         if self._platform is None:
-            self._platform = await self._aread()
+            self._read_at, self._platform = await _read_once(self, time.monotonic() - ACCOUNT_FRESH)
         return self._platform
 
     async def _apoll(
@@ -184,7 +194,7 @@ class AixplainHook(Client, BaseHook):
 
     async def _arenew(self) -> str:
         try:
-            self._platform = await self._aread()
+            self._read_at, self._platform = await _read_once(self, self._read_at)
         except Exception as error:
             return _NOT_RENEWED.format(error)
         return ""
@@ -192,6 +202,29 @@ class AixplainHook(Client, BaseHook):
     def __getstate__(self) -> dict[str, Any]:
         """Leave the key out of copies and pickles, and the logger that Airflow has bound."""
         return {**super().__getstate__(), "_platform": None, "_log": None}
+
+
+_reads: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, tuple[float, asyncio.Task[Platform]]]] = (
+    WeakKeyDictionary()
+)
+
+
+async def _read_once(hook: AixplainHook, since: float) -> tuple[float, Platform]:
+    """Return the account of a hook's Connection, read after a time, once for all who ask for it in an event loop.
+
+    A triggerer that starts with thousands of runs asks for it thousands of times, and Airflow 3.3.2's answers some
+    forty questions a second.
+
+    :param since: by the monotonic clock.
+    :return: when it was read, too.
+    """
+    reads = _reads.setdefault(asyncio.get_running_loop(), {})
+    read_at, read = reads.get(hook.aixplain_conn_id, (-math.inf, None))
+    if read is None or read_at <= since or (read.done() and (read.cancelled() or read.exception())):
+        # A task of its own: whoever is first may be cancelled, and the others still want it.
+        read_at, read = time.monotonic(), asyncio.create_task(hook._aread())
+        reads[hook.aixplain_conn_id] = (read_at, read)
+    return read_at, await asyncio.shield(read)
 
 
 _NOT_RENEWED = "; and the Connection cannot be read again: {}"

@@ -24,7 +24,7 @@ from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.protocol.adaptive import RunTimes
 from airflow_provider_aixplain.protocol.response import FIELDS, ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.values import printable
-from airflow_provider_aixplain.protocol.wait import PATIENCE, Outcome, Wait
+from airflow_provider_aixplain.protocol.wait import LONGEST, PATIENCE, Outcome, Wait
 from airflow_provider_aixplain.submission import (
     UNKNOWN_PAUSE,
     UNKNOWN_POLLS,
@@ -310,8 +310,8 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
             started_at = now()
             mine = TriggeredSubmission(fingerprint, started_at, try_id=record.try_id, tried_at=started_at)
             await record.write(mine)
-            # Who was taken for dead, in the middle of all this, finds here that somebody else has taken over.
-            if await record.read() == mine:
+            # Who stood still meanwhile may have been taken for dead, and somebody else may have taken over.
+            if mine.age < LAG or await record.read() == mine:
                 return await self._submit(mine)
 
     async def _answered(self, earlier: TriggeredSubmission, timeout: float) -> TriggeredSubmission | None:
@@ -412,7 +412,8 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
         """Wait for the run of this submission, as long after the try's begin as this trigger's timeout says."""
         self.poll_url = submission.poll_url or ""
         self.submitted_at = submission.submitted_at
-        self.timeout += seconds_since(submission.submitted_at) - seconds_since(submission.tried_at)
+        before = max(0.0, seconds_since(submission.submitted_at) - seconds_since(submission.tried_at))
+        self.timeout = min(self.timeout + before, LONGEST)
 
 
 LAG = 5.0

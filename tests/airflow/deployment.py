@@ -367,17 +367,26 @@ class Airflow:
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """The task instances of a DAG run, mapped ones by their index."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances"
-        found = self.call("GET", path, params={"limit": 1000})["task_instances"]
+        found: list[dict[str, Any]] = []
+        while len(found) % 100 == 0:  # the most that a page has
+            page = self.call("GET", path, params={"limit": 100, "offset": len(found)})["task_instances"]
+            if not page:
+                break
+            found += page
         return sorted(found, key=lambda ti: (ti["task_id"], ti["map_index"]))
 
-    def xcoms(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, Any]:
-        """Every XCom of a task instance, by key."""
+    def xcoms(
+        self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, keys: Sequence[str] | None = None
+    ) -> dict[str, Any]:
+        """XComs of a task instance, by key: all, unless named."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries"
         index = {"map_index": map_index}
-        keys = {entry["key"] for entry in self.call("GET", path, params={**index, "limit": 100})["xcom_entries"]}
+        if keys is None:
+            keys = [entry["key"] for entry in self.call("GET", path, params={**index, "limit": 100})["xcom_entries"]]
         deserialize = {} if AIRFLOW_3 else {"stringify": False}
         return {
-            key: self.call("GET", f"{path}/{key}", params={**index, **deserialize})["value"] for key in sorted(keys)
+            key: self.call("GET", f"{path}/{key}", params={**index, **deserialize})["value"]
+            for key in sorted(set(keys))
         }
 
     def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:

@@ -1,0 +1,70 @@
+"""The same runs in every way that there is, and beside each the least that Airflow itself needs for as many waits."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+import pendulum
+from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
+from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+from airflow.sdk import BaseOperator, dag
+from airflow.triggers.base import StartTriggerArgs
+
+from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+
+RUNS = int(os.environ["BENCH_RUNS"])
+BLOCKING = int(os.environ["BENCH_BLOCKING"])
+SECONDS = float(os.environ["BENCH_SECONDS"])
+BOTH = {"start_from_trigger": True, "end_from_trigger": True}
+
+
+class Floor(BaseOperator):
+    """Waits in a trigger of Airflow's own, which starts and ends it. DateTimeSensorAsync cannot wait from its start."""
+
+    start_from_trigger = True
+    start_trigger_args = StartTriggerArgs(
+        trigger_cls=f"{TimeDeltaTrigger.__module__}.{TimeDeltaTrigger.__qualname__}",
+        trigger_kwargs={"delta": timedelta(seconds=SECONDS), "end_from_trigger": True},
+        next_method="execute",
+    )
+
+
+def way(dag_id: str, tasks: Any) -> None:
+    """Make a DAG of the tasks that a function makes."""
+
+    @dag(dag_id=dag_id, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None, max_active_tasks=RUNS)
+    def runs():
+        tasks()
+
+    runs()
+
+
+def mapped(count: int, **arguments: Any) -> Any:
+    data = [f"text {number}" for number in range(count)]
+    return lambda: AixplainRunModelOperator.partial(task_id="run", model_id="echo", **arguments).expand(data=data)
+
+
+def apart(**arguments: Any) -> Any:
+    def tasks() -> None:
+        for number in range(RUNS):
+            AixplainRunModelOperator(task_id=f"run_{number}", model_id="echo", data=f"text {number}", **arguments)
+
+    return tasks
+
+
+def waits(**arguments: Any) -> Any:
+    in_time = f"{{{{ macros.datetime.utcnow() + macros.timedelta(seconds={SECONDS}) }}}}"
+    return lambda: DateTimeSensorAsync.partial(task_id="run", **arguments).expand(target_time=[in_time] * RUNS)
+
+
+way("deferred", mapped(RUNS))
+way("deferred_adaptive", mapped(RUNS, polling="adaptive"))
+way("ended_by_triggers", mapped(RUNS, end_from_trigger=True))
+way("started_by_triggers", apart(**BOTH))
+way("started_by_triggers_adaptive", apart(polling="adaptive", **BOTH))
+way("blocking", mapped(BLOCKING, deferrable=False))
+way("floor_deferred", waits())
+way("floor_ended_by_triggers", waits(end_from_trigger=True))
+way("floor_started_by_triggers", lambda: [Floor(task_id=f"run_{number}") for number in range(RUNS)])

@@ -1,0 +1,88 @@
+"""Runs in a real Airflow, in every way that there is, beside the least that Airflow itself needs for as many waits."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pendulum
+
+from tests.airflow.deployment import Airflow, Emulator, Processes
+from tests.benchmarks.results import report
+
+DAGS = Path(__file__).parent / "dags"
+WAYS = (
+    "blocking",
+    "floor_deferred",
+    "deferred",
+    "deferred_adaptive",
+    "floor_ended_by_triggers",
+    "ended_by_triggers",
+    "floor_started_by_triggers",
+    "started_by_triggers",
+    "started_by_triggers_adaptive",
+)
+
+
+def measure(airflow: Airflow, emulator: Emulator, way: str) -> dict[str, Any]:
+    """Run a DAG and return what it cost."""
+    before = len(emulator.runs())
+    run_id = airflow.trigger(way)
+    state = airflow.finish(way, run_id, seconds=1800)
+    tasks = airflow.tasks(way, run_id)
+    held = airflow.worker_seconds()
+    runs = emulator.runs()[before:]
+    delays = sorted(_delays(airflow, way, run_id, tasks, runs)) if runs else []
+    return {
+        "way": way if state == "success" else f"{way} ({state})",
+        "runs": len(tasks),
+        "wall, s": airflow.wall_seconds(way, run_id),
+        "held a worker, s a run": sum(held.get(task["id"], 0.0) for task in tasks) / len(tasks),
+        "polls a run": statistics.mean(len(run["polled_at"]) for run in runs) if runs else None,
+        "delay, median, s": statistics.median(delays) if delays else None,
+        "delay, p95, s": delays[len(delays) * 95 // 100] if delays else None,
+    }
+
+
+def _delays(
+    airflow: Airflow, way: str, run_id: str, tasks: list[dict[str, Any]], runs: list[dict[str, Any]]
+) -> list[float]:
+    """Seconds from the end of each run on the platform to the end of its task in Airflow's database."""
+    over = {run["id"]: run["over_at"] for run in runs}
+    delays = []
+    for task in tasks:
+        response = airflow.xcoms(way, run_id, task["task_id"], task["map_index"], keys=["url"])
+        delays.append(pendulum.parse(task["end_date"]).timestamp() - over[response["url"].rpartition("/")[2]])
+    return delays
+
+
+def main() -> None:
+    """Measure each way in one Airflow and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=200, help="how many (default: %(default)s)")
+    parser.add_argument("--blocking", type=int, default=20, help="how many blocking ones (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=30, help="how long a run takes (default: %(default)s)")
+    parser.add_argument("--slots", type=int, default=4, help="worker slots (default: %(default)s)")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="which ways (default: all)")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, Processes(Path(folder) / "airflow") as processes:
+        emulator = Emulator(processes, arguments.seconds)
+        airflow = Airflow(processes, DAGS, {"aixplain_default": emulator.connection}, arguments.slots)
+        processes.env |= {
+            f"BENCH_{name.upper()}": str(getattr(arguments, name)) for name in ("runs", "blocking", "seconds")
+        }
+        airflow.start()
+        rows = [measure(airflow, emulator, way) for way in arguments.ways]
+    walls = {row["way"]: row["wall, s"] for row in rows}
+    for row in rows:
+        floor = walls.get(f"floor_{row['way'].removesuffix('_adaptive')}")
+        row["wall / floor"] = row["wall, s"] / floor if floor else None
+    title = f"Runs of {arguments.seconds:g} s on {arguments.slots} worker slots"
+    report("end_to_end", title, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,410 @@
+"""The trigger that submits, against the emulator, as a triggerer runs it; XComs are held by a dict."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pendulum
+import pytest
+from airflow.triggers.base import TaskSuccessEvent
+
+from airflow_provider_aixplain import submission
+from airflow_provider_aixplain.exceptions import (
+    AixplainConfigurationError,
+    AixplainError,
+    AixplainInputError,
+    AixplainPermanentError,
+    AixplainRunFailed,
+    AixplainUntrustedUrl,
+    from_event,
+)
+from airflow_provider_aixplain.submission import KEY, TriggeredSubmission, TriggerRecord
+from airflow_provider_aixplain.triggers import aixplain
+from airflow_provider_aixplain.triggers.aixplain import AixplainModelStartTrigger, xcom_reference
+from tests.airflow.deployment import AIRFLOW_3, Emulator
+from tests.public_api import RESPONSE_FIELDS
+from tests.unit.transport.scripted import Handler, serve
+
+pytestmark = [
+    pytest.mark.usefixtures("connection"),
+    pytest.mark.skipif(not AIRFLOW_3, reason="below Airflow 3.3 workers submit"),
+]
+
+
+class XComs(dict[tuple[str, str], Any]):
+    """What Airflow keeps, by task and key."""
+
+    async def aset(self, key: str, value: Any, *, task_id: str, **_: Any) -> None:
+        self[task_id, key] = json.loads(json.dumps(value))
+
+    async def aget_one(self, *, key: str, task_id: str, **_: Any) -> Any:
+        return self.get((task_id, key))
+
+    def delete(self, key: str, *, task_id: str, **_: Any) -> None:
+        self.pop((task_id, key), None)
+
+
+class Task:
+    """A task with its XComs, whose trigger may be started any number of times, in this try and in later ones."""
+
+    def __init__(self, xcoms: XComs, **arguments: Any) -> None:
+        self.xcoms = xcoms
+        self.arguments = {"model_id": "echo", "parameters": {"delay": 0.3}, "wait_time": 0.2, **arguments}
+        self.tries = 1
+
+    def trigger(self, kind: type[AixplainModelStartTrigger] = AixplainModelStartTrigger, **arguments: Any) -> Any:
+        """Return the trigger as a triggerer makes it from what Airflow's database holds."""
+        _, stored = kind(**{"end_from_trigger": True, **self.arguments, **arguments}).serialize()
+        trigger = kind(**json.loads(json.dumps(stored)))
+        place = {"dag_id": "dag", "task_id": "task", "run_id": "run", "map_index": -1}
+        trigger.task_instance = SimpleNamespace(id=f"try {self.tries}", **place)  # type: ignore[assignment]
+        return trigger
+
+    def start(self, **arguments: Any) -> Any:
+        """Start a trigger and return its event."""
+
+        async def run() -> Any:
+            (event,) = [event async for event in self.trigger(**arguments).run()]
+            return event
+
+        return asyncio.run(run())
+
+    def refused(self, **arguments: Any) -> AixplainError:
+        """Start a trigger and return the error that a worker raises of its event."""
+        payload = self.start(**arguments).payload
+        assert payload["status"] == "refused", payload
+        return from_event(json.loads(json.dumps(payload))["error"])
+
+    def retry(self) -> None:
+        self.tries += 1
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        return self.xcoms.get(("task", KEY))
+
+    @record.setter
+    def record(self, told: dict[str, Any]) -> None:
+        self.xcoms["task", KEY] = told
+
+    def result(self) -> Any:
+        return self.xcoms.get(("task", "return_value"))
+
+
+@pytest.fixture
+def task(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Task]:
+    xcoms = XComs()
+    monkeypatch.setattr(submission, "XCom", xcoms)
+    monkeypatch.setattr(aixplain, "LAG", 0.1)
+    monkeypatch.setattr(aixplain, "UNKNOWN_PAUSE", 0)
+    return lambda **arguments: Task(xcoms, **arguments)
+
+
+def submitted(emulator: Emulator, data: Any) -> int:
+    return sum(run["payload"].get("data") == data for run in emulator.runs())
+
+
+def test_it_submits_and_ends_the_task(task: Any, emulator: Emulator) -> None:
+    one = task(data="once")
+    assert isinstance(one.start(), TaskSuccessEvent)
+    assert set(one.result()) == RESPONSE_FIELDS
+    fields = {key: value for (_, key), value in one.xcoms.items() if key not in ("return_value", KEY)}
+    assert fields == one.result()
+    assert one.record["poll_url"] == one.result()["url"]
+    assert submitted(emulator, "once") == 1
+
+
+def test_started_again_it_goes_on_with_its_run(task: Any, emulator: Emulator) -> None:
+    one = task(data="again")
+    for _ in range(3):
+        assert isinstance(one.start(), TaskSuccessEvent)
+    assert submitted(emulator, "again") == 1
+
+
+def test_the_deadline_stays_where_it_was(task: Any) -> None:
+    one = task(data="late", parameters={"delay": 30}, timeout=0.5)
+    start = time.monotonic()
+    assert one.start().payload["status"] == "timeout"
+    assert one.start().payload["status"] == "timeout"
+    assert time.monotonic() - start < 3
+    one.retry()
+    start = time.monotonic()
+    assert one.start().payload["status"] == "timeout"
+    assert time.monotonic() - start >= 0.5, "a later try waits anew"
+
+
+def test_a_retry_goes_on_with_the_run(task: Any, emulator: Emulator) -> None:
+    one = task(data="retried", parameters={"delay": 1}, timeout=0)
+    assert one.start().payload["status"] == "timeout"
+    one.retry()
+    assert isinstance(one.start(timeout=10), TaskSuccessEvent)
+    assert submitted(emulator, "retried") == 1
+
+
+def test_unless_it_is_not_to_be_durable(task: Any, emulator: Emulator) -> None:
+    one = task(data="fleeting", durable=False)
+    one.start(timeout=0)
+    one.start()
+    assert submitted(emulator, "fleeting") == 1, "the same try"
+    one.retry()
+    one.start()
+    assert submitted(emulator, "fleeting") == 2
+
+
+@pytest.mark.parametrize("changed", [{"data": "other input"}, {"model_id": "language"}])
+def test_another_input_is_another_run(task: Any, emulator: Emulator, changed: dict[str, Any]) -> None:
+    before = len(emulator.runs())
+    one = task(data="changed", parameters={"delay": 30}, timeout=0)
+    one.start()
+    one.retry()
+    one.start(**changed)
+    one.start(**changed)
+    assert len(emulator.runs()) == before + 2
+
+
+def test_a_run_that_failed_is_submitted_anew(task: Any, emulator: Emulator) -> None:
+    before = len(emulator.runs())
+    one = task(data="a", model_id="fail")
+    for submissions in (1, 1, 2):
+        if submissions == 2:
+            one.retry()
+        assert one.start().payload["status"] == "failed"
+        assert len(emulator.runs()) == before + submissions
+
+
+def test_a_run_that_the_platform_does_not_know_is_submitted_anew(task: Any, emulator: Emulator) -> None:
+    one = task(data="unknown")
+    one.start()
+    del one.xcoms["task", "return_value"]
+    one.record = {**one.record, "poll_url": f"{emulator.url}/api/v1/data/unknown"}
+    one.retry()
+    assert isinstance(one.start(), TaskSuccessEvent)
+    assert submitted(emulator, "unknown") == 2
+
+
+def test_a_task_that_was_cleared_after_its_end_runs_again(task: Any, emulator: Emulator) -> None:
+    one = task(data="cleared", multiple_outputs=True)
+    one.start()
+    first = one.result()
+    one.retry()
+    assert one.start(parameters={"delay": 60}, timeout=0).payload["status"] == "timeout"
+    assert one.result() is None, "what comes after must not read the last result"
+    assert ("task", "data") not in one.xcoms
+    assert submitted(emulator, "cleared") == 2
+    one.retry()
+    one.start(parameters={"delay": 60}, timeout=0)
+    assert submitted(emulator, "cleared") == 2, "that run was not delivered"
+    assert first["url"] != one.record["poll_url"]
+
+
+class TestOrphans:
+    @pytest.fixture
+    def orphan(self, task: Any) -> Any:
+        """A task of whose submission nobody knows what became of it."""
+        one = task(data="orphan", parameters={"delay": 0})
+        one.start()
+        one.record = {**one.record, "poll_url": None, "submitted_at": "2026-01-01T00:00:00Z"}
+        one.xcoms.pop(("task", "return_value"))
+        return one
+
+    @pytest.mark.parametrize("is_retry", [True, False])
+    def test_one_is_submitted_anew(self, orphan: Task, emulator: Emulator, is_retry: bool) -> None:
+        before = submitted(emulator, "orphan")
+        if is_retry:
+            orphan.retry()
+        assert isinstance(orphan.start(), TaskSuccessEvent)
+        assert submitted(emulator, "orphan") == before + 1
+
+    def test_or_ends_the_task_until_somebody_clears_it(self, orphan: Task, emulator: Emulator) -> None:
+        before = submitted(emulator, "orphan")
+        for _ in range(2):
+            error = orphan.refused(on_orphaned_submission="fail")
+            assert isinstance(error, AixplainPermanentError)
+            assert "never learnt whether it was accepted" in str(error)
+        assert submitted(emulator, "orphan") == before
+        orphan.retry()
+        assert isinstance(orphan.start(on_orphaned_submission="fail"), TaskSuccessEvent)
+        assert submitted(emulator, "orphan") == before + 1
+
+    def test_one_that_may_still_be_answered_is_waited_for(
+        self, orphan: Task, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Another triggerer is at it, which was taken for dead."""
+        before = submitted(emulator, "orphan")
+        found = {**orphan.record, "submitted_at": pendulum.now("UTC").isoformat()}  # type: ignore[dict-item]
+        orphan.record = found
+        answered = {**found, "poll_url": orphan.xcoms["task", "url"]}
+        read, reads = TriggerRecord.read, 0
+
+        async def read_later(record: TriggerRecord) -> TriggeredSubmission | None:
+            nonlocal reads
+            reads += 1
+            if reads == 3:
+                orphan.record = answered
+            return await read(record)
+
+        monkeypatch.setattr(TriggerRecord, "read", read_later)
+        assert isinstance(orphan.start(), TaskSuccessEvent)
+        assert submitted(emulator, "orphan") == before
+        assert reads == 3
+
+
+def test_of_two_that_begin_at_once_one_submits(task: Any, emulator: Emulator) -> None:
+    """They are stopped and go on in any order, as triggerers of which one was taken for dead."""
+    one = task(data="two at once")
+
+    class Staggered(AixplainModelStartTrigger):
+        @property
+        def record(self) -> TriggerRecord:
+            record = TriggerRecord(self.task_instance)
+            write = record.write
+
+            async def slow_write(told: TriggeredSubmission) -> None:
+                await asyncio.sleep(0.15)  # both have read that nobody has begun
+                await write(told)
+                await asyncio.sleep(0.15)  # both have written that they begin
+
+            if not one.record or not one.record["poll_url"]:
+                record.write = slow_write  # type: ignore[method-assign]
+            return record
+
+    async def both() -> list[Any]:
+        return await asyncio.gather(*(anext(aiter(one.trigger(Staggered).run())) for _ in range(2)))
+
+    assert all(isinstance(event, TaskSuccessEvent) for event in asyncio.run(both()))
+    assert submitted(emulator, "two at once") == 1
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("status_code", "kind", "is_remembered"),
+        [(400, AixplainPermanentError, False), (429, AixplainError, False), (503, AixplainError, True)],
+    )
+    def test_by_the_platform(
+        self, task: Any, monkeypatch: pytest.MonkeyPatch, status_code: int, kind: type, is_remembered: bool
+    ) -> None:
+        with serve(lambda http: http.answer(status_code, b'{"error": "no"}')) as server:
+            monkeypatch.setenv("AIRFLOW_CONN_REFUSING", json.dumps({"host": server.url, "password": "key"}))
+            one = task(data="a", aixplain_conn_id="refusing")
+            error = one.refused()
+            assert type(error) is kind
+            assert error.status_code == status_code
+            assert error.retryable is (kind is AixplainError)
+            assert bool(one.record) is is_remembered
+
+    def test_at_once_by_the_model(self, task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        with serve(lambda http: http.answer(200, b'{"status": "FAILED", "error_message": "no"}')) as server:
+            monkeypatch.setenv("AIRFLOW_CONN_FAILING", json.dumps({"host": server.url, "password": "key"}))
+            one = task(data="a", aixplain_conn_id="failing")
+            assert type(one.refused()) is AixplainRunFailed
+            assert one.record is None
+
+    @pytest.mark.parametrize(
+        ("arguments", "kind", "named"),
+        [
+            ({"data": None}, AixplainInputError, "data"),
+            ({"data": xcom_reference("other", "nothing", is_required=True)}, AixplainInputError, "'nothing'"),
+            ({"data": "a", "aixplain_conn_id": "no_key"}, AixplainConfigurationError, "password is empty"),
+        ],
+    )
+    def test_before_anything_is_sent(
+        self, task: Any, monkeypatch: pytest.MonkeyPatch, arguments: Any, kind: type, named: str
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_NO_KEY", '{"conn_type": "aixplain"}')
+        one = task(**arguments)
+        error = one.refused()
+        assert type(error) is kind
+        assert named in str(error)
+        assert one.record is None
+
+    def test_a_poll_url_on_a_foreign_host(self, task: Any, emulator: Emulator) -> None:
+        """It is recorded, so that the task goes on once its origin is trusted."""
+        one = task(data="foreign")
+        emulator.set_faults(foreign_poll_urls=1)
+        try:
+            assert type(one.refused()) is AixplainUntrustedUrl
+        finally:
+            emulator.set_faults()
+        one.retry()
+        assert type(one.refused()) is AixplainUntrustedUrl
+        assert submitted(emulator, "foreign") == 1
+
+    def test_an_answer_that_is_lost(self, task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        with serve(Handler.reset) as server:
+            monkeypatch.setenv("AIRFLOW_CONN_RESETTING", json.dumps({"host": server.url, "password": "key"}))
+            one = task(data="a", aixplain_conn_id="resetting")
+            assert "may have received the submission" in str(one.refused())
+            assert one.record["poll_url"] is None
+
+
+def test_an_answer_that_is_final_at_once(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(lambda http: http.answer(200, b'{"status": "SUCCESS", "data": "hi"}')) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_AT_ONCE", json.dumps({"host": server.url, "password": "key"}))
+        one = task(data="a", aixplain_conn_id="at_once")
+        assert isinstance(one.start(), TaskSuccessEvent)
+        assert one.result()["data"] == "hi"
+        assert one.start(lost_at_end="something").payload["response"]["data"] == "hi"
+
+
+def test_the_output_of_other_tasks(task: Any, emulator: Emulator) -> None:
+    data = {"data": [xcom_reference("other", "list", is_required=True), {"a": "b"}], "more": 1}
+    one = task(data=data)
+    one.xcoms["other", "list"] = ["{{ no template }}", None]
+    one.start()
+    assert one.result()["data"] == [["{{ no template }}", None], {"a": "b"}]
+    optional = task(data={"data": xcom_reference("other", "nothing", is_required=False)})
+    optional.retry()
+    optional.start()
+    assert optional.result()["data"] is None
+
+
+def test_a_task_that_is_ended_amid_its_submission_leaves_its_poll_url(
+    task: Any, emulator: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = task(data="ended")
+
+    async def end() -> None:
+        trigger = one.trigger()
+        waiting = asyncio.ensure_future(anext(aiter(trigger.run())))
+        while not submitted(emulator, "ended"):  # noqa: ASYNC110 # another process tells
+            await asyncio.sleep(0.02)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await trigger.on_kill()
+
+    emulator.set_faults(submission_seconds=0.5)
+    try:
+        asyncio.run(end())
+    finally:
+        emulator.set_faults()
+    printed = capsys.readouterr().out
+    assert "the run goes on, and is billed" in printed
+    assert one.record["poll_url"] in printed
+
+
+def test_a_record_that_cannot_be_kept_costs_nothing_before_and_loses_nothing_after(
+    task: Any, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = task(data="broken record")
+    works = 0
+    aset = one.xcoms.aset
+
+    async def broken(key: str, *arguments: Any, **place: Any) -> None:
+        nonlocal works
+        works -= key == KEY
+        if works < 0:
+            raise RuntimeError("the database is down")
+        await aset(key, *arguments, **place)
+
+    monkeypatch.setattr(one.xcoms, "aset", broken)
+    with pytest.raises(RuntimeError):
+        one.start()
+    assert submitted(emulator, "broken record") == 0
+    works = 1
+    assert one.start().payload["response"]["data"] == "broken record"
+    assert submitted(emulator, "broken record") == 1
