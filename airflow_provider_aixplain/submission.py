@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
@@ -156,6 +157,29 @@ class SubmissionRecord:
             log.warning("A later try of this task may look for a run that is none: %s", error)
 
 
+MOST_PUSHES = 150
+"""XComs that the triggers of a process push at a time: what Airflow 3.3.2's triggerer takes in some five seconds. It
+handles one message of its triggers a turn, and asks its database for triggers to start and to end in each."""
+
+_pushes = 0
+
+
+class Behind(Exception):
+    """So many XComs are being pushed that a worker does it sooner."""
+
+
+@contextmanager
+def _counted(pushes: int) -> Iterator[None]:
+    global _pushes
+    if _pushes + pushes > MOST_PUSHES:
+        raise Behind(f"{_pushes} XComs of others are waiting to be pushed")
+    _pushes += pushes
+    try:
+        yield
+    finally:
+        _pushes -= pushes
+
+
 @dataclass(frozen=True)
 class TriggeredSubmission(Submission):
     """A submission that a trigger makes.
@@ -211,10 +235,12 @@ class TriggerRecord:
         """Push the task's result, the whole response last.
 
         :param multiple_outputs: whether each field is an XCom of its own as well.
+        :raises Behind: if so many XComs are being pushed that a worker does it sooner.
         """
         fields = response if multiple_outputs else {}
-        await asyncio.gather(*(XCom.aset(name, value, **self._place) for name, value in fields.items()))
-        await XCom.aset(XCOM_RETURN_KEY, dict(response), **self._place)
+        with _counted(len(fields) + 1):
+            await asyncio.gather(*(XCom.aset(name, value, **self._place) for name, value in fields.items()))
+            await XCom.aset(XCOM_RETURN_KEY, dict(response), **self._place)
 
     async def pull(self, task_id: str, key: str) -> Any:
         """Return another task's XCom; None if there is none.

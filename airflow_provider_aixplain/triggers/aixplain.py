@@ -28,6 +28,7 @@ from airflow_provider_aixplain.protocol.wait import LONGEST, PATIENCE, Outcome, 
 from airflow_provider_aixplain.submission import (
     UNKNOWN_PAUSE,
     UNKNOWN_POLLS,
+    Behind,
     TriggeredSubmission,
     TriggerRecord,
     is_refused,
@@ -151,8 +152,10 @@ class AixplainModelRunTrigger(BaseTrigger):
                 # commits each by itself when the task is over already.
                 if self.do_xcom_push:
                     await self.record.push(event["response"], multiple_outputs=self.multiple_outputs)
+            except Behind as error:
+                self.log.info("A worker takes the result, as it is sooner: %s", error)
             except Exception as error:
-                self.log.warning("A worker pushes the XComs, as here it fails: %s: %s", type(error).__name__, error)
+                self.log.warning("A worker takes the result, as here it fails: %s: %s", type(error).__name__, error)
             else:
                 return TaskSuccessEvent()
         await self._worker_gone()

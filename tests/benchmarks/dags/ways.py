@@ -59,11 +59,14 @@ def waits(**arguments: Any) -> Any:
     return lambda: DateTimeSensorAsync.partial(task_id="run", **arguments).expand(target_time=[in_time] * RUNS)
 
 
+way("warm_up", mapped(1, end_from_trigger=True, parameters={"delay": 0}))
 way("deferred", mapped(RUNS))
 way("deferred_adaptive", mapped(RUNS, polling="adaptive"))
 way("ended_by_triggers", mapped(RUNS, end_from_trigger=True))
 way("started_by_triggers", apart(**BOTH))
 way("started_by_triggers_adaptive", apart(polling="adaptive", **BOTH))
+way("started_by_triggers_whole", apart(multiple_outputs=False, **BOTH))
+way("ended_by_triggers_whole", mapped(RUNS, multiple_outputs=False, end_from_trigger=True))
 way("blocking", mapped(BLOCKING, deferrable=False))
 way("floor_deferred", waits())
 way("floor_ended_by_triggers", waits(end_from_trigger=True))

@@ -347,6 +347,7 @@ def test_an_answer_that_is_final_at_once(task: Any, monkeypatch: pytest.MonkeyPa
         one = task(data="a", aixplain_conn_id="at_once")
         assert isinstance(one.start(), TaskSuccessEvent)
         assert one.result()["data"] == "hi"
+        one.xcoms.clear()
         assert one.start(lost_at_end="something").payload["response"]["data"] == "hi"
 
 
@@ -408,3 +409,36 @@ def test_a_record_that_cannot_be_kept_costs_nothing_before_and_loses_nothing_aft
     works = 1
     assert one.start().payload["response"]["data"] == "broken record"
     assert submitted(emulator, "broken record") == 1
+
+
+def test_who_comes_while_many_push_is_left_to_a_worker(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow's triggerer takes one XCom after another; a worker is sooner than the end of a long queue."""
+    one = task(data="queue", parameters={"delay": 0})
+    aset = one.xcoms.aset
+    waiting, most = 0, 0
+
+    async def slow(key: str, value: Any, **place: Any) -> None:
+        nonlocal waiting, most
+        if key != KEY:
+            waiting += 1
+            most = max(most, waiting)
+            await asyncio.sleep(0.3)
+            waiting -= 1
+        await aset(key, value, **place)
+
+    monkeypatch.setattr(one.xcoms, "aset", slow)
+
+    async def run_all() -> list[Any]:
+        triggers = [one.trigger() for _ in range(30)]
+        for index, trigger in enumerate(triggers):
+            trigger.task_instance.task_id = f"task {index}"
+        return await asyncio.gather(*(anext(aiter(trigger.run())) for trigger in triggers))
+
+    events = asyncio.run(run_all())
+    ended = [event for event in events if isinstance(event, TaskSuccessEvent)]
+    assert 0 < len(ended) < len(events)
+    assert most <= submission.MOST_PUSHES
+    assert all(
+        event.payload["response"]["data"] == "queue" for event in events if not isinstance(event, TaskSuccessEvent)
+    )
+    assert submission._pushes == 0
