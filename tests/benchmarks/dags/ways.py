@@ -60,6 +60,7 @@ def waits(**arguments: Any) -> Any:
 
 
 way("warm_up", mapped(1, end_from_trigger=True, parameters={"delay": 0}))
+way("learn", mapped(8, polling="adaptive"))
 way("deferred", mapped(RUNS))
 way("deferred_adaptive", mapped(RUNS, polling="adaptive"))
 way("ended_by_triggers", mapped(RUNS, end_from_trigger=True))

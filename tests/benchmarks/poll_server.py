@@ -1,0 +1,98 @@
+"""A server that costs little: it answers polls of runs of four platforms, each run being over at its last poll.
+
+The path of a run of aiXplain's may tell when it is over instead.
+
+``python -m tests.benchmarks.poll_server POLLS [CERTIFICATE]`` prints its port, and counts connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import sys
+import time
+from collections import Counter
+from typing import ClassVar
+
+RUNNING, OVER = 0, 1
+ANSWERS = {
+    # aiXplain, and the bare loop
+    "/api/v1/data/": [
+        (200, {"completed": False, "status": "IN_PROGRESS"}),
+        (200, {"completed": True, "status": "SUCCESS", "data": "hi", "usedCredits": 0.001, "runTime": 10.0}),
+    ],
+    # dbt Cloud
+    "/api/v2/accounts/": [(200, {"data": {"status": 3}}), (200, {"data": {"status": 10}})],
+    # Databricks
+    "/api/2": [
+        (200, {"state": {"life_cycle_state": "RUNNING", "state_message": ""}}),
+        (200, {"state": {"life_cycle_state": "TERMINATED", "state_message": "", "result_state": "SUCCESS"}}),
+    ],
+    # anything: a sensor waits until it is there
+    "/sensed/": [(404, {}), (200, {})],
+}
+
+
+def written(status: int, body: object) -> bytes:
+    text = json.dumps(body).encode()
+    head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
+    return head.encode() + text
+
+
+WRITTEN = {prefix: [written(*answer) for answer in answers] for prefix, answers in ANSWERS.items()}
+
+
+class Connection(asyncio.Protocol):
+    """Answers polls."""
+
+    polls = 20
+    asked: ClassVar[Counter[bytes]] = Counter()
+    opened = open_now = most = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self.unread = b""
+        Connection.opened += 1
+        Connection.open_now += 1
+        Connection.most = max(Connection.most, Connection.open_now)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        Connection.open_now -= 1
+
+    def data_received(self, data: bytes) -> None:
+        self.unread += data
+        while b"\r\n\r\n" in self.unread:
+            head, _, rest = self.unread.partition(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
+            if len(rest) < length:
+                return
+            self.unread = rest[length:]
+            self.transport.write(
+                self.answer(head.split(b" ", 2)[1], rest[:length])
+            )  # Databricks names the run in a body
+
+    def answer(self, path: bytes, body: bytes) -> bytes:
+        if path == b"/counts":
+            return written(200, {"polls": self.asked.total(), "opened": self.opened, "most": self.most})
+        self.asked[path + body] += 1
+        is_over = self.asked[path + body] >= self.polls
+        if path.startswith(b"/api/v1/data/until/"):
+            is_over = time.time() >= float(path.split(b"/")[5])
+        state = OVER if is_over else RUNNING
+        return next(answers[state] for prefix, answers in WRITTEN.items() if path.startswith(prefix.encode()))
+
+
+async def serve() -> None:
+    Connection.polls = int(sys.argv[1])
+    tls = None
+    if len(sys.argv) > 2:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(sys.argv[2])
+    server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", 0, ssl=tls, backlog=4096)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve())
