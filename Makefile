@@ -1,7 +1,8 @@
 # make demo   watch real texts being analysed by deferred tasks in a real Airflow
 # make test   run every check: format, types, tests on both Airflows, the wheel
 # make test-faults  kill what can die, on PostgreSQL, two triggerers and Celery, for some 25 minutes
-# make bench  measure; make format, make stop, make clean say what they do
+# make bench  measure, beside peers and what Airflow needs in any case, for some forty minutes
+# make format, make stop, make clean say what they do
 
 PYTHON ?= python3
 AIRFLOWS := 3.3.2 2.11.2
@@ -9,6 +10,7 @@ EXTRAS-3.3.2 := faults
 EXTRAS-2.11.2 := dev
 VENV := .venv/airflow-3.3.2
 PEER := .venv/aixplain-0.2.48
+BENCH := .venv/bench
 SOURCES := $(shell find airflow_provider_aixplain -name '*.py') pyproject.toml README.md LICENSE
 
 .PHONY: demo test test-faults lint core bench format stop constraints clean
@@ -48,8 +50,10 @@ test-faults: $(VENV)/.ready
 	$(VENV)/bin/python -m tests.airflow.services
 	AIRFLOW_HOME=$(CURDIR)/.test/home-faults $(VENV)/bin/python -m pytest -m faults -s tests/airflow/test_faults.py
 
-bench: $(VENV)/.ready
-	$(VENV)/bin/python -m tests.benchmarks.mapped_runs
+# Each table is also a JSON file in .bench. python -m tests.benchmarks.NAME measures one thing alone.
+bench: $(BENCH)/.ready
+	$(BENCH)/bin/python -m tests.airflow.services
+	AIRFLOW_HOME=$(CURDIR)/.bench/home $(BENCH)/bin/python -m tests.benchmarks
 
 # The wheel alone in an empty environment: does Airflow find the provider?
 .test/wheel: $(SOURCES) $(VENV)/.ready constraints/airflow-3.3.2.txt
@@ -65,20 +69,25 @@ bench: $(VENV)/.ready
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 10) <= v < (3, 14) else \
 	"Python 3.10 to 3.13 is needed, this is %d.%d: name one with make PYTHON=python3.12" % v[:2])'
 	@echo "Installing Airflow $* into $(@D): a minute or two"
-	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
-	@$(@D)/bin/python -m pip install -q --disable-pip-version-check -c $< 'apache-airflow==$*' -e '.[$(EXTRAS-$*)]'
-	@touch $@
+	@$(call install,'apache-airflow==$*' -e '.[$(EXTRAS-$*)]')
+
+install = rm -rf $(@D) && $(PYTHON) -m venv $(@D) && \
+  $(@D)/bin/python -m pip install -q --disable-pip-version-check -c $< $(1) && touch $@
+
+# Airflow 3.3.2 with the providers that the benchmarks measure beside ours.
+$(BENCH)/.ready: constraints/bench.txt pyproject.toml
+	@echo "Installing Airflow 3.3.2 and peers into $(@D): two minutes"
+	@$(call install,apache-airflow==3.3.2 -e '.[bench]')
 
 # The platform's own client, which the parity tests run beside ours: in an environment of its own, never a dependency.
 $(PEER)/.ready: constraints/aixplain-0.2.48.txt
 	@echo "Installing aixplain 0.2.48 into $(@D), to compare with: a minute"
-	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
-	@$(@D)/bin/python -m pip install -q --disable-pip-version-check -c $< aixplain==0.2.48
-	@touch $@
+	@$(call install,aixplain==0.2.48)
 
 # One file for all Pythons: what the oldest supported one takes, the others take too.
 constraints: $(AIRFLOWS:%=constraints-%) $(VENV)/.ready
 	echo aixplain==0.2.48 | $(COMPILE) - -o constraints/aixplain-0.2.48.txt
+	echo apache-airflow==3.3.2 | $(COMPILE) --extra bench pyproject.toml - -c constraints/airflow-3.3.2.txt -o constraints/bench.txt
 
 constraints-%: $(VENV)/.ready
 	$(VENV)/bin/python -m pip install -q uv
@@ -87,4 +96,4 @@ constraints-%: $(VENV)/.ready
 COMPILE = $(VENV)/bin/uv pip compile -q --upgrade --no-header --no-annotate --python-version 3.10
 
 clean: stop
-	rm -rf .venv .test .demo dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .test .demo .bench dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

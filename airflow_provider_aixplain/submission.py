@@ -10,14 +10,17 @@ import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import pendulum
 from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, XCom
 
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.values import printable
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +68,11 @@ class Submission:
     submitted_at: str
     poll_url: str | None = None
     is_delivered: bool = False
+
+    @classmethod
+    def from_stored(cls, told: Mapping[str, Any]) -> Self:
+        """Return what was stored, perhaps by another version, which may have known more or less."""
+        return cls(**{field.name: told[field.name] for field in fields(cls) if field.name in told})
 
     @property
     def age(self) -> float:
@@ -119,8 +127,8 @@ class SubmissionRecord:
         told = dict(self._store.get(KEY) or {}) if self._store is not None else {}
         if not told:
             return None
-        max_tries = told.pop("max_tries")
-        earlier = Submission(**told)
+        max_tries = told["max_tries"]
+        earlier = Submission.from_stored(told)
         # A task that was cleared after its success is meant to run the model again.
         is_delivered = earlier.is_delivered or self._has_result
         return None if is_delivered and max_tries != self._max_tries else earlier
@@ -208,7 +216,7 @@ class TriggerRecord:
     async def read(self) -> TriggeredSubmission | None:
         """Return what this try of the task remembered, or else an earlier one."""
         told = await self._get(KEY)
-        return TriggeredSubmission(**told) if told else None
+        return TriggeredSubmission.from_stored(told) if told else None
 
     async def write(self, submission: TriggeredSubmission) -> None:
         """Remember a submission."""

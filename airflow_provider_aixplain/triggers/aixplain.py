@@ -113,9 +113,8 @@ class AixplainModelRunTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what Airflow stores to start this trigger anywhere, any time."""
-        return f"{type(self).__module__}.{type(self).__qualname__}", {
-            name: getattr(self, name) for name in self._stored
-        }
+        stored = {name: getattr(self, name) for name in self._stored}
+        return f"{type(self).__module__}.{type(self).__qualname__}", stored
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the run is over, the time is up, or the platform refuses to tell."""
@@ -300,12 +299,15 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
         :return: the response, if it is final already.
         :raises AixplainError: if there is no run.
         """
-        platform = await self.hook.aplatform()
         record = self.record
+        earlier = await record.read()
+        if earlier and earlier.try_id == record.try_id and earlier.poll_url:
+            self._wait_for(earlier)  # and ask for nothing more: the Connection may be out of reach for a while
+            return None
+        platform = await self.hook.aplatform()
         self.data, self.parameters = await _pulled(self.data, record), await _pulled(self.parameters, record)
         fingerprint = await asyncio.to_thread(self.hook.fingerprint, self.model_id, self.data, self.parameters)
         while True:
-            earlier = await record.read()
             if earlier and not earlier.poll_url and not earlier.is_delivered:
                 earlier = await self._answered(earlier, platform.timeout)
             if earlier and await self._goes_on(earlier, fingerprint):
@@ -314,13 +316,13 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
             mine = TriggeredSubmission(fingerprint, started_at, try_id=record.try_id, tried_at=started_at)
             await record.write(mine)
             # Who stood still meanwhile may have been taken for dead, and somebody else may have taken over.
-            if mine.age < LAG or await record.read() == mine:
+            if mine.age < LAG or (earlier := await record.read()) == mine:
                 return await self._submit(mine)
 
     async def _answered(self, earlier: TriggeredSubmission, timeout: float) -> TriggeredSubmission | None:
         """Return what became of a submission that may still be under way elsewhere, once it cannot be any more."""
+        self.log.info("%s: a submission may be under way elsewhere; waiting for its end", self.run_name)
         while earlier.age < timeout + LAG:
-            self.log.info("%s: a submission may be under way elsewhere; waiting for its end", self.run_name)
             await asyncio.sleep(LAG)
             found = await self.record.read()
             if found is None or found.poll_url or found.is_delivered:
@@ -355,7 +357,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
             earlier = replace(earlier, try_id=record.try_id, tried_at=now())
             await record.write(earlier)
         self._wait_for(earlier)
-        self.log.info("%s: going on with the run at %s", self.run_name, printable(earlier.poll_url))
+        self.log.info("%s: going on with the run of an earlier try: %s", self.run_name, printable(earlier.poll_url))
         return True
 
     async def _ask(self, poll_url: str) -> ModelResponse:

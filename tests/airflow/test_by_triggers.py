@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 
 from tests.airflow.deployment import AIRFLOW_3, Airflow, Emulator, Processes
 from tests.public_api import RESPONSE_FIELDS
+
+HERE = Path(__file__).parent
 
 
 class Line:
@@ -40,10 +43,13 @@ class Line:
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Airflow, Emulator]]:
-    with Processes(tmp_path_factory.mktemp("triggers") / "airflow") as processes:
+    folder = tmp_path_factory.mktemp("triggers")
+    dags = Path(shutil.copytree(HERE / "trigger_dags", folder / "dags"))
+    shutil.copy(HERE.parents[1] / "example_dags" / "example_aixplain_no_worker.py", dags)
+    with Processes(folder / "airflow") as processes:
         emulator = Emulator(processes, seconds=1)
         connections = {"aixplain_default": emulator.connection}
-        airflow = Airflow(processes, Path(__file__).parent / "trigger_dags", connections)
+        airflow = Airflow(processes, dags, connections)
         airflow.start()
         yield airflow, emulator
 
@@ -116,6 +122,12 @@ def test_a_task_that_is_cleared_after_its_end_runs_the_model_again(line: Line) -
     line.clear("whole")
     assert line.tasks()["whole/-1"]["state"] == "success"
     assert line.submissions("whole") == 2
+
+
+def test_the_example(deployment: tuple[Airflow, Emulator]) -> None:
+    example = Line(*deployment, "example_aixplain_no_worker")
+    assert example.xcoms("analyse")["data"] == "positive"
+    assert bool(example.tasks()["analyse/-1"]["hostname"]) != AIRFLOW_3
 
 
 SUBMITTED = "the run of model echo is at"

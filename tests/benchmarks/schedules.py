@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import random
 import statistics
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from airflow_provider_aixplain.protocol.adaptive import RunTimes
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.wait import Wait
+from tests.benchmarks.results import report
 
 RUNNING = ModelResponse(ResponseStatus.IN_PROGRESS)
 LEARNT = 100
@@ -80,3 +82,37 @@ def fixed_cost(draw: Draw, runs: int, interval: float, seed: int = 1) -> Cost:
         return polls, elapsed - run_time
 
     return Cost.of([wait() for _ in range(runs)])
+
+
+def main() -> None:
+    """Simulate all schedules and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=3000, help="how many (default: %(default)s)")
+    runs = parser.parse_args().runs
+    rows = []
+    for name, draw in RUN_TIMES.items():
+        knows = cost(draw, runs, adaptive=True)
+        mean = statistics.mean(draw(random.Random(seed)) for seed in range(runs))
+        interval = mean / (knows.polls - 0.5)
+        costs = {
+            "backoff (default)": cost(draw, runs, adaptive=False),
+            "adaptive": knows,
+            "adaptive, no run times told": cost(draw, runs, adaptive=True, tells=False),
+            "every 5 s": fixed_cost(draw, runs, 5),
+            f"as many polls: every {interval:.3g} s": fixed_cost(draw, runs, interval),
+        }
+        for schedule, found in costs.items():
+            rows.append(
+                {
+                    "run times": name,
+                    "schedule": schedule,
+                    "polls a run": found.polls,
+                    "delay, mean, s": found.mean_delay,
+                    "delay, p95, s": found.p95_delay,
+                }
+            )
+    report("schedules", "Polls, and seconds from the end of a run to the poll that sees it (simulated)", rows)
+
+
+if __name__ == "__main__":
+    main()

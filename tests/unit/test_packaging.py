@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import subprocess
+import sys
 from importlib.metadata import entry_points, requires, version
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import jsonschema
 
 import airflow_provider_aixplain
 from airflow_provider_aixplain.get_provider_info import get_provider_info
+from tests.airflow.deployment import AIRFLOW_3
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,3 +51,18 @@ def test_constraints_are_plain_lines() -> None:
             assert name
             assert pinned
             assert not set(line) & set(" /@;#"), line
+
+
+def test_a_dag_file_pays_for_no_http_client() -> None:
+    """They are imported where they are used; ``make bench`` tells how many milliseconds are left."""
+    code = (
+        "import sys, airflow.sdk; before = set(sys.modules)\n"
+        if AIRFLOW_3
+        else "import sys, airflow.models; before = set(sys.modules)\n"
+    ) + (
+        "from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator\n"
+        "AixplainRunModelOperator(task_id='a', model_id='a', data='{{ a }}', start_from_trigger=True)\n"
+        "print(sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"aiohttp", "requests", "urllib3", "numpy", "pandas"} & set(ast.literal_eval(printed.splitlines()[-1]))

@@ -1,4 +1,6 @@
-"""As many runs as are asked for, the first of which stops on its worker between submission and deferral."""
+"""As many runs as are asked for, the first of which stops on its worker between submission and deferral; and runs that
+triggers start.
+"""
 
 from __future__ import annotations
 
@@ -42,4 +44,19 @@ def faults():
     ).expand_kwargs(inputs())
 
 
+@dag(start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None, params={"seconds": 10})
+def started():
+    for index in range(60):
+        AixplainRunModelOperator(
+            task_id=f"run_{index}",
+            model_id="echo",
+            data=f"input {index}",
+            parameters={"delay": "{{ params.seconds }}"},
+            start_from_trigger=True,
+            end_from_trigger=True,
+            multiple_outputs=False,
+        )
+
+
 faults()
+started()

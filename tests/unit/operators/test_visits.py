@@ -6,10 +6,11 @@ from typing import Any
 
 import pendulum
 import pytest
-from airflow.providers.common.compat.sdk import DAG, Asset, get_listener_manager, hookimpl
+from airflow.providers.common.compat.sdk import DAG, Asset, ObjectStoragePath, get_listener_manager, hookimpl
+from jinja2 import Undefined
 
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
-from airflow_provider_aixplain.operators.visits import lost_at_end
+from airflow_provider_aixplain.operators.visits import lost_at_end, lost_at_start
 from tests.airflow.deployment import AIRFLOW_3
 
 
@@ -82,3 +83,110 @@ def test_what_others_are_mapped_over() -> None:
 @pytest.mark.skipif(AIRFLOW_3, reason="Airflow 3.3 has XCom.aset")
 def test_xcoms_below_airflow_3_3() -> None:
     assert loss() == "its XComs, below Airflow 3.3"
+
+
+class SubmitsItself(AixplainRunModelOperator):
+    def execute(self, context: Any) -> Any:
+        return super().execute(context)
+
+
+def start_loss(kind: type[AixplainRunModelOperator] = AixplainRunModelOperator, **arguments: Any) -> str | None:
+    given = {"task_id": "run", "model_id": "echo", "data": "a", "start_from_trigger": True, **arguments}
+    task = kind(**given)
+    loss = lost_at_start(task, AixplainRunModelOperator)
+    assert (task.start_trigger_args is None) == (loss is not None)
+    return loss
+
+
+@pytest.mark.skipif(AIRFLOW_3, reason="Airflow 3.3 starts tasks in the triggerer")
+def test_below_airflow_3_3_a_worker_starts_all() -> None:
+    assert start_loss() == "its XComs, below Airflow 3.3"
+
+
+@pytest.mark.skipif(not AIRFLOW_3, reason="below Airflow 3.3 a worker starts all")
+class TestStart:
+    @pytest.mark.parametrize(
+        "data",
+        [
+            "{{ params.text }} of {{ ds }}{% if dag_run.conf %}, {{ var.value.more }}{% endif %}",
+            {"a": ["{{ run_id }}", 1, 1.5, None, True, {"b": "{ no template }"}]},
+            5,
+            "{{ this is no template",  # the triggerer says so again, before anything is sent
+        ],
+    )
+    def test_most_input_can_start_in_a_trigger(self, data: Any) -> None:
+        assert start_loss(data=data) is None
+
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [
+            ({"stream": True}, "text"),
+            ({"deferrable": False}, "on a worker"),
+            ({"wait_for_completion": False}, "at once"),
+            ({"pre_execute": print}, "pre_execute"),
+            ({"on_execute_callback": print}, "on_execute_callback"),
+            ({"kind": SubmitsItself}, "execute"),
+            ({"pool": "few"}, "limits"),
+            ({"max_active_tis_per_dag": 1}, "limits"),
+            ({"do_xcom_push": False}, "record"),
+            ({"data": "{{ ti.xcom_pull('a') }}"}, "ti in a template"),
+            ({"parameters": {"a": "{{ prev_start_date_success }}"}}, "prev_start_date_success in a template"),
+            ({"data": ObjectStoragePath("file:///a.wav")}, "ObjectStoragePath"),
+            ({"data": {"a": {1, 2}}}, "a set"),
+            ({"data": {"__type": "a"}}, "the key '__type'"),
+        ],
+    )
+    def test_what_only_a_worker_does(self, arguments: dict[str, Any], named: str) -> None:
+        assert named in str(start_loss(**arguments))
+
+    def test_a_listener(self) -> None:
+        class Starts:
+            @hookimpl
+            def on_task_instance_running(self) -> None: ...
+
+        manager, listener = get_listener_manager(), Starts()
+        manager.pm.register(listener, "lineage")
+        try:
+            assert start_loss() == "the listener lineage"
+        finally:
+            manager.pm.unregister(listener)
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"user_defined_macros": {"a": print}},
+            {"render_template_as_native_obj": True},
+            {"template_undefined": Undefined},
+        ],
+    )
+    def test_what_its_dag_says_of_templates(self, settings: dict[str, Any]) -> None:
+        with DAG("jinja", start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None, **settings):
+            assert start_loss() == "its DAG's own Jinja settings"
+
+    def test_the_output_of_other_tasks(self) -> None:
+        with DAG("chain", start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None):
+            plain = AixplainRunModelOperator(task_id="plain", model_id="echo", data="a", multiple_outputs=False)
+            fields = AixplainRunModelOperator(task_id="fields", model_id="echo", data="a")
+            mapped = AixplainRunModelOperator.partial(task_id="mapped", model_id="echo").expand(data=["a"])
+            assert start_loss(task_id="1", data={"a": [plain.output, fields.output["data"]]}) is None
+            assert start_loss(task_id="2", data=mapped.output) == "its input: XComs of mapped tasks"
+            task = AixplainRunModelOperator(
+                task_id="3",
+                model_id="echo",
+                data=[plain.output, plain.output["x"], fields.output["x"]],
+                start_from_trigger=True,
+            )
+        stored = task.start_trigger_args.trigger_kwargs["data"]
+        assert [reference["__aixplain_xcom__"] for reference in stored] == [
+            {"task_id": "plain", "key": "return_value", "is_required": False},
+            {"task_id": "plain", "key": "x", "is_required": True},
+            {"task_id": "fields", "key": "x", "is_required": False},
+        ]
+        assert task.upstream_task_ids == {"plain", "fields"}
+
+    def test_a_class_starts_nothing(self) -> None:
+        """So mapped tasks go to workers."""
+        assert AixplainRunModelOperator.start_trigger_args is None
+        assert start_loss(start_from_trigger=True) is None
+        plain = AixplainRunModelOperator(task_id="run", model_id="echo", data="a")
+        assert plain.start_trigger_args is None

@@ -125,6 +125,25 @@ def test_started_again_it_goes_on_with_its_run(task: Any, emulator: Emulator) ->
     assert submitted(emulator, "again") == 1
 
 
+def test_started_again_while_the_connection_is_out_of_reach_it_goes_on(
+    task: Any, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a triggerer starts while the secrets backend is down."""
+    one = task(data="out of reach", parameters={"delay": 30}, timeout=0.3)
+    one.start()
+    monkeypatch.delenv("AIRFLOW_CONN_AIXPLAIN_DEFAULT")
+    assert one.start(timeout=2).payload["status"] == "timeout"
+    assert submitted(emulator, "out of reach") == 1
+
+
+def test_what_another_version_has_stored_is_read(task: Any, emulator: Emulator) -> None:
+    one = task(data="another version")
+    one.start()
+    one.record = {**one.record, "news": 1}
+    one.start()
+    assert submitted(emulator, "another version") == 1
+
+
 def test_the_deadline_stays_where_it_was(task: Any) -> None:
     one = task(data="late", parameters={"delay": 30}, timeout=0.5)
     start = time.monotonic()

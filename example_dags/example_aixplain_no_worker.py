@@ -1,0 +1,28 @@
+"""A run that needs no worker: the trigger submits it, waits for it and ends the task (Airflow 3.3 and later)."""
+
+from __future__ import annotations
+
+import pendulum
+from airflow.providers.common.compat.sdk import dag
+
+from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+
+
+@dag(
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    schedule=None,
+    params={"text": "The espresso machine heats up in seconds and the coffee is wonderful."},
+    tags=["aixplain"],
+)
+def example_aixplain_no_worker():
+    AixplainRunModelOperator(
+        task_id="analyse",
+        model_id="sentiment",
+        data="{{ params.text }}",
+        start_from_trigger=True,
+        end_from_trigger=True,
+        polling="adaptive",
+    )
+
+
+example_aixplain_no_worker()

@@ -1,0 +1,9 @@
+"""``make bench``: all benchmarks, for some forty minutes; ``python -m tests.benchmarks.NAME`` runs one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+for name in ("schedules", "imports", "scale", "polling", "end_to_end"):
+    subprocess.run([sys.executable, "-m", f"tests.benchmarks.{name}"], check=True)

@@ -1,0 +1,39 @@
+"""What a DAG file pays for importing the operator, beyond what it pays for Airflow in any case."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+
+from tests.benchmarks.results import report
+
+CODE = """
+import time
+import airflow, airflow.sdk
+begin = time.perf_counter()
+import {module}
+print(time.perf_counter() - begin)
+"""
+MODULES = (
+    "airflow_provider_aixplain.operators.aixplain",
+    "airflow.providers.standard.operators.python",
+    "airflow.providers.http.operators.http",
+    "airflow.providers.dbt.cloud.operators.dbt",
+    "airflow.providers.databricks.operators.databricks",
+)
+TIMES = 7
+
+
+def main() -> None:
+    """Import each module in fresh processes and print a table."""
+    rows = []
+    for module in MODULES:
+        command = [sys.executable, "-c", CODE.format(module=module)]
+        took = [float(subprocess.check_output(command, stderr=subprocess.DEVNULL)) for _ in range(TIMES)]
+        rows.append({"module": module, "ms": 1e3 * statistics.median(took)})
+    report("imports", "Importing an operator, beyond Airflow and its SDK (median)", rows)
+
+
+if __name__ == "__main__":
+    main()
