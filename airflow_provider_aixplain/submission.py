@@ -194,10 +194,23 @@ class TriggeredSubmission(Submission):
 
     :param try_id: the id of the task instance that waits for its run; each try has another.
     :param tried_at: when that try began to, in ISO 8601. Its deadline counts from then, wherever its trigger runs.
+    :param response: the response as a dict, if the submission was answered with it.
     """
 
     try_id: str = ""
     tried_at: str = ""
+    response: dict[str, Any] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has recorded what became of it."""
+        return not self.poll_url and not self.response and not self.is_delivered
+
+    def final(self) -> ModelResponse | None:
+        """Return the response, if the submission was answered with it."""
+        if self.response is None:
+            return None
+        return ModelResponse(**{**self.response, "status": ResponseStatus(self.response["status"])})
 
 
 class TriggerRecord:
@@ -224,7 +237,7 @@ class TriggerRecord:
 
     async def forget(self) -> None:
         """Remember no submission."""
-        await self._delete(KEY)
+        await XCom.aset(KEY, None, **self._place)
 
     async def is_delivered(self, submission: TriggeredSubmission) -> bool:
         """Whether an earlier try has got the result of its submission, and somebody has cleared the task since."""

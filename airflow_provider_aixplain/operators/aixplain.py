@@ -173,8 +173,8 @@ class AixplainRunModelOperator(BaseOperator):
             # This one's templates are rendered; the one that its DAG holds has what the scheduler has seen.
             planned = self.dag.get_task(self.task_id) if self.has_dag() else self  # type: ignore[no-untyped-call]
             loss = lost_at_start(planned if isinstance(planned, type(self)) else self, AixplainRunModelOperator)
-            told = "%s: a worker submits the run, as a trigger that starts the task loses %s"
-            self.log.info(told, self.run_name, loss)
+            why = f"a trigger that starts the task loses {loss}" if loss else "this task was started on one"
+            self.log.info("%s: a worker submits the run, as %s", self.run_name, why)
         record = self._record(context)
         fingerprint = self.hook.fingerprint(self.model_id, self.data, self.parameters)
         self._submission = earlier = record.read()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from airflow.providers.common.compat.sdk import BaseOperator, XCom, conf, get_li
 
 from airflow_provider_aixplain.triggers.aixplain import xcom_reference
 
-AT_START = ("pre_execute", "execute")
+AT_START = ("pre_execute", "render_template_fields", "prepare_template", "execute", "hook", "run_name", "_submit")
 """What a worker calls when it starts a task."""
 
 AT_END = ("post_execute", "take_event", "execute_complete")
@@ -57,7 +58,7 @@ def lost_at_start(task: Any, base: type[BaseOperator]) -> str | None:
     """
     if not hasattr(XCom, "aset"):
         return BELOW_3_3
-    given = [getattr(task, name) for name in task.template_fields]
+    given = [getattr(task, name) for name in base.template_fields]
     return _first(
         {
             "its text, which a worker writes to the log": task.stream,
@@ -73,6 +74,7 @@ def lost_at_start(task: Any, base: type[BaseOperator]) -> str | None:
             or task.max_active_tis_per_dagrun,
             "the place for its record, as it pushes no XComs": not task.do_xcom_push,
             **_xcoms(task),
+            "the files of its templates": task.template_ext,
             "its DAG's own Jinja settings": task.has_dag() and _has_own_jinja(task),
             **{f"its input: {reason}": True for value in given for reason in _unfit(value)},
             **_listener("on_task_instance_running"),
@@ -107,8 +109,8 @@ def _unfit(value: Any) -> Iterator[str]:
     elif hasattr(value, "resolve") and hasattr(value, "operator"):
         if not hasattr(value, "key") or value.operator.is_mapped or value.operator.get_closest_mapped_task_group():
             yield "XComs of mapped tasks"
-    elif type(value) not in (int, float, bool, type(None)):
-        yield f"a {type(value).__name__}"
+    elif type(value) not in (int, float, bool, type(None)) or (isinstance(value, float) and not math.isfinite(value)):
+        yield f"a {type(value).__name__} that JSON does not hold"
 
 
 def _unrendered(text: str) -> Iterator[str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
@@ -263,10 +264,11 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Submit the run, or find the one that was submitted before, and poll until it is over."""
-        if self.lost_at_end:
-            told_why = "%s: a worker takes the result, as a trigger that ends the task loses %s"
-            self.log.info(told_why, self.run_name, self.lost_at_end)
         try:
+            await self._pull("model_id", "name", "aixplain_conn_id")
+            if self.lost_at_end:
+                told_why = "%s: a worker takes the result, as a trigger that ends the task loses %s"
+                self.log.info(told_why, self.run_name, self.lost_at_end)
             final = await self._submitted()
         except AixplainError as error:
             event = {"status": "refused", "message": str(error), "response": None, "poll_url": self.poll_url}
@@ -301,23 +303,45 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
         """
         record = self.record
         earlier = await record.read()
-        if earlier and earlier.try_id == record.try_id and earlier.poll_url:
-            self._wait_for(earlier)  # and ask for nothing more: the Connection may be out of reach for a while
-            return None
+        if earlier and earlier.try_id == record.try_id and (earlier.poll_url or earlier.response):
+            # Nothing more is asked for: the Connection may be out of reach for a while.
+            self._wait_for(earlier)
+            return earlier.final()
         platform = await self.hook.aplatform()
-        self.data, self.parameters = await _pulled(self.data, record), await _pulled(self.parameters, record)
+        await self._pull("data", "parameters")
         fingerprint = await asyncio.to_thread(self.hook.fingerprint, self.model_id, self.data, self.parameters)
         while True:
-            if earlier and not earlier.poll_url and not earlier.is_delivered:
+            if earlier and earlier.is_open:
                 earlier = await self._answered(earlier, platform.timeout)
             if earlier and await self._goes_on(earlier, fingerprint):
-                return None
+                return earlier.final()
             started_at = now()
             mine = TriggeredSubmission(fingerprint, started_at, try_id=record.try_id, tried_at=started_at)
             await record.write(mine)
-            # Who stood still meanwhile may have been taken for dead, and somebody else may have taken over.
-            if mine.age < LAG or (earlier := await record.read()) == mine:
-                return await self._submit(mine)
+            async with self._slot(mine):
+                # Who stood still until now may have been taken for dead, and somebody else may have taken over.
+                if mine.age < LAG or (earlier := await record.read()) == mine:
+                    return await self._submit(mine)
+
+    async def _pull(self, *names: str) -> None:
+        """Put other tasks' XComs in the place of what stands for them in these arguments."""
+        for name in names:
+            setattr(self, name, await _pulled(getattr(self, name), self.record))
+
+    @asynccontextmanager
+    async def _slot(self, mine: TriggeredSubmission) -> AsyncIterator[None]:
+        """Wait until a thread is free for a submission: none may be sent later than its record is looked at."""
+        slots = _slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(THREADS))
+        try:
+            await slots.acquire()
+        except asyncio.CancelledError:
+            with suppress(Exception):
+                await asyncio.wait_for(self.record.forget(), LAG)  # nothing is sent
+            raise
+        try:
+            yield
+        finally:
+            slots.release()
 
     async def _answered(self, earlier: TriggeredSubmission, timeout: float) -> TriggeredSubmission | None:
         """Return what became of a submission that may still be under way elsewhere, once it cannot be any more."""
@@ -325,7 +349,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
         while earlier.age < timeout + LAG:
             await asyncio.sleep(LAG)
             found = await self.record.read()
-            if found is None or found.poll_url or found.is_delivered:
+            if found is None or not found.is_open:
                 return found
             earlier = found
         return earlier
@@ -343,14 +367,16 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
             return False
         if not is_own and not self.durable:
             return False
-        if not earlier.poll_url:
+        if not earlier.poll_url and not earlier.response:
             if self.on_orphaned_submission == "fail":
                 await record.write(replace(earlier, is_delivered=True))
                 raise AixplainPermanentError(f"Model {self.model_id}: {earlier.orphan}. Clear the task to submit anew.")
             self.log.warning("%s: %s. Submitting anew", self.run_name, earlier.orphan)
             return False
         if not is_own:
-            useless = earlier.useless(fingerprint) or earlier.useless(fingerprint, await self._ask(earlier.poll_url))
+            useless = earlier.useless(fingerprint)
+            if not useless and earlier.poll_url:
+                useless = earlier.useless(fingerprint, await self._ask(earlier.poll_url))
             if useless:
                 self.log.warning("%s: submitting anew, as %s", self.run_name, useless)
                 return False
@@ -362,12 +388,12 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
 
     async def _ask(self, poll_url: str) -> ModelResponse:
         """Poll, for a minute if the platform does not know the run."""
-        response = await self.hook.apoll(poll_url)
+        response = await self.hook.apoll(poll_url, most=LARGEST_RESPONSE)
         for _ in range(UNKNOWN_POLLS - 1):
             if not is_unknown(response):
                 break
             await asyncio.sleep(UNKNOWN_PAUSE)
-            response = await self.hook.apoll(poll_url)
+            response = await self.hook.apoll(poll_url, most=LARGEST_RESPONSE)
         return response
 
     async def _submit(self, mine: TriggeredSubmission) -> ModelResponse | None:
@@ -383,11 +409,14 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
         except asyncio.CancelledError:
             # The triggerer is being stopped, or somebody ends the task. The run is paid for, so first its poll URL is
             # recorded. A triggerer that is being stopped takes messages for some ten seconds more, but answers none.
+            while not answer.done():
+                with suppress(asyncio.CancelledError, Exception):
+                    await asyncio.shield(answer)
             with suppress(Exception):
-                await asyncio.wait_for(self._remember(mine, await answer), LAG)
+                await asyncio.wait_for(self._conclude(mine, answer), LAG)
             raise
         except AixplainError:
-            await self.record.forget()  # raised before anything is sent
+            await self._conclude(mine, answer)
             raise
         await self._remember(mine, response)
         if response.status is ResponseStatus.FAILED:
@@ -400,15 +429,24 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
         self.hook.platform.check(self.poll_url)
         return None
 
+    async def _conclude(self, mine: TriggeredSubmission, answer: asyncio.Future[ModelResponse]) -> None:
+        """Record what became of a submission, or that nothing was sent, as an error tells."""
+        if isinstance(answer.exception(), AixplainError):
+            with suppress(Exception):
+                await self.record.forget()
+        else:
+            await self._remember(mine, answer.result())
+
     async def _remember(self, mine: TriggeredSubmission, response: ModelResponse) -> None:
         """Record what became of a submission. It is made: trouble with the record is no reason to lose its run too."""
         try:
-            if response.status is ResponseStatus.IN_PROGRESS:
-                mine = replace(mine, poll_url=response.url)
+            if is_refused(response):
+                await self.record.forget()
+            elif response.status is not ResponseStatus.FAILED:
+                is_over = response.status is ResponseStatus.SUCCESS
+                mine = replace(mine, poll_url=response.url, response=response.to_dict() if is_over else None)
                 self._wait_for(mine)
                 await self.record.write(mine)
-            elif is_refused(response):
-                await self.record.forget()
         except Exception as error:
             told = "%s: a later start will not find this submission: %s: %s"
             self.log.warning(told, self.run_name, type(error).__name__, error)
@@ -424,9 +462,14 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
 LAG = 5.0
 """Seconds that Airflow, or a request beyond its own time, may take."""
 
-_threads = ThreadPoolExecutor(32, thread_name_prefix="aixplain-submission")
+THREADS = 32
+"""Submissions that a process sends at a time."""
+
+_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="aixplain-submission")
 """Send submissions. Where the triggerer stops, its event loop cancels all that it runs, but nothing that a thread does:
 so the answer to a submission that is under way is not lost."""
+
+_slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 
 @lru_cache(1024)

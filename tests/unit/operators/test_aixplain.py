@@ -50,7 +50,7 @@ def test_it_defers_to_a_trigger_that_knows_neither_key_nor_input(emulator: Emula
     assert isinstance(trigger, AixplainModelRunTrigger)
     _, stored = trigger.serialize()
     told = {"poll_url", "aixplain_conn_id", "wait_time", "timeout", "submitted_at", "deferred_at"}
-    assert set(stored) == told | {"end_from_trigger", "do_xcom_push", "multiple_outputs"}
+    assert set(stored) == told | {"end_from_trigger", "do_xcom_push", "multiple_outputs", "polling", "model_id"}
     assert stored["end_from_trigger"] is False
     assert stored["poll_url"].startswith(emulator.url)
     assert (stored["aixplain_conn_id"], stored["wait_time"]) == ("aixplain_default", 2)

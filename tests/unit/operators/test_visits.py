@@ -90,6 +90,18 @@ class SubmitsItself(AixplainRunModelOperator):
         return super().execute(context)
 
 
+class OwnHook(AixplainRunModelOperator):
+    hook = None  # type: ignore[assignment]
+
+
+class OwnField(AixplainRunModelOperator):
+    template_fields = (*AixplainRunModelOperator.template_fields, "language")
+
+    def __init__(self, *, language: str, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.language = language
+
+
 def start_loss(kind: type[AixplainRunModelOperator] = AixplainRunModelOperator, **arguments: Any) -> str | None:
     given = {"task_id": "run", "model_id": "echo", "data": "a", "start_from_trigger": True, **arguments}
     task = kind(**given)
@@ -133,11 +145,16 @@ class TestStart:
             ({"parameters": {"a": "{{ prev_start_date_success }}"}}, "prev_start_date_success in a template"),
             ({"data": ObjectStoragePath("file:///a.wav")}, "ObjectStoragePath"),
             ({"data": {"a": {1, 2}}}, "a set"),
+            ({"data": [float("nan")]}, "a float that JSON does not hold"),
+            ({"kind": OwnHook}, "hook"),
             ({"data": {"__type": "a"}}, "the key '__type'"),
         ],
     )
     def test_what_only_a_worker_does(self, arguments: dict[str, Any], named: str) -> None:
         assert named in str(start_loss(**arguments))
+
+    def test_a_subclass_with_a_template_field_of_its_own(self) -> None:
+        assert start_loss(OwnField, language="{{ ti.task_id }}") is None
 
     def test_a_listener(self) -> None:
         class Starts:

@@ -31,8 +31,8 @@ def learnt(*run_times: float) -> RunTimes:
 @pytest.mark.parametrize("tells", [True, False], ids=["the platform tells run times", "it does not"])
 @pytest.mark.parametrize("draw", RUN_TIMES.values(), ids=RUN_TIMES)
 def test_it_polls_less_and_waits_less_than_the_schedule_that_knows_nothing(draw: Draw, tells: bool) -> None:
-    knows = cost(draw, 1000, adaptive=True, tells=tells)
-    knows_nothing = cost(draw, 1000, adaptive=False)
+    knows = cost(draw, 400, adaptive=True, tells=tells)
+    knows_nothing = cost(draw, 400, adaptive=False)
     assert knows.polls < 0.7 * knows_nothing.polls
     assert knows.mean_delay < 0.9 * knows_nothing.mean_delay
     assert knows.p95_delay < 0.9 * knows_nothing.p95_delay

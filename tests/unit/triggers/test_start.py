@@ -342,7 +342,7 @@ class TestRefusals:
 
     def test_a_poll_url_on_a_foreign_host(self, task: Any, emulator: Emulator) -> None:
         """It is recorded, so that the task goes on once its origin is trusted."""
-        one = task(data="foreign")
+        one = task(data="foreign to a trigger")
         emulator.set_faults(foreign_poll_urls=1)
         try:
             assert type(one.refused()) is AixplainUntrustedUrl
@@ -350,7 +350,7 @@ class TestRefusals:
             emulator.set_faults()
         one.retry()
         assert type(one.refused()) is AixplainUntrustedUrl
-        assert submitted(emulator, "foreign") == 1
+        assert submitted(emulator, "foreign to a trigger") == 1
 
     def test_an_answer_that_is_lost(self, task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         with serve(Handler.reset) as server:
@@ -366,6 +366,13 @@ def test_an_answer_that_is_final_at_once(task: Any, monkeypatch: pytest.MonkeyPa
         one = task(data="a", aixplain_conn_id="at_once")
         assert isinstance(one.start(), TaskSuccessEvent)
         assert one.result()["data"] == "hi"
+        del one.xcoms["task", "return_value"]
+        assert isinstance(one.start(), TaskSuccessEvent)
+        assert one.result()["data"] == "hi"
+        one.retry()
+        del one.xcoms["task", "return_value"]
+        assert isinstance(one.start(), TaskSuccessEvent)
+        assert len(server.asked) == 1
         one.xcoms.clear()
         assert one.start(lost_at_end="something").payload["response"]["data"] == "hi"
 
@@ -376,8 +383,13 @@ def test_the_output_of_other_tasks(task: Any, emulator: Emulator) -> None:
     one.xcoms["other", "list"] = ["{{ no template }}", None]
     one.start()
     assert one.result()["data"] == [["{{ no template }}", None], {"a": "b"}]
+    model = task(data="b", model_id=xcom_reference("other", "model", is_required=True))
+    model.retry()
+    model.xcoms["other", "model"] = "echo"
+    model.start()
+    assert model.result()["data"] == "b"
     optional = task(data={"data": xcom_reference("other", "nothing", is_required=False)})
-    optional.retry()
+    optional.tries = 3
     optional.start()
     assert optional.result()["data"] is None
 
@@ -405,6 +417,35 @@ def test_a_task_that_is_ended_amid_its_submission_leaves_its_poll_url(
     printed = capsys.readouterr().out
     assert "the run goes on, and is billed" in printed
     assert one.record["poll_url"] in printed
+
+
+def test_a_task_that_is_ended_before_its_submission_is_sent_leaves_nothing(
+    task: Any, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aixplain, "THREADS", 1)
+    first, second = task(data="sent"), task(data="not sent")
+
+    async def end() -> None:
+        sending = asyncio.ensure_future(anext(aiter(first.trigger().run())))
+        while not submitted(emulator, "sent"):  # noqa: ASYNC110 # another process tells
+            await asyncio.sleep(0.02)
+        trigger = second.trigger()
+        trigger.task_instance.task_id = "second"
+        waiting = asyncio.ensure_future(anext(aiter(trigger.run())))
+        while not second.xcoms.get(("second", KEY)):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert isinstance(await sending, TaskSuccessEvent)
+
+    emulator.set_faults(submission_seconds=1)
+    try:
+        asyncio.run(end())
+    finally:
+        emulator.set_faults()
+    assert second.xcoms["second", KEY] is None
+    assert submitted(emulator, "not sent") == 0
 
 
 def test_a_record_that_cannot_be_kept_costs_nothing_before_and_loses_nothing_after(
