@@ -243,14 +243,17 @@ class TriggerRecord:
         """Whether an earlier try has got the result of its submission, and somebody has cleared the task since."""
         return submission.is_delivered or await self._get(XCOM_RETURN_KEY) is not None
 
-    async def start_over(self, submission: TriggeredSubmission, keys: Iterable[str]) -> None:
+    async def start_over(self, submission: TriggeredSubmission, keys: Iterable[str]) -> TriggeredSubmission:
         """Remove the XComs of a result that was delivered, as a worker does that starts a task.
 
         :param keys: of its fields.
+        :return: what is remembered of the submission from now on.
         """
-        await self.write(replace(submission, is_delivered=True))
+        delivered = replace(submission, is_delivered=True)
+        await self.write(delivered)
         for key in (XCOM_RETURN_KEY, *keys):
             await self._delete(key)
+        return delivered
 
     async def push(self, response: Mapping[str, Any], *, multiple_outputs: bool) -> None:
         """Push the task's result, the whole response last.

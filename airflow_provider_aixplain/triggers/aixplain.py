@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar
@@ -302,51 +303,47 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
         :raises AixplainError: if there is no run.
         """
         record = self.record
-        earlier = await record.read()
-        if earlier and earlier.try_id == record.try_id and (earlier.poll_url or earlier.response):
-            # Nothing more is asked for: the Connection may be out of reach for a while.
-            self._wait_for(earlier)
-            return earlier.final()
-        platform = await self.hook.aplatform()
-        await self._pull("data", "parameters")
-        fingerprint = await asyncio.to_thread(self.hook.fingerprint, self.model_id, self.data, self.parameters)
+        fingerprint, of_no_use = "", None
         while True:
+            async with _slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(AT_A_TIME)):
+                read_at = time.monotonic()
+                earlier = await record.read()
+                if earlier and earlier.try_id == record.try_id and (earlier.poll_url or earlier.response):
+                    # Nothing more is asked for: the Connection may be out of reach for a while.
+                    self._wait_for(earlier)
+                    return earlier.final()
+                fingerprint = fingerprint or await self._prepare()
+                if earlier == of_no_use:
+                    started_at = now()
+                    mine = TriggeredSubmission(fingerprint, started_at, try_id=record.try_id, tried_at=started_at)
+                    await record.write(mine)
+                    if time.monotonic() - read_at < _taken_over_after():
+                        return await self._submit(mine)
+                    of_no_use = mine  # not sent; somebody else may have taken over meanwhile
+                    continue
             if earlier and earlier.is_open:
-                earlier = await self._answered(earlier, platform.timeout)
-            if earlier and await self._goes_on(earlier, fingerprint):
+                earlier = await self._answered(earlier)
+            if earlier and not (of_no_use := await self._of_no_use(earlier, fingerprint)):
                 return earlier.final()
-            started_at = now()
-            mine = TriggeredSubmission(fingerprint, started_at, try_id=record.try_id, tried_at=started_at)
-            await record.write(mine)
-            async with self._slot(mine):
-                # Who stood still until now may have been taken for dead, and somebody else may have taken over.
-                if mine.age < LAG or (earlier := await record.read()) == mine:
-                    return await self._submit(mine)
+
+    async def _prepare(self) -> str:
+        """Look up all that a submission needs.
+
+        :return: its fingerprint.
+        """
+        await self.hook.aplatform()
+        await self._pull("data", "parameters")
+        return await asyncio.to_thread(self.hook.fingerprint, self.model_id, self.data, self.parameters)
 
     async def _pull(self, *names: str) -> None:
         """Put other tasks' XComs in the place of what stands for them in these arguments."""
         for name in names:
             setattr(self, name, await _pulled(getattr(self, name), self.record))
 
-    @asynccontextmanager
-    async def _slot(self, mine: TriggeredSubmission) -> AsyncIterator[None]:
-        """Wait until a thread is free for a submission: none may be sent later than its record is looked at."""
-        slots = _slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(THREADS))
-        try:
-            await slots.acquire()
-        except asyncio.CancelledError:
-            with suppress(Exception):
-                await asyncio.wait_for(self.record.forget(), LAG)  # nothing is sent
-            raise
-        try:
-            yield
-        finally:
-            slots.release()
-
-    async def _answered(self, earlier: TriggeredSubmission, timeout: float) -> TriggeredSubmission | None:
+    async def _answered(self, earlier: TriggeredSubmission) -> TriggeredSubmission | None:
         """Return what became of a submission that may still be under way elsewhere, once it cannot be any more."""
         self.log.info("%s: a submission may be under way elsewhere; waiting for its end", self.run_name)
-        while earlier.age < timeout + LAG:
+        while earlier.age < self.hook.platform.timeout + LAG:
             await asyncio.sleep(LAG)
             found = await self.record.read()
             if found is None or not found.is_open:
@@ -354,37 +351,37 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
             earlier = found
         return earlier
 
-    async def _goes_on(self, earlier: TriggeredSubmission, fingerprint: str) -> bool:
-        """Whether to wait for the run of an earlier submission; if so, remember where.
+    async def _of_no_use(self, earlier: TriggeredSubmission, fingerprint: str) -> TriggeredSubmission | None:
+        """Decide whether to wait for the run of an earlier submission; if so, remember where.
 
+        :return: if not, what the record says of it now.
         :raises AixplainPermanentError: if an orphaned submission is to end the task.
         """
         record = self.record
         is_own = earlier.try_id == record.try_id
         if not is_own and await record.is_delivered(earlier):
             self.log.info("%s: the task was cleared, and runs the model again", self.run_name)
-            await record.start_over(earlier, FIELDS)
-            return False
+            return await record.start_over(earlier, FIELDS)
         if not is_own and not self.durable:
-            return False
+            return earlier
         if not earlier.poll_url and not earlier.response:
             if self.on_orphaned_submission == "fail":
                 await record.write(replace(earlier, is_delivered=True))
                 raise AixplainPermanentError(f"Model {self.model_id}: {earlier.orphan}. Clear the task to submit anew.")
             self.log.warning("%s: %s. Submitting anew", self.run_name, earlier.orphan)
-            return False
+            return earlier
         if not is_own:
             useless = earlier.useless(fingerprint)
             if not useless and earlier.poll_url:
                 useless = earlier.useless(fingerprint, await self._ask(earlier.poll_url))
             if useless:
                 self.log.warning("%s: submitting anew, as %s", self.run_name, useless)
-                return False
+                return earlier
             earlier = replace(earlier, try_id=record.try_id, tried_at=now())
             await record.write(earlier)
         self._wait_for(earlier)
         self.log.info("%s: going on with the run of an earlier try: %s", self.run_name, printable(earlier.poll_url))
-        return True
+        return None
 
     async def _ask(self, poll_url: str) -> ModelResponse:
         """Poll, for a minute if the platform does not know the run."""
@@ -462,10 +459,11 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
 LAG = 5.0
 """Seconds that Airflow, or a request beyond its own time, may take."""
 
-THREADS = 32
-"""Submissions that a process sends at a time."""
+AT_A_TIME = 4
+"""Submissions under way at a time in one process: so many may be made twice where it is killed. They take turns from
+the look at their record to its last word, as what many ask of Airflow 3.3.2's triggerer waits for seconds."""
 
-_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="aixplain-submission")
+_threads = ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="aixplain-submission")
 """Send submissions. Where the triggerer stops, its event loop cancels all that it runs, but nothing that a thread does:
 so the answer to a submission that is under way is not lost."""
 
@@ -507,6 +505,12 @@ async def _pulled(value: Any, record: TriggerRecord) -> Any:
     if isinstance(value, (list, tuple)):
         return [await _pulled(held, record) for held in value]
     return value
+
+
+def _taken_over_after() -> float:
+    """Return for how long a triggerer may stand still, in seconds, and surely has not been taken for dead."""
+    threshold: float = conf.getfloat("triggerer", "triggerer_health_check_threshold")
+    return threshold / 2
 
 
 def _worker_lingers() -> float:

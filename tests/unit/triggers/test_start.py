@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,7 @@ from airflow_provider_aixplain.exceptions import (
     AixplainUntrustedUrl,
     from_event,
 )
+from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.submission import KEY, TriggeredSubmission, TriggerRecord
 from airflow_provider_aixplain.triggers import aixplain
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelStartTrigger, xcom_reference
@@ -272,30 +274,36 @@ class TestOrphans:
         assert reads == 3
 
 
-def test_of_two_that_begin_at_once_one_submits(task: Any, emulator: Emulator) -> None:
-    """They are stopped and go on in any order, as triggerers of which one was taken for dead."""
-    one = task(data="two at once")
+def test_who_stood_still_finds_that_somebody_else_has_taken_over(
+    task: Any, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = task(data="stood still")
+    monkeypatch.setattr(aixplain, "_taken_over_after", lambda: 0.1)
+    write, writes = TriggerRecord.write, 0
 
-    class Staggered(AixplainModelStartTrigger):
-        @property
-        def record(self) -> TriggerRecord:
-            record = TriggerRecord(self.task_instance)
-            write = record.write
+    async def slow_write(record: TriggerRecord, told: TriggeredSubmission) -> None:
+        nonlocal writes
+        writes += 1
+        await write(record, told)
+        if writes == 1:
+            await asyncio.sleep(0.2)
+            url = (await AixplainHook().arun_async("echo", "stood still")).url
+            await write(record, replace(told, poll_url=url))
 
-            async def slow_write(told: TriggeredSubmission) -> None:
-                await asyncio.sleep(0.15)  # both have read that nobody has begun
-                await write(told)
-                await asyncio.sleep(0.15)  # both have written that they begin
+    monkeypatch.setattr(TriggerRecord, "write", slow_write)
+    assert isinstance(one.start(), TaskSuccessEvent)
+    assert submitted(emulator, "stood still") == 1
+    assert writes == 1
+    assert isinstance(task(data="stood still").start(), TaskSuccessEvent)
 
-            if not one.record or not one.record["poll_url"]:
-                record.write = slow_write  # type: ignore[method-assign]
-            return record
 
-    async def both() -> list[Any]:
-        return await asyncio.gather(*(anext(aiter(one.trigger(Staggered).run())) for _ in range(2)))
-
-    assert all(isinstance(event, TaskSuccessEvent) for event in asyncio.run(both()))
-    assert submitted(emulator, "two at once") == 1
+def test_who_stood_still_and_finds_nobody_else_submits(
+    task: Any, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = iter([0.0, 10.0])
+    monkeypatch.setattr(aixplain, "_taken_over_after", lambda: next(limits))
+    assert isinstance(task(data="stood still alone").start(), TaskSuccessEvent)
+    assert submitted(emulator, "stood still alone") == 1
 
 
 class TestRefusals:
@@ -422,7 +430,7 @@ def test_a_task_that_is_ended_amid_its_submission_leaves_its_poll_url(
 def test_a_task_that_is_ended_before_its_submission_is_sent_leaves_nothing(
     task: Any, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aixplain, "THREADS", 1)
+    monkeypatch.setattr(aixplain, "AT_A_TIME", 1)
     first, second = task(data="sent"), task(data="not sent")
 
     async def end() -> None:
@@ -432,8 +440,7 @@ def test_a_task_that_is_ended_before_its_submission_is_sent_leaves_nothing(
         trigger = second.trigger()
         trigger.task_instance.task_id = "second"
         waiting = asyncio.ensure_future(anext(aiter(trigger.run())))
-        while not second.xcoms.get(("second", KEY)):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+        await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
@@ -444,7 +451,7 @@ def test_a_task_that_is_ended_before_its_submission_is_sent_leaves_nothing(
         asyncio.run(end())
     finally:
         emulator.set_faults()
-    assert second.xcoms["second", KEY] is None
+    assert ("second", KEY) not in second.xcoms
     assert submitted(emulator, "not sent") == 0
 
 
