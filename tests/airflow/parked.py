@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,12 @@ from airflow.providers.common.compat.sdk import XCom
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 from airflow_provider_aixplain.protocol.response import ModelResponse
 from airflow_provider_aixplain.submission import TriggeredSubmission, TriggerRecord
+from airflow_provider_aixplain.triggers import aixplain
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelStartTrigger
+
+# Who stops amid its submission keeps its turn, and more stop at a time than there are turns.
+aixplain.AT_A_TIME = 16
+aixplain._threads = ThreadPoolExecutor(aixplain.AT_A_TIME)
 
 STEPS = (
     "before the intent",

@@ -198,7 +198,7 @@ class TestStarted:
             assert "AixplainRunFailed: Model fail: the run failed: this model always fails" in started.log(
                 "failing", try_number
             )
-        assert "Model nobody's: the submission failed: HTTP 404 (resource)" in started.log("refused")
+        assert "Model nobodys: the submission failed: HTTP 404 (resource)" in started.log("refused")
         assert "AixplainPermanentError" in started.log("refused")
         assert not any("undefined" in str(run["payload"]) for run in started.emulator.runs())
 

@@ -289,7 +289,7 @@ def test_a_triggerer_that_was_thought_dead_comes_back(tmp_path: Path) -> None:
 
 
 def test_triggerers_that_start_runs_are_killed_in_turn(tmp_path: Path) -> None:
-    """Only submissions that were answered or under way at a kill, and not recorded, are made again: the documented gap."""
+    """Only submissions that were under way at a kill, or not yet recorded, are made again: the documented gap."""
     with scene(tmp_path) as stage:
         stage.emulator.set_faults(submission_seconds=0.5)
         run_id = stage.airflow.trigger("started", {"seconds": 20})

@@ -37,7 +37,7 @@ def started_by_triggers():
     AixplainRunModelOperator(task_id="large", data="{{ 'LARGE ' * 50000 }}", multiple_outputs=False, **BOTH)
     retries = {"retries": 1, "retry_delay": timedelta(seconds=1)}
     AixplainRunModelOperator(task_id="failing", data="failing in each try", **{**BOTH, "model_id": "fail"}, **retries)
-    AixplainRunModelOperator(task_id="refused", data="refused", **{**BOTH, "model_id": "nobody's"}, **retries)
+    AixplainRunModelOperator(task_id="refused", data="refused", **{**BOTH, "model_id": "nobodys"}, **retries)
     AixplainRunModelOperator(task_id="undefined", data="undefined {{ params.nothing }}", **BOTH)
 
 
