@@ -480,6 +480,7 @@ def test_a_record_that_cannot_be_kept_costs_nothing_before_and_loses_nothing_aft
 
 def test_who_comes_while_many_push_is_left_to_a_worker(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow's triggerer takes one XCom after another; a worker is sooner than the end of a long queue."""
+    monkeypatch.setattr(submission, "MOST_PUSHES", 150)
     one = task(data="queue", parameters={"delay": 0})
     aset = one.xcoms.aset
     waiting, most = 0, 0
