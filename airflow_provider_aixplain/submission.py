@@ -166,7 +166,7 @@ class SubmissionRecord:
 
 
 MOST_PUSHES = 1000
-"""XComs that the triggers of a process push at a time: what Airflow 3.3.2's triggerer takes in half a minute. It handles
+"""XComs that the triggers of a process push at a time: what Airflow 3.3.2's triggerer takes in half a minute. It takes
 one message of its triggers a turn, and asks its database for triggers to start and to end in each. With much less than
 that the workers were the later ones: 188 s instead of 139 for 200 runs at once on two cores."""
 
