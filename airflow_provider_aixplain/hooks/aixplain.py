@@ -17,6 +17,8 @@ from airflow_provider_aixplain.client import Client, no_account
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, told_as_airflow_errors
 from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.payload import build_payload
+from airflow_provider_aixplain.protocol.schedule import until_tick
+from airflow_provider_aixplain.transport.once import Once
 from airflow_provider_aixplain.transport.platform import Platform
 
 if TYPE_CHECKING:
@@ -125,7 +127,7 @@ class AixplainHook(Client, BaseHook):
         delay = wait.first_delay(elapsed, random.random())
         async with aio.Lease() as lease:  # held between polls, so that they share its connections
             while True:
-                await asyncio.sleep(delay)
+                await asyncio.sleep(until_tick(delay, time.monotonic()))
                 try:
                     response = await self._apoll(lease, request, wait.poll_timeout(time.monotonic() - start), most)
                 except Exception as error:
@@ -204,9 +206,7 @@ class AixplainHook(Client, BaseHook):
         return {**super().__getstate__(), "_platform": None, "_log": None}
 
 
-_reads: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, tuple[float, asyncio.Task[Platform]]]] = (
-    WeakKeyDictionary()
-)
+_reads: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Once[Platform]]] = WeakKeyDictionary()
 
 
 async def _read_once(hook: AixplainHook, since: float) -> tuple[float, Platform]:
@@ -219,12 +219,7 @@ async def _read_once(hook: AixplainHook, since: float) -> tuple[float, Platform]
     :return: when it was read, too.
     """
     reads = _reads.setdefault(asyncio.get_running_loop(), {})
-    read_at, read = reads.get(hook.aixplain_conn_id, (-math.inf, None))
-    if read is None or read_at <= since or (read.done() and (read.cancelled() or read.exception())):
-        # A task of its own: whoever is first may be cancelled, and the others still want it.
-        read_at, read = time.monotonic(), asyncio.create_task(hook._aread())
-        reads[hook.aixplain_conn_id] = (read_at, read)
-    return read_at, await asyncio.shield(read)
+    return await reads.setdefault(hook.aixplain_conn_id, Once()).get(hook._aread, since)
 
 
 _NOT_RENEWED = "; and the Connection cannot be read again: {}"

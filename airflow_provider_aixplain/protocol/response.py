@@ -137,20 +137,21 @@ def read_response(body: dict[str, Any], *, otherwise: ResponseStatus) -> ModelRe
     rest = dict(body)
 
     def take(default: Any, *keys: str) -> Any:
+        if rest.keys().isdisjoint(keys):
+            return default
         said = [key for key in keys if key in rest]
         for key in said:
             if rest[key] is None:
                 del rest[key]
         told = next((key for key in said if key in rest), None)
-        if told is not None:
-            return rest.pop(told)
-        return None if said else default
+        return None if told is None else rest.pop(told)
 
     def figure(of_parts: Callable[[dict[str, Any]], float | None], *keys: str) -> Any:
         told = take(0, *keys)
         data = body.get("data")
-        unsaid = all(body.get(key) is None for key in keys)
-        measured = of_parts(data) if unsaid and isinstance(data, dict) else None
+        if not isinstance(data, dict) or any(body.get(key) is not None for key in keys):
+            return told
+        measured = of_parts(data)
         return told if measured is None else measured
 
     status, completed = rest.get("status"), rest.get("completed")

@@ -16,6 +16,10 @@ MAX_WAIT = 60.0
 GROWTH = 0.1
 JITTER = 0.2
 
+TICK = 0.05
+"""Seconds between the moments at which a triggerer polls: what is due in between waits for the next one, as a process
+that is woken for each poll alone needs half as much time again for each."""
+
 MAX_RETRY_AFTER = 300.0
 """Seconds that a platform which asks for a longer pause gets: a gateway's slip must not stop a wait for hours."""
 
@@ -82,6 +86,15 @@ def jitter(chance: float) -> float:
     :param chance: a random number from 0 to 1.
     """
     return 1 + JITTER * (2 * chance - 1)
+
+
+def until_tick(delay: float, now: float) -> float:
+    """Return the seconds until the first tick at which so much time has passed.
+
+    :param delay: seconds.
+    :param now: seconds, by any clock that all waiters share.
+    """
+    return math.ceil((now + delay) / TICK) * TICK - now
 
 
 def asked_delay(retry_after: float, chance: float) -> float:

@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime, timezone
 from enum import Enum
-from functools import partial
 from typing import Any
 
 from airflow_provider_aixplain.protocol.failure import InvalidInput
@@ -86,7 +85,7 @@ def read(body: bytes) -> Any:
     text = body.decode(json.detect_encoding(body), "replace")
     may_be_deep = text.count("[") + text.count("{") > MAX_DEPTH
     try:
-        value = _loads(text)
+        value = _decoder.decode(text)
         return storable(value) if may_be_deep or _MAY_BE_UNSTORABLE.search(text) else value
     except (ValueError, RecursionError):
         return NOT_JSON
@@ -172,4 +171,4 @@ def _float(text: str) -> float | str:
 
 
 # Not strict: a supplier's raw tabs and line ends in a text do not lose the answer.
-_loads = partial(json.loads, parse_int=_integer, parse_float=_float, parse_constant=str, strict=False)
+_decoder = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=str, strict=False)

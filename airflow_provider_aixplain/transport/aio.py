@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 import time
 from dataclasses import dataclass, field, replace
@@ -17,10 +18,14 @@ from airflow_provider_aixplain import __version__
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError
 from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, Request
+from airflow_provider_aixplain.transport.connections import Connections, NotConnected, Reply
+from airflow_provider_aixplain.transport.once import Once
 from airflow_provider_aixplain.transport.platform import MAX_REDIRECTS, SHORTEST_REQUEST, Platform, origin
 
 MAX_CONNECTIONS = 256
 """Requests of one account at a time in one event loop; of those that hang, so many do not stop the others."""
+
+USER_AGENT = f"airflow-provider-aixplain/{__version__} asyncio"
 
 LONGEST_HEADER = 65536
 """Bytes of a header's line; what http.client takes too."""
@@ -28,16 +33,22 @@ LONGEST_HEADER = 65536
 
 @dataclass(eq=False)
 class Shared:
-    """A session that all who send on behalf of one account share in an event loop.
+    """What all who send on behalf of one account share in an event loop.
 
-    :param session: keeps connections, TLS sessions and names.
+    :param platform: the account.
+    :param connections: for GETs without a proxy.
+    :param session: for all other requests.
     :param proxies: the environment's proxy for each origin; reading the environment takes longer than a poll.
     :param users: how many hold it.
+    :param is_retired: whether nobody is to hold it who does not do so already.
     """
 
+    platform: Platform
+    connections: Connections
     session: aiohttp.ClientSession
     proxies: dict[str, str | None] = field(default_factory=dict)
     users: int = 0
+    is_retired: bool = False
 
     def proxy(self, url: str) -> str | None:
         """Return the URL of the proxy that the environment names for a URL."""
@@ -46,14 +57,28 @@ class Shared:
             self.proxies[of] = _environment_proxy(url)
         return self.proxies[of]
 
+    def retire(self) -> None:
+        """Let those who come from now on share another one."""
+        if not self.is_retired:
+            self.is_retired = True
+            del _sessions[asyncio.get_running_loop()][self.platform]
 
-_sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Platform, Shared]] = WeakKeyDictionary()
+    async def let_go(self) -> None:
+        """Hold it no longer; the last one closes it."""
+        self.users -= 1
+        if not self.users:
+            self.retire()
+            self.connections.close()
+            await self.session.close()
+
+
+_sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Platform, Once[Shared]]] = WeakKeyDictionary()
 
 
 class Lease:
     """Holds the session that all users of one account share in this event loop; the last one closes it.
 
-    Connections, TLS sessions and names are so looked up once for all runs that a triggerer waits for.
+    Connections and names are so looked up once for all runs that a triggerer waits for.
     """
 
     def __init__(self) -> None:
@@ -66,40 +91,35 @@ class Lease:
     async def __aexit__(self, *_: object) -> None:
         """Let go of the session."""
         held, self._shared = self._shared, None
-        await _let_go(held)
+        if held:
+            await held.let_go()
 
     async def shared(self, platform: Platform) -> Shared:
         """Return the session of an account, and hold it from now on, instead of another one.
 
         :raises AixplainConfigurationError: if the account's CA file cannot be read.
         """
-        sessions = _sessions.setdefault(asyncio.get_running_loop(), {})
-        if platform not in sessions:
-            tls = await _tls(platform)
-            if platform not in sessions:  # another user may have come first meanwhile
-                sessions[platform] = Shared(_new_session(tls))
-        shared, held = sessions[platform], self._shared
-        if shared is not held:
-            shared.users += 1
-            self._shared = shared
-            await _let_go(held)
+        held = self._shared
+        if held and not held.is_retired and held.platform == platform:
+            return held
+        while (shared := await _find(platform)).is_retired:
+            pass
+        shared.users += 1
+        self._shared = shared
+        if held:
+            await held.let_go()
         return shared
 
 
-async def _let_go(shared: Shared | None) -> None:
-    if shared is None:
-        return
-    shared.users -= 1
-    if not shared.users:
-        _retire(shared.session)
-        await shared.session.close()
+async def _find(platform: Platform) -> Shared:
+    sessions = _sessions.setdefault(asyncio.get_running_loop(), {})
+    _, shared = await sessions.setdefault(platform, Once()).get(lambda: _open(platform), -math.inf)
+    return shared
 
 
-def _retire(session: aiohttp.ClientSession) -> None:
-    """Let nobody hold a session from now on who does not do so already."""
-    sessions = _sessions[asyncio.get_running_loop()]
-    for platform in [platform for platform, shared in sessions.items() if shared.session is session]:
-        del sessions[platform]
+async def _open(platform: Platform) -> Shared:
+    tls = await _tls(platform)
+    return Shared(platform, Connections(tls, MAX_CONNECTIONS), _new_session(tls))
 
 
 async def send(
@@ -120,61 +140,66 @@ async def send(
     deadline = time.monotonic() + limit
     try:
         for _ in range(1 + MAX_REDIRECTS):
-            credential = platform.headers(request)
-            async with shared.session.request(
-                request.method,
-                URL(request.url, encoded=True),
-                data=request.body,
-                headers=credential,
-                timeout=aiohttp.ClientTimeout(total=max(deadline - time.monotonic(), SHORTEST_REQUEST)),
-                allow_redirects=False,
-                proxy=platform.proxy or shared.proxy(request.url),
-            ) as response:
-                body = await _read(response, most)
-            headers = {name.lower(): value for name, value in response.headers.items()}
-            target = platform.redirect(request.method, request.url, response.status, headers.get("location"))
+            reply = await _exchange(shared, platform, request, deadline, most)
+            target = platform.redirect(request.method, request.url, reply.status_code, reply.headers.get("location"))
             if target is None:
                 break
             request = replace(request, url=target)
     except asyncio.TimeoutError as error:
         return NoAnswer(f"not within {limit:g} s", sent=not _never_sent(error))
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        if isinstance(error, aiohttp.ClientSSLError) and isinstance(platform.verify, str):
-            _retire(shared.session)  # its CA file may be mended; a new session reads it again
+        is_refused = isinstance(error, aiohttp.ClientSSLError) or isinstance(error.__cause__, ssl.SSLError)
+        if is_refused and isinstance(platform.verify, str):
+            shared.retire()  # its CA file may be mended; a new session reads it again
         return NoAnswer(printable(platform.hide(f"{type(error).__name__}: {error}")), sent=not _never_sent(error))
-    return Answer(response.status, platform.redact(body[:most]), headers, is_cut=len(body) > most)
+    body = platform.redact(bytes(reply.body[:most]))
+    return Answer(reply.status_code, body, reply.headers, is_cut=len(reply.body) > most)
 
 
-async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """Return a body; of one that is larger than it may be, somewhat more than that."""
-    body = bytearray()
-    async for piece in response.content.iter_any():
-        body += piece
-        if len(body) > most:
-            response.close()
-            break
-    return bytes(body)
+async def _exchange(shared: Shared, platform: Platform, request: Request, deadline: float, most: int) -> Reply:
+    """Send a request, follow nothing, and return the answer."""
+    headers = {"User-Agent": USER_AGENT, **platform.headers(request)}
+    proxy = platform.proxy or shared.proxy(request.url)
+    if request.method == "GET" and not proxy:
+        return await shared.connections.get(request.url, headers, deadline, most)
+    async with shared.session.request(
+        request.method,
+        URL(request.url, encoded=True),
+        data=request.body,
+        headers=headers,
+        timeout=aiohttp.ClientTimeout(total=max(deadline - time.monotonic(), SHORTEST_REQUEST)),
+        allow_redirects=False,
+        proxy=proxy,
+    ) as response:
+        reply = Reply(response.status, {name.lower(): value for name, value in response.headers.items()})
+        async for piece in response.content.iter_any():
+            reply.body += piece
+            if len(reply.body) > most:
+                response.close()
+                break
+    return reply
 
 
-async def _tls(platform: Platform) -> ssl.SSLContext | bool:
-    """Return how to verify certificates, as aiohttp takes it."""
-    if isinstance(platform.verify, bool):
-        return platform.verify
+async def _tls(platform: Platform) -> ssl.SSLContext:
+    """Return how to verify certificates."""
+    cafile = platform.verify if isinstance(platform.verify, str) else None
     try:
         # Reading a CA file takes milliseconds in which no other trigger would run.
-        return await asyncio.to_thread(ssl.create_default_context, cafile=platform.verify)
+        context = await asyncio.to_thread(ssl.create_default_context, cafile=cafile)
     except OSError as error:
         raise AixplainConfigurationError(
             f"The Connection's verify is {platform.verify!r}, which cannot be read as a CA file: {error}."
         ) from None
+    if not platform.verify:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
-def _new_session(tls: ssl.SSLContext | bool) -> aiohttp.ClientSession:
+def _new_session(tls: ssl.SSLContext) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=tls, limit=MAX_CONNECTIONS),
         max_line_size=LONGEST_HEADER,
         max_field_size=LONGEST_HEADER,
-        headers={"User-Agent": f"airflow-provider-aixplain/{__version__} aiohttp/{aiohttp.__version__}"},
         cookie_jar=aiohttp.DummyCookieJar(),  # nothing of one run may travel with another
         # The environment's proxies are found above: aiohttp would bring the credentials of a netrc file along.
         trust_env=False,
@@ -192,4 +217,5 @@ def _environment_proxy(url: str) -> str | None:
 
 def _never_sent(error: BaseException) -> bool:
     """Whether the request failed before anything of it left: no name, no connection, no TLS, no valid URL."""
-    return isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL))
+    kinds = (NotConnected, aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+    return isinstance(error, kinds)
