@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import pendulum
-from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, XCom
+from airflow.providers.common.compat.sdk import XCom
 
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.values import printable
@@ -120,7 +120,7 @@ class SubmissionRecord:
         # A trigger that ends a task cannot reach the store, so the XComs tell: of a task that begins anew, Airflow
         # names those that an earlier try has left (3.3.2; where it does not, the earlier run counts as not delivered).
         started = getattr(task_instance, "_ti_context_from_server", None)
-        self._has_result = XCOM_RETURN_KEY in (getattr(started, "xcom_keys_to_clear", None) or ())
+        self._has_result = XCom.XCOM_RETURN_KEY in (getattr(started, "xcom_keys_to_clear", None) or ())
 
     def read(self) -> Submission | None:
         """Return what an earlier try remembered, if that is of use for this one."""
@@ -242,7 +242,7 @@ class TriggerRecord:
 
     async def is_delivered(self, submission: TriggeredSubmission) -> bool:
         """Whether an earlier try has got the result of its submission, and somebody has cleared the task since."""
-        return submission.is_delivered or await self._get(XCOM_RETURN_KEY) is not None
+        return submission.is_delivered or await self._get(XCom.XCOM_RETURN_KEY) is not None
 
     async def start_over(self, submission: TriggeredSubmission, keys: Iterable[str]) -> TriggeredSubmission:
         """Remove the XComs of a result that was delivered, as a worker does that starts a task.
@@ -252,7 +252,7 @@ class TriggerRecord:
         """
         delivered = replace(submission, is_delivered=True)
         await self.write(delivered)
-        for key in (XCOM_RETURN_KEY, *keys):
+        for key in (XCom.XCOM_RETURN_KEY, *keys):
             await self._delete(key)
         return delivered
 
@@ -265,7 +265,7 @@ class TriggerRecord:
         fields = response if multiple_outputs else {}
         with _counted(len(fields) + 1):
             await asyncio.gather(*(XCom.aset(name, value, **self._place) for name, value in fields.items()))
-            await XCom.aset(XCOM_RETURN_KEY, dict(response), **self._place)
+            await XCom.aset(XCom.XCOM_RETURN_KEY, dict(response), **self._place)
 
     async def pull(self, task_id: str, key: str) -> Any:
         """Return another task's XCom; None if there is none.

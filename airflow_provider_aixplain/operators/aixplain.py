@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_aixplain.client import LONGEST_FETCH
 from airflow_provider_aixplain.exceptions import (
     AixplainError,
     AixplainInputError,
@@ -22,11 +21,8 @@ from airflow_provider_aixplain.exceptions import (
     from_event,
     told_as_airflow_errors,
 )
-from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-from airflow_provider_aixplain.operators.log_lines import Lines
 from airflow_provider_aixplain.operators.visits import lost_at_end, lost_at_start, with_xcom_references
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
-from airflow_provider_aixplain.protocol.stream import Transcript
 from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.protocol.wait import LONGEST, PATIENCE, Wait
 from airflow_provider_aixplain.submission import (
@@ -39,11 +35,14 @@ from airflow_provider_aixplain.submission import (
     now,
     seconds_since,
 )
-from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger, AixplainModelStartTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+
+# The hook, the triggers and streams are imported where they are used: DAG files, which are parsed again and again, do
+# without them.
 
 GRACE = timedelta(minutes=1)
 """How much longer than an ``execution_timeout`` a task may stay deferred, where no triggerer ends its wait."""
@@ -114,7 +113,7 @@ class AixplainRunModelOperator(BaseOperator):
         data: Any,
         parameters: Mapping[str, Any] | None = None,
         name: str | None = None,
-        aixplain_conn_id: str = AixplainHook.default_conn_name,
+        aixplain_conn_id: str = "aixplain_default",
         wait_for_completion: bool = True,
         deferrable: bool = True,
         stream: bool = False,
@@ -162,6 +161,8 @@ class AixplainRunModelOperator(BaseOperator):
     @cached_property
     def hook(self) -> AixplainHook:
         """The hook that carries this task's calls."""
+        from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+
         return AixplainHook(self.aixplain_conn_id)
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -205,6 +206,8 @@ class AixplainRunModelOperator(BaseOperator):
     def start_arguments(self) -> Any:
         """Return what Airflow's scheduler makes the trigger of that starts this task: a ``StartTriggerArgs``."""
         from airflow.triggers.base import StartTriggerArgs
+
+        from airflow_provider_aixplain.triggers.aixplain import AixplainModelStartTrigger
 
         arguments = {
             "model_id": self.model_id,
@@ -288,6 +291,8 @@ class AixplainRunModelOperator(BaseOperator):
 
         :param timeout: seconds after the submission when to stop.
         """
+        from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
+
         self.log.info("%s: the triggerer waits for its end", self.run_name)
         loss = lost_at_end(self, AixplainRunModelOperator) if self.end_from_trigger else None
         if loss:
@@ -316,6 +321,8 @@ class AixplainRunModelOperator(BaseOperator):
 
     def _fetch(self, poll_url: str, submitted_at: str, timeout: float) -> dict[str, Any]:
         """Return the event of a run whose response is too large for the triggerer; wait on if it does not come."""
+        from airflow_provider_aixplain.client import LONGEST_FETCH
+
         response = self.hook.ask(poll_url, self.run_name, LONGEST_FETCH)
         outcome = Wait(self.wait_time, timeout, PATIENCE).judge(response, seconds_since(submitted_at))
         if outcome is None:
@@ -389,6 +396,9 @@ class AixplainRunModelOperator(BaseOperator):
 
     def _stream(self) -> ModelResponse:
         """Return the whole answer of a stream; or, of a model that does not stream after all, what it made of it."""
+        from airflow_provider_aixplain.operators.log_lines import Lines
+        from airflow_provider_aixplain.protocol.stream import Transcript
+
         start = time.monotonic()
         transcript, lines = Transcript(), Lines()
         with self.hook.run_stream(self.model_id, self.data, self.parameters, self.timeout) as chunks:

@@ -8,8 +8,6 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, XCom, conf, get_listener_manager
 
-from airflow_provider_aixplain.triggers.aixplain import xcom_reference
-
 AT_START = ("pre_execute", "render_template_fields", "prepare_template", "execute", "hook", "run_name", "_submit")
 """What a worker calls when it starts a task."""
 
@@ -86,6 +84,8 @@ def with_xcom_references(value: Any) -> Any:
     """Return an argument as a trigger that starts a task takes it: with references for the output of other tasks."""
     if hasattr(value, "resolve"):
         is_required = value.key != XCom.XCOM_RETURN_KEY and not value.operator.multiple_outputs
+        from airflow_provider_aixplain.triggers.aixplain import xcom_reference
+
         return xcom_reference(value.operator.task_id, value.key, is_required=is_required)
     if isinstance(value, Mapping):
         return {key: with_xcom_references(held) for key, held in value.items()}

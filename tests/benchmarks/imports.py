@@ -20,7 +20,6 @@ MODULES = (
     "airflow.providers.standard.operators.python",
     "airflow.providers.http.operators.http",
     "airflow.providers.dbt.cloud.operators.dbt",
-    "airflow.providers.databricks.operators.databricks",
 )
 TIMES = 7
 
