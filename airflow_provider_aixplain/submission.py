@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KEY = "aixplain_submission"
+RUN_KEY = "aixplain_run"
 
 UNKNOWN_POLLS = 7
 UNKNOWN_PAUSE = 10.0
@@ -215,7 +216,10 @@ class TriggeredSubmission(Submission):
 
 
 class TriggerRecord:
-    """Where a trigger remembers its task's submission: in an XCom of the task, beside those of its result.
+    """Where a trigger remembers its task's submission: in XComs of the task, beside those of its result.
+
+    One tells that it is begun, another what became of it: so a triggerer that stood still, and says late that it
+    begins, takes nothing away from the one that has taken over.
 
     Every method raises what Airflow raises: a run that could not be found again is not to be paid for.
 
@@ -229,12 +233,19 @@ class TriggerRecord:
 
     async def read(self) -> TriggeredSubmission | None:
         """Return what this try of the task remembered, or else an earlier one."""
-        told = await self._get(KEY)
-        return TriggeredSubmission.from_stored(told) if told else None
+        if not (told := await self._get(KEY)):
+            return None
+        begun = TriggeredSubmission.from_stored(told)
+        if not (told := await self._get(RUN_KEY)):
+            return begun
+        became = TriggeredSubmission.from_stored(told)
+        is_of_it = became.try_id == begun.try_id or became.submitted_at == begun.submitted_at
+        return became if is_of_it else begun
 
     async def write(self, submission: TriggeredSubmission) -> None:
         """Remember a submission."""
-        await XCom.aset(KEY, asdict(submission), **self._place)
+        key = RUN_KEY if submission.poll_url or submission.response else KEY
+        await XCom.aset(key, asdict(submission), **self._place)
 
     async def forget(self) -> None:
         """Remember no submission."""

@@ -192,10 +192,10 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
     """Submits a run, waits for it as :class:`AixplainModelRunTrigger` does, and fires one event as that does.
 
     Airflow's scheduler makes it, so that no worker starts the task, and the triggerer renders its templates. It may be
-    started again at any time, elsewhere, and even while it still runs. So it records in an XCom of the task,
-    ``aixplain_submission``, that it begins a submission, and then where the run can be polled; whoever starts later
-    goes on with that run. The payload of its event may also be ``{"status": "refused", "message": str, "response":
-    None, "poll_url": str, "error": dict}``: there is no run, or none that may be polled.
+    started again at any time, elsewhere, and even while it still runs. So it records in XComs of the task that it
+    begins a submission (``aixplain_submission``), and then where the run can be polled (``aixplain_run``); whoever
+    starts later goes on with that run. The payload of its event may also be ``{"status": "refused", "message": str,
+    "response": None, "poll_url": str, "error": dict}``: there is no run, or none that may be polled.
 
     :param model_id: the model's id on the platform.
     :param data: the input: text, or any value that JSON can hold. The output of another task stands in it as

@@ -164,7 +164,8 @@ class TestStarted:
 
     def test_each_field_is_an_xcom(self, started: Line) -> None:
         xcoms = started.xcoms("rendered")
-        record = xcoms.pop("aixplain_submission", None)
+        record = xcoms.pop("aixplain_run", None)
+        xcoms.pop("aixplain_submission", None)
         response = xcoms.pop("return_value")
         assert xcoms == response
         assert set(response) == RESPONSE_FIELDS

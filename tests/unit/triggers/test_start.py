@@ -25,7 +25,7 @@ from airflow_provider_aixplain.exceptions import (
     from_event,
 )
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-from airflow_provider_aixplain.submission import KEY, TriggeredSubmission, TriggerRecord
+from airflow_provider_aixplain.submission import KEY, RUN_KEY, TriggeredSubmission, TriggerRecord
 from airflow_provider_aixplain.triggers import aixplain
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelStartTrigger, xcom_reference
 from tests.airflow.deployment import AIRFLOW_3, Emulator
@@ -89,11 +89,14 @@ class Task:
 
     @property
     def record(self) -> dict[str, Any] | None:
-        return self.xcoms.get(("task", KEY))
+        begun = self.xcoms.get(("task", KEY))
+        return begun and self.xcoms.get(("task", RUN_KEY), begun)
 
     @record.setter
     def record(self, told: dict[str, Any]) -> None:
-        self.xcoms["task", KEY] = told
+        self.xcoms["task", KEY] = self.xcoms["task", RUN_KEY] = told
+        if not told["poll_url"]:
+            del self.xcoms["task", RUN_KEY]
 
     def result(self) -> Any:
         return self.xcoms.get(("task", "return_value"))
@@ -116,7 +119,7 @@ def test_it_submits_and_ends_the_task(task: Any, emulator: Emulator) -> None:
     one = task(data="once")
     assert isinstance(one.start(), TaskSuccessEvent)
     assert set(one.result()) == RESPONSE_FIELDS
-    fields = {key: value for (_, key), value in one.xcoms.items() if key not in ("return_value", KEY)}
+    fields = {key: value for (_, key), value in one.xcoms.items() if key not in ("return_value", KEY, RUN_KEY)}
     assert fields == one.result()
     assert one.record["poll_url"] == one.result()["url"]
     assert submitted(emulator, "once") == 1
@@ -276,27 +279,34 @@ class TestOrphans:
         assert reads == 3
 
 
+@pytest.mark.parametrize("stood", ["before it said that it begins", "after"])
 def test_who_stood_still_finds_that_somebody_else_has_taken_over(
-    task: Any, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+    task: Any, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, stood: str
 ) -> None:
-    one = task(data="stood still")
+    data = f"stood still {stood}"
+    one = task(data=data)
     monkeypatch.setattr(aixplain, "_taken_over_after", lambda: 0.1)
     write, writes = TriggerRecord.write, 0
 
     async def slow_write(record: TriggerRecord, told: TriggeredSubmission) -> None:
         nonlocal writes
         writes += 1
-        await write(record, told)
+        if stood == "after":
+            await write(record, told)
         if writes == 1:
             await asyncio.sleep(0.2)
-            url = (await AixplainHook().arun_async("echo", "stood still")).url
-            await write(record, replace(told, poll_url=url))
+            others = replace(told, submitted_at=pendulum.now("UTC").isoformat())
+            await write(record, others)
+            await write(record, replace(others, poll_url=(await AixplainHook().arun_async("echo", data)).url))
+        if stood != "after":
+            await write(record, told)
 
     monkeypatch.setattr(TriggerRecord, "write", slow_write)
     assert isinstance(one.start(), TaskSuccessEvent)
-    assert submitted(emulator, "stood still") == 1
+    assert submitted(emulator, data) == 1
     assert writes == 1
-    assert isinstance(task(data="stood still").start(), TaskSuccessEvent)
+    assert isinstance(task(data=data).start(), TaskSuccessEvent)
+    assert submitted(emulator, data) == 1
 
 
 def test_who_stood_still_and_finds_nobody_else_submits(
@@ -466,7 +476,7 @@ def test_a_record_that_cannot_be_kept_costs_nothing_before_and_loses_nothing_aft
 
     async def broken(key: str, *arguments: Any, **place: Any) -> None:
         nonlocal works
-        works -= key == KEY
+        works -= key in (KEY, RUN_KEY)
         if works < 0:
             raise RuntimeError("the database is down")
         await aset(key, *arguments, **place)
@@ -489,7 +499,7 @@ def test_who_comes_while_many_push_is_left_to_a_worker(task: Any, monkeypatch: p
 
     async def slow(key: str, value: Any, **place: Any) -> None:
         nonlocal waiting, most
-        if key != KEY:
+        if key not in (KEY, RUN_KEY):
             waiting += 1
             most = max(most, waiting)
             await asyncio.sleep(0.3)
