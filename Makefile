@@ -42,7 +42,8 @@ core: $(VENV)/.ready
 	$(VENV)/bin/python -m pytest -q tests/unit/protocol --cov=airflow_provider_aixplain.protocol --cov-branch \
 	  --cov-report=term:skip-covered --cov-fail-under=100
 
-# The public package speaks to the core, which knows of no Airflow: once is enough.
+# The core knows of no Airflow, and the public package speaks to the core: once is enough.
+$(AIRFLOWS:%=test-%): PYTEST_ARGS += --ignore=tests/unit/protocol
 test-2.11.2: PYTEST_ARGS += --ignore=tests/parity
 
 # Each scenario prints its figures. It installs a PostgreSQL and a Redis where they are absent, and it may.
