@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 KEY = "aixplain_submission"
 RUN_KEY = "aixplain_run"
 
+RETURN_KEY = "return_value"
+"""Airflow's ``XCOM_RETURN_KEY``, which brings its database models along where it is imported from."""
+
 UNKNOWN_POLLS = 7
 UNKNOWN_PAUSE = 10.0
 """Seconds between the polls of a later try for a run that the platform does not know: who believes that too early pays
@@ -121,7 +124,7 @@ class SubmissionRecord:
         # A trigger that ends a task cannot reach the store, so the XComs tell: of a task that begins anew, Airflow
         # names those that an earlier try has left (3.3.2; where it does not, the earlier run counts as not delivered).
         started = getattr(task_instance, "_ti_context_from_server", None)
-        self._has_result = XCom.XCOM_RETURN_KEY in (getattr(started, "xcom_keys_to_clear", None) or ())
+        self._has_result = RETURN_KEY in (getattr(started, "xcom_keys_to_clear", None) or ())
 
     def read(self) -> Submission | None:
         """Return what an earlier try remembered, if that is of use for this one."""
@@ -253,7 +256,7 @@ class TriggerRecord:
 
     async def is_delivered(self, submission: TriggeredSubmission) -> bool:
         """Whether an earlier try has got the result of its submission, and somebody has cleared the task since."""
-        return submission.is_delivered or await self._get(XCom.XCOM_RETURN_KEY) is not None
+        return submission.is_delivered or await self._get(RETURN_KEY) is not None
 
     async def start_over(self, submission: TriggeredSubmission, keys: Iterable[str]) -> TriggeredSubmission:
         """Remove the XComs of a result that was delivered, as a worker does that starts a task.
@@ -263,7 +266,7 @@ class TriggerRecord:
         """
         delivered = replace(submission, is_delivered=True)
         await self.write(delivered)
-        for key in (XCom.XCOM_RETURN_KEY, *keys):
+        for key in (RETURN_KEY, *keys):
             await self._delete(key)
         return delivered
 
@@ -276,7 +279,7 @@ class TriggerRecord:
         fields = response if multiple_outputs else {}
         with _counted(len(fields) + 1):
             await asyncio.gather(*(XCom.aset(name, value, **self._place) for name, value in fields.items()))
-            await XCom.aset(XCom.XCOM_RETURN_KEY, dict(response), **self._place)
+            await XCom.aset(RETURN_KEY, dict(response), **self._place)
 
     async def pull(self, task_id: str, key: str) -> Any:
         """Return another task's XCom; None if there is none.

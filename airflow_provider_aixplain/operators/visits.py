@@ -8,6 +8,8 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, XCom, conf, get_listener_manager
 
+from airflow_provider_aixplain.submission import RETURN_KEY
+
 AT_START = ("pre_execute", "render_template_fields", "prepare_template", "execute", "hook", "run_name", "_submit")
 """What a worker calls when it starts a task."""
 
@@ -83,7 +85,7 @@ def lost_at_start(task: Any, base: type[BaseOperator]) -> str | None:
 def with_xcom_references(value: Any) -> Any:
     """Return an argument as a trigger that starts a task takes it: with references for the output of other tasks."""
     if hasattr(value, "resolve"):
-        is_required = value.key != XCom.XCOM_RETURN_KEY and not value.operator.multiple_outputs
+        is_required = value.key != RETURN_KEY and not value.operator.multiple_outputs
         from airflow_provider_aixplain.triggers.aixplain import xcom_reference
 
         return xcom_reference(value.operator.task_id, value.key, is_required=is_required)

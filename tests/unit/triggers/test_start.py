@@ -41,8 +41,6 @@ pytestmark = [
 class XComs(dict[tuple[str, str], Any]):
     """What Airflow keeps, by task and key."""
 
-    XCOM_RETURN_KEY = "return_value"
-
     async def aset(self, key: str, value: Any, *, task_id: str, **_: Any) -> None:
         self[task_id, key] = json.loads(json.dumps(value))
 
