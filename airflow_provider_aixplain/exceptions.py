@@ -20,6 +20,7 @@ class AixplainError(AirflowException):
     :param status_code: the HTTP status code of the platform's answer, if there was one.
     :param category: the platform's class of the error, such as ``validation`` or ``rate limit``, if known.
     :param retryable: whether the same call can succeed later; None if nothing is known.
+    :param retry_after: the seconds that the platform asks to wait before another request, if it does.
     """
 
     status_code: int | None  # type: ignore[assignment] # Airflow's own exceptions hold the status that its API shows
@@ -32,10 +33,12 @@ class AixplainError(AirflowException):
         status_code: int | None = None,
         category: str | None = None,
         retryable: bool | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.status_code = status_code
         self.category = category
+        self.retry_after = retry_after
         if retryable is not None:
             self.retryable = retryable
 
@@ -86,8 +89,13 @@ def error_for(failure: Failure, message: str) -> AixplainError:
     :param message: what happened, for people.
     """
     kind = AixplainPermanentError if failure.retryable is False else AixplainError
-    category = failure.category.value
-    return kind(message, status_code=failure.status_code, category=category, retryable=failure.retryable)
+    return kind(
+        message,
+        status_code=failure.status_code,
+        category=failure.category.value,
+        retryable=failure.retryable,
+        retry_after=failure.retry_after,
+    )
 
 
 def error_of(response: ModelResponse, model_id: str, what: str = "the submission") -> AixplainError:
@@ -105,7 +113,7 @@ def error_of(response: ModelResponse, model_id: str, what: str = "the submission
 
 def to_event(error: AixplainError) -> dict[str, Any]:
     """Return an error as plain JSON types, for the event of a trigger."""
-    fields = {name: getattr(error, name) for name in ("status_code", "category", "retryable")}
+    fields = {name: getattr(error, name) for name in ("status_code", "category", "retryable", "retry_after")}
     return {"kind": type(error).__name__, "message": str(error), **fields}
 
 

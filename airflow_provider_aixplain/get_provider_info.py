@@ -6,48 +6,104 @@ from typing import Any
 
 from airflow_provider_aixplain import __version__
 
+PACKAGE = "airflow_provider_aixplain"
+INTEGRATION = "aiXplain"
+
+CONN_FIELDS: dict[str, Any] = {
+    "models_run_url": {
+        "label": "Execution URL",
+        "description": "Default: the public one; with a host of your own {host}/api/v1/execute",
+        "schema": {"type": ["string", "null"]},
+    },
+    "api_key_type": {
+        "label": "Kind of API key",
+        "description": "Whose key it is",
+        "schema": {"type": ["string", "null"], "enum": ["team", "personal"], "default": "team"},
+    },
+    "trusted_origins": {
+        "label": "Trusted origins",
+        "description": "Further origins that poll URLs may name, and so receive the key, separated by commas",
+        "schema": {"type": ["string", "null"]},
+    },
+    "timeout": {
+        "label": "Request timeout",
+        "description": "The longest time that one request may take, in seconds",
+        "schema": {"type": ["number", "null"], "default": 60},
+    },
+    "max_answer_mib": {
+        "label": "Largest answer",
+        "description": "How much of an answer is read at most, in MiB",
+        "schema": {"type": ["integer", "null"], "default": 256},
+    },
+    "proxy": {
+        "label": "Proxy URL",
+        "description": "Default: that of the environment",
+        "schema": {"type": ["string", "null"], "format": "password"},
+    },
+    "verify": {
+        "label": "Verify TLS certificates",
+        "description": "true, false, or the path of a CA file",
+        "schema": {"type": ["string", "null"], "default": "true"},
+    },
+    "allow_insecure": {
+        "label": "Allow plain http",
+        "description": "Send the key unencrypted to other machines than Airflow's own",
+        "schema": {"type": ["boolean", "null"], "default": False},
+    },
+    "web_url": {
+        "label": "Site with the models' pages",
+        "description": "Where links from tasks lead; default: https://platform.aixplain.com",
+        "schema": {"type": ["string", "null"]},
+    },
+}
+"""What the form for Connections shows beside the standard fields: the keys of their extra."""
+
+HIDDEN_FIELDS = ["login", "schema", "port", "extra"]
+RELABELING = {"password": "API key", "host": "Backend URL"}
+PLACEHOLDERS = {
+    "password": "from the platform's settings",
+    "host": "https://platform-api.aixplain.com",
+    "models_run_url": "https://models.aixplain.com/api/v1/execute",
+    "trusted_origins": "https://files.example.com, https://other.example.com",
+    "proxy": "http://proxy.example.com:3128",
+    "web_url": "https://platform.aixplain.com",
+}
+
 
 def get_provider_info() -> dict[str, Any]:
     """Describe the provider to Airflow.
 
     :return: a dict as ``airflow/provider_info.schema.json`` defines it.
     """
-    integration = "aiXplain"
     return {
         "package-name": "airflow-provider-aixplain",
-        "name": "aiXplain",
+        "name": INTEGRATION,
         "description": "Run AI models hosted on `aiXplain <https://aixplain.com/>`__ as deferred tasks.",
         "versions": [__version__],
         "integrations": [
             {
-                "integration-name": integration,
+                "integration-name": INTEGRATION,
                 "external-doc-url": "https://docs.aixplain.com/",
                 "tags": ["service"],
             }
         ],
-        "hooks": [
-            {
-                "integration-name": integration,
-                "python-modules": ["airflow_provider_aixplain.hooks.aixplain"],
-            }
-        ],
-        "operators": [
-            {
-                "integration-name": integration,
-                "python-modules": ["airflow_provider_aixplain.operators.aixplain"],
-            }
-        ],
-        "triggers": [
-            {
-                "integration-name": integration,
-                "python-modules": ["airflow_provider_aixplain.triggers.aixplain"],
-            }
-        ],
+        **{
+            kind: [{"integration-name": INTEGRATION, "python-modules": [f"{PACKAGE}.{kind}.aixplain"]}]
+            for kind in ("hooks", "operators", "sensors", "triggers")
+        },
+        "task-decorators": [{"name": "aixplain", "class-name": f"{PACKAGE}.decorators.aixplain.aixplain_task"}],
+        "extra-links": [f"{PACKAGE}.links.AixplainModelLink", f"{PACKAGE}.links.AixplainRunLink"],
         "connection-types": [
             {
                 "connection-type": "aixplain",
-                "hook-class-name": "airflow_provider_aixplain.hooks.aixplain.AixplainHook",
-                "hook-name": "aiXplain",
+                "hook-class-name": f"{PACKAGE}.hooks.aixplain.AixplainHook",
+                "hook-name": INTEGRATION,
+                "conn-fields": CONN_FIELDS,
+                "ui-field-behaviour": {
+                    "hidden-fields": HIDDEN_FIELDS,
+                    "relabeling": RELABELING,
+                    "placeholders": PLACEHOLDERS,
+                },
             }
         ],
     }

@@ -270,13 +270,12 @@ class TriggerRecord:
             await self._delete(key)
         return delivered
 
-    async def push(self, response: Mapping[str, Any], *, multiple_outputs: bool) -> None:
+    async def push(self, response: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
         """Push the task's result, the whole response last.
 
-        :param multiple_outputs: whether each field is an XCom of its own as well.
+        :param fields: what is an XCom of its own as well, by key.
         :raises Behind: if so many XComs are being pushed that a worker does it sooner.
         """
-        fields = response if multiple_outputs else {}
         with _counted(len(fields) + 1):
             await asyncio.gather(*(XCom.aset(name, value, **self._place) for name, value in fields.items()))
             await XCom.aset(RETURN_KEY, dict(response), **self._place)

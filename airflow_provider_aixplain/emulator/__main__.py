@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, help="an existing folder for its runs, which are there again after a restart"
     )
+    parser.add_argument("--key", help="the only API key that it takes (default: any)")
     arguments = parser.parse_args()
     if not 0 <= arguments.seconds < math.inf:
         parser.error("--seconds takes 0 or more")
@@ -51,10 +52,15 @@ def main() -> None:
         parser.error(f"cannot listen on {arguments.host} port {arguments.port}: {error}; choose another with --port")
     with server:
         url = f"http://{arguments.host}:{server.getsockname()[1]}"
-        connection = {"conn_type": "aixplain", "host": url, "password": "emulator"}
+        connection = {
+            "conn_type": "aixplain",
+            "host": url,
+            "password": arguments.key or "emulator",
+            "extra": {"web_url": url},
+        }
         print(f"Emulating aiXplain at {url}. To use it from Airflow:")
         print(f"export AIRFLOW_CONN_AIXPLAIN_DEFAULT='{json.dumps(connection)}'", flush=True)
-        app = create_app(arguments.seconds, arguments.faults, arguments.folder)
+        app = create_app(arguments.seconds, arguments.faults, arguments.folder, arguments.key)
         web.run_app(app, sock=server, print=None, access_log=None)
 
 

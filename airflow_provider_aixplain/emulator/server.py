@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import json
 import math
 import re
 import secrets
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,9 @@ AT_ONCE = 1.0
 """Seconds that a run may take to be answered with its result, where the client asks for that."""
 
 EPOCHS = 3
+
+JOURNAL: web.AppKey[Callable[[], list[dict[str, Any]]]] = web.AppKey("journal")
+"""Of the application: returns what was submitted and polled."""
 
 
 @dataclass
@@ -92,16 +97,27 @@ class Emulator:
         ``delay``.
     :param store: the folder for uploaded files, and for the runs: an emulator that is started there again knows them.
     :param faults: what goes wrong with polls.
+    :param key: the only API key that it takes; default: any.
     """
 
-    def __init__(self, seconds: float, store: Path, faults: Faults) -> None:
+    def __init__(self, seconds: float, store: Path, faults: Faults, key: str | None = None) -> None:
         self.seconds = seconds
+        self.key = key
         self.store = store
         self.faults = faults
         self.started_at = time.time()
         self.runs: dict[str, Run] = {}
         self.models = dict(MODELS)
         self.files: dict[str, Path] = {}
+
+    @web.middleware
+    async def require_key(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        """Refuse who has no key, or not the right one."""
+        key = _key(request)
+        if not request.path.startswith(OPEN_TO_ALL) and (not key or (self.key and key != self.key)):
+            raise error(web.HTTPUnauthorized, "no valid API key in the request")
+        response: web.StreamResponse = await handler(request)
+        return response
 
     async def submit(self, request: web.Request) -> web.StreamResponse:
         """Start a run and name its poll URL."""
@@ -159,6 +175,14 @@ class Emulator:
             await asyncio.wait([run.output])
         return web.json_response(run.answer())
 
+    async def page(self, request: web.Request) -> web.StreamResponse:
+        """Tell people of a model, as its page on the platform does."""
+        model_id = request.match_info["model_id"]
+        record = self.model(model_id).record(model_id)
+        told = "".join(f"<p>{html.escape(str(record[name]))}</p>" for name in ("description", "id"))
+        name = html.escape(record["name"])
+        return web.Response(text=f"<!doctype html><title>{name}</title><h1>{name}</h1>{told}", content_type="text/html")
+
     async def record(self, request: web.Request) -> web.StreamResponse:
         """Tell of a model by its id."""
         model_id = request.match_info["model_id"]
@@ -211,9 +235,13 @@ class Emulator:
                 file.write(piece)
         return web.Response()
 
-    async def journal(self, request: web.Request) -> web.StreamResponse:
+    def journal(self) -> list[dict[str, Any]]:
+        """Return what was submitted and polled."""
+        return [run.journal() for run in self.runs.values()]
+
+    async def tell_journal(self, request: web.Request) -> web.StreamResponse:
         """Tell tests what was submitted and polled."""
-        return web.json_response([run.journal() for run in self.runs.values()])
+        return web.json_response(self.journal())
 
     async def set_faults(self, request: web.Request) -> web.StreamResponse:
         """Let things go wrong from now on, told as the arguments of :class:`Faults`."""
@@ -286,16 +314,19 @@ class Emulator:
         return {key: content(value) for key, value in payload.items()}
 
 
-def create_app(seconds: float = 5.0, fault_rate: float = 0.0, folder: Path | None = None) -> web.Application:
+def create_app(
+    seconds: float = 5.0, fault_rate: float = 0.0, folder: Path | None = None, key: str | None = None
+) -> web.Application:
     """Return the emulator as an aiohttp application.
 
     :param seconds: how long a run takes unless its payload says otherwise with ``delay``.
     :param fault_rate: the share of the polls that go wrong, from 0 to 1.
     :param folder: where it keeps files and runs; default: in a temporary one, which goes when it ends.
+    :param key: the only API key that it takes; default: any.
     """
     temporary = tempfile.TemporaryDirectory(prefix="aixplain-emulator-")
-    emulator = Emulator(seconds, folder or Path(temporary.name), Faults(fault_rate))
-    app = web.Application(middlewares=[_require_key], client_max_size=MAX_BODY)
+    emulator = Emulator(seconds, folder or Path(temporary.name), Faults(fault_rate), key)
+    app = web.Application(middlewares=[emulator.require_key], client_max_size=MAX_BODY)
     app.router.add_post("/api/v1/execute/{model_id:.+}", emulator.submit)
     app.router.add_post("/api/v2/execute/{model_id:.+}", emulator.run_directly)
     app.router.add_get("/api/v1/data/{run_id}", emulator.poll)
@@ -305,14 +336,15 @@ def create_app(seconds: float = 5.0, fault_rate: float = 0.0, folder: Path | Non
     app.router.add_get("/sdk/finetune/{model_id:.+}/ml-logs", emulator.finetune_logs)
     app.router.add_post("/sdk/file/upload/temp-url", emulator.offer_place)
     app.router.add_put("/emulator/store/{key:.+}", emulator.receive_file)
-    app.router.add_get("/emulator/runs", emulator.journal)
-
+    app.router.add_get("/discover/model/{model_id:.+}", emulator.page)
+    app.router.add_get("/emulator/runs", emulator.tell_journal)
     app.router.add_get("/emulator/faults", emulator.tell_faults)
     app.router.add_put("/emulator/faults", emulator.set_faults)
 
     async def clean_up(_: web.Application) -> None:
         temporary.cleanup()
 
+    app[JOURNAL] = emulator.journal
     app.on_startup.append(emulator.restore)
     app.on_cleanup.append(clean_up)
     return app
@@ -323,15 +355,12 @@ def error(kind: type[web.HTTPException], message: str) -> web.HTTPException:
     return kind(text=json.dumps({"error": message}), content_type="application/json")
 
 
-@web.middleware
-async def _require_key(request: web.Request, handler: Any) -> web.StreamResponse:
-    if not request.path.startswith("/emulator/") and not _has_key(request):
-        raise error(web.HTTPUnauthorized, "no API key in the request")
-    response: web.StreamResponse = await handler(request)
-    return response
+OPEN_TO_ALL = ("/emulator/", "/discover/")
 
 
-def _has_key(request: web.Request) -> bool:
+def _key(request: web.Request) -> str | None:
+    """Return the key that a request carries, if it carries one the way that its endpoint wants it."""
     if request.path.startswith(("/sdk/models", "/sdk/file")):
-        return bool(re.fullmatch(r"token \S+", request.headers.get("Authorization", ""), re.IGNORECASE))
-    return any(request.headers.get(name) for name in ("x-api-key", "x-aixplain-key"))
+        found = re.fullmatch(r"token (\S+)", request.headers.get("Authorization", ""), re.IGNORECASE)
+        return found[1] if found else None
+    return request.headers.get("x-api-key") or request.headers.get("x-aixplain-key")

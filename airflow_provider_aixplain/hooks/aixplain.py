@@ -14,7 +14,7 @@ from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_aixplain.client import Client, no_account
-from airflow_provider_aixplain.exceptions import AixplainConfigurationError, told_as_airflow_errors
+from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainError, told_as_airflow_errors
 from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.payload import build_payload
 from airflow_provider_aixplain.protocol.schedule import until_tick
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from airflow_provider_aixplain.protocol.wait import Outcome, Wait
     from airflow_provider_aixplain.transport import aio
 
+
+TEST_TIMEOUT = 15.0
+"""Seconds that each of the two requests of a connection test may take, while somebody looks at a form."""
 
 ACCOUNT_FRESH = 10.0
 """Seconds for which a Connection that was read is not read again, unless its key is refused."""
@@ -53,6 +56,51 @@ class AixplainHook(Client, BaseHook):
         self._platform: Platform | None = None
         self._read_at = -math.inf
         self._session = None
+
+    @staticmethod
+    def get_ui_field_behaviour() -> dict[str, Any]:
+        """Return how Airflow 2's form for Connections shows the standard fields; Airflow 3 reads the provider info."""
+        from airflow_provider_aixplain.get_provider_info import HIDDEN_FIELDS, PLACEHOLDERS, RELABELING
+
+        return {"hidden_fields": HIDDEN_FIELDS, "relabeling": RELABELING, "placeholders": PLACEHOLDERS}
+
+    @staticmethod
+    def get_connection_form_widgets() -> dict[str, Any]:
+        """Return the fields that Airflow 2's form shows beside the standard ones."""
+        from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
+        from wtforms import BooleanField, IntegerField, PasswordField, StringField
+
+        from airflow_provider_aixplain.get_provider_info import CONN_FIELDS
+
+        def field(label: str, schema: Mapping[str, Any], description: str) -> Any:
+            told = {"label": label, "description": description, "default": schema.get("default")}
+            if schema.get("format") == "password":
+                return PasswordField(widget=BS3PasswordFieldWidget(), **told)
+            if "boolean" in schema["type"]:
+                return BooleanField(**told)
+            kind = IntegerField if "integer" in schema["type"] else StringField
+            return kind(widget=BS3TextFieldWidget(), **told)
+
+        return {name: field(**told) for name, told in CONN_FIELDS.items()}
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Say whether the Connection works. It costs nothing: no run is made.
+
+        :return: whether it does, and what is wrong if it does not: the key, a URL, or the way to it.
+        """
+        from airflow_provider_aixplain.protocol import probe
+
+        try:
+            platform = self.platform
+            limit = min(platform.timeout, TEST_TIMEOUT)
+            backend, execution = platform.backend_url, platform.models_run_url
+            problem = probe.backend_problem(self._send(probe.backend_request(backend), limit), backend)
+            problem = problem or probe.execution_problem(
+                self._send(probe.execution_request(execution), limit), execution
+            )
+        except AixplainError as error:
+            problem = str(error)
+        return not problem, problem or f"{backend} takes the key"
 
     @property
     def platform(self) -> Platform:  # type: ignore[override] # a client is given what a hook has to look up

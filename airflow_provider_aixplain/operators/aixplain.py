@@ -6,23 +6,20 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
-
-from airflow.providers.common.compat.sdk import BaseOperator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow_provider_aixplain.exceptions import (
     AixplainError,
     AixplainInputError,
     AixplainPermanentError,
-    AixplainRunFailed,
     AixplainRunTimeout,
     error_of,
-    from_event,
     told_as_airflow_errors,
 )
+from airflow_provider_aixplain.metrics import count_end, count_wait
 from airflow_provider_aixplain.operators.visits import lost_at_end, lost_at_start, with_xcom_references
-from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.operators.waiting import RunWaiter
+from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, told_cost
 from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.protocol.wait import LONGEST, PATIENCE, Wait
 from airflow_provider_aixplain.submission import (
@@ -33,19 +30,13 @@ from airflow_provider_aixplain.submission import (
     is_refused,
     is_unknown,
     now,
-    seconds_since,
 )
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-
 # The hook, the triggers and streams are imported where they are used: DAG files, which are parsed again and again, do
 # without them.
-
-GRACE = timedelta(minutes=1)
-"""How much longer than an ``execution_timeout`` a task may stay deferred, where no triggerer ends its wait."""
 
 
 class _StartTriggerArgs:
@@ -56,12 +47,12 @@ class _StartTriggerArgs:
     """
 
     def __get__(self, task: AixplainRunModelOperator | None, kind: type[AixplainRunModelOperator]) -> Any:
-        if task is None or not task.start_from_trigger or lost_at_start(task, AixplainRunModelOperator):
+        if task is None or not task.start_from_trigger or lost_at_start(task):
             return None
         return task.start_arguments()
 
 
-class AixplainRunModelOperator(BaseOperator):
+class AixplainRunModelOperator(RunWaiter):
     """Runs a model on aiXplain and returns its response.
 
     The worker submits the run and is free; a trigger waits for its end; a worker takes the result. Returned, and pushed
@@ -158,13 +149,6 @@ class AixplainRunModelOperator(BaseOperator):
         """What the log calls the run."""
         return self.name or self.task_id
 
-    @cached_property
-    def hook(self) -> AixplainHook:
-        """The hook that carries this task's calls."""
-        from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-
-        return AixplainHook(self.aixplain_conn_id)
-
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit the run, or find the one that an earlier try has submitted, and defer until it is over.
 
@@ -173,11 +157,12 @@ class AixplainRunModelOperator(BaseOperator):
         if self.start_from_trigger:
             # This one's templates are rendered; the one that its DAG holds has what the scheduler has seen.
             planned = self.dag.get_task(self.task_id) if self.has_dag() else self  # type: ignore[no-untyped-call]
-            loss = lost_at_start(planned if isinstance(planned, type(self)) else self, AixplainRunModelOperator)
+            loss = lost_at_start(planned if isinstance(planned, type(self)) else self)
             why = f"a trigger that starts the task loses {loss}" if loss else "this task was started on one"
             self.log.info("%s: a worker submits the run, as %s", self.run_name, why)
         record = self._record(context)
         fingerprint = self.hook.fingerprint(self.model_id, self.data, self.parameters)
+        self.set_links(context)
         self._submission = earlier = record.read()
         response = self._resume(earlier, fingerprint, record) if earlier else None
         if earlier is not None and response is not None:
@@ -190,10 +175,15 @@ class AixplainRunModelOperator(BaseOperator):
         self._submission = submission
         record.update(submission)
         poll_url = response.url or ""
-        told = "%s: model %s answered" if is_over else "%s: the run of model %s is at %s"
-        self.log.info(told, self.run_name, self.model_id, *([] if is_over else [poll_url]))
+        self.set_links(context, poll_url)
+        if is_over:
+            self.log.info("%s: %s answered after %s", self.run_name, self.subject, told_cost(response))
+        else:
+            self.log.info("%s: the run of %s is at %s", self.run_name, self.subject, poll_url)
         if is_over or not self.wait_for_completion:
-            return response.to_dict()
+            self.response = response.to_dict()
+            count_end(self.model_id, "success" if is_over else "submitted", self.response)
+            return self.response
         self.hook.platform.check(poll_url)
         limit = self.execution_timeout
         timeout = min(self.timeout, limit.total_seconds()) if limit else self.timeout
@@ -201,6 +191,7 @@ class AixplainRunModelOperator(BaseOperator):
             self._defer(poll_url, submission.submitted_at, min(timeout + age, LONGEST))
         wait = Wait(wait_time=self.wait_time, timeout=timeout, patience=PATIENCE)
         outcome = self.hook.wait_for_run(poll_url, wait, self.run_name)
+        count_wait(self.model_id, outcome, wait.polls, submission.age)
         return self.execute_complete(context, outcome.to_event(poll_url))
 
     def start_arguments(self) -> Any:
@@ -220,7 +211,7 @@ class AixplainRunModelOperator(BaseOperator):
             "durable": self.durable,
             "on_orphaned_submission": self.on_orphaned_submission,
             "end_from_trigger": self.end_from_trigger,
-            "lost_at_end": lost_at_end(self, AixplainRunModelOperator) if self.end_from_trigger else None,
+            "lost_at_end": lost_at_end(self) if self.end_from_trigger else None,
             "multiple_outputs": bool(self.multiple_outputs),
             "polling": self.polling,
         }
@@ -230,49 +221,14 @@ class AixplainRunModelOperator(BaseOperator):
             next_method="take_event",
         )
 
-    def take_event(
-        self, context: Context, event: dict[str, Any], submitted_at: str | None = None, timeout: float | None = None
-    ) -> dict[str, Any]:
-        """Take the event of the trigger, and fetch the response if it is too large for one.
-
-        :param event: the payload of the event of the trigger.
-        :param submitted_at: the trigger's; a task that its trigger has started does not know it, and waits on from now.
-        :param timeout: the trigger's.
-        :return: what :meth:`execute_complete` makes of it.
-        :raises AixplainError: if there is no run.
-        """
-        if event["status"] == "refused":
-            raise from_event(event["error"])
-        if event["status"] == "success" and event["response"] is None:
-            event = self._fetch(event["poll_url"], submitted_at or now(), self.timeout if timeout is None else timeout)
-        return self.execute_complete(context, event)
-
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Take the end of the run.
-
-        :param event: the payload of the event of :class:`AixplainModelRunTrigger`; :meth:`take_event` has fetched its
-            response if that is a large one.
-        :return: the response as a dict.
-        :raises AixplainRunFailed: if the model ran and failed.
-        :raises AixplainRunTimeout: if the run was not over in time.
-        :raises AixplainPermanentError: if the platform refuses to tell, or the Connection cannot work.
-        """
+        """Take the end of the run, and let the record know."""
         self._submission = None
-        response: dict[str, Any] = event["response"]
         if event["status"] == "success":
-            self.log.info(
-                "%s: model %s is done after %s s, for %s credits",
-                self.run_name,
-                self.model_id,
-                response["run_time"],
-                response["used_credits"],
-            )
             self._record(context).deliver()
-            return response
-        if event["status"] == "failed":
+        elif event["status"] == "failed":
             self._record(context).forget()
-        error, what = _ENDS[event["status"]]
-        raise error(f"Model {self.model_id}: {what}: {event['message']} (poll URL: {event['poll_url']})")
+        return super().execute_complete(context, event)
 
     def on_kill(self) -> None:
         """Tell whoever has ended the task on its worker that its run goes on."""
@@ -285,51 +241,6 @@ class AixplainRunModelOperator(BaseOperator):
             return
         told = "%s: the task is being ended. Its run goes on, and is billed, as the platform cannot cancel it: %s"
         self.log.warning(told, self.run_name, printable(submission.poll_url))
-
-    def _defer(self, poll_url: str, submitted_at: str, timeout: float) -> NoReturn:
-        """Let a trigger wait.
-
-        :param timeout: seconds after the submission when to stop.
-        """
-        from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
-
-        self.log.info("%s: the triggerer waits for its end", self.run_name)
-        loss = lost_at_end(self, AixplainRunModelOperator) if self.end_from_trigger else None
-        if loss:
-            self.log.info(
-                "%s: a worker takes the result, as a trigger that ends the task loses %s", self.run_name, loss
-            )
-        limit = self.execution_timeout
-        self.defer(
-            trigger=AixplainModelRunTrigger(
-                poll_url=poll_url,
-                aixplain_conn_id=self.aixplain_conn_id,
-                wait_time=self.wait_time,
-                timeout=timeout,
-                submitted_at=submitted_at,
-                end_from_trigger=self.end_from_trigger and not loss,
-                do_xcom_push=self.do_xcom_push,
-                multiple_outputs=bool(self.multiple_outputs),
-                polling=self.polling,
-                model_id=self.model_id,
-            ),
-            method_name="take_event",
-            kwargs={"submitted_at": submitted_at, "timeout": timeout},
-            # Where no triggerer runs, Airflow itself keeps an execution_timeout; otherwise the trigger tells more.
-            timeout=limit + GRACE if limit else None,
-        )
-
-    def _fetch(self, poll_url: str, submitted_at: str, timeout: float) -> dict[str, Any]:
-        """Return the event of a run whose response is too large for the triggerer; wait on if it does not come."""
-        from airflow_provider_aixplain.client import LONGEST_FETCH
-
-        response = self.hook.ask(poll_url, self.run_name, LONGEST_FETCH)
-        outcome = Wait(self.wait_time, timeout, PATIENCE).judge(response, seconds_since(submitted_at))
-        if outcome is None:
-            told = "%s: its response did not come, and is asked for again: %s"
-            self.log.warning(told, self.run_name, printable(response.error_message or response.status))
-            self._defer(poll_url, submitted_at, timeout)
-        return outcome.to_event(poll_url)
 
     def _begin(self, submission: Submission, record: SubmissionRecord) -> ModelResponse:
         """Submit the run.
@@ -350,6 +261,7 @@ class AixplainRunModelOperator(BaseOperator):
         if response.status is ResponseStatus.FAILED:
             if is_refused(response):
                 record.forget()
+            count_end(self.model_id, "refused" if response.failure else "failed", response.to_dict())
             raise error_of(response, self.model_id, "the stream" if self.stream else "the submission")
         return response
 
@@ -412,10 +324,3 @@ class AixplainRunModelOperator(BaseOperator):
         if response.failure and response.failure.status_code is None and time.monotonic() - start >= self.timeout:
             raise AixplainRunTimeout(f"Model {self.model_id}: its stream was not over after {self.timeout:g} s")
         return response
-
-
-_ENDS: dict[str, tuple[type[AixplainError], str]] = {
-    "failed": (AixplainRunFailed, "the run failed"),
-    "timeout": (AixplainRunTimeout, "stopped waiting; the run goes on"),
-    "error": (AixplainPermanentError, "cannot learn how the run ended"),
-}

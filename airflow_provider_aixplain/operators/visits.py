@@ -25,20 +25,19 @@ RENDERED = {
 """What Airflow 3.3.2's triggerer can render. It never answers what asks for more, as ``ti.xcom_pull`` does."""
 
 
-def lost_at_end(task: BaseOperator, base: type[BaseOperator]) -> str | None:
+def lost_at_end(task: BaseOperator) -> str | None:
     """Return what would be lost if a trigger ended a task, or None if nothing would.
 
     A trigger that ends its task pushes XComs and sets the task's state, and that is all.
 
     :param task: a task that succeeds.
-    :param base: the class of operators whose own methods a trigger can do without.
     """
     return _first(
         {
             "the events of its outlets": task.outlets,
             "its on_success_callback": task.on_success_callback,
             "its post_execute": getattr(task, "_post_execute_hook", None),
-            **_overridden(task, base, AT_END),
+            **_overridden(task, AT_END),
             "its map_index_template": task.map_index_template,
             "the result of its DAG": getattr(task, "returns_dag_result", False),
             "what tasks are mapped over": task.has_dag() and next(task.iter_mapped_dependants(), None),
@@ -48,25 +47,25 @@ def lost_at_end(task: BaseOperator, base: type[BaseOperator]) -> str | None:
     )
 
 
-def lost_at_start(task: Any, base: type[BaseOperator]) -> str | None:
+def lost_at_start(task: Any) -> str | None:
     """Return what would be lost if a trigger started a task, or None if nothing would.
 
     A trigger that starts its task renders what templates the triggerer can, and submits a run.
 
     :param task: a task that runs a model.
-    :param base: the class of operators whose own methods a trigger can do without.
     """
     if not hasattr(XCom, "aset"):
         return BELOW_3_3
-    given = [getattr(task, name) for name in base.template_fields]
+    given = [getattr(task, name) for name in _provided(task).template_fields]
     return _first(
         {
             "its text, which a worker writes to the log": task.stream,
             "its wait, which is to be on a worker": not task.deferrable,
             "its end, which is to be at once": not task.wait_for_completion,
+            "its function, which makes the input": hasattr(task, "python_callable"),
             "its pre_execute": getattr(task, "_pre_execute_hook", None),
             "its on_execute_callback": task.on_execute_callback,
-            **_overridden(task, base, AT_START),
+            **_overridden(task, AT_START),
             "its place among mapped tasks": getattr(task, "_BaseOperator__from_mapped", False)
             or task.get_closest_mapped_task_group(),
             "the limits that count workers": task.pool != "default_pool"
@@ -142,9 +141,16 @@ def _has_own_jinja(task: BaseOperator) -> Any:
     )
 
 
-def _overridden(task: BaseOperator, base: type[BaseOperator], names: tuple[str, ...]) -> dict[str, Any]:
+def _overridden(task: BaseOperator, names: tuple[str, ...]) -> dict[str, Any]:
+    base = _provided(task)
     overridden = [name for name in names if getattr(type(task), name) is not getattr(base, name)]
     return {f"what its class does in {' and '.join(overridden)}": overridden}
+
+
+def _provided(task: BaseOperator) -> type[BaseOperator]:
+    """Return the class of a task that this provider knows, without what a subclass adds."""
+    package = __name__.partition(".")[0]
+    return next(kind for kind in type(task).__mro__ if kind.__module__.partition(".")[0] == package)
 
 
 def _xcoms(task: BaseOperator) -> dict[str, Any]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import Enum
 from typing import Any
 
 from airflow_provider_aixplain.protocol.failure import Failure
-from airflow_provider_aixplain.protocol.values import as_text, number, storable, time
+from airflow_provider_aixplain.protocol.values import as_text, number, printable, storable, time
 
 
 class ResponseStatus(str, Enum):
@@ -117,6 +117,17 @@ class ModelResponse:
             if key in _SPELLINGS:
                 return self.__dict__, _SPELLINGS[key]
         raise KeyError(f"the response has no {key!r}")
+
+
+def told_cost(response: ModelResponse | Mapping[str, Any]) -> str:
+    """Return what a run took and cost, for a log.
+
+    :param response: a :class:`ModelResponse`, or one as a dict.
+    """
+    usage = response["usage"]
+    tokens = number(usage.get("total_tokens")) if isinstance(usage, Mapping) else None
+    told = f"{response['run_time']} s, for {response['used_credits']} credits"
+    return printable(told if tokens is None else f"{told} and {tokens:.0f} tokens")
 
 
 FIELDS = [f.name for f in fields(ModelResponse) if f.name != "failure"]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
 PUBLIC_BACKEND_URL = "https://platform-api.aixplain.com"
+PUBLIC_WEB_URL = "https://platform.aixplain.com"
 PUBLIC_MODELS_RUN_URL = "https://models.aixplain.com/api/v1/execute"
 KEY_HEADERS = {"team": "x-api-key", "personal": "x-aixplain-key"}
 REQUEST_TIMEOUT = 60.0
@@ -48,6 +49,7 @@ class Platform:
     :param key_header: the header that carries the key.
     :param backend_url: base URL of the backend.
     :param models_run_url: the execution URL, without a model's id.
+    :param web_url: the site where people find the models.
     :param trusted_origins: further origins that poll URLs may name.
     :param verify: whether to verify TLS certificates, or the path of a CA file.
     :param timeout: the longest time one request may take, in seconds.
@@ -59,6 +61,7 @@ class Platform:
     key_header: str = KEY_HEADERS["team"]
     backend_url: str = PUBLIC_BACKEND_URL
     models_run_url: str = PUBLIC_MODELS_RUN_URL
+    web_url: str = PUBLIC_WEB_URL
     trusted_origins: frozenset[str] = frozenset()
     verify: bool | str = True
     timeout: float = REQUEST_TIMEOUT
@@ -72,6 +75,10 @@ class Platform:
         :raises AixplainConfigurationError: naming the Connection, the field and the remedy.
         """
         return _ConnectionReader(connection).read()
+
+    def model_page(self, model_id: str) -> str:
+        """Return the URL of the page that tells people of a model."""
+        return f"{self.web_url}/discover/model/{quote(model_id, safe='')}"
 
     def limit(self, budget: float | None) -> float:
         """Return the seconds that a request may take.
@@ -256,6 +263,7 @@ class _ConnectionReader:
                 "models_run_url",
                 self.extra.get("models_run_url") or (f"{host}/api/v1/execute" if host else PUBLIC_MODELS_RUN_URL),
             ),
+            web_url=self.url("web_url", self.extra.get("web_url") or PUBLIC_WEB_URL),
             trusted_origins=frozenset(origin(self.url("trusted_origins", url)) for url in self.trusted_origins()),
             verify=self.verify(),
             timeout=self.number("timeout", REQUEST_TIMEOUT, LONGEST_REQUEST, "the seconds that one request may take"),

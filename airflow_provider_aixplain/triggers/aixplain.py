@@ -23,8 +23,10 @@ from airflow_provider_aixplain.exceptions import (
     to_event,
 )
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.links import link_xcoms
+from airflow_provider_aixplain.metrics import count_end, count_wait, of_triggerer
 from airflow_provider_aixplain.protocol.adaptive import RunTimes
-from airflow_provider_aixplain.protocol.response import FIELDS, ModelResponse, ResponseStatus
+from airflow_provider_aixplain.protocol.response import FIELDS, ModelResponse, ResponseStatus, told_cost
 from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.protocol.wait import LONGEST, PATIENCE, Outcome, Wait
 from airflow_provider_aixplain.submission import (
@@ -135,8 +137,10 @@ class AixplainModelRunTrigger(BaseTrigger):
             outcome = Outcome("error", str(error))
         if outcome.is_too_large:
             outcome = Outcome("success", "its response is too large for an event: whoever takes it has to poll")
-        ended = " ".join([outcome.status, outcome.message]).strip()
+        cost = f"after {told_cost(outcome.response)}" if outcome.response and outcome.response.completed else ""
+        ended = " ".join(filter(None, [outcome.status, cost, outcome.message]))
         self.log.info("The wait ended after %d polls: %s", wait.polls, ended)
+        count_wait(self.model_id, outcome, wait.polls, seconds_since(self.submitted_at), of_triggerer())
         return outcome
 
     def _run_times(self) -> RunTimes | None:
@@ -152,15 +156,21 @@ class AixplainModelRunTrigger(BaseTrigger):
                 # TaskSuccessEvent could take them along, but Airflow 3.3.2 hands such XComs on as JSON text, and
                 # commits each by itself when the task is over already.
                 if self.do_xcom_push:
-                    await self.record.push(event["response"], multiple_outputs=self.multiple_outputs)
+                    fields = {**event["response"], **await self._links()} if self.multiple_outputs else {}
+                    await self.record.push(event["response"], fields)
             except Behind as error:
                 self.log.info("A worker takes the result, as it is sooner: %s", error)
             except Exception as error:
                 self.log.warning("A worker takes the result, as here it fails: %s: %s", type(error).__name__, error)
             else:
+                count_end(self.model_id, "success", event["response"], of_triggerer())
                 return TaskSuccessEvent()
         await self._worker_gone()
         return TriggerEvent(event)
+
+    async def _links(self) -> dict[str, str]:
+        """Return the XComs of the task's links that no worker has kept."""
+        return {}
 
     @cached_property
     def hook(self) -> AixplainHook:
@@ -295,6 +305,9 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
 
     async def _worker_gone(self) -> None:
         """Return at once: no worker has deferred the task."""
+
+    async def _links(self) -> dict[str, str]:
+        return link_xcoms(await self.hook.aplatform(), self.model_id, self.poll_url)
 
     async def _submitted(self) -> ModelResponse | None:
         """Submit the run, or find the one that was submitted before, and remember where to poll.

@@ -180,17 +180,26 @@ class Emulator:
     :param processes: starts and ends it.
     :param seconds: how long its runs take.
     :param extra: the extra of the Connection to it.
+    :param key: the only key that it takes; default: any.
     """
 
-    def __init__(self, processes: Processes, seconds: float, extra: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, processes: Processes, seconds: float, extra: Mapping[str, Any] | None = None, key: str | None = None
+    ) -> None:
         self.processes = processes
         self.url = f"http://127.0.0.1:{(port := free_port())}"
         (processes.home / "platform").mkdir()
         arguments = {"port": port, "seconds": seconds, "folder": processes.home / "platform"}
+        if key:
+            arguments["key"] = key
         self._command = [part for name, value in arguments.items() for part in (f"--{name}", str(value))]
         self.start()
-        key = f"key-{secrets.token_hex(8)}"
-        fields = {"conn_type": "aixplain", "host": self.url, "password": key, "extra": extra or {}}
+        fields = {
+            "conn_type": "aixplain",
+            "host": self.url,
+            "password": key or f"key-{secrets.token_hex(8)}",
+            "extra": {"web_url": self.url, **(extra or {})},
+        }
         self.connection = json.dumps(fields)
 
     def start(self) -> None:
@@ -378,11 +387,12 @@ class Airflow:
     def xcoms(
         self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, keys: Sequence[str] | None = None
     ) -> dict[str, Any]:
-        """XComs of a task instance, by key: all, unless named."""
+        """XComs of a task instance, by key: unless named all but those that hold the links of its operator."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries"
         index = {"map_index": map_index}
         if keys is None:
-            keys = [entry["key"] for entry in self.call("GET", path, params={**index, "limit": 100})["xcom_entries"]]
+            entries = self.call("GET", path, params={**index, "limit": 100})["xcom_entries"]
+            keys = [entry["key"] for entry in entries if not entry["key"].startswith("_link_")]
         deserialize = {} if AIRFLOW_3 else {"stringify": False}
         return {
             key: self.call("GET", f"{path}/{key}", params={**index, **deserialize})["value"]

@@ -28,12 +28,14 @@ def test_the_entry_point_gives_what_airflows_schema_asks_for() -> None:
 
 def test_every_module_that_the_provider_names_is_there() -> None:
     info = get_provider_info()
-    named = [module for kind in ("hooks", "operators", "triggers") for module in info[kind][0]["python-modules"]]
-    assert {module.rpartition(".")[0] for module in named} == {
-        f"airflow_provider_aixplain.{kind}" for kind in ("hooks", "operators", "triggers")
-    }
+    kinds = ("hooks", "operators", "sensors", "triggers")
+    named = [module for kind in kinds for module in info[kind][0]["python-modules"]]
+    assert {module.rpartition(".")[0] for module in named} == {f"airflow_provider_aixplain.{kind}" for kind in kinds}
     for module in named:
         __import__(module)
+    for path in [*info["extra-links"], *(decorator["class-name"] for decorator in info["task-decorators"])]:
+        module, _, name = path.rpartition(".")
+        assert hasattr(__import__(module, fromlist=[name]), name)
 
 
 def test_the_version_is_said_once() -> None:

@@ -88,7 +88,7 @@ TOKEN = {"Authorization": "Token any"}
 def test_a_missing_key_is_401(emulator: Emulator, method: str, path: str, wrong: dict[str, str]) -> None:
     for headers in ({}, wrong, {"Authorization": "any"}):
         answer = requests.request(method, f"{emulator.url}{path}", headers=headers, timeout=10)
-        assert (answer.status_code, answer.json()) == (401, {"error": "no API key in the request"})
+        assert (answer.status_code, answer.json()) == (401, {"error": "no valid API key in the request"})
 
 
 def test_a_personal_key_is_a_key(emulator: Emulator) -> None:

@@ -216,3 +216,49 @@ def test_airflows_masking_knows_the_key(monkeypatch: pytest.MonkeyPatch) -> None
         assert redact(key) == key
         read(AixplainHook("masked"))
         assert redact(f"it is {key}") == "it is ***"
+
+
+class TestConnectionTest:
+    """A test of the Connection makes no run, and tells what is wrong."""
+
+    def told(self, monkeypatch: pytest.MonkeyPatch, **fields: object) -> tuple[bool, str]:
+        monkeypatch.setenv("AIRFLOW_CONN_TESTED", json.dumps({"conn_type": "aixplain", **fields}))
+        return AixplainHook("tested").test_connection()
+
+    def test_it_works(self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = len(emulator.runs())
+        assert self.told(monkeypatch, host=emulator.url, password="key") == (True, f"{emulator.url} takes the key")
+        assert len(emulator.runs()) == before
+
+    @pytest.mark.parametrize("path", ["/sdk/", "/api/"])
+    def test_a_wrong_key(self, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        def answer(http: Handler) -> None:
+            http.answer(401 if http.path.startswith(path) else 404, b"{}")
+
+        with serve(answer) as server:
+            works, problem = self.told(monkeypatch, host=server.url, password="not-the-right-key")
+        assert not works
+        assert "refuses the key: check the password" in problem
+        assert "not-the-right-key" not in problem
+
+    def test_a_wrong_url(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with serve(lambda http: http.answer(404, b"<html>nothing here</html>")) as server:
+            works, problem = self.told(monkeypatch, host=server.url, password="key")
+        assert (works, problem) == (False, f"{server.url} is not the platform: check the host (HTTP 404)")
+
+    def test_no_network(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        works, problem = self.told(monkeypatch, host="https://nowhere.invalid", password="key")
+        assert not works
+        assert problem.startswith("https://nowhere.invalid does not answer: check host, proxy and verify")
+
+    def test_an_execution_url_that_is_elsewhere(self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+        extra = {"models_run_url": "https://nowhere.invalid/api/v1/execute"}
+        works, problem = self.told(monkeypatch, host=emulator.url, password="key", extra=extra)
+        assert not works
+        assert "does not answer: check models_run_url" in problem
+
+    def test_a_connection_that_cannot_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.told(monkeypatch, password="") == (
+            False,
+            "Connection 'tested': password is empty; put the API key there.",
+        )

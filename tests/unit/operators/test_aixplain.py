@@ -23,7 +23,8 @@ from airflow_provider_aixplain.exceptions import (
     AixplainRunTimeout,
     AixplainUntrustedUrl,
 )
-from airflow_provider_aixplain.operators.aixplain import GRACE, AixplainRunModelOperator
+from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+from airflow_provider_aixplain.operators.waiting import GRACE
 from airflow_provider_aixplain.submission import seconds_since
 from airflow_provider_aixplain.transport.platform import Platform
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger

@@ -1,0 +1,91 @@
+"""``@task.aixplain``: runs a model on what a function returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import (
+    DecoratedOperator,
+    TaskDecorator,
+    context_merge,
+    determine_kwargs,
+    task_decorator_factory,
+)
+
+from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+MADE_BY_THE_FUNCTION = "what the function returns"
+"""Stands for ``data`` until the function has run, in the UI too."""
+
+
+class AixplainDecoratedOperator(DecoratedOperator, AixplainRunModelOperator):
+    """Runs a model on what a function returns; made by ``@task.aixplain``.
+
+    The function returns the run's ``data``, or a dict of exactly ``data`` and ``parameters``; parameters that the
+    decorator names too are the function's then. What it returns is sent as it is: templates in it are not rendered.
+
+    :param python_callable: the function.
+    :param op_args: its positional arguments. (templated)
+    :param op_kwargs: its arguments by name. (templated)
+    """
+
+    template_fields: Sequence[str] = (
+        *DecoratedOperator.template_fields,
+        *(name for name in AixplainRunModelOperator.template_fields if name != "data"),
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **DecoratedOperator.template_fields_renderers,
+        "parameters": "json",
+    }
+    custom_operator_name = "@task.aixplain"
+
+    def __init__(
+        self,
+        *,
+        python_callable: Callable[..., Any],
+        op_args: Collection[Any] | None = None,
+        op_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            python_callable=python_callable,
+            op_args=op_args,
+            op_kwargs=op_kwargs,
+            data=MADE_BY_THE_FUNCTION,
+            **kwargs,
+        )
+
+    def execute(self, context: Context) -> Any:
+        """Call the function, submit a run of what it returns, and defer until it is over.
+
+        :return: the response as a dict.
+        """
+        context_merge(context, self.op_kwargs)
+        kwargs = determine_kwargs(self.python_callable, self.op_args, context)
+        made = self.python_callable(*self.op_args, **kwargs)
+        if isinstance(made, Mapping) and made.keys() == {"data", "parameters"}:
+            made, self.parameters = made["data"], {**(self.parameters or {}), **(made["parameters"] or {})}
+        self.data = made
+        return AixplainRunModelOperator.execute(self, context)
+
+
+def aixplain_task(
+    python_callable: Callable[..., Any] | None = None, multiple_outputs: bool = True, **kwargs: Any
+) -> TaskDecorator:
+    """Make a task of a function that runs a model on what the function returns.
+
+    :param python_callable: the function.
+    :param multiple_outputs: whether each field of the response is an XCom of its own.
+    :param kwargs: the arguments of :class:`~airflow_provider_aixplain.operators.aixplain.AixplainRunModelOperator`,
+        except ``data``.
+    """
+    return task_decorator_factory(
+        python_callable=python_callable,
+        multiple_outputs=multiple_outputs,
+        decorated_operator_class=AixplainDecoratedOperator,
+        **kwargs,
+    )

@@ -1,0 +1,106 @@
+"""What runs cost and how long they are waited for, as metrics of Airflow's own Stats.
+
+They go to StatsD, OpenTelemetry or Datadog, as Airflow is set up. All names begin with ``aixplain.``. Each has the tags
+``model_id`` and ``outcome``; plain StatsD has no tags, and sums up.
+
+==================  =========  ============================================================================
+name                kind       what
+==================  =========  ============================================================================
+``runs``            counter    runs, by outcome: ``success``, ``failed``, ``timeout`` or ``error`` (nobody learnt the
+                               end), ``refused`` (there is none), ``submitted`` (nobody waits)
+``credits``         counter    credits that the platform says it has billed, a fraction
+``tokens``          counter    tokens, with the tag ``kind``: ``prompt`` or ``completion``
+``run_duration``    timer      how long the model ran, as the platform says; Airflow's timers are in milliseconds
+``polls``           counter    polls that were made for a run
+``wait_duration``   timer      from the submission, or the sensor's start, to the end of the wait, in milliseconds
+==================  =========  ============================================================================
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_aixplain.protocol.values import number
+
+if TYPE_CHECKING:
+    from airflow_provider_aixplain.protocol.response import ModelResponse
+    from airflow_provider_aixplain.protocol.wait import Outcome
+
+log = logging.getLogger(__name__)
+
+PREFIX = "aixplain"
+TOKENS = {"prompt": "prompt_tokens", "completion": "completion_tokens"}
+
+
+def count_end(model_id: str | None, outcome: str, response: Mapping[str, Any] | None, stats: Any = None) -> None:
+    """Count a run whose end a task has taken.
+
+    :param model_id: the model's id; if it is None, the response may tell.
+    :param outcome: see above.
+    :param response: the ModelResponse as a dict, if there is one.
+    :param stats: Airflow's Stats; default: those of a worker.
+    """
+    with _no_harm():
+        stats = stats or of_worker()
+        told = response or {}
+        tags = _tags(model_id, outcome, told)
+        stats.incr(f"{PREFIX}.runs", tags=tags)
+        if (spent := number(told.get("used_credits"))) and spent > 0:
+            stats.incr(f"{PREFIX}.credits", spent, tags=tags)
+        usage = told.get("usage")
+        for kind, name in TOKENS.items():
+            if isinstance(usage, Mapping) and (tokens := number(usage.get(name))) and tokens > 0:
+                stats.incr(f"{PREFIX}.tokens", int(tokens), tags={**tags, "kind": kind})
+        if (run_time := number(told.get("run_time"))) and run_time > 0:
+            stats.timing(f"{PREFIX}.run_duration", timedelta(seconds=run_time), tags=tags)
+
+
+def count_wait(model_id: str | None, outcome: Outcome, polls: int, seconds: float, stats: Any = None) -> None:
+    """Count a wait for a run.
+
+    :param model_id: as for :func:`count_end`.
+    :param outcome: how the wait ended.
+    :param polls: how many were made.
+    :param seconds: how long the run has been waited for.
+    :param stats: as for :func:`count_end`.
+    """
+    with _no_harm():
+        stats = stats or of_worker()
+        tags = _tags(model_id, outcome.status, outcome.response or {})
+        stats.incr(f"{PREFIX}.polls", polls, tags=tags)
+        stats.timing(f"{PREFIX}.wait_duration", timedelta(seconds=seconds), tags=tags)
+
+
+def of_worker() -> Any:
+    """Return the Stats that Airflow sets up on workers."""
+    from airflow.providers.common.compat.sdk import Stats
+
+    return Stats
+
+
+def of_triggerer() -> Any:
+    """Return the Stats that Airflow sets up in triggerers, which in Airflow 3.3 are not those of its SDK."""
+    try:
+        from airflow.observability.stats import Stats
+    except ImportError:
+        from airflow.stats import Stats
+    return Stats
+
+
+def _tags(model_id: str | None, outcome: str, response: ModelResponse | Mapping[str, Any]) -> dict[str, str]:
+    asset = response.get("asset")
+    said = asset.get("assetId") or asset.get("id") if isinstance(asset, Mapping) else None
+    return {"model_id": str(model_id or said or "unknown"), "outcome": outcome}
+
+
+@contextmanager
+def _no_harm() -> Iterator[None]:
+    """Whatever is wrong with metrics, or with figures that a supplier sends: it loses no result."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("No metrics of this run: %s: %s", type(error).__name__, error)

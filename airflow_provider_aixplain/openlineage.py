@@ -1,0 +1,63 @@
+"""What OpenLineage is told of a task's run: a facet with the model, the cost and the time.
+
+Only the openlineage provider of Airflow makes anybody import this.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from airflow.providers.openlineage.extractors import OperatorLineage
+from openlineage.client.facet_v2 import RunFacet
+
+from airflow_provider_aixplain import __version__
+from airflow_provider_aixplain.metrics import TOKENS
+from airflow_provider_aixplain.protocol.values import number
+
+if TYPE_CHECKING:
+    from airflow_provider_aixplain.operators.waiting import RunWaiter
+
+
+@attrs.define
+class AixplainRunFacet(RunFacet):
+    """A run on aiXplain. What is not known is None.
+
+    :param modelId: the model's id on the platform.
+    :param pollUrl: where the platform can be asked for the run.
+    :param status: the platform's word for its state.
+    :param usedCredits: what it cost, in credits.
+    :param runTime: how long the model ran, in seconds.
+    :param promptTokens: tokens read.
+    :param completionTokens: tokens written.
+    """
+
+    modelId: str | None = None
+    pollUrl: str | None = None
+    status: str | None = None
+    usedCredits: float | None = None
+    runTime: float | None = None
+    promptTokens: float | None = None
+    completionTokens: float | None = None
+
+    @staticmethod
+    def _get_schema() -> str:
+        return f"https://pypi.org/project/airflow-provider-aixplain/{__version__}/#AixplainRunFacet"
+
+
+def lineage_of(task: RunWaiter) -> OperatorLineage:
+    """Return what a task tells of its run once it has taken its end; nothing before."""
+    response = task.response
+    if response is None:
+        return OperatorLineage()
+    usage: Any = response["usage"] if isinstance(response["usage"], dict) else {}
+    facet = AixplainRunFacet(
+        modelId=task.model_id or None,
+        pollUrl=response["url"],
+        status=response["status"],
+        usedCredits=number(response["used_credits"]),
+        runTime=number(response["run_time"]),
+        promptTokens=number(usage.get(TOKENS["prompt"])),
+        completionTokens=number(usage.get(TOKENS["completion"])),
+    )
+    return OperatorLineage(run_facets={"aixplain_run": facet})

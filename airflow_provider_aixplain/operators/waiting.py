@@ -1,0 +1,193 @@
+"""What operator and sensor share: a task that waits for a run in a trigger, and takes its end."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import timedelta
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.common.compat.sdk import BaseOperator, BaseOperatorLink
+
+from airflow_provider_aixplain.exceptions import (
+    AixplainError,
+    AixplainPermanentError,
+    AixplainRunFailed,
+    AixplainRunTimeout,
+    from_event,
+)
+from airflow_provider_aixplain.links import LINKS, is_kept_by_airflow, link_xcoms
+from airflow_provider_aixplain.metrics import count_end
+from airflow_provider_aixplain.operators.visits import lost_at_end
+from airflow_provider_aixplain.protocol.response import told_cost
+from airflow_provider_aixplain.protocol.values import printable
+from airflow_provider_aixplain.protocol.wait import PATIENCE, Wait
+from airflow_provider_aixplain.submission import now, seconds_since
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+
+# The hook, the triggers and streams are imported where they are used: DAG files, which are parsed again and again, do
+# without them.
+
+GRACE = timedelta(minutes=1)
+"""How much longer than an ``execution_timeout`` a task may stay deferred, where no triggerer ends its wait."""
+
+
+class RunWaiter(BaseOperator):
+    """A task that waits for a run: its ``execute`` defers it, and a worker takes the end in :meth:`take_event`."""
+
+    aixplain_conn_id: str
+    wait_time: float
+    timeout: float
+    end_from_trigger: bool
+    polling: str = "backoff"
+    model_id: str = ""
+
+    links: Mapping[str, str] = MappingProxyType({})
+    """What :mod:`airflow_provider_aixplain.links` keep of this task, by their XComs' keys."""
+
+    response: dict[str, Any] | None = None
+    """The ModelResponse of the run, once it is over, for listeners."""
+
+    _has_links = False
+
+    @property
+    def operator_extra_links(self) -> Collection[BaseOperatorLink]:  # type: ignore[override] # Airflow takes both
+        """The links to the model and the run. A worker's last visit leaves them as the first has made them."""
+        # Airflow asks this of a mapped task too, which is none of these.
+        return () if getattr(self, "_has_links", False) else LINKS
+
+    @property
+    def run_name(self) -> str:
+        """What the log calls the run."""
+        return self.task_id
+
+    @property
+    def subject(self) -> str:
+        """What errors and the log call what they tell of."""
+        return f"model {self.model_id}" if self.model_id else "the run"
+
+    @cached_property
+    def hook(self) -> AixplainHook:
+        """The hook that carries this task's calls."""
+        from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+
+        return AixplainHook(self.aixplain_conn_id)
+
+    def take_event(
+        self, context: Context, event: dict[str, Any], submitted_at: str | None = None, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Take the event of the trigger, and fetch the response if it is too large for one.
+
+        :param event: the payload of the event of the trigger.
+        :param submitted_at: the trigger's; a task that its trigger has started does not know it, and waits on from now.
+        :param timeout: the trigger's.
+        :return: what :meth:`execute_complete` makes of it.
+        :raises AixplainError: if there is no run.
+        """
+        if submitted_at is None:
+            self.set_links(context, event["poll_url"])
+        self._has_links = submitted_at is not None
+        if event["status"] == "refused":
+            count_end(self.model_id, "refused", None)
+            raise from_event(event["error"])
+        if event["status"] == "success" and event["response"] is None:
+            event = self._fetch(event["poll_url"], submitted_at or now(), self.timeout if timeout is None else timeout)
+        return self.execute_complete(context, event)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Take the end of the run.
+
+        :param event: the payload of the event of :class:`AixplainModelRunTrigger`; :meth:`take_event` has fetched its
+            response if that is a large one.
+        :return: the response as a dict.
+        :raises AixplainRunFailed: if the model ran and failed.
+        :raises AixplainRunTimeout: if the run was not over in time.
+        :raises AixplainPermanentError: if the platform refuses to tell, or the Connection cannot work.
+        """
+        response: dict[str, Any] = event["response"]
+        self.response = response
+        count_end(self.model_id, event["status"], response)
+        if event["status"] == "success":
+            self.log.info("%s: %s is done after %s", self.run_name, self.subject, told_cost(response))
+            return response
+        error, what = _ENDS[event["status"]]
+        subject = f"{self.subject[0].upper()}{self.subject[1:]}"
+        raise error(f"{subject}: {what}: {event['message']} (poll URL: {event['poll_url']})")
+
+    def set_links(self, context: Context, poll_url: str = "") -> None:
+        """Let the links of this task lead to its model and, once there is one, its run."""
+        try:
+            self.links = link_xcoms(self.hook.platform, self.model_id, poll_url)
+        except AixplainError:
+            return  # a Connection that cannot work; whoever needs it tells
+        task_instance = context.get("ti")
+        if task_instance is not None and not is_kept_by_airflow():
+            for key, url in self.links.items():
+                task_instance.xcom_push(key=key, value=url)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Return what the openlineage provider, which alone calls this, is to know of the run."""
+        from airflow_provider_aixplain.openlineage import lineage_of
+
+        return lineage_of(self)
+
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> Any:
+        """Return what it is to know of a run that failed."""
+        return self.get_openlineage_facets_on_complete(task_instance)
+
+    def _defer(self, poll_url: str, submitted_at: str, timeout: float) -> NoReturn:
+        """Let a trigger wait.
+
+        :param timeout: seconds after the submission when to stop.
+        """
+        from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
+
+        self.log.info("%s: the triggerer waits for its end", self.run_name)
+        loss = lost_at_end(self) if self.end_from_trigger else None
+        if loss:
+            self.log.info(
+                "%s: a worker takes the result, as a trigger that ends the task loses %s", self.run_name, loss
+            )
+        limit = self.execution_timeout
+        self.defer(
+            trigger=AixplainModelRunTrigger(
+                poll_url=poll_url,
+                aixplain_conn_id=self.aixplain_conn_id,
+                wait_time=self.wait_time,
+                timeout=timeout,
+                submitted_at=submitted_at,
+                end_from_trigger=self.end_from_trigger and not loss,
+                do_xcom_push=self.do_xcom_push,
+                multiple_outputs=bool(self.multiple_outputs),
+                polling=self.polling,
+                model_id=self.model_id,
+            ),
+            method_name="take_event",
+            kwargs={"submitted_at": submitted_at, "timeout": timeout},
+            # Where no triggerer runs, Airflow itself keeps an execution_timeout; otherwise the trigger tells more.
+            timeout=limit + GRACE if limit else None,
+        )
+
+    def _fetch(self, poll_url: str, submitted_at: str, timeout: float) -> dict[str, Any]:
+        """Return the event of a run whose response is too large for the triggerer; wait on if it does not come."""
+        from airflow_provider_aixplain.client import LONGEST_FETCH
+
+        response = self.hook.ask(poll_url, self.run_name, LONGEST_FETCH)
+        outcome = Wait(self.wait_time, timeout, PATIENCE).judge(response, seconds_since(submitted_at))
+        if outcome is None:
+            told = "%s: its response did not come, and is asked for again: %s"
+            self.log.warning(told, self.run_name, printable(response.error_message or response.status))
+            self._defer(poll_url, submitted_at, timeout)
+        return outcome.to_event(poll_url)
+
+
+_ENDS: dict[str, tuple[type[AixplainError], str]] = {
+    "failed": (AixplainRunFailed, "the run failed"),
+    "timeout": (AixplainRunTimeout, "stopped waiting; the run goes on"),
+    "error": (AixplainPermanentError, "cannot learn how the run ended"),
+}

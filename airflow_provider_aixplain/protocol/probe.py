@@ -1,0 +1,48 @@
+"""Whether a Connection works, judged by what costs nothing: questions for a model and a run that there are not."""
+
+from __future__ import annotations
+
+from airflow_provider_aixplain.protocol import wire
+from airflow_provider_aixplain.protocol.failure import ErrorCategory
+from airflow_provider_aixplain.protocol.values import read
+
+NO_MODEL = "connection-test"
+NO_RUN = "00000000-0000-0000-0000-000000000000"
+PASSES = (ErrorCategory.RATE_LIMIT, ErrorCategory.SUPPLIER, ErrorCategory.PLATFORM)
+REFUSED = "refuses the key: check the password, and whether api_key_type is team or personal"
+
+
+def backend_request(backend_url: str) -> wire.Request:
+    """Return the request that asks the backend for a model that it does not have."""
+    return wire.model_record(backend_url, NO_MODEL)
+
+
+def execution_request(models_run_url: str) -> wire.Request:
+    """Return the request that asks the execution endpoint for a run that it does not have."""
+    return wire.poll(f"{models_run_url.removesuffix('/execute')}/data/{NO_RUN}")
+
+
+def backend_problem(outcome: wire.Answer | wire.NoAnswer, backend_url: str) -> str:
+    """Return what is wrong with a Connection by what came back for :func:`backend_request`; nothing if nothing is.
+
+    The platform asks for the key first: who is told that there is no such model has the right one.
+    """
+    if isinstance(outcome, wire.NoAnswer):
+        return _unreachable(backend_url, outcome, "host")
+    if outcome.status_code in (401, 403):
+        return f"{backend_url} {REFUSED} (HTTP {outcome.status_code})"
+    if ErrorCategory.of(outcome.status_code) in PASSES:
+        return f"{backend_url} has trouble, try again later (HTTP {outcome.status_code})"
+    is_record = outcome.status_code in (200, 404) and isinstance(read(outcome.body), dict)
+    return "" if is_record else f"{backend_url} is not the platform: check the host (HTTP {outcome.status_code})"
+
+
+def execution_problem(outcome: wire.Answer | wire.NoAnswer, models_run_url: str) -> str:
+    """Return what is wrong with a Connection by what came back for :func:`execution_request`; nothing if nothing is."""
+    if isinstance(outcome, wire.NoAnswer):
+        return _unreachable(models_run_url, outcome, "models_run_url")
+    return f"{models_run_url} {REFUSED} (HTTP 401)" if outcome.status_code == 401 else ""
+
+
+def _unreachable(url: str, outcome: wire.NoAnswer, name: str) -> str:
+    return f"{url} does not answer: check {name}, proxy and verify, and the network from here: {outcome.reason}"

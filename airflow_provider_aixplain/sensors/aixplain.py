@@ -1,0 +1,128 @@
+"""The sensor: waits for a run that was submitted elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout, BaseSensorOperator, PokeReturnValue
+
+from airflow_provider_aixplain.exceptions import AixplainInputError, AixplainRunTimeout, told_as_airflow_errors
+from airflow_provider_aixplain.metrics import count_wait
+from airflow_provider_aixplain.operators.waiting import RunWaiter
+from airflow_provider_aixplain.protocol.wait import LONGEST, PATIENCE, Wait, seconds
+from airflow_provider_aixplain.submission import now
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_aixplain.protocol.wait import Outcome
+
+
+class AixplainModelRunSensor(RunWaiter, BaseSensorOperator):
+    """Waits for a run that was submitted elsewhere, and returns its response.
+
+    It asks once on the worker, and then waits in the triggerer. Returned and pushed is what
+    :class:`~airflow_provider_aixplain.operators.aixplain.AixplainRunModelOperator` returns and pushes.
+
+    :param poll_url: the ``url`` of a submission's response, on an origin that the Connection trusts. (templated)
+    :param aixplain_conn_id: the id of a Connection of type ``aixplain``. (templated)
+    :param model_id: the model's id, for the task's link to its page, for metrics and for ``polling="adaptive"``;
+        default: not known. (templated)
+    :param deferrable: if False, the task pokes on the worker, as ``mode`` and ``poke_interval`` say.
+    :param wait_time: seconds before the second poll in the triggerer, at least 0.2; grows by 10 % a poll up to 60.
+    :param timeout: seconds, or a timedelta, after which to stop waiting, from the start of the task; default: Airflow's
+        ``[sensors] default_timeout``, seven days unless set. The run itself goes on. As for all sensors, that is no
+        matter for a retry; with ``soft_fail`` the task is skipped.
+    :param end_from_trigger: whether the trigger ends the task when the run has succeeded, as the operator's does
+        (Airflow 3.3 and later).
+    :param polling: ``backoff`` or ``adaptive``, as the operator's.
+    :param multiple_outputs: whether each field of the response is an XCom of its own.
+    :raises AixplainInputError: if an argument can make no valid request.
+    """
+
+    template_fields: Sequence[str] = ("poll_url", "aixplain_conn_id", "model_id")
+    ui_color = "#e5f0ff"
+
+    def __init__(
+        self,
+        *,
+        poll_url: str,
+        aixplain_conn_id: str = "aixplain_default",
+        model_id: str = "",
+        deferrable: bool = True,
+        wait_time: float | timedelta = 0.5,
+        end_from_trigger: bool = False,
+        polling: Literal["backoff", "adaptive"] = "backoff",
+        multiple_outputs: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(multiple_outputs=multiple_outputs, **kwargs)
+        self.poll_url = poll_url
+        self.aixplain_conn_id = aixplain_conn_id
+        self.model_id = model_id
+        self.deferrable = deferrable
+        with told_as_airflow_errors():
+            self.wait_time = seconds("wait_time", wait_time)
+        self.end_from_trigger = end_from_trigger
+        if polling not in ("backoff", "adaptive"):
+            raise AixplainInputError(f"polling is {polling!r}: use backoff or adaptive")
+        self.polling = polling
+
+    def execute(self, context: Context) -> Any:
+        """Ask once, and if the run is not over defer until it is.
+
+        :return: the response as a dict.
+        """
+        self.set_links(context, self.poll_url)
+        self.hook.platform.check(self.poll_url)
+        if not self.deferrable:
+            return super().execute(context)
+        outcome = self._ask()
+        if outcome is None:
+            limit = self.execution_timeout
+            timeout = min(self.timeout, limit.total_seconds()) if limit else self.timeout
+            self._defer(self.poll_url, now(), min(timeout, LONGEST))
+        # As a later visit does, so that soft_fail means the same here.
+        return self.resume_execution("execute_complete", {"event": outcome.to_event(self.poll_url)}, context)
+
+    def poke(self, context: Context) -> PokeReturnValue | bool:
+        """Ask whether the run is over.
+
+        :return: if it is, with the response as a dict as the value for XCom.
+        """
+        outcome = self._ask()
+        if outcome is None:
+            return False
+        return PokeReturnValue(is_done=True, xcom_value=self.execute_complete(context, outcome.to_event(self.poll_url)))
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Take the end of the run.
+
+        :raises AirflowSensorTimeout: if the run was not over in time; sensors are not tried again then.
+        """
+        try:
+            return super().execute_complete(context, event)
+        except AixplainRunTimeout as error:
+            raise AirflowSensorTimeout(str(error)) from None
+
+    @cached_property
+    def _wait(self) -> tuple[Wait, float]:
+        """What judges the answers, and when it began. It counts refusals as long as the task is on its worker."""
+        return Wait(self.wait_time, LONGEST, PATIENCE), time.monotonic()
+
+    def _ask(self) -> Outcome | None:
+        from airflow_provider_aixplain.client import LONGEST_FETCH
+
+        wait, began = self._wait
+        response = self.hook.ask(self.poll_url, self.run_name, LONGEST_FETCH)
+        elapsed = time.monotonic() - began
+        outcome = wait.judge(response, elapsed)
+        if outcome:
+            count_wait(self.model_id, outcome, wait.polls, elapsed)
+        elif report := wait.report(response, elapsed):
+            self.log.info("%s: %s", self.run_name, report)
+        return outcome

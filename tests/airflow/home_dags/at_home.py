@@ -1,0 +1,37 @@
+"""The sensor, the decorator, and what an Airflow is told of their runs."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.providers.common.compat.sdk import DAG, task
+
+from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
+
+with DAG("at_home", schedule=None):
+    submit = AixplainRunModelOperator(
+        task_id="submit", model_id="echo", data="submitted", parameters={"delay": 2}, wait_for_completion=False
+    )
+    wait = AixplainModelRunSensor(task_id="wait", poll_url=submit.output["url"], model_id="echo")
+    again = AixplainModelRunSensor(task_id="again", poll_url="{{ ti.xcom_pull('submit')['url'] }}", deferrable=False)
+    submit >> wait >> again
+
+    @task
+    def urls(url: str) -> list[str]:
+        return [url, url]
+
+    AixplainModelRunSensor.partial(task_id="mapped_wait").expand(poll_url=urls(submit.output["url"]))  # type: ignore[arg-type]
+
+    @task.aixplain(model_id="echo")
+    def decorated(text: str) -> dict[str, object]:
+        return {"data": text.upper(), "parameters": {"delay": 2}}
+
+    @task.aixplain(model_id="echo", parameters={"delay": 1})
+    def mapped(text: str) -> str:
+        return text
+
+    decorated("{{ dag_run.run_id }}")
+    mapped.expand(text=["one", "two"])  # type: ignore[attr-defined]
+
+    AixplainRunModelOperator(task_id="run", model_id="sentiment", data="A wonderful lamp.", retry_delay=timedelta(0))

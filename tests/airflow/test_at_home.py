@@ -1,0 +1,204 @@
+"""What an Airflow is told of runs, and the ways to wait for them, in a real one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.airflow.deployment import AIRFLOW_3, BIN, wait_until
+from tests.airflow.home import KEY, Home
+from tests.public_api import RESPONSE_FIELDS
+
+DAG = "at_home"
+
+
+@pytest.fixture(scope="module")
+def run_id(home: Home) -> str:
+    """A finished run of the DAG ``at_home``."""
+    run_id = home.run(DAG)
+    states = {(ti["task_id"], ti["map_index"]): ti["state"] for ti in home.airflow.tasks(DAG, run_id)}
+    assert set(states.values()) == {"success"}, states
+    return run_id
+
+
+@pytest.mark.parametrize(("task_id", "index"), [("wait", -1), ("again", -1), ("mapped_wait", 0), ("mapped_wait", 1)])
+def test_a_sensor_returns_what_the_operator_does(home: Home, run_id: str, task_id: str, index: int) -> None:
+    xcoms = home.airflow.xcoms(DAG, run_id, task_id, index)
+    response = xcoms.pop("return_value")
+    assert set(response) == RESPONSE_FIELDS
+    assert (response["status"], response["data"]) == ("SUCCESS", "submitted")
+    assert xcoms == response
+
+
+def test_a_sensor_defers(home: Home, run_id: str) -> None:
+    assert "the triggerer waits for its end" in home.airflow.log(DAG, run_id, "wait")
+
+
+def test_a_decorated_function_is_a_run(home: Home, run_id: str) -> None:
+    xcoms = home.airflow.xcoms(DAG, run_id, "decorated")
+    assert set(xcoms) == {*RESPONSE_FIELDS, "return_value"}
+    assert xcoms["data"] == run_id.upper()
+    assert [home.airflow.xcoms(DAG, run_id, "mapped", index)["data"] for index in (0, 1)] == ["one", "two"]
+
+
+def test_the_log_tells_the_story_of_a_run(home: Home, run_id: str) -> None:
+    log = home.airflow.log(DAG, run_id, "run")
+    story = (
+        "run: the run of model sentiment is at http",
+        "run: the triggerer waits for its end",
+        "Waiting for the run at http",
+        "The wait ended after",
+        "polls: success after 1.0 s, for 0.",
+        "run: model sentiment is done after 1.0 s, for 0.",
+        " credits and ",
+    )
+    places = [log.find(part) for part in story]
+    assert -1 not in places, dict(zip(story, places, strict=True))
+    assert places[:-1] == sorted(places[:-1])
+    assert " tokens" in log
+
+
+@pytest.mark.parametrize("task_id", ["run", "wait", "decorated"])
+def test_links_lead_to_the_model_and_the_run(home: Home, run_id: str, task_id: str) -> None:
+    path = f"/dags/{DAG}/dagRuns/{run_id}/taskInstances/{task_id}/links"
+    found = home.airflow.call("GET", path)
+    links: dict[str, Any] = found["extra_links"] if AIRFLOW_3 else found
+    url = home.airflow.xcoms(DAG, run_id, task_id)["url"]
+    model = "sentiment" if task_id == "run" else "echo"
+    assert links == {"aiXplain model": f"{home.emulator.url}/discover/model/{model}", "aiXplain run": url}
+
+
+class TestMetrics:
+    """Through the Stats of workers and of the triggerer, with tags."""
+
+    def values(self, home: Home, name: str, **tags: str) -> list[str]:
+        wait_until(lambda: home.told(name, **tags), f"the metric {name}", 30)
+        return home.told(name, **tags)
+
+    def test_runs_and_what_they_cost(self, home: Home, run_id: str) -> None:
+        tags = {"model_id": "sentiment", "outcome": "success"}
+        assert self.values(home, "runs", **tags) == ["1|c"]
+        response = home.airflow.xcoms(DAG, run_id, "run")
+        (credits,) = self.values(home, "credits", **tags)
+        assert float(credits.removesuffix("|c")) == pytest.approx(response["used_credits"])
+        for kind in ("prompt", "completion"):
+            (tokens,) = self.values(home, "tokens", kind=kind, **tags)
+            assert int(tokens.removesuffix("|c")) == response["usage"][f"{kind}_tokens"]
+        (duration,) = self.values(home, "run_duration", **tags)
+        assert float(duration.removesuffix("|ms")) == 1000
+
+    def test_waits_are_counted_where_they_are_spent(self, home: Home, run_id: str) -> None:
+        tags = {"model_id": "sentiment", "outcome": "success"}
+        (polls,) = self.values(home, "polls", **tags)
+        assert int(polls.removesuffix("|c")) >= 1
+        (waited,) = self.values(home, "wait_duration", **tags)
+        assert 1000 <= float(waited.removesuffix("|ms")) < 60_000
+
+    def test_a_run_that_nobody_waits_for(self, home: Home, run_id: str) -> None:
+        assert self.values(home, "runs", model_id="echo", outcome="submitted") == ["1|c"]
+
+
+def test_openlineage_is_told_of_model_cost_and_time(home: Home, run_id: str) -> None:
+    def facet() -> dict[str, Any] | None:
+        return next((found for found in home.facets() if found["modelId"] == "sentiment"), None)
+
+    found = wait_until(facet, "the facet", 60)
+    response = home.airflow.xcoms(DAG, run_id, "run")
+    assert found["status"] == "SUCCESS"
+    assert (found["pollUrl"], found["runTime"]) == (response["url"], 1.0)
+    assert found["usedCredits"] == pytest.approx(response["used_credits"])
+    assert found["promptTokens"] == response["usage"]["prompt_tokens"]
+
+
+@pytest.mark.skipif(not AIRFLOW_3, reason="retry policies came with Airflow 3.3")
+def test_retries_are_in_the_users_hands(home: Home) -> None:
+    run_id = home.run("retried")
+    tries = {ti["task_id"]: (ti["state"], ti["try_number"]) for ti in home.airflow.tasks("retried", run_id)}
+    assert tries == {"fails_once": ("failed", 1), "fails_twice": ("failed", 2)}
+    assert "run failed: not to be retried" in home.airflow.log("retried", run_id, "fails_once")
+
+
+class TestConnections:
+    """The command line and the API test one; a URI and JSON hold the same."""
+
+    def airflow(self, home: Home, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(BIN / "airflow"), *arguments],
+            env={**home.airflow.processes.env, **env},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    def test_the_command_line_tests_it(self, home: Home) -> None:
+        good = self.airflow(home, "connections", "test", "aixplain_default")
+        assert "Connection success!" in good.stdout, good
+        told = {**json.loads(home.emulator.connection), "password": "wrong-key-for-the-emulator"}
+        bad = self.airflow(home, "connections", "test", "bad", AIRFLOW_CONN_BAD=json.dumps(told))
+        assert bad.returncode == 1
+        assert "refuses the key: check the password" in " ".join(bad.stdout.split())
+        assert "wrong-key-for-the-emulator" not in bad.stdout + bad.stderr
+
+    @pytest.mark.parametrize(
+        ("fields", "works", "told"),
+        [
+            ({}, True, "takes the key"),
+            ({"password": "wrong"}, False, "refuses the key"),
+            ({"host": "https://nowhere.invalid"}, False, "does not answer"),
+            ({"password": ""}, False, "password is empty"),
+        ],
+    )
+    def test_the_api_tests_it_before_it_is_saved(self, home: Home, fields: Any, works: bool, told: str) -> None:
+        before = len(home.emulator.runs())
+        body = {
+            "connection_id": "new_one",
+            "conn_type": "aixplain",
+            "host": home.emulator.url,
+            "password": KEY,
+            **fields,
+        }
+        answer = home.airflow.call("POST", "/connections/test", json=body)
+        assert (answer["status"], told in answer["message"]) == (works, True), answer
+        assert len(home.emulator.runs()) == before, "it costs nothing"
+
+    def test_a_uri_and_json_hold_the_same(self, home: Home) -> None:
+        uri = (
+            "aixplain://:a-key%20of%20mine@platform.example.com/?models_run_url=https%3A%2F%2Fm.example.com%2Fapi%2Fv1"
+            "%2Fexecute&api_key_type=personal&timeout=30&trusted_origins=https%3A%2F%2Ff.example.com"
+        )
+        told = {
+            "conn_type": "aixplain",
+            "host": "platform.example.com",
+            "password": "a-key of mine",
+            "extra": {
+                "models_run_url": "https://m.example.com/api/v1/execute",
+                "api_key_type": "personal",
+                "timeout": "30",
+                "trusted_origins": "https://f.example.com",
+            },
+        }
+        for text in (uri, json.dumps(told)):
+            again = self.airflow(home, "connections", "get", "mine", "--output", "json", AIRFLOW_CONN_MINE=text)
+            (got,) = json.loads(again.stdout[again.stdout.index("[") :])
+            assert {"host": got["host"], "password": got["password"]} == {
+                "host": told["host"],
+                "password": told["password"],
+            }
+            extra = got["extra_dejson"]
+            assert (json.loads(extra) if isinstance(extra, str) else extra) == told["extra"]
+            round_trip = got["get_uri"]
+            from_it = self.airflow(home, "connections", "get", "mine", "--output", "json", AIRFLOW_CONN_MINE=round_trip)
+            assert json.loads(from_it.stdout[from_it.stdout.index("[") :])[0]["get_uri"] == round_trip
+
+
+def test_airflow_lists_all_that_the_provider_has(home: Home) -> None:
+    command = [str(BIN / "airflow"), "providers", "get", "airflow-provider-aixplain", "--full", "--output", "json"]
+    env = {**home.airflow.processes.env, "PATH": os.environ["PATH"]}
+    printed = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=120).stdout
+    for named in ("hooks", "operators", "sensors", "triggers", "task-decorators", "extra-links", "connection-types"):
+        assert named in printed

@@ -1,0 +1,82 @@
+"""``@task.aixplain``: what is made of what the function returns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, task
+
+from airflow_provider_aixplain.decorators.aixplain import AixplainDecoratedOperator, aixplain_task
+from airflow_provider_aixplain.exceptions import AixplainInputError
+from airflow_provider_aixplain.operators.visits import lost_at_start
+from tests.airflow.deployment import Emulator
+
+pytestmark = pytest.mark.usefixtures("connection")
+
+
+def made_by(returned: Any, **arguments: Any) -> AixplainDecoratedOperator:
+    def text() -> Any:
+        return returned
+
+    with DAG("decorated", schedule=None):
+        output: Any = aixplain_task(**{"model_id": "echo", "wait_for_completion": False, **arguments})(text)()
+    operator: AixplainDecoratedOperator = output.operator
+    return operator
+
+
+def sent(emulator: Emulator, returned: Any, **arguments: Any) -> Any:
+    context: Any = {}
+    made_by(returned, **arguments).execute(context)
+    return emulator.runs()[-1]["payload"]
+
+
+@pytest.mark.parametrize(
+    ("returned", "payload"),
+    [
+        ("a text with {{ braces }}", {"data": "a text with {{ braces }}"}),
+        ({"text": "a", "lang": "en"}, {"text": "a", "lang": "en"}),
+        ({"data": "5"}, {"data": "5"}),
+        ({"data": "a", "parameters": {"delay": 0}}, {"data": "a", "delay": 0}),
+        ({"data": {"text": "a"}, "parameters": None}, {"text": "a"}),
+    ],
+)
+def test_what_the_function_returns_is_sent_as_it_is(emulator: Emulator, returned: Any, payload: Any) -> None:
+    assert sent(emulator, returned) == payload
+
+
+def test_its_parameters_win(emulator: Emulator) -> None:
+    returned = {"data": "a", "parameters": {"delay": 0, "b": 1}}
+    assert sent(emulator, returned, parameters={"delay": 9, "c": 2}) == {"data": "a", "delay": 0, "b": 1, "c": 2}
+
+
+def test_none_is_no_input(emulator: Emulator) -> None:
+    with pytest.raises(AixplainInputError, match="data is None"):
+        sent(emulator, None)
+
+
+def test_it_is_the_operator_otherwise() -> None:
+    operator = made_by("a", end_from_trigger=True, durable=False, retries=3)
+    assert (operator.end_from_trigger, operator.durable, operator.retries) == (True, False, 3)
+    assert operator.multiple_outputs is True
+    assert {"model_id", "parameters", "op_args", "op_kwargs"} <= set(operator.template_fields)
+    assert "data" not in operator.template_fields
+
+
+def test_a_function_needs_a_worker_to_start() -> None:
+    operator = made_by("a", start_from_trigger=True)
+    assert operator.start_trigger_args is None
+    assert "its function" in str(lost_at_start(operator)) or "below Airflow 3.3" in str(lost_at_start(operator))
+
+
+def test_airflow_knows_it_by_its_name() -> None:
+    with DAG("named", schedule=None):
+
+        @task.aixplain(model_id="echo")
+        def summarize() -> str:
+            return "a"
+
+        output: Any = summarize()
+    assert isinstance(output.operator, AixplainDecoratedOperator)
+    assert output.operator.task_id == "summarize"
+    assert output.operator.model_id == "echo"

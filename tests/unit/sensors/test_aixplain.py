@@ -1,0 +1,113 @@
+"""The sensor: when it asks, when it defers, how it ends."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException, TaskDeferred
+
+from airflow_provider_aixplain.exceptions import AixplainInputError, AixplainRunFailed, AixplainUntrustedUrl
+from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
+from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
+from tests.airflow.deployment import Emulator
+from tests.public_api import RESPONSE_FIELDS
+
+pytestmark = pytest.mark.usefixtures("connection")
+CONTEXT: Any = {}
+
+
+def submit(model_id: str = "sentiment", **parameters: Any) -> str:
+    return str(AixplainHook().run_async(model_id, "The coffee is wonderful.", parameters=parameters).url)
+
+
+def sensor(poll_url: str, **arguments: Any) -> AixplainModelRunSensor:
+    return AixplainModelRunSensor(task_id="wait", poll_url=poll_url, **arguments)
+
+
+def deferred(task: AixplainModelRunSensor) -> TaskDeferred:
+    with pytest.raises(TaskDeferred) as raised:
+        task.execute(CONTEXT)
+    return raised.value
+
+
+def test_a_run_that_goes_on_is_left_to_the_triggerer(emulator: Emulator) -> None:
+    url = submit(delay=60)
+    left = deferred(sensor(url, wait_time=2, timeout=timedelta(hours=1), model_id="sentiment"))
+    assert isinstance(left.trigger, AixplainModelRunTrigger)
+    _, stored = left.trigger.serialize()
+    assert {name: stored[name] for name in ("poll_url", "wait_time", "timeout", "model_id")} == {
+        "poll_url": url,
+        "wait_time": 2,
+        "timeout": 3600,
+        "model_id": "sentiment",
+    }
+    (run,) = [run for run in emulator.runs() if url.endswith(run["id"])]
+    assert len(run["polled_at"]) == 1, "asked once on the worker: it might have been over"
+
+
+def test_an_execution_timeout_bounds_the_wait() -> None:
+    left = deferred(sensor(submit(delay=60), execution_timeout=timedelta(seconds=7)))
+    assert isinstance(left.trigger, AixplainModelRunTrigger)
+    assert left.trigger.timeout == 7
+
+
+def test_a_run_that_is_over_needs_no_trigger() -> None:
+    url = submit()
+    AixplainHook().sync_poll(url)
+    response = sensor(url).execute(CONTEXT)
+    assert set(response) == RESPONSE_FIELDS
+    assert (response["status"], response["data"], response["url"]) == ("SUCCESS", "positive", url)
+
+
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
+def test_it_can_poke_on_the_worker(mode: str) -> None:
+    url = submit(delay=0.1)
+    AixplainHook().sync_poll(url)
+    context: Any = {"ti": type("Instance", (), {"get_first_reschedule_date": lambda *_: None})()}
+    task = sensor(url, deferrable=False, mode=mode, poke_interval=0.2)
+    assert task.poke(context)
+    assert AixplainModelRunSensor.execute(task, context)["data"] == "positive"
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_run_that_failed(deferrable: bool) -> None:
+    url = submit("fail", delay=0)
+    AixplainHook().sync_poll(url)
+    with pytest.raises(AixplainRunFailed, match=r"The run: the run failed: this model always fails \(poll URL: http"):
+        sensor(url, deferrable=deferrable).execute(CONTEXT)
+
+
+def test_soft_fail_means_the_same_on_the_first_visit_as_on_the_last() -> None:
+    url = submit("fail", delay=0)
+    AixplainHook().sync_poll(url)
+    with pytest.raises(AirflowSkipException):
+        sensor(url, soft_fail=True).execute(CONTEXT)
+    task = sensor(submit("fail", delay=60), soft_fail=True)
+    left = deferred(task)
+    event = {"status": "failed", "message": "no", "response": None, "poll_url": task.poll_url}
+    with pytest.raises(AirflowSkipException):
+        task.resume_execution(left.method_name, {**(left.kwargs or {}), "event": event}, CONTEXT)
+
+
+def test_a_timeout_is_that_of_a_sensor() -> None:
+    event = {"status": "timeout", "message": "not over", "response": None, "poll_url": "http://a/b"}
+    with pytest.raises(AirflowSensorTimeout, match="stopped waiting; the run goes on: not over"):
+        sensor("http://a/b").execute_complete(CONTEXT, event)
+    with pytest.raises(AirflowSensorTimeout):
+        sensor(submit(delay=60), deferrable=False, timeout=0.3, poke_interval=0.1).execute(CONTEXT)
+
+
+def test_the_key_stays_at_home() -> None:
+    with pytest.raises(AixplainUntrustedUrl):
+        sensor("https://elsewhere.example.com/api/v1/data/1").execute(CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"), [({"wait_time": -1}, "wait_time is -1"), ({"polling": "often"}, "polling is 'often'")]
+)
+def test_bad_arguments_are_named_when_the_dag_is_read(arguments: dict[str, Any], named: str) -> None:
+    with pytest.raises(AixplainInputError, match=named):
+        sensor("http://a/b", **arguments)

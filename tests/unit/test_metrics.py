@@ -1,0 +1,82 @@
+"""What is counted of a run."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from airflow_provider_aixplain.metrics import count_end, count_wait
+from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.protocol.wait import Outcome
+
+
+class Stats:
+    """As Airflow's, but keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def incr(self, stat: str, count: float = 1, *, tags: Any = None) -> None:
+        self.told.append((stat, count, tags))
+
+    def timing(self, stat: str, dt: Any, *, tags: Any = None) -> None:
+        self.told.append((stat, dt, tags))
+
+
+def response(**fields: Any) -> dict[str, Any]:
+    return ModelResponse(ResponseStatus.SUCCESS, completed=True, **fields).to_dict()
+
+
+def test_a_run_with_all_its_figures() -> None:
+    stats = Stats()
+    usage = {"prompt_tokens": 3, "completion_tokens": "4", "total_tokens": 7}
+    count_end("m", "success", response(used_credits=0.25, run_time=1.5, usage=usage), stats)
+    tags = {"model_id": "m", "outcome": "success"}
+    assert stats.told == [
+        ("aixplain.runs", 1, tags),
+        ("aixplain.credits", 0.25, tags),
+        ("aixplain.tokens", 3, {**tags, "kind": "prompt"}),
+        ("aixplain.tokens", 4, {**tags, "kind": "completion"}),
+        ("aixplain.run_duration", timedelta(seconds=1.5), tags),
+    ]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"used_credits": None, "run_time": None, "usage": None},
+        {"used_credits": "NaN", "run_time": "NaN", "usage": {"prompt_tokens": "NaN"}},
+        {"used_credits": -1, "run_time": -1, "usage": [1]},
+    ],
+)
+def test_a_figure_that_is_none_is_not_counted(fields: dict[str, Any]) -> None:
+    stats = Stats()
+    count_end("m", "failed", response(**fields), stats)
+    assert stats.told == [("aixplain.runs", 1, {"model_id": "m", "outcome": "failed"})]
+
+
+def test_the_response_may_name_the_model() -> None:
+    stats = Stats()
+    count_end("", "success", response(asset={"assetId": "told"}), stats)
+    count_end(None, "timeout", None, stats)
+    assert [tags["model_id"] for *_, tags in stats.told] == ["told", "unknown"]
+
+
+def test_a_wait() -> None:
+    stats = Stats()
+    count_wait("m", Outcome("timeout", "late"), 12, 90, stats)
+    tags = {"model_id": "m", "outcome": "timeout"}
+    assert stats.told == [("aixplain.polls", 12, tags), ("aixplain.wait_duration", timedelta(seconds=90), tags)]
+
+
+def test_whatever_is_wrong_with_metrics_loses_no_result(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def incr(self, *_: Any, **__: Any) -> None:
+            raise OSError("no such host")
+
+    count_end("m", "success", response(), Broken())
+    count_end("m", "success", response(run_time=1e300), Stats())
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]

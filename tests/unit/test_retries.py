@@ -1,0 +1,81 @@
+"""The retry policy: a rule from an error to what Airflow does."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from airflow_provider_aixplain.exceptions import (
+    AixplainError,
+    AixplainInputError,
+    AixplainRunFailed,
+    AixplainRunTimeout,
+    error_for,
+    from_event,
+    to_event,
+)
+from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
+from tests.airflow.deployment import AIRFLOW_3
+
+if not AIRFLOW_3:
+    pytest.skip("retry policies came with Airflow 3.3", allow_module_level=True)
+
+from airflow.providers.common.compat.sdk import RetryAction
+
+from airflow_provider_aixplain.retries import ACTIONS, RUN_FAILED, RUN_TIMEOUT, AixplainRetryPolicy
+
+
+def refused(status_code: int, retry_after: float | None = None) -> AixplainError:
+    return error_for(Failure(ErrorCategory.of(status_code), status_code, retry_after=retry_after), "no")
+
+
+def decision(error: BaseException, **actions: Any) -> tuple[RetryAction, timedelta | None]:
+    decided = AixplainRetryPolicy(actions).evaluate(error, 1, 3)
+    return decided.action, decided.retry_delay
+
+
+def test_the_platforms_time_is_kept() -> None:
+    assert decision(refused(429, 7)) == (RetryAction.RETRY, timedelta(seconds=7))
+    assert decision(refused(503, 0.5)) == (RetryAction.RETRY, timedelta(seconds=0.5))
+    assert decision(refused(429, 1e9)) == (RetryAction.RETRY, timedelta(hours=1))
+    assert decision(refused(429)) == (RetryAction.DEFAULT, None), "then the task's own delay holds"
+
+
+def test_the_time_survives_the_event_of_a_trigger() -> None:
+    assert decision(from_event(to_event(refused(429, 7)))) == (RetryAction.RETRY, timedelta(seconds=7))
+
+
+def test_a_timeout_goes_on_at_once_as_the_run_does() -> None:
+    assert decision(AixplainRunTimeout("late")) == (RetryAction.RETRY, timedelta(0))
+
+
+def test_it_is_in_the_users_hands() -> None:
+    assert decision(AixplainRunFailed("bad")) == (RetryAction.DEFAULT, None)
+    assert decision(AixplainRunFailed("bad"), **{RUN_FAILED: "fail"}) == (RetryAction.FAIL, None)
+    assert decision(refused(503, 9), **{"platform or network": "now"}) == (RetryAction.RETRY, timedelta(0))
+    assert decision(AixplainRunTimeout("late"), **{RUN_TIMEOUT: "default"}) == (RetryAction.DEFAULT, None)
+
+
+@pytest.mark.parametrize("error", [ValueError("a"), AixplainError("a")])
+def test_others_errors_are_left_to_airflow(error: Exception) -> None:
+    assert decision(error) == (RetryAction.DEFAULT, None)
+
+
+def test_every_category_that_a_retry_may_mend_has_an_action() -> None:
+    mendable = {category.value for category in ErrorCategory if Failure(category).retryable is not False}
+    assert mendable | {RUN_FAILED, RUN_TIMEOUT} == set(ACTIONS)
+
+
+@pytest.mark.parametrize(
+    ("actions", "named"), [({"rate": "fail"}, "actions has 'rate': use rate limit"), ({"supplier": "stop"}, "'stop'")]
+)
+def test_a_typing_error_is_named_when_the_dag_is_read(actions: Any, named: str) -> None:
+    with pytest.raises(AixplainInputError, match=named):
+        AixplainRetryPolicy(actions)
+
+
+def test_it_can_be_stored() -> None:
+    policy = AixplainRetryPolicy({"supplier": "fail"})
+    assert AixplainRetryPolicy.deserialize(policy.serialize()).actions == policy.actions
