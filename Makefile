@@ -6,14 +6,14 @@
 
 PYTHON ?= python3
 AIRFLOWS := 3.3.2 2.11.2
-EXTRAS-3.3.2 := faults
+EXTRAS-3.3.2 := faults,browser
 EXTRAS-2.11.2 := dev
 VENV := .venv/airflow-3.3.2
 PEER := .venv/aixplain-0.2.48
 BENCH := .venv/bench
 SOURCES := $(shell find airflow_provider_aixplain -name '*.py') pyproject.toml README.md LICENSE
 
-.PHONY: demo test test-faults lint core bench format stop constraints clean
+.PHONY: demo test test-faults lint core browser bench format stop constraints clean
 .DELETE_ON_ERROR:
 .SECONDARY: # an environment is no by-product to be thrown away
 
@@ -46,14 +46,19 @@ core: $(VENV)/.ready
 $(AIRFLOWS:%=test-%): PYTEST_ARGS += --ignore=tests/unit/protocol
 test-2.11.2: PYTEST_ARGS += --ignore=tests/parity
 
+# The tests in a browser need Debian's; without one they say so, and the rest runs.
+test-3.3.2: browser
+browser: $(VENV)/.ready
+	@$(VENV)/bin/python -m tests.airflow.services chromium
+
 # Each scenario prints its figures. It installs a PostgreSQL and a Redis where they are absent, and it may.
 test-faults: $(VENV)/.ready
-	$(VENV)/bin/python -m tests.airflow.services
+	$(VENV)/bin/python -m tests.airflow.services --required postgres redis-server
 	AIRFLOW_HOME=$(CURDIR)/.test/home-faults $(VENV)/bin/python -m pytest -m faults -s tests/airflow/test_faults.py
 
 # Each table is also a JSON file in .bench. python -m tests.benchmarks.NAME measures one thing alone.
 bench: $(BENCH)/.ready
-	$(BENCH)/bin/python -m tests.airflow.services
+	$(BENCH)/bin/python -m tests.airflow.services --required postgres redis-server
 	AIRFLOW_HOME=$(CURDIR)/.bench/home $(BENCH)/bin/python -m tests.benchmarks
 
 # The wheel alone in an empty environment: does Airflow find the provider?

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.airflow.deployment import AIRFLOW_3, Airflow, Emulator, Processes
+from tests.documentation import examples
 
 DAGS = Path(__file__).parent / "home_dags"
 KEY = "the-only-key-that-works"
@@ -72,8 +73,11 @@ class Home:
 
 
 def dags_for(folder: Path) -> Path:
-    """Return a folder with the DAGs that this Airflow can read."""
+    """Return a folder with the DAGs that this Airflow can read, those of the documentation among them."""
     dags = Path(shutil.copytree(DAGS, folder))
-    if not AIRFLOW_3:
+    if AIRFLOW_3:
+        for example in examples("dag"):
+            (dags / f"{example.name}.py").write_text(example.code, encoding="utf-8")
+    else:
         (dags / "retried.py").unlink()
     return dags

@@ -1,11 +1,12 @@
-"""A real PostgreSQL and a real Redis on this machine, each with a folder and a port of its own.
+"""Programs that tests need beside Python's: a real PostgreSQL and a real Redis, a real browser.
 
-``python -m tests.airflow.services`` installs what is absent, where it may: as root, with ``apt-get``. Where it may
-not, it fails in CI, and says so elsewhere.
+``python -m tests.airflow.services PROGRAM...`` installs those that are absent, where it may: as root, with ``apt-get``.
+Where it may not, it says so, and so do the tests that need them; with ``--required`` it fails in CI.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import pwd
 import shutil
@@ -19,8 +20,10 @@ from pathlib import Path
 
 from tests.airflow.deployment import Processes, free_port, wait_until
 
-# What the tests need, and the package of Debian that has it.
-BINARIES = {"postgres": "postgresql", "redis-server": "redis-server"}
+PACKAGES = {"postgres": "postgresql", "redis-server": "redis-server", "chromium": "chromium"}
+"""Programs, and the packages of Debian that have them."""
+
+SERVICES = ("postgres", "redis-server")
 
 
 def find(binary: str) -> Path | None:
@@ -30,9 +33,9 @@ def find(binary: str) -> Path | None:
     return Path(found) if found else None
 
 
-def missing() -> str:
-    """Return what is absent, and how to get it; empty if nothing is."""
-    absent = [package for binary, package in BINARIES.items() if not find(binary)]
+def missing(*binaries: str) -> str:
+    """Return which of these programs are absent, and how to get them; empty if none is."""
+    absent = [PACKAGES[binary] for binary in binaries if not find(binary)]
     return f"absent on this machine: {', '.join(absent)} (on Debian: apt install {' '.join(absent)})" if absent else ""
 
 
@@ -98,7 +101,7 @@ def _somebody() -> str:
 def _found(binary: str) -> Path:
     path = find(binary)
     if path is None:
-        raise FileNotFoundError(missing())
+        raise FileNotFoundError(missing(binary))
     return path
 
 
@@ -108,18 +111,27 @@ def _listens(port: int) -> bool:
     return False
 
 
-def install() -> int:
-    """Install what is absent. Where that is not possible the tests that need it say so."""
-    packages = [package for binary, package in BINARIES.items() if not find(binary)]
+def install(*binaries: str) -> str:
+    """Install programs that are absent, and return what is still absent."""
+    packages = [PACKAGES[binary] for binary in binaries if not find(binary)]
     if packages and os.getuid() == 0 and shutil.which("apt-get"):
         # In runlevel 1 Debian starts no service: the tests start their own.
         env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
         for command in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
             subprocess.run(["apt-get", "-q", *command], env=env, stdout=subprocess.DEVNULL)
-    if absent := missing():
+    return missing(*binaries)
+
+
+def main() -> None:
+    """Install what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("programs", nargs="+", choices=PACKAGES)
+    parser.add_argument("--required", action="store_true", help="fail in CI if one is absent")
+    arguments = parser.parse_args()
+    if absent := install(*arguments.programs):
         print(absent, file=sys.stderr)
-    return 1 if absent and os.environ.get("CI") else 0
+    sys.exit(1 if absent and arguments.required and os.environ.get("CI") else 0)
 
 
 if __name__ == "__main__":
-    sys.exit(install())
+    main()

@@ -24,14 +24,14 @@ from rich.table import Table
 
 from airflow_provider_aixplain.triggers.aixplain import AT_A_TIME
 from tests.airflow.deployment import AIRFLOW_3, Airflow, Emulator, Processes, wait_until
-from tests.airflow.services import Postgres, Redis, missing
+from tests.airflow.services import SERVICES, Postgres, Redis, missing
 
 psycopg2 = pytest.importorskip("psycopg2", reason="of the extra faults, which Airflow 3.3.2 is tested with")
 
 pytestmark = [
     pytest.mark.faults,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(bool(missing()), reason=missing()),
+    pytest.mark.skipif(bool(missing(*SERVICES)), reason=missing(*SERVICES)),
     pytest.mark.skipif(not AIRFLOW_3, reason="the task state store, on which a run's second try relies, came with 3.3"),
 ]
 

@@ -1,0 +1,94 @@
+"""Every example in the documentation does what it says: DAGs in a real Airflow, the rest as whoever copies it does."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.airflow.deployment import AIRFLOW_3
+from tests.airflow.home import Home
+from tests.documentation import PAGES, ROOT, Example, examples
+
+pytestmark = pytest.mark.skipif(not AIRFLOW_3, reason="the documentation's examples import airflow.sdk, of Airflow 3")
+
+
+def named(kind: str) -> list[pytest.param]:  # type: ignore[valid-type]
+    return [pytest.param(example, id=example.name) for example in examples(kind)]
+
+
+def dag_id(example: Example) -> str:
+    """The id that a block gives its DAG: the first argument of ``DAG``, or the name of the function under ``@dag``."""
+    for node in ast.walk(ast.parse(example.code)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "DAG":
+            (first,) = [*node.args[:1], *(word.value for word in node.keywords if word.arg == "dag_id")]
+            return str(ast.literal_eval(first))
+        if isinstance(node, ast.FunctionDef) and any("dag" in ast.unparse(used) for used in node.decorator_list):
+            return node.name
+    raise AssertionError(f"{example.name} makes no DAG")
+
+
+@pytest.mark.parametrize("example", named("dag"))
+def test_a_dag(example: Example, home: Home) -> None:
+    name = dag_id(example)
+    run_id = home.run(name)
+    states = {ti["task_id"]: ti["state"] for ti in home.airflow.tasks(name, run_id)}
+    assert states
+    assert set(states.values()) <= {"success", "skipped"}, states
+
+
+@pytest.mark.parametrize("example", named("script"))
+def test_a_script(example: Example, home: Home, tmp_path: Path) -> None:
+    script = tmp_path / "example.py"
+    script.write_text(example.code, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        env=home.airflow.processes.env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("example", named("tests"))
+def test_tests(example: Example, home: Home, tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["airflow_provider_aixplain.emulator.pytest_plugin"]\n')
+    (tmp_path / "test_example.py").write_text(example.code, encoding="utf-8")
+    env = {name: value for name, value in home.airflow.processes.env.items() if "AIXPLAIN" not in name}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_each_dag_has_its_own_id() -> None:
+    ids = [dag_id(example) for example in examples("dag")]
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), f"{page.relative_to(ROOT)}: {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in anchors, f"{page.relative_to(ROOT)}: {target}"
