@@ -15,7 +15,7 @@ CONN_FIELDS: dict[str, Any] = {
         "description": "Default: the public one; with a host of your own {host}/api/v1/execute",
         "schema": {"type": ["string", "null"]},
     },
-    "api_key_type": {
+    "key_type": {
         "label": "Kind of API key",
         "description": "Whose key it is",
         "schema": {"type": ["string", "null"], "enum": ["team", "personal"], "default": "team"},

@@ -33,7 +33,7 @@ class _Link(BaseOperatorLink):
         links = getattr(operator, "links", None)
         if links is not None:
             return str(links.get(self.xcom_key, ""))
-        return str(XCom.get_value(key=self.xcom_key, ti_key=ti_key) or "")  # type: ignore[attr-defined] # Airflow 2's
+        return str(XCom.get_value(key=self.xcom_key, ti_key=ti_key) or "")
 
 
 class AixplainModelLink(_Link):

@@ -7,7 +7,8 @@ They go to StatsD, OpenTelemetry or Datadog, as Airflow is set up. All names beg
 name                kind       what
 ==================  =========  ============================================================================
 ``runs``            counter    runs, by outcome: ``success``, ``failed``, ``timeout`` or ``error`` (nobody learnt the
-                               end), ``refused`` (there is none), ``submitted`` (nobody waits)
+                               end), ``refused`` (there is none), ``orphaned`` (there may be one,
+                               whose poll URL was lost), ``submitted`` (nobody waits)
 ``credits``         counter    credits that the platform says it has billed, a fraction
 ``tokens``          counter    tokens, with the tag ``kind``: ``prompt`` or ``completion``
 ``run_duration``    timer      how long the model ran, as the platform says; Airflow's timers are in milliseconds
@@ -85,10 +86,10 @@ def of_worker() -> Any:
 def of_triggerer() -> Any:
     """Return the Stats that Airflow sets up in triggerers, which in Airflow 3.3 are not those of its SDK."""
     try:
-        from airflow.observability.stats import Stats
+        from airflow.observability import stats
     except ImportError:
-        from airflow.stats import Stats
-    return Stats
+        from airflow import stats  # type: ignore[no-redef] # Airflow 2's
+    return stats.Stats
 
 
 def _tags(model_id: str | None, outcome: str, response: ModelResponse | Mapping[str, Any]) -> dict[str, str]:

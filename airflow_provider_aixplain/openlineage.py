@@ -45,7 +45,7 @@ class AixplainRunFacet(RunFacet):
         return f"https://pypi.org/project/airflow-provider-aixplain/{__version__}/#AixplainRunFacet"
 
 
-def lineage_of(task: RunWaiter) -> OperatorLineage:
+def lineage_of(task: RunWaiter) -> OperatorLineage[Any, Any]:
     """Return what a task tells of its run once it has taken its end; nothing before."""
     response = task.response
     if response is None:

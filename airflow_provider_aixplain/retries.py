@@ -32,7 +32,7 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
         ErrorCategory.PLATFORM.value: "after",
         ErrorCategory.INTERNAL.value: "default",
         RUN_FAILED: "default",
-        RUN_TIMEOUT: "now",
+        RUN_TIMEOUT: "default",
     }
 )
 """What is done with a class of errors unless somebody says otherwise. What no retry can mend comes to no policy: it
@@ -49,7 +49,8 @@ class AixplainRetryPolicy(RetryPolicy):
         platform has asked for with ``Retry-After``, up to an hour, or else after the task's ``retry_delay``; or
         ``default``, as without a policy. The classes are ``rate limit``, ``supplier``, ``platform or network`` and
         ``internal``, as an error's ``category`` says, ``run failed`` (:class:`AixplainRunFailed`) and ``run timeout``
-        (:class:`AixplainRunTimeout`: the next try goes on with the same run). Those that are not named do as
+        (:class:`AixplainRunTimeout`; where the task is ``durable`` and not a stream, the next try goes on with the same
+        run). Those that are not named do as
         :data:`ACTIONS` says. Other errors than the provider's are left to Airflow.
     :raises AixplainInputError: if there is no such class or action.
     """

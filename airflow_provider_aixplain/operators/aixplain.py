@@ -130,7 +130,7 @@ class AixplainRunModelOperator(RunWaiter):
         if stream and not wait_for_completion:
             raise AixplainInputError("stream and wait_for_completion=False: choose one, a stream is read to its end")
         self.durable = durable
-        self.end_from_trigger = end_from_trigger
+        self.ends_from_trigger = end_from_trigger
         self.start_from_trigger = start_from_trigger
         if on_orphaned_submission not in ("resubmit", "fail"):
             raise AixplainInputError(f"on_orphaned_submission is {on_orphaned_submission!r}: use resubmit or fail")
@@ -210,8 +210,8 @@ class AixplainRunModelOperator(RunWaiter):
             "timeout": self.timeout,
             "durable": self.durable,
             "on_orphaned_submission": self.on_orphaned_submission,
-            "end_from_trigger": self.end_from_trigger,
-            "lost_at_end": lost_at_end(self) if self.end_from_trigger else None,
+            "end_from_trigger": self.ends_from_trigger,
+            "lost_at_end": lost_at_end(self) if self.ends_from_trigger else None,
             "multiple_outputs": bool(self.multiple_outputs),
             "polling": self.polling,
         }
@@ -224,7 +224,7 @@ class AixplainRunModelOperator(RunWaiter):
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Take the end of the run, and let the record know."""
         self._submission = None
-        if event["status"] == "success":
+        if event["status"] == "success" and not self.do_xcom_push:  # else the XComs tell that it was delivered
             self._record(context).deliver()
         elif event["status"] == "failed":
             self._record(context).forget()
@@ -253,6 +253,7 @@ class AixplainRunModelOperator(RunWaiter):
         try:
             response = self._stream() if self.stream else self._submit()
         except AixplainRunTimeout:
+            count_end(self.model_id, "timeout", None)
             raise
         except (AixplainError, OSError):
             # Raised before anything is sent, of the input or its files: what goes wrong on the way is a response.
@@ -261,7 +262,8 @@ class AixplainRunModelOperator(RunWaiter):
         if response.status is ResponseStatus.FAILED:
             if is_refused(response):
                 record.forget()
-            count_end(self.model_id, "refused" if response.failure else "failed", response.to_dict())
+            outcome = "failed" if response.failure is None else "refused" if is_refused(response) else "orphaned"
+            count_end(self.model_id, outcome, response.to_dict())
             raise error_of(response, self.model_id, "the stream" if self.stream else "the submission")
         return response
 

@@ -43,7 +43,10 @@ class RunWaiter(BaseOperator):
     aixplain_conn_id: str
     wait_time: float
     timeout: float
-    end_from_trigger: bool
+    ends_from_trigger: bool
+    """The argument ``end_from_trigger``. By that name Airflow would refuse the DAG wherever there is any listener, whose
+    tasks end on a worker here."""
+
     polling: str = "backoff"
     model_id: str = ""
 
@@ -148,7 +151,7 @@ class RunWaiter(BaseOperator):
         from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
 
         self.log.info("%s: the triggerer waits for its end", self.run_name)
-        loss = lost_at_end(self) if self.end_from_trigger else None
+        loss = lost_at_end(self) if self.ends_from_trigger else None
         if loss:
             self.log.info(
                 "%s: a worker takes the result, as a trigger that ends the task loses %s", self.run_name, loss
@@ -161,7 +164,7 @@ class RunWaiter(BaseOperator):
                 wait_time=self.wait_time,
                 timeout=timeout,
                 submitted_at=submitted_at,
-                end_from_trigger=self.end_from_trigger and not loss,
+                end_from_trigger=self.ends_from_trigger and not loss,
                 do_xcom_push=self.do_xcom_push,
                 multiple_outputs=bool(self.multiple_outputs),
                 polling=self.polling,

@@ -9,7 +9,7 @@ from airflow_provider_aixplain.protocol.values import read
 NO_MODEL = "connection-test"
 NO_RUN = "00000000-0000-0000-0000-000000000000"
 PASSES = (ErrorCategory.RATE_LIMIT, ErrorCategory.SUPPLIER, ErrorCategory.PLATFORM)
-REFUSED = "refuses the key: check the password, and whether api_key_type is team or personal"
+REFUSED = "refuses the key: check the API key (password), and whether its kind is team or personal"
 
 
 def backend_request(backend_url: str) -> wire.Request:

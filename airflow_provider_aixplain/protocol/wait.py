@@ -126,7 +126,7 @@ class Wait:
             return Outcome("error", printable(response.error_message), response)
         if elapsed >= self.timeout:
             last = f" The last poll brought: {printable(response.error_message)}" if response.failure else ""
-            return Outcome("timeout", f"not over {self.timeout:g} s after its submission.{last}", response)
+            return Outcome("timeout", f"not over after {self.timeout:g} s.{last}", response)
         return None
 
     def delay(self, elapsed: float, chance: float) -> float:

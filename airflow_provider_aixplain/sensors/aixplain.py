@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowSensorTimeout, BaseSensor
 from airflow_provider_aixplain.exceptions import AixplainInputError, AixplainRunTimeout, told_as_airflow_errors
 from airflow_provider_aixplain.metrics import count_wait
 from airflow_provider_aixplain.operators.waiting import RunWaiter
+from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.wait import LONGEST, PATIENCE, Wait, seconds
 from airflow_provider_aixplain.submission import now
 
@@ -35,8 +36,10 @@ class AixplainModelRunSensor(RunWaiter, BaseSensorOperator):
     :param deferrable: if False, the task pokes on the worker, as ``mode`` and ``poke_interval`` say.
     :param wait_time: seconds before the second poll in the triggerer, at least 0.2; grows by 10 % a poll up to 60.
     :param timeout: seconds, or a timedelta, after which to stop waiting, from the start of the task; default: Airflow's
-        ``[sensors] default_timeout``, seven days unless set. The run itself goes on. As for all sensors, that is no
-        matter for a retry; with ``soft_fail`` the task is skipped.
+        ``[sensors] default_timeout``, seven days unless set. The run itself goes on. As for all sensors, no retry
+        follows.
+    :param soft_fail: whether to skip the task instead of failing it: when the time is up, and if it is ``deferrable``
+        when the run failed too.
     :param end_from_trigger: whether the trigger ends the task when the run has succeeded, as the operator's does
         (Airflow 3.3 and later).
     :param polling: ``backoff`` or ``adaptive``, as the operator's.
@@ -67,7 +70,7 @@ class AixplainModelRunSensor(RunWaiter, BaseSensorOperator):
         self.deferrable = deferrable
         with told_as_airflow_errors():
             self.wait_time = seconds("wait_time", wait_time)
-        self.end_from_trigger = end_from_trigger
+        self.ends_from_trigger = end_from_trigger
         if polling not in ("backoff", "adaptive"):
             raise AixplainInputError(f"polling is {polling!r}: use backoff or adaptive")
         self.polling = polling
@@ -77,8 +80,10 @@ class AixplainModelRunSensor(RunWaiter, BaseSensorOperator):
 
         :return: the response as a dict.
         """
-        self.set_links(context, self.poll_url)
+        with told_as_airflow_errors():
+            wire.poll(self.poll_url)
         self.hook.platform.check(self.poll_url)
+        self.set_links(context, self.poll_url)
         if not self.deferrable:
             return super().execute(context)
         outcome = self._ask()

@@ -251,9 +251,11 @@ class _ConnectionReader:
             raise self.told("password", str(error)) from None
         if not key:
             raise self.wrong("password", "is empty", "put the API key there")
-        key_type = self.extra.get("api_key_type") or "team"
+        # The form's name for it: Airflow shows no value whose name holds api_key, not even that it is a choice of two.
+        name = "key_type" if self.extra.get("key_type") else "api_key_type"
+        key_type = self.extra.get(name) or "team"
         if not isinstance(key_type, str) or key_type not in KEY_HEADERS:
-            raise self.wrong("api_key_type", f"is {key_type!r}", f"use one of {', '.join(KEY_HEADERS)}")
+            raise self.wrong(name, f"is {key_type!r}", f"use one of {', '.join(KEY_HEADERS)}")
         host = self.host()
         return Platform(
             api_key=key,

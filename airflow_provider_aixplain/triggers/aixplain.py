@@ -21,6 +21,7 @@ from airflow_provider_aixplain.exceptions import (
     AixplainPermanentError,
     error_of,
     to_event,
+    told_as_airflow_errors,
 )
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.links import link_xcoms
@@ -104,7 +105,8 @@ class AixplainModelRunTrigger(BaseTrigger):
         super().__init__()  # type: ignore[no-untyped-call] # Airflow types only what it names a parameter of
         self.poll_url = poll_url
         self.aixplain_conn_id = aixplain_conn_id
-        wait = Wait(wait_time, timeout)
+        with told_as_airflow_errors():
+            wait = Wait(wait_time, timeout)
         self.wait_time = wait.wait_time
         self.timeout = wait.timeout
         self.submitted_at = submitted_at or now()
@@ -130,7 +132,7 @@ class AixplainModelRunTrigger(BaseTrigger):
         """Return how the wait for the run ended."""
         elapsed = seconds_since(self.submitted_at)
         wait = Wait(self.wait_time, self.timeout, PATIENCE, self._run_times())
-        self.log.info("Waiting for the run at %s, submitted %.0f s ago", printable(self.poll_url), elapsed)
+        self.log.info("Waiting for the run at %s, for %.0f s so far", printable(self.poll_url), elapsed)
         try:
             outcome = await self.hook.await_run(self.poll_url, wait, elapsed, name="The run", most=LARGEST_RESPONSE)
         except AixplainPermanentError as error:

@@ -207,7 +207,7 @@ class TestEndings:
     def test_a_run_that_is_too_slow_times_out(self, line: Line, run_id: str) -> None:
         assert self.state(line, run_id, "too_slow") == ("failed", 1)
         log = line.airflow.log("endings", run_id, "too_slow")
-        assert "Model echo: stopped waiting; the run goes on: not over 2 s after its submission." in log
+        assert "Model echo: stopped waiting; the run goes on: not over after 2 s." in log
         assert f"(poll URL: {line.emulator.url}/api/v1/data/" in log
 
     def test_a_task_can_wait_on_its_worker(self, line: Line, run_id: str) -> None:
@@ -328,7 +328,7 @@ class TestEnded:
 
     def test_an_execution_timeout_ends_the_wait(self, line: Line, ended: str) -> None:
         log = self.log(line, ended, "execution_timeout")
-        assert "stopped waiting; the run goes on: not over 5" in log
+        assert "stopped waiting; the run goes on: not over after 5" in log
         assert self.poll_url(line, "execution_timeout") in log
 
     def test_a_cleared_task_gets_the_result_of_its_run(self, line: Line, ended: str) -> None:

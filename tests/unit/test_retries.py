@@ -47,15 +47,16 @@ def test_the_time_survives_the_event_of_a_trigger() -> None:
     assert decision(from_event(to_event(refused(429, 7)))) == (RetryAction.RETRY, timedelta(seconds=7))
 
 
-def test_a_timeout_goes_on_at_once_as_the_run_does() -> None:
-    assert decision(AixplainRunTimeout("late")) == (RetryAction.RETRY, timedelta(0))
+def test_nothing_is_retried_at_once_unless_somebody_says_so() -> None:
+    assert all(action != "now" for action in ACTIONS.values())
 
 
 def test_it_is_in_the_users_hands() -> None:
     assert decision(AixplainRunFailed("bad")) == (RetryAction.DEFAULT, None)
     assert decision(AixplainRunFailed("bad"), **{RUN_FAILED: "fail"}) == (RetryAction.FAIL, None)
     assert decision(refused(503, 9), **{"platform or network": "now"}) == (RetryAction.RETRY, timedelta(0))
-    assert decision(AixplainRunTimeout("late"), **{RUN_TIMEOUT: "default"}) == (RetryAction.DEFAULT, None)
+    assert decision(AixplainRunTimeout("late")) == (RetryAction.DEFAULT, None)
+    assert decision(AixplainRunTimeout("late"), **{RUN_TIMEOUT: "now"}) == (RetryAction.RETRY, timedelta(0))
 
 
 @pytest.mark.parametrize("error", [ValueError("a"), AixplainError("a")])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
@@ -34,4 +32,5 @@ with DAG("at_home", schedule=None):
     decorated("{{ dag_run.run_id }}")
     mapped.expand(text=["one", "two"])  # type: ignore[attr-defined]
 
-    AixplainRunModelOperator(task_id="run", model_id="sentiment", data="A wonderful lamp.", retry_delay=timedelta(0))
+    AixplainRunModelOperator(task_id="run", model_id="sentiment", data="A wonderful lamp.")
+    AixplainRunModelOperator(task_id="listened_to", model_id="echo", data="heard", end_from_trigger=True)

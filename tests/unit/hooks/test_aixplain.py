@@ -238,7 +238,7 @@ class TestConnectionTest:
         with serve(answer) as server:
             works, problem = self.told(monkeypatch, host=server.url, password="not-the-right-key")
         assert not works
-        assert "refuses the key: check the password" in problem
+        assert "refuses the key: check the API key" in problem
         assert "not-the-right-key" not in problem
 
     def test_a_wrong_url(self, monkeypatch: pytest.MonkeyPatch) -> None:

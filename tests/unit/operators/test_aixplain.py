@@ -273,10 +273,17 @@ class Tries:
         self.store = Store()
         self.arguments = {"deferrable": False, "wait_time": 0.2, "task_id": "tries", **arguments}
         self.max_tries = 0
+        self.xcoms: list[str] = []
 
     def run(self, **arguments: Any) -> Any:
-        context = {"task_state_store": self.store, "ti": SimpleNamespace(max_tries=self.max_tries)}
-        return operator(**{**self.arguments, **arguments}).execute(context)  # type: ignore[arg-type]
+        task = operator(**{**self.arguments, **arguments})
+        from_server = SimpleNamespace(xcom_keys_to_clear=self.xcoms)
+        instance = SimpleNamespace(max_tries=self.max_tries, _ti_context_from_server=from_server)
+        context: Any = {"task_state_store": self.store, "ti": instance}
+        self.xcoms = []  # Airflow clears them where a task begins anew
+        response = task.execute(context)
+        self.xcoms = ["return_value"] if task.do_xcom_push else []
+        return response
 
 
 class TestLaterTries:
@@ -310,13 +317,17 @@ class TestLaterTries:
         assert tries.run() == tries.run()
         assert self.submitted(emulator, "lost on its way") == 1
 
-    def test_a_task_that_was_cleared_after_its_success_runs_again(self, emulator: Emulator) -> None:
-        for waits in (True, False):
-            tries = Tries(model_id="echo", data=f"cleared {waits}", wait_for_completion=waits)
-            tries.run()
-            tries.max_tries = 1
-            tries.run()
-            assert self.submitted(emulator, f"cleared {waits}") == 2
+    @pytest.mark.parametrize("pushes", [True, False])
+    @pytest.mark.parametrize("waits", [True, False])
+    def test_a_task_that_was_cleared_after_its_success_runs_again(
+        self, waits: bool, pushes: bool, emulator: Emulator
+    ) -> None:
+        text = f"cleared {waits} {pushes}"
+        tries = Tries(model_id="echo", data=text, wait_for_completion=waits, do_xcom_push=pushes)
+        tries.run()
+        tries.max_tries = 1
+        tries.run()
+        assert self.submitted(emulator, text) == 2
 
     def test_a_run_that_failed_is_submitted_anew(self, emulator: Emulator) -> None:
         before = len(emulator.runs())

@@ -31,7 +31,7 @@ def test_a_backend_that_takes_the_key(answer: Answer) -> None:
     ("outcome", "told"),
     [
         (NoAnswer("no such name", sent=False), "does not answer: check host, proxy and verify.*no such name"),
-        (Answer(401, b"{}"), "refuses the key: check the password"),
+        (Answer(401, b"{}"), "refuses the key: check the API key"),
         (Answer(403, b"{}"), "refuses the key"),
         (Answer(429), "has trouble, try again later"),
         (Answer(503, b"<html>"), "has trouble, try again later"),

@@ -117,7 +117,7 @@ def test_it_submits_and_ends_the_task(task: Any, emulator: Emulator) -> None:
     one = task(data="once")
     assert isinstance(one.start(), TaskSuccessEvent)
     assert set(one.result()) == RESPONSE_FIELDS
-    fields = {key: value for (_, key), value in one.xcoms.items() if key not in ("return_value", KEY, RUN_KEY)}
+    fields = {key: value for (_, key), value in one.xcoms.items() if key in RESPONSE_FIELDS}
     assert fields == one.result()
     assert one.record["poll_url"] == one.result()["url"]
     assert submitted(emulator, "once") == 1
