@@ -17,12 +17,12 @@ CONN_FIELDS: dict[str, Any] = {
     },
     "key_type": {
         "label": "Kind of API key",
-        "description": "Whose key it is",
+        "description": "Whose key it is: a team's or a person's",
         "schema": {"type": ["string", "null"], "enum": ["team", "personal"], "default": "team"},
     },
     "trusted_origins": {
         "label": "Trusted origins",
-        "description": "Further origins that poll URLs may name, and so receive the key, separated by commas",
+        "description": "Further origins that poll URLs may name, and so receive the key: https://files.example.com, …",
         "schema": {"type": ["string", "null"]},
     },
     "timeout": {
@@ -37,7 +37,7 @@ CONN_FIELDS: dict[str, Any] = {
     },
     "proxy": {
         "label": "Proxy URL",
-        "description": "Default: that of the environment",
+        "description": "Such as http://proxy.example.com:3128; default: that of the environment",
         "schema": {"type": ["string", "null"], "format": "password"},
     },
     "verify": {
@@ -58,11 +58,13 @@ CONN_FIELDS: dict[str, Any] = {
 }
 """What the form for Connections shows beside the standard fields: the keys of their extra."""
 
-HIDDEN_FIELDS = ["login", "schema", "port", "extra"]
+# The port stays: the button "Test Connection" of Airflow 3.3.2 sends 0 for one that is not set, and is refused for it.
+HIDDEN_FIELDS = ["login", "schema", "extra"]
 RELABELING = {"password": "API key", "host": "Backend URL"}
 PLACEHOLDERS = {
     "password": "from the platform's settings",
     "host": "https://platform-api.aixplain.com",
+    "port": "443",
     "models_run_url": "https://models.aixplain.com/api/v1/execute",
     "trusted_origins": "https://files.example.com, https://other.example.com",
     "proxy": "http://proxy.example.com:3128",

@@ -44,8 +44,8 @@ class RunWaiter(BaseOperator):
     wait_time: float
     timeout: float
     ends_from_trigger: bool
-    """The argument ``end_from_trigger``. By that name Airflow would refuse the DAG wherever there is any listener, whose
-    tasks end on a worker here."""
+    """The argument ``end_from_trigger``. An attribute of that name makes Airflow refuse the DAG wherever there is any
+    listener; here such tasks end on a worker."""
 
     polling: str = "backoff"
     model_id: str = ""

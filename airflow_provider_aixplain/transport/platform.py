@@ -291,6 +291,8 @@ class _ConnectionReader:
             return url
         scheme, _, rest = url.partition("://")
         netloc, slash, path = rest.partition("/")
+        if netloc.endswith(f":{self.connection.port}"):
+            return url
         return f"{scheme}://{netloc}:{self.connection.port}{slash}{path}"
 
     def url(self, name: str, url: Any) -> str:

@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import threading
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,11 @@ class Home:
         }
         self.airflow = Airflow(processes, dags, {"aixplain_default": self.emulator.connection}, settings=settings)
         self.airflow.start()
+
+    @cached_property
+    def finished(self) -> str:
+        """The one run of the DAG ``at_home``, at its end."""
+        return self.run("at_home")
 
     def run(self, dag_id: str) -> str:
         """Run a DAG to its end and return the run's id."""

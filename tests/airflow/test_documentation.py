@@ -7,9 +7,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from airflow.models.connection import Connection
 
+from airflow_provider_aixplain.transport.platform import Platform
 from tests.airflow.deployment import AIRFLOW_3
 from tests.airflow.home import Home
 from tests.documentation import PAGES, ROOT, Example, examples
@@ -17,7 +20,7 @@ from tests.documentation import PAGES, ROOT, Example, examples
 pytestmark = pytest.mark.skipif(not AIRFLOW_3, reason="the documentation's examples import airflow.sdk, of Airflow 3")
 
 
-def named(kind: str) -> list[pytest.param]:  # type: ignore[valid-type]
+def named(kind: str) -> list[Any]:
     return [pytest.param(example, id=example.name) for example in examples(kind)]
 
 
@@ -72,6 +75,25 @@ def test_tests(example: Example, home: Home, tmp_path: Path) -> None:
         timeout=120,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_the_connection_as_json_and_as_a_uri_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both of docs/connection.md, also after a round trip through Airflow's own forms of them."""
+    page = (ROOT / "docs" / "connection.md").read_text(encoding="utf-8")
+    blocks = [block for block in re.findall(r"^```shell\n(.*?)^```$", page, re.M | re.S) if "web_url" in block]
+    command = 'printf %s "$AIRFLOW_CONN_AIXPLAIN_DEFAULT"'
+    told = [
+        subprocess.run(["bash", "-c", block + command], capture_output=True, text=True, check=True).stdout
+        for block in blocks
+    ]
+    assert len(told) == 2
+    monkeypatch.setattr("os.path.isfile", lambda path: path == "/etc/ssl/certs/company.pem")
+    read = [Connection.from_json(text) if text.startswith("{") else Connection(uri=text) for text in told]
+    again = [Connection(uri=connection.get_uri()) for connection in read]
+    again += [Connection.from_json(connection.as_json()) for connection in read]
+    platforms = [Platform.from_connection(connection) for connection in [*read, *again]]
+    assert platforms[0].timeout == 30
+    assert [platform == platforms[0] for platform in platforms] == [True] * 6
 
 
 def test_each_dag_has_its_own_id() -> None:
