@@ -34,6 +34,7 @@ def test_a_sensor_returns_what_the_operator_does(home: Home, run_id: str, task_i
     assert xcoms == response
 
 
+@pytest.mark.skipif(not AIRFLOW_3, reason="on SQLite Airflow 2 runs one task at a time: the run is over before it asks")
 def test_a_sensor_defers(home: Home, run_id: str) -> None:
     assert "the triggerer waits for its end" in home.airflow.log(DAG, run_id, "wait")
 
@@ -148,7 +149,7 @@ class TestConnections:
         assert "Connection success!" in good.stdout, good
         told = {**json.loads(home.emulator.connection), "password": "wrong-key-for-the-emulator"}
         bad = self.airflow(home, "connections", "test", "bad", AIRFLOW_CONN_BAD=json.dumps(told))
-        assert bad.returncode == 1
+        assert bad.returncode == (1 if AIRFLOW_3 else 0), "Airflow 2 ends so whatever it has found"
         assert "refuses the key: check the API key" in " ".join(bad.stdout.split())
         assert "wrong-key-for-the-emulator" not in bad.stdout + bad.stderr
 

@@ -122,6 +122,16 @@ def test_every_field_of_the_response_arrives(line: Line) -> None:
     assert report == {"data": "positive", "used_credits": response["used_credits"]}
 
 
+@pytest.mark.parametrize(
+    ("dag_id", "task_id", "told"),
+    [("example_aixplain_sensor", "report", "de"), ("example_aixplain_decorator", "count", ["negative", "positive"])],
+)
+def test_the_sensor_and_the_decorator(line: Line, dag_id: str, task_id: str, told: Any) -> None:
+    run_id = line.run(dag_id)
+    assert line.airflow.state(dag_id, run_id) == "success"
+    assert line.airflow.xcoms(dag_id, run_id, task_id)["return_value"] == told
+
+
 def test_mapped_runs_keep_their_order(line: Line) -> None:
     submitted = len(line.emulator.runs())
     run_id = line.run("example_aixplain_mapped")

@@ -6,11 +6,14 @@ import ast
 import json
 import subprocess
 import sys
+import zipfile
 from importlib.metadata import entry_points, requires, version
 from pathlib import Path
 
 import airflow
 import jsonschema
+import pytest
+from flit_core import buildapi
 
 import airflow_provider_aixplain
 from airflow_provider_aixplain.get_provider_info import get_provider_info
@@ -36,6 +39,29 @@ def test_every_module_that_the_provider_names_is_there() -> None:
     for path in [*info["extra-links"], *(decorator["class-name"] for decorator in info["task-decorators"])]:
         module, _, name = path.rpartition(".")
         assert hasattr(__import__(module, fromlist=[name]), name)
+
+
+def test_distributions_hold_what_a_user_needs_and_come_out_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1795478400")
+    built = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+        built.append([folder / build(str(folder)) for build in (buildapi.build_wheel, buildapi.build_sdist)])
+    for one, two in zip(*built, strict=True):
+        assert one.read_bytes() == two.read_bytes(), one.name
+    checked = subprocess.run(
+        [sys.executable, "-m", "twine", "check", "--strict", *map(str, built[0])], capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stdout
+    with zipfile.ZipFile(built[0][0]) as wheel:
+        inside = [name for name in wheel.namelist() if not name.startswith("airflow_provider_aixplain-")]
+    package = ROOT / "airflow_provider_aixplain"
+    assert set(inside) == {
+        str(path.relative_to(ROOT)) for path in package.rglob("*") if path.suffix == ".py" or path.name == "py.typed"
+    }
 
 
 def test_the_version_is_said_once() -> None:
