@@ -18,6 +18,8 @@ DAGS = Path(__file__).parent / "dags"
 WAYS = (
     "blocking",
     "floor_deferred",
+    "floor_with_fields",
+    "deferred_whole",
     "deferred",
     "deferred_adaptive",
     "floor_ended_by_triggers",

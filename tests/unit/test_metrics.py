@@ -10,6 +10,7 @@ import pytest
 from airflow_provider_aixplain.metrics import count_end, count_wait
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.wait import Outcome
+from tests.airflow.deployment import AIRFLOW_3
 
 
 class Stats:
@@ -80,3 +81,24 @@ def test_whatever_is_wrong_with_metrics_loses_no_result(caplog: pytest.LogCaptur
     count_end("m", "success", response(), Broken())
     count_end("m", "success", response(run_time=1e300), Stats())
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+
+
+@pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2's own logger for OpenTelemetry is another")
+def test_opentelemetry_takes_them() -> None:
+    """The real instruments, with fractions and tags."""
+    from airflow.sdk._shared.observability.metrics.otel_logger import SafeOtelLogger
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    reader = InMemoryMetricReader()
+    stats = SafeOtelLogger(MeterProvider([reader]))
+    for _ in range(2):
+        count_end("m", "success", response(used_credits=0.25, run_time=1.5), stats)
+    count_wait("m", Outcome("success", ""), 3, 2.0, stats)
+    data: Any = reader.get_metrics_data()
+    metrics = {one.name: one.data.data_points[0] for one in data.resource_metrics[0].scope_metrics[0].metrics}
+    assert metrics["airflow.aixplain.runs"].value == 2
+    assert metrics["airflow.aixplain.credits"].value == 0.5
+    assert metrics["airflow.aixplain.polls"].value == 3
+    assert dict(metrics["airflow.aixplain.credits"].attributes) == {"model_id": "m", "outcome": "success"}
+    assert {"airflow.aixplain.run_duration", "airflow.aixplain.wait_duration"} <= set(metrics)

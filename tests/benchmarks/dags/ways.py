@@ -13,6 +13,7 @@ from airflow.sdk import BaseOperator, dag
 from airflow.triggers.base import StartTriggerArgs
 
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+from airflow_provider_aixplain.protocol.response import FIELDS
 
 RUNS = int(os.environ["BENCH_RUNS"])
 BLOCKING = int(os.environ["BENCH_BLOCKING"])
@@ -29,6 +30,14 @@ class Floor(BaseOperator):
         trigger_kwargs={"delta": timedelta(seconds=SECONDS), "end_from_trigger": True},
         next_method="execute",
     )
+
+
+class FloorWithFields(DateTimeSensorAsync):
+    """Waits as its class does, and then returns as many fields as a run has."""
+
+    def execute_complete(self, context: Any, event: Any = None) -> dict[str, Any]:
+        super().execute_complete(context, event)
+        return dict.fromkeys(FIELDS, "a value")
 
 
 def way(dag_id: str, tasks: Any) -> None:
@@ -54,14 +63,15 @@ def apart(**arguments: Any) -> Any:
     return tasks
 
 
-def waits(**arguments: Any) -> Any:
+def waits(kind: Any = DateTimeSensorAsync, **arguments: Any) -> Any:
     in_time = f"{{{{ macros.datetime.utcnow() + macros.timedelta(seconds={SECONDS}) }}}}"
-    return lambda: DateTimeSensorAsync.partial(task_id="run", **arguments).expand(target_time=[in_time] * RUNS)
+    return lambda: kind.partial(task_id="run", **arguments).expand(target_time=[in_time] * RUNS)
 
 
 way("warm_up", mapped(1, end_from_trigger=True, parameters={"delay": 0}))
 way("learn", mapped(8, polling="adaptive"))
 way("deferred", mapped(RUNS))
+way("deferred_whole", mapped(RUNS, multiple_outputs=False))
 way("deferred_adaptive", mapped(RUNS, polling="adaptive"))
 way("ended_by_triggers", mapped(RUNS, end_from_trigger=True))
 way("started_by_triggers", apart(**BOTH))
@@ -70,5 +80,6 @@ way("started_by_triggers_whole", apart(multiple_outputs=False, **BOTH))
 way("ended_by_triggers_whole", mapped(RUNS, multiple_outputs=False, end_from_trigger=True))
 way("blocking", mapped(BLOCKING, deferrable=False))
 way("floor_deferred", waits())
+way("floor_with_fields", waits(FloorWithFields, multiple_outputs=True))
 way("floor_ended_by_triggers", waits(end_from_trigger=True))
 way("floor_started_by_triggers", lambda: [Floor(task_id=f"run_{number}") for number in range(RUNS)])
