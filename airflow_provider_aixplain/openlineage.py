@@ -5,7 +5,8 @@ Only the openlineage provider of Airflow makes anybody import this.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 from airflow.providers.openlineage.extractors import OperatorLineage
@@ -14,9 +15,6 @@ from openlineage.client.facet_v2 import RunFacet
 from airflow_provider_aixplain import __version__
 from airflow_provider_aixplain.metrics import TOKENS
 from airflow_provider_aixplain.protocol.values import number
-
-if TYPE_CHECKING:
-    from airflow_provider_aixplain.operators.waiting import RunWaiter
 
 
 @attrs.define
@@ -45,14 +43,17 @@ class AixplainRunFacet(RunFacet):
         return f"https://pypi.org/project/airflow-provider-aixplain/{__version__}/#AixplainRunFacet"
 
 
-def lineage_of(task: RunWaiter) -> OperatorLineage[Any, Any]:
-    """Return what a task tells of its run once it has taken its end; nothing before."""
-    response = task.response
+def lineage_of(model_id: str, response: Mapping[str, Any] | None) -> OperatorLineage[Any, Any]:
+    """Return what a task tells of its run once it has taken its end; nothing before.
+
+    :param model_id: the model's id; empty if it is not known.
+    :param response: the ModelResponse as a dict, once there is one.
+    """
     if response is None:
         return OperatorLineage()
     usage: Any = response["usage"] if isinstance(response["usage"], dict) else {}
     facet = AixplainRunFacet(
-        modelId=task.model_id or None,
+        modelId=model_id or None,
         pollUrl=response["url"],
         status=response["status"],
         usedCredits=number(response["used_credits"]),

@@ -137,7 +137,7 @@ class RunWaiter(BaseOperator):
         """Return what the openlineage provider, which alone calls this, is to know of the run."""
         from airflow_provider_aixplain.openlineage import lineage_of
 
-        return lineage_of(self)
+        return lineage_of(self.model_id, self.response)
 
     def get_openlineage_facets_on_failure(self, task_instance: Any) -> Any:
         """Return what it is to know of a run that failed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -12,7 +13,10 @@ from typing import Any
 import pytest
 from airflow.models.connection import Connection
 
+from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
 from airflow_provider_aixplain.transport.platform import Platform
+from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
 from tests.airflow.deployment import AIRFLOW_3
 from tests.airflow.home import Home
 from tests.documentation import PAGES, ROOT, Example, examples
@@ -94,6 +98,20 @@ def test_the_connection_as_json_and_as_a_uri_is_the_same(monkeypatch: pytest.Mon
     platforms = [Platform.from_connection(connection) for connection in [*read, *again]]
     assert platforms[0].timeout == 30
     assert [platform == platforms[0] for platform in platforms] == [True] * 6
+
+
+@pytest.mark.parametrize(
+    ("kind", "page"),
+    [
+        (AixplainRunModelOperator, "operator"),
+        (AixplainModelRunSensor, "sensor"),
+        (AixplainModelRunTrigger, "trigger"),
+    ],
+)
+def test_every_parameter_has_its_place(kind: Any, page: str) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    missing = [name for name in inspect.signature(kind).parameters if f"`{name}" not in text and name != "kwargs"]
+    assert not missing
 
 
 def test_each_dag_has_its_own_id() -> None:
