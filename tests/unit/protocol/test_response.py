@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, read_response
+from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, read_response, told_cost
 from airflow_provider_aixplain.protocol.values import as_text, storable
 from tests.public_api import RESPONSE_FIELDS
 from tests.unit.protocol.strategies import JSON
@@ -165,3 +165,17 @@ class TestOddTypes:
         assert read(error_message={"a": 1}).error_message == '{"a": 1}'
         assert read(error={"a": 1}, supplierError=None).error_message == '{"a": 1}'
         assert read(error=False, supplierError={"b": 2}).error_message == ' - {"b": 2}'
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"run_time": 1.5, "used_credits": 0.25}, "1.5 s, for 0.25 credits"),
+        ({"run_time": 2, "used_credits": 0, "usage": {"total_tokens": "7"}}, "2 s, for 0 credits and 7 tokens"),
+        ({"usage": {"total_tokens": "NaN"}}, "0 s, for 0 credits"),
+        ({"run_time": None, "used_credits": "a\nb", "usage": [1]}, "None s, for a b credits"),
+    ],
+)
+def test_what_a_run_cost_in_one_line(fields: dict[str, Any], told: str) -> None:
+    response = ModelResponse(ResponseStatus.SUCCESS, **fields)
+    assert told_cost(response) == told_cost(response.to_dict()) == told
