@@ -78,6 +78,10 @@ class AixplainRunFailed(AixplainError):
     """The model ran and failed."""
 
 
+class AixplainAwaitedRunFailed(AixplainRunFailed, AixplainPermanentError):
+    """A run failed that this task only waits for: trying again finds the same."""
+
+
 class AixplainRunTimeout(AixplainError):
     """The run was not over in time. It goes on, as the platform cannot cancel it."""
 

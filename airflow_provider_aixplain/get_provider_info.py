@@ -17,8 +17,8 @@ CONN_FIELDS: dict[str, Any] = {
     },
     "key_type": {
         "label": "Kind of API key",
-        "description": "Whose key it is: a team's or a person's",
-        "schema": {"type": ["string", "null"], "enum": ["team", "personal"], "default": "team"},
+        "description": "Whose key it is: a team's, if nothing is chosen, or a person's",
+        "schema": {"type": ["string", "null"], "enum": ["team", "personal"]},
     },
     "trusted_origins": {
         "label": "Trusted origins",

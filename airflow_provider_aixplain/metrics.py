@@ -20,11 +20,12 @@ name                kind       what
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_aixplain.exceptions import AixplainError, AixplainPermanentError, AixplainRunFailed
 from airflow_provider_aixplain.protocol.values import number
 
 if TYPE_CHECKING:
@@ -37,30 +38,34 @@ PREFIX = "aixplain"
 TOKENS = {"prompt": "prompt_tokens", "completion": "completion_tokens"}
 
 
-def count_end(model_id: str | None, outcome: str, response: Mapping[str, Any] | None, stats: Any = None) -> None:
+def count_end(
+    model_id: str | None, outcome: str, response: Mapping[str, Any] | None, stats: Callable[[], Any] | None = None
+) -> None:
     """Count a run whose end a task has taken.
 
     :param model_id: the model's id; if it is None, the response may tell.
     :param outcome: see above.
     :param response: the ModelResponse as a dict, if there is one.
-    :param stats: Airflow's Stats; default: those of a worker.
+    :param stats: returns Airflow's Stats; default: those of a worker.
     """
     with _no_harm():
-        stats = stats or of_worker()
+        told_to = (stats or of_worker)()
         told = response or {}
         tags = _tags(model_id, outcome, told)
-        stats.incr(f"{PREFIX}.runs", tags=tags)
+        told_to.incr(f"{PREFIX}.runs", tags=tags)
         if (spent := number(told.get("used_credits"))) and spent > 0:
-            stats.incr(f"{PREFIX}.credits", spent, tags=tags)
+            told_to.incr(f"{PREFIX}.credits", spent, tags=tags)
         usage = told.get("usage")
         for kind, name in TOKENS.items():
             if isinstance(usage, Mapping) and (tokens := number(usage.get(name))) and tokens > 0:
-                stats.incr(f"{PREFIX}.tokens", int(tokens), tags={**tags, "kind": kind})
+                told_to.incr(f"{PREFIX}.tokens", int(tokens), tags={**tags, "kind": kind})
         if (run_time := number(told.get("run_time"))) and run_time > 0:
-            stats.timing(f"{PREFIX}.run_duration", timedelta(seconds=run_time), tags=tags)
+            told_to.timing(f"{PREFIX}.run_duration", timedelta(seconds=run_time), tags=tags)
 
 
-def count_wait(model_id: str | None, outcome: Outcome, polls: int, seconds: float, stats: Any = None) -> None:
+def count_wait(
+    model_id: str | None, outcome: Outcome, polls: int, seconds: float, stats: Callable[[], Any] | None = None
+) -> None:
     """Count a wait for a run.
 
     :param model_id: as for :func:`count_end`.
@@ -70,10 +75,18 @@ def count_wait(model_id: str | None, outcome: Outcome, polls: int, seconds: floa
     :param stats: as for :func:`count_end`.
     """
     with _no_harm():
-        stats = stats or of_worker()
+        told_to = (stats or of_worker)()
         tags = _tags(model_id, outcome.status, outcome.response or {})
-        stats.incr(f"{PREFIX}.polls", polls, tags=tags)
-        stats.timing(f"{PREFIX}.wait_duration", timedelta(seconds=seconds), tags=tags)
+        told_to.incr(f"{PREFIX}.polls", polls, tags=tags)
+        told_to.timing(f"{PREFIX}.wait_duration", timedelta(seconds=seconds), tags=tags)
+
+
+def outcome_of(error: AixplainError) -> str:
+    """Return the outcome of a submission that an error has ended."""
+    if isinstance(error, AixplainRunFailed):
+        return "failed"
+    is_refusal = isinstance(error, AixplainPermanentError) or 400 <= (error.status_code or 0) <= 499
+    return "refused" if is_refusal else "orphaned"
 
 
 def of_worker() -> Any:

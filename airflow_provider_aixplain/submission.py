@@ -133,9 +133,12 @@ class SubmissionRecord:
             return None
         max_tries = told["max_tries"]
         earlier = Submission.from_stored(told)
+        if self._has_result and not earlier.is_delivered:
+            # Its trigger has ended the task. Airflow has removed the XComs by now, and so does not tell the next try.
+            earlier = replace(earlier, is_delivered=True)
+            self._store.set(KEY, {**asdict(earlier), "max_tries": max_tries})
         # A task that was cleared after its success is meant to run the model again.
-        is_delivered = earlier.is_delivered or self._has_result
-        return None if is_delivered and max_tries != self._max_tries else earlier
+        return None if earlier.is_delivered and max_tries != self._max_tries else earlier
 
     def begin(self, submission: Submission) -> None:
         """Remember that a submission is about to be made.

@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import (
     task_decorator_factory,
 )
 
+from airflow_provider_aixplain.exceptions import AixplainInputError
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 
 if TYPE_CHECKING:
@@ -64,11 +65,18 @@ class AixplainDecoratedOperator(DecoratedOperator, AixplainRunModelOperator):
 
         :return: the response as a dict.
         """
+        # First: whether an earlier try was delivered is told to this one only, and the function may fail.
+        self._record(context).read()
         context_merge(context, self.op_kwargs)
         kwargs = determine_kwargs(self.python_callable, self.op_args, context)
         made = self.python_callable(*self.op_args, **kwargs)
         if isinstance(made, Mapping) and made.keys() == {"data", "parameters"}:
-            made, self.parameters = made["data"], {**(self.parameters or {}), **(made["parameters"] or {})}
+            own = made["parameters"] or {}
+            for parameters in (self.parameters or {}, own):
+                if not isinstance(parameters, Mapping):
+                    kind = type(parameters).__name__
+                    raise AixplainInputError(f"parameters is a {kind}: give a dict from names to values")
+            made, self.parameters = made["data"], {**(self.parameters or {}), **own}
         self.data = made
         return AixplainRunModelOperator.execute(self, context)
 

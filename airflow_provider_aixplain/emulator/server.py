@@ -85,7 +85,7 @@ class Run:
             "payload": self.payload,
             "submitted_at": self.submitted_at,
             "over_at": self.over_at,
-            "polled_at": self.polled_at,
+            "polled_at": list(self.polled_at),
             "polled_by": sorted(self.polled_by),
         }
 
@@ -237,7 +237,7 @@ class Emulator:
 
     def journal(self) -> list[dict[str, Any]]:
         """Return what was submitted and polled."""
-        return [run.journal() for run in self.runs.values()]
+        return [run.journal() for run in list(self.runs.values())]
 
     async def tell_journal(self, request: web.Request) -> web.StreamResponse:
         """Tell tests what was submitted and polled."""

@@ -69,6 +69,7 @@ class AixplainHook(Client, BaseHook):
         """Return the fields that Airflow 2's form shows beside the standard ones."""
         from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
         from wtforms import BooleanField, IntegerField, PasswordField, StringField
+        from wtforms.validators import Optional
 
         from airflow_provider_aixplain.get_provider_info import CONN_FIELDS
 
@@ -79,7 +80,7 @@ class AixplainHook(Client, BaseHook):
             if "boolean" in schema["type"]:
                 return BooleanField(**told)
             kind = IntegerField if "integer" in schema["type"] else StringField
-            return kind(widget=BS3TextFieldWidget(), **told)
+            return kind(widget=BS3TextFieldWidget(), validators=[Optional()], **told)
 
         return {name: field(**told) for name, told in CONN_FIELDS.items()}
 

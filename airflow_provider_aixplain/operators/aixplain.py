@@ -161,9 +161,9 @@ class AixplainRunModelOperator(RunWaiter):
             why = f"a trigger that starts the task loses {loss}" if loss else "this task was started on one"
             self.log.info("%s: a worker submits the run, as %s", self.run_name, why)
         record = self._record(context)
+        self._submission = earlier = record.read()
         fingerprint = self.hook.fingerprint(self.model_id, self.data, self.parameters)
         self.set_links(context)
-        self._submission = earlier = record.read()
         response = self._resume(earlier, fingerprint, record) if earlier else None
         if earlier is not None and response is not None:
             submission, age = earlier, earlier.age
@@ -224,7 +224,7 @@ class AixplainRunModelOperator(RunWaiter):
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Take the end of the run, and let the record know."""
         self._submission = None
-        if event["status"] == "success" and not self.do_xcom_push:  # else the XComs tell that it was delivered
+        if event["status"] == "success":
             self._record(context).deliver()
         elif event["status"] == "failed":
             self._record(context).forget()

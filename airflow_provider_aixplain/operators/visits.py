@@ -16,6 +16,8 @@ AT_START = ("pre_execute", "render_template_fields", "prepare_template", "execut
 AT_END = ("post_execute", "take_event", "execute_complete")
 """What a worker calls when a run has succeeded."""
 
+_NO_MARK = "the mark of its delivery, as it pushes no XComs"
+
 BELOW_3_3 = "its XComs, below Airflow 3.3"
 
 RENDERED = {
@@ -41,7 +43,7 @@ def lost_at_end(task: BaseOperator) -> str | None:
             "its map_index_template": task.map_index_template,
             "the result of its DAG": getattr(task, "returns_dag_result", False),
             "what tasks are mapped over": task.has_dag() and next(task.iter_mapped_dependants(), None),
-            **(_xcoms(task) if task.do_xcom_push else {}),
+            **(_xcoms(task) if task.do_xcom_push else {_NO_MARK: getattr(task, "durable", False)}),
             **_listener("on_task_instance_success"),
         }
     )

@@ -18,7 +18,7 @@ from airflow_provider_aixplain.exceptions import (
     from_event,
 )
 from airflow_provider_aixplain.links import LINKS, is_kept_by_airflow, link_xcoms
-from airflow_provider_aixplain.metrics import count_end
+from airflow_provider_aixplain.metrics import count_end, outcome_of
 from airflow_provider_aixplain.operators.visits import lost_at_end
 from airflow_provider_aixplain.protocol.response import told_cost
 from airflow_provider_aixplain.protocol.values import printable
@@ -81,6 +81,11 @@ class RunWaiter(BaseOperator):
 
         return AixplainHook(self.aixplain_conn_id)
 
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on where the task was deferred."""
+        self._has_links = True
+        return super().resume_execution(next_method, next_kwargs, context)
+
     def take_event(
         self, context: Context, event: dict[str, Any], submitted_at: str | None = None, timeout: float | None = None
     ) -> dict[str, Any]:
@@ -93,11 +98,12 @@ class RunWaiter(BaseOperator):
         :raises AixplainError: if there is no run.
         """
         if submitted_at is None:
+            self._has_links = False  # no worker has been here before
             self.set_links(context, event["poll_url"])
-        self._has_links = submitted_at is not None
         if event["status"] == "refused":
-            count_end(self.model_id, "refused", None)
-            raise from_event(event["error"])
+            error = from_event(event["error"])
+            count_end(self.model_id, outcome_of(error), None)
+            raise error
         if event["status"] == "success" and event["response"] is None:
             event = self._fetch(event["poll_url"], submitted_at or now(), self.timeout if timeout is None else timeout)
         return self.execute_complete(context, event)
@@ -123,15 +129,15 @@ class RunWaiter(BaseOperator):
         raise error(f"{subject}: {what}: {event['message']} (poll URL: {event['poll_url']})")
 
     def set_links(self, context: Context, poll_url: str = "") -> None:
-        """Let the links of this task lead to its model and, once there is one, its run."""
+        """Let the links of this task lead to its model and, once there is one, its run; if they cannot, they do not."""
         try:
             self.links = link_xcoms(self.hook.platform, self.model_id, poll_url)
-        except AixplainError:
-            return  # a Connection that cannot work; whoever needs it tells
-        task_instance = context.get("ti")
-        if task_instance is not None and not is_kept_by_airflow():
-            for key, url in self.links.items():
-                task_instance.xcom_push(key=key, value=url)
+            task_instance = context.get("ti")
+            if task_instance is not None and not is_kept_by_airflow():
+                for key, url in self.links.items():
+                    task_instance.xcom_push(key=key, value=url)
+        except Exception as error:
+            self.log.warning("%s: no links: %s: %s", self.run_name, type(error).__name__, error)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Return what the openlineage provider, which alone calls this, is to know of the run."""

@@ -6,7 +6,7 @@ from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.failure import ErrorCategory
 from airflow_provider_aixplain.protocol.values import read
 
-NO_MODEL = "connection-test"
+NO_MODEL = "000000000000000000000000"
 NO_RUN = "00000000-0000-0000-0000-000000000000"
 PASSES = (ErrorCategory.RATE_LIMIT, ErrorCategory.SUPPLIER, ErrorCategory.PLATFORM)
 REFUSED = "refuses the key: check the API key (password), and whether its kind is team or personal"
@@ -27,22 +27,20 @@ def backend_problem(outcome: wire.Answer | wire.NoAnswer, backend_url: str) -> s
 
     The platform asks for the key first: who is told that there is no such model has the right one.
     """
-    if isinstance(outcome, wire.NoAnswer):
-        return _unreachable(backend_url, outcome, "host")
-    if outcome.status_code in (401, 403):
-        return f"{backend_url} {REFUSED} (HTTP {outcome.status_code})"
-    if ErrorCategory.of(outcome.status_code) in PASSES:
-        return f"{backend_url} has trouble, try again later (HTTP {outcome.status_code})"
-    is_record = outcome.status_code in (200, 404) and isinstance(read(outcome.body), dict)
-    return "" if is_record else f"{backend_url} is not the platform: check the host (HTTP {outcome.status_code})"
+    return _problem(outcome, backend_url, "host")
 
 
 def execution_problem(outcome: wire.Answer | wire.NoAnswer, models_run_url: str) -> str:
     """Return what is wrong with a Connection by what came back for :func:`execution_request`; nothing if nothing is."""
+    return _problem(outcome, models_run_url, "models_run_url")
+
+
+def _problem(outcome: wire.Answer | wire.NoAnswer, url: str, name: str) -> str:
     if isinstance(outcome, wire.NoAnswer):
-        return _unreachable(models_run_url, outcome, "models_run_url")
-    return f"{models_run_url} {REFUSED} (HTTP 401)" if outcome.status_code == 401 else ""
-
-
-def _unreachable(url: str, outcome: wire.NoAnswer, name: str) -> str:
-    return f"{url} does not answer: check {name}, proxy and verify, and the network from here: {outcome.reason}"
+        return f"{url} does not answer: check {name}, proxy and verify, and the network from here: {outcome.reason}"
+    if outcome.status_code in (401, 403):
+        return f"{url} {REFUSED} (HTTP {outcome.status_code})"
+    if ErrorCategory.of(outcome.status_code) in PASSES:
+        return f"{url} has trouble, try again later (HTTP {outcome.status_code})"
+    is_one = outcome.status_code in (200, 404) and isinstance(read(outcome.body), dict)
+    return "" if is_one else f"{url} is not the platform: check {name} (HTTP {outcome.status_code})"

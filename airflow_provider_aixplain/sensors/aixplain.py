@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, BaseSensorOperator, PokeReturnValue
 
-from airflow_provider_aixplain.exceptions import AixplainInputError, AixplainRunTimeout, told_as_airflow_errors
+from airflow_provider_aixplain.exceptions import (
+    AixplainAwaitedRunFailed,
+    AixplainError,
+    AixplainInputError,
+    AixplainRunFailed,
+    AixplainRunTimeout,
+    told_as_airflow_errors,
+)
 from airflow_provider_aixplain.metrics import count_wait
 from airflow_provider_aixplain.operators.waiting import RunWaiter
 from airflow_provider_aixplain.protocol import wire
@@ -38,8 +45,7 @@ class AixplainModelRunSensor(RunWaiter, BaseSensorOperator):
     :param timeout: seconds, or a timedelta, after which to stop waiting, from the start of the task; default: Airflow's
         ``[sensors] default_timeout``, seven days unless set. The run itself goes on. As for all sensors, no retry
         follows.
-    :param soft_fail: whether to skip the task instead of failing it: when the time is up, and if it is ``deferrable``
-        when the run failed too.
+    :param soft_fail: whether to skip the task instead of failing it, when the time is up or the run failed.
     :param end_from_trigger: whether the trigger ends the task when the run has succeeded, as the operator's does
         (Airflow 3.3 and later).
     :param polling: ``backoff`` or ``adaptive``, as the operator's.
@@ -107,12 +113,19 @@ class AixplainModelRunSensor(RunWaiter, BaseSensorOperator):
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Take the end of the run.
 
-        :raises AirflowSensorTimeout: if the run was not over in time; sensors are not tried again then.
+        :raises AixplainAwaitedRunFailed: if it failed: asking once more does not mend it.
+        :raises AirflowSensorTimeout: if it was not over in time; sensors are not tried again then.
         """
         try:
             return super().execute_complete(context, event)
-        except AixplainRunTimeout as error:
-            raise AirflowSensorTimeout(str(error)) from None
+        except AixplainError as error:
+            if self.soft_fail or getattr(self, "never_fail", False):
+                self.log.info("%s", error)  # Airflow does not tell why it skips a task
+            if isinstance(error, AixplainRunFailed):
+                raise AixplainAwaitedRunFailed(str(error)) from None
+            if isinstance(error, AixplainRunTimeout):
+                raise AirflowSensorTimeout(str(error)) from None
+            raise
 
     @cached_property
     def _wait(self) -> tuple[Wait, float]:
@@ -128,6 +141,8 @@ class AixplainModelRunSensor(RunWaiter, BaseSensorOperator):
         outcome = wait.judge(response, elapsed)
         if outcome:
             count_wait(self.model_id, outcome, wait.polls, elapsed)
-        elif report := wait.report(response, elapsed):
-            self.log.info("%s: %s", self.run_name, report)
+            return outcome
+        trouble = self.hook._renew() if wait.denied else ""
+        if report := wait.report(response, elapsed):
+            self.log.info("%s: %s%s", self.run_name, report, trouble)
         return outcome

@@ -291,8 +291,8 @@ class _ConnectionReader:
             return url
         scheme, _, rest = url.partition("://")
         netloc, slash, path = rest.partition("/")
-        if netloc.endswith(f":{self.connection.port}"):
-            return url
+        if re.search(r":\d+$", netloc):
+            return url  # it says so itself
         return f"{scheme}://{netloc}:{self.connection.port}{slash}{path}"
 
     def url(self, name: str, url: Any) -> str:
@@ -340,13 +340,12 @@ class _ConnectionReader:
         return told
 
     def trusted_origins(self) -> list[Any]:
-        """A list, or text that holds one as JSON or separated by commas, as connection forms give it."""
+        """A list, or text that holds one: separated by commas, as forms give it, or as JSON or Python write it."""
         value = self.extra.get("trusted_origins") or []
         if isinstance(value, str):
-            try:
-                value = json.loads(value)
-            except ValueError:
-                value = [part.strip() for part in value.split(",") if part.strip()]
+            text = value.strip()
+            text = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+            value = [part for told in text.split(",") if (part := told.strip(" \t\r\n'\""))]
         if not isinstance(value, list):
             raise self.wrong("trusted_origins", "is no list", 'write it like ["https://files.example.com"]')
         return value

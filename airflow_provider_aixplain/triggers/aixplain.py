@@ -142,7 +142,7 @@ class AixplainModelRunTrigger(BaseTrigger):
         cost = f"after {told_cost(outcome.response)}" if outcome.response and outcome.response.completed else ""
         ended = " ".join(filter(None, [outcome.status, cost, outcome.message]))
         self.log.info("The wait ended after %d polls: %s", wait.polls, ended)
-        count_wait(self.model_id, outcome, wait.polls, seconds_since(self.submitted_at), of_triggerer())
+        count_wait(self.model_id, outcome, wait.polls, seconds_since(self.submitted_at), of_triggerer)
         return outcome
 
     def _run_times(self) -> RunTimes | None:
@@ -165,7 +165,7 @@ class AixplainModelRunTrigger(BaseTrigger):
             except Exception as error:
                 self.log.warning("A worker takes the result, as here it fails: %s: %s", type(error).__name__, error)
             else:
-                count_end(self.model_id, "success", event["response"], of_triggerer())
+                count_end(self.model_id, "success", event["response"], of_triggerer)
                 return TaskSuccessEvent()
         await self._worker_gone()
         return TriggerEvent(event)

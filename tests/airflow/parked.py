@@ -58,12 +58,12 @@ class ParkedRecord(TriggerRecord):
         await park("after the intent", self.name)
         return await park(FAILS, self.name)
 
-    async def push(self, response: Mapping[str, Any], *, multiple_outputs: bool) -> None:
+    async def push(self, response: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
         await park("before the XComs", self.name)
         if self.name == "amid the XComs":
             await XCom.aset("data", "half", **self._place)
         await park("amid the XComs", self.name)
-        await super().push(response, multiple_outputs=multiple_outputs)
+        await super().push(response, fields)
         await park("after the XComs", self.name)
 
 

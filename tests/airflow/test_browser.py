@@ -70,7 +70,7 @@ class TestTheConnectionForm:
         for hidden in ("login", "schema"):
             expect(field(form, hidden)).to_have_count(0)
         open_section(form, "Extra Fields")
-        for name, default in [("timeout", "60"), ("max_answer_mib", "256"), ("verify", "true"), ("key_type", "team")]:
+        for name, default in [("timeout", "60"), ("max_answer_mib", "256"), ("verify", "true")]:
             expect(field(form, f"element_{name}")).to_have_value(default)
         expect(form.get_by_text("The longest time that one request may take, in seconds")).to_be_visible()
         expect(field(form, "element_proxy")).to_have_attribute("type", "password")
@@ -99,7 +99,6 @@ class TestTheConnectionForm:
         expect(field(form, "password")).not_to_have_value(KEY)
         open_section(form, "Extra Fields")
         expect(field(form, "element_timeout")).to_have_value("30")
-        expect(field(form, "element_key_type")).to_have_value("team")
         picture(page, "connection-reopened")
         page.keyboard.press("Escape")
         expect(form).to_have_count(0)

@@ -44,8 +44,9 @@ def test_a_last_visit_leaves_what_the_first_has_kept(emulator: Emulator) -> None
     event = {"status": "success", "message": "", "poll_url": f"{emulator.url}/api/v1/data/1"}
     response = task(model_id="echo", deferrable=False).execute(CONTEXT)
     resumed, started = task(), task()
-    resumed.take_event(CONTEXT, {**event, "response": response}, submitted_at="2026-01-01T00:00:00Z", timeout=9)
-    started.take_event(CONTEXT, {**event, "response": response})
+    told = {"event": {**event, "response": response}}
+    resumed.resume_execution("take_event", {**told, "submitted_at": "2026-01-01T00:00:00Z", "timeout": 9}, CONTEXT)
+    started.resume_execution("take_event", told, CONTEXT)
     assert tuple(task().operator_extra_links) == LINKS
     assert tuple(resumed.operator_extra_links) == ()
     assert tuple(started.operator_extra_links) == LINKS, "a task that its trigger has started has had no first visit"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_aixplain.metrics import count_end, count_wait
+from airflow_provider_aixplain.exceptions import AixplainError, AixplainPermanentError, AixplainRunFailed
+from airflow_provider_aixplain.metrics import count_end, count_wait, outcome_of
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.wait import Outcome
 from tests.airflow.deployment import AIRFLOW_3
@@ -33,7 +34,7 @@ def response(**fields: Any) -> dict[str, Any]:
 def test_a_run_with_all_its_figures() -> None:
     stats = Stats()
     usage = {"prompt_tokens": 3, "completion_tokens": "4", "total_tokens": 7}
-    count_end("m", "success", response(used_credits=0.25, run_time=1.5, usage=usage), stats)
+    count_end("m", "success", response(used_credits=0.25, run_time=1.5, usage=usage), lambda: stats)
     tags = {"model_id": "m", "outcome": "success"}
     assert stats.told == [
         ("aixplain.runs", 1, tags),
@@ -55,22 +56,36 @@ def test_a_run_with_all_its_figures() -> None:
 )
 def test_a_figure_that_is_none_is_not_counted(fields: dict[str, Any]) -> None:
     stats = Stats()
-    count_end("m", "failed", response(**fields), stats)
+    count_end("m", "failed", response(**fields), lambda: stats)
     assert stats.told == [("aixplain.runs", 1, {"model_id": "m", "outcome": "failed"})]
 
 
 def test_the_response_may_name_the_model() -> None:
     stats = Stats()
-    count_end("", "success", response(asset={"assetId": "told"}), stats)
-    count_end(None, "timeout", None, stats)
+    count_end("", "success", response(asset={"assetId": "told"}), lambda: stats)
+    count_end(None, "timeout", None, lambda: stats)
     assert [tags["model_id"] for *_, tags in stats.told] == ["told", "unknown"]
 
 
 def test_a_wait() -> None:
     stats = Stats()
-    count_wait("m", Outcome("timeout", "late"), 12, 90, stats)
+    count_wait("m", Outcome("timeout", "late"), 12, 90, lambda: stats)
     tags = {"model_id": "m", "outcome": "timeout"}
     assert stats.told == [("aixplain.polls", 12, tags), ("aixplain.wait_duration", timedelta(seconds=90), tags)]
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (AixplainRunFailed("a"), "failed"),
+        (AixplainPermanentError("a"), "refused"),
+        (AixplainError("a", status_code=429), "refused"),
+        (AixplainError("a", status_code=503), "orphaned"),
+        (AixplainError("a"), "orphaned"),
+    ],
+)
+def test_how_a_submission_ended(error: AixplainError, outcome: str) -> None:
+    assert outcome_of(error) == outcome
 
 
 def test_whatever_is_wrong_with_metrics_loses_no_result(caplog: pytest.LogCaptureFixture) -> None:
@@ -78,8 +93,8 @@ def test_whatever_is_wrong_with_metrics_loses_no_result(caplog: pytest.LogCaptur
         def incr(self, *_: Any, **__: Any) -> None:
             raise OSError("no such host")
 
-    count_end("m", "success", response(), Broken())
-    count_end("m", "success", response(run_time=1e300), Stats())
+    count_end("m", "success", response(), Broken)
+    count_end("m", "success", response(run_time=1e300), Stats)
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
 
 
@@ -93,8 +108,8 @@ def test_opentelemetry_takes_them() -> None:
     reader = InMemoryMetricReader()
     stats = SafeOtelLogger(MeterProvider([reader]))
     for _ in range(2):
-        count_end("m", "success", response(used_credits=0.25, run_time=1.5), stats)
-    count_wait("m", Outcome("success", ""), 3, 2.0, stats)
+        count_end("m", "success", response(used_credits=0.25, run_time=1.5), lambda: stats)
+    count_wait("m", Outcome("success", ""), 3, 2.0, lambda: stats)
     data: Any = reader.get_metrics_data()
     metrics = {one.name: one.data.data_points[0] for one in data.resource_metrics[0].scope_metrics[0].metrics}
     assert metrics["airflow.aixplain.runs"].value == 2

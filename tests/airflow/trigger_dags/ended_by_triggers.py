@@ -30,7 +30,7 @@ def ended_by_triggers():
         task_id="whole", model_id="echo", data="whole", multiple_outputs=False, end_from_trigger=True
     )
     AixplainRunModelOperator(
-        task_id="nothing", model_id="echo", data="nothing", do_xcom_push=False, end_from_trigger=True
+        task_id="nothing", model_id="echo", data="nothing", do_xcom_push=False, durable=False, end_from_trigger=True
     )
     AixplainRunModelOperator(
         task_id="callback", model_id="echo", data="callback", on_success_callback=succeeded, end_from_trigger=True

@@ -50,6 +50,15 @@ def test_its_parameters_win(emulator: Emulator) -> None:
     assert sent(emulator, returned, parameters={"delay": 9, "c": 2}) == {"data": "a", "delay": 0, "b": 1, "c": 2}
 
 
+@pytest.mark.parametrize(
+    ("returned", "arguments"),
+    [({"data": "a", "parameters": "b=1"}, {}), ({"data": "a", "parameters": {}}, {"parameters": [1]})],
+)
+def test_parameters_that_are_none(emulator: Emulator, returned: Any, arguments: Any) -> None:
+    with pytest.raises(AixplainInputError, match=r"parameters is a (str|list): give a dict"):
+        sent(emulator, returned, **arguments)
+
+
 def test_none_is_no_input(emulator: Emulator) -> None:
     with pytest.raises(AixplainInputError, match="data is None"):
         sent(emulator, None)

@@ -244,7 +244,7 @@ class TestConnectionTest:
     def test_a_wrong_url(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with serve(lambda http: http.answer(404, b"<html>nothing here</html>")) as server:
             works, problem = self.told(monkeypatch, host=server.url, password="key")
-        assert (works, problem) == (False, f"{server.url} is not the platform: check the host (HTTP 404)")
+        assert (works, problem) == (False, f"{server.url} is not the platform: check host (HTTP 404)")
 
     def test_no_network(self, monkeypatch: pytest.MonkeyPatch) -> None:
         works, problem = self.told(monkeypatch, host="https://nowhere.invalid", password="key")

@@ -317,6 +317,18 @@ class TestLaterTries:
         assert tries.run() == tries.run()
         assert self.submitted(emulator, "lost on its way") == 1
 
+    def test_a_cleared_task_runs_again_though_its_first_try_comes_to_nothing(self, emulator: Emulator) -> None:
+        """Its trigger has ended it: that it was delivered, only its XComs tell, and only to the next try."""
+        tries = Tries(model_id="echo", data="ended by its trigger", deferrable=True, end_from_trigger=True)
+        with pytest.raises(TaskDeferred):
+            tries.run()
+        tries.xcoms, tries.max_tries = ["return_value"], 1
+        with pytest.raises(AixplainConfigurationError):
+            tries.run(aixplain_conn_id="nobodys")
+        with pytest.raises(TaskDeferred):
+            tries.run()
+        assert self.submitted(emulator, "ended by its trigger") == 2
+
     @pytest.mark.parametrize("pushes", [True, False])
     @pytest.mark.parametrize("waits", [True, False])
     def test_a_task_that_was_cleared_after_its_success_runs_again(

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException, TaskDeferred
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferred,
+)
 
-from airflow_provider_aixplain.exceptions import AixplainInputError, AixplainRunFailed, AixplainUntrustedUrl
+from airflow_provider_aixplain.exceptions import AixplainAwaitedRunFailed, AixplainInputError, AixplainUntrustedUrl
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
 from tests.airflow.deployment import Emulator
 from tests.public_api import RESPONSE_FIELDS
+from tests.unit.transport.scripted import Handler, serve
 
 pytestmark = pytest.mark.usefixtures("connection")
 CONTEXT: Any = {}
+DONE = b'{"completed": true, "data": "a"}'
 
 
 def submit(model_id: str = "sentiment", **parameters: Any) -> str:
@@ -72,12 +80,30 @@ def test_it_can_poke_on_the_worker(mode: str) -> None:
     assert AixplainModelRunSensor.execute(task, context)["data"] == "positive"
 
 
-@pytest.mark.parametrize("deferrable", [True, False])
-def test_a_run_that_failed(deferrable: bool) -> None:
+@pytest.mark.parametrize("arguments", [{}, {"deferrable": False}, {"deferrable": False, "silent_fail": True}])
+def test_a_run_that_failed_uses_up_no_retries(arguments: dict[str, Any]) -> None:
+    """And no more pokes: another one finds the same."""
     url = submit("fail", delay=0)
     AixplainHook().sync_poll(url)
-    with pytest.raises(AixplainRunFailed, match=r"The run: the run failed: this model always fails \(poll URL: http"):
-        sensor(url, deferrable=deferrable).execute(CONTEXT)
+    told = r"The run: the run failed: this model always fails \(poll URL: http"
+    with pytest.raises(AixplainAwaitedRunFailed, match=told) as raised:
+        sensor(url, **arguments).execute(CONTEXT)
+    assert isinstance(raised.value, AirflowFailException)
+
+
+def test_a_key_that_is_rotated_heals_its_pokes(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(http: Handler) -> None:
+        is_old = http.headers["x-api-key"] == "old"
+        http.answer(401 if is_old else 200, b"{}" if is_old else DONE)
+
+    with serve(answer) as server:
+        told = {"host": server.url, "password": "old"}
+        monkeypatch.setenv("AIRFLOW_CONN_ROTATED", json.dumps(told))
+        task = sensor(f"{server.url}/1", aixplain_conn_id="rotated", deferrable=False)
+        assert task.poke(CONTEXT) is False
+        monkeypatch.setenv("AIRFLOW_CONN_ROTATED", json.dumps({**told, "password": "new"}))
+        assert task.poke(CONTEXT) is False, "refused with the old one, but then it has read the new one"
+        assert task.poke(CONTEXT)
 
 
 def test_soft_fail_means_the_same_on_the_first_visit_as_on_the_last() -> None:

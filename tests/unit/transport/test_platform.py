@@ -51,6 +51,7 @@ def test_a_key_is_enough() -> None:
         ({"host": "https://a.example/base/", "port": 8443}, "https://a.example:8443/base"),
         ({"host": "127.0.0.1", "schema": "http", "port": 8088}, "http://127.0.0.1:8088"),
         ({"host": "http://localhost:8088"}, "http://localhost:8088"),
+        ({"host": "http://localhost:8088", "port": 443}, "http://localhost:8088"),
         ({"host": "http://[::1]:8088"}, "http://[::1]:8088"),
     ],
 )
@@ -70,6 +71,8 @@ def test_host(fields: dict[str, Any], backend_url: str) -> None:
         ({"trusted_origins": "https://a.example, https://b.example:1"}, "trusted_origins",
          {"https://a.example:443", "https://b.example:1"}),
         ({"trusted_origins": '["https://a.example"]'}, "trusted_origins", {"https://a.example:443"}),
+        ({"trusted_origins": "['https://a.example']"}, "trusted_origins", {"https://a.example:443"}),
+        ({"key_type": "personal"}, "key_header", "x-aixplain-key"),
         ({"verify": False}, "verify", False),
         ({"verify": "false"}, "verify", False),
         ({"verify": __file__}, "verify", __file__),
