@@ -8,6 +8,12 @@ from airflow_provider_aixplain import __version__
 
 PACKAGE = "airflow_provider_aixplain"
 INTEGRATION = "aiXplain"
+MODULES = {
+    "hooks": ["aixplain"],
+    "operators": ["aixplain", "batch"],
+    "sensors": ["aixplain"],
+    "triggers": ["aixplain", "batch"],
+}
 
 CONN_FIELDS: dict[str, Any] = {
     "models_run_url": {
@@ -90,10 +96,13 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         **{
-            kind: [{"integration-name": INTEGRATION, "python-modules": [f"{PACKAGE}.{kind}.aixplain"]}]
-            for kind in ("hooks", "operators", "sensors", "triggers")
+            kind: [{"integration-name": INTEGRATION, "python-modules": [f"{PACKAGE}.{kind}.{name}" for name in names]}]
+            for kind, names in MODULES.items()
         },
-        "task-decorators": [{"name": "aixplain", "class-name": f"{PACKAGE}.decorators.aixplain.aixplain_task"}],
+        "task-decorators": [
+            {"name": "aixplain", "class-name": f"{PACKAGE}.decorators.aixplain.aixplain_task"},
+            {"name": "aixplain_batch", "class-name": f"{PACKAGE}.decorators.batch.aixplain_batch_task"},
+        ],
         "extra-links": [f"{PACKAGE}.links.AixplainModelLink", f"{PACKAGE}.links.AixplainRunLink"],
         "connection-types": [
             {

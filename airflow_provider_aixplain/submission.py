@@ -128,8 +128,7 @@ class SubmissionRecord:
 
     def read(self) -> Submission | None:
         """Return what an earlier try remembered, if that is of use for this one."""
-        told = dict(self._store.get(KEY) or {}) if self._store is not None else {}
-        if not told:
+        if self._store is None or not (told := dict(self._store.get(KEY) or {})):
             return None
         max_tries = told["max_tries"]
         earlier = Submission.from_stored(told)

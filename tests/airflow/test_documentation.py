@@ -7,17 +7,19 @@ import inspect
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from airflow.models.connection import Connection
 
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
 from airflow_provider_aixplain.transport.platform import Platform
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
-from tests.airflow.deployment import AIRFLOW_3
+from tests.airflow.deployment import AIRFLOW_3, wait_until
 from tests.airflow.home import Home
 from tests.documentation import PAGES, ROOT, Example, examples
 
@@ -42,8 +44,16 @@ def dag_id(example: Example) -> str:
 @pytest.fixture(scope="module")
 def runs(home: Home) -> dict[str, str]:
     """A run of each DAG, by its id: all at a time, as each waits for most of its time."""
-    names = [dag_id(example) for example in examples("dag")]
-    return {name: home.airflow.trigger(name) for name in names}
+    triggered: dict[str, str] = {}
+
+    def trigger(name: str) -> bool:
+        with suppress(requests.HTTPError):  # SQLite takes one writer at a time, and is not always waited for
+            triggered[name] = home.airflow.trigger(name)
+        return name in triggered
+
+    for example in examples("dag"):
+        wait_until(lambda name=dag_id(example): trigger(name), f"a run of {example.name}")  # type: ignore[misc]
+    return triggered
 
 
 @pytest.mark.parametrize("example", named("dag"))

@@ -132,6 +132,19 @@ def test_the_sensor_and_the_decorator(line: Line, dag_id: str, task_id: str, tol
     assert line.airflow.xcoms(dag_id, run_id, task_id)["return_value"] == told
 
 
+def test_a_batch_is_one_task(line: Line, tmp_path: Path) -> None:
+    before = len(line.emulator.runs())
+    run_id = line.run("example_aixplain_batch", {"result_path": f"file://{tmp_path}"})
+    assert line.airflow.state("example_aixplain_batch", run_id) == "success"
+    manifest = line.airflow.xcoms("example_aixplain_batch", run_id, "analyse")["return_value"]
+    assert (manifest["rows"], manifest["succeeded"], manifest["orphaned"]) == (24, 24, [])
+    counted = line.airflow.xcoms("example_aixplain_batch", run_id, "count")["return_value"]
+    assert sum(counted.values()) == 24
+    assert len(line.emulator.runs()) == before + 24
+    log = line.airflow.log("example_aixplain_batch", run_id, "analyse")
+    assert "24 of 24 rows done, 0 of them failed, 0 in flight" in log
+
+
 def test_mapped_runs_keep_their_order(line: Line) -> None:
     submitted = len(line.emulator.runs())
     run_id = line.run("example_aixplain_mapped")

@@ -5,6 +5,7 @@ That one is the documented gap: its submission was answered, and the answer was 
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -81,3 +82,25 @@ def test_a_triggerer_that_is_stopped_loses_no_answer(killing: Killing) -> None:
     assert {data: count for data, count in killing.submissions().items() if count > 1} == {SUBMITTED_TWICE: 2}
     assert sum(killing.submissions().values()) - before == 60
     assert unanswered > 0
+
+
+def test_a_batch_outlives_its_triggerer(killing: Killing) -> None:
+    """Each row has one result, and a row was submitted twice only if its answer was in flight at a kill."""
+    airflow = killing.airflow
+    run_id = airflow.trigger("batch")
+
+    def submitted() -> Counter[str]:
+        return Counter({text: count for text, count in killing.submissions().items() if text.startswith("row ")})
+
+    for share in (0.2, 0.6):
+        wait_until(lambda share=share: len(submitted()) >= share * 200, "submissions", every=0.02)  # type: ignore[misc]
+        airflow.processes.kill("triggerer")
+        airflow.start_component("triggerer")
+    assert airflow.finish("batch", run_id) == "success"
+    manifest = airflow.xcoms("batch", run_id, "batch")["return_value"]
+    assert (manifest["rows"], manifest["succeeded"]) == (200, 200)
+    lines = [json.loads(line) for line in Path(manifest["path"].removeprefix("file://")).read_text().splitlines()]
+    assert sorted(line["data"] for line in lines) == sorted(f"row {number}" for number in range(200))
+    orphaned = Counter(f"row {key - 1}" for key in manifest["orphaned"])
+    assert all(count - 1 <= orphaned[text] for text, count in submitted().items())
+    assert len(submitted()) == 200

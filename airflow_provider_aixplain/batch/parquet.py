@@ -1,0 +1,62 @@
+"""Results as Parquet, for those who analyse them in columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_aixplain.exceptions import AixplainInputError
+from airflow_provider_aixplain.protocol.values import number
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+ROWS_AT_A_TIME = 10_000
+
+
+def check() -> None:
+    """Check that Parquet can be written.
+
+    :raises AixplainInputError: if it cannot.
+    """
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        raise AixplainInputError(
+            "result_format is 'parquet': pip install 'airflow-provider-aixplain[parquet]', or use jsonl"
+        ) from None
+
+
+def write(results: Iterable[Mapping[str, Any]], path: ObjectStoragePath) -> None:
+    """Write results to a file, in a stream.
+
+    :param results: as :func:`~airflow_provider_aixplain.batch.state.result_of` makes them.
+    :param path: where to.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    texts, floats = ("key", "status", "data", "error"), ("used_credits", "run_time")
+    schema = pyarrow.schema(
+        {
+            "row": pyarrow.int64(),
+            **dict.fromkeys(texts, pyarrow.string()),
+            **dict.fromkeys(floats, pyarrow.float64()),
+            "tokens": pyarrow.int64(),
+        }
+    )
+    left = iter(results)
+    with path.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:
+        while some := list(islice(left, ROWS_AT_A_TIME)):
+            lines = [
+                {
+                    **{name: result[name] for name in ("row", "status", "error", "tokens")},
+                    "key": str(result["key"]),
+                    "data": None if result["data"] is None else json.dumps(result["data"]),
+                    **{name: number(result[name]) for name in floats},
+                }
+                for result in some
+            ]
+            writer.write_table(pyarrow.Table.from_pylist(lines, schema=schema))

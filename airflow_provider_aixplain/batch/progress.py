@@ -1,0 +1,80 @@
+"""How far a batch is, for a log that people read and for metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_aixplain.exceptions import AixplainError, to_event
+from airflow_provider_aixplain.metrics import PREFIX
+
+if TYPE_CHECKING:
+    from airflow_provider_aixplain.batch.engine import Engine
+
+LOOK_EVERY = 1.0
+"""Seconds between looks at how far a batch is."""
+
+FIRST = 10.0
+LONGEST = 300.0
+
+
+class Report:
+    """Tells how far a batch is: in the log at intervals that double from 10 seconds to five minutes, and as metrics.
+
+    :param model_id: the model's.
+    :param stats: Airflow's Stats.
+    """
+
+    def __init__(self, model_id: str, stats: Any) -> None:
+        self._tags = {"model_id": model_id}
+        self._stats = stats
+        self._began = time.monotonic()
+        self._done_before: int | None = None
+        self._next = FIRST
+
+    def due(self, engine: Engine, *, is_over: bool) -> str | None:
+        """Return what to tell the log now, if anything.
+
+        :param is_over: whether nothing more will happen.
+        """
+        totals, rows = engine.progress.totals, len(engine.progress.done)
+        if self._done_before is None and rows:
+            self._done_before = totals.done
+        elapsed = time.monotonic() - self._began
+        with suppress(Exception):  # whatever is wrong with metrics, it ends no batch
+            for name, value in (("done", totals.done), ("failed", totals.failed), ("in_flight", engine.in_flight)):
+                self._stats.gauge(f"{PREFIX}.batch.{name}", value, tags=self._tags)
+            self._stats.gauge(f"{PREFIX}.batch.credits", totals.credits, tags=self._tags)
+        if elapsed < self._next and not is_over:
+            return None
+        self._next = elapsed + min(max(elapsed, FIRST), LONGEST)
+        rate = (totals.done - (self._done_before or 0)) / elapsed if elapsed else 0.0
+        left = f", about {(rows - totals.done) / rate:.0f} s left" if rate and not is_over else ""
+        return (
+            f"{totals.done} of {rows} rows done, {totals.failed} of them failed, {engine.in_flight} in flight;"
+            f" {rate:.1f} a second, {totals.credits:.6g} credits so far{left}"
+        )
+
+
+async def watched(engine: Engine, running: asyncio.Future[None], log: Any, stats: Any) -> dict[str, Any] | None:
+    """Tell how far a batch is, until it is over.
+
+    :param running: the engine's run.
+    :param log: where to.
+    :param stats: Airflow's Stats.
+    :return: the error that has ended it, as :func:`~airflow_provider_aixplain.exceptions.to_event` tells it; or None.
+    """
+    report = Report(engine.model_id, stats)
+    while True:
+        done, _ = await asyncio.wait({running}, timeout=LOOK_EVERY)
+        if told := report.due(engine, is_over=bool(done)):
+            log.info("%s", told)
+        if done:
+            error = running.exception()
+            if error is None:
+                return None
+            if isinstance(error, AixplainError):
+                return to_event(error)
+            raise error

@@ -1,0 +1,393 @@
+"""The batch operator: thousands of inputs in one task."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_aixplain.exceptions import (
+    AixplainError,
+    AixplainInputError,
+    AixplainPermanentError,
+    AixplainRunFailed,
+    from_event,
+    told_as_airflow_errors,
+)
+from airflow_provider_aixplain.protocol.values import NOT_JSON, parse
+from airflow_provider_aixplain.protocol.wait import seconds
+from airflow_provider_aixplain.submission import now, seconds_since
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+
+    from airflow_provider_aixplain.batch.engine import Limits
+    from airflow_provider_aixplain.batch.rows import BadRow, Mapper, Row
+    from airflow_provider_aixplain.batch.state import Header, State
+    from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+
+SHOWN_BAD_ROWS = 20
+
+
+class AixplainBatchRunOperator(BaseOperator):
+    """Runs a model on each row of an input, as one task, and returns a manifest.
+
+    A worker reads the input and writes what is to be submitted to ``result_path``; a trigger submits the runs, so many
+    at a time, polls them, and appends each result to ``results.jsonl`` there; a worker takes the sum. Whatever is
+    killed meanwhile, the next one goes on with what the result path tells: no row that was accepted is submitted again.
+    The same holds for a retry, and for a task that is cleared: only rows without a result are run, and of those that
+    failed only the ones that may succeed.
+
+    The manifest is a dict: ``path`` (of the results), ``rows``, ``succeeded``, ``failed``, ``bad_rows``,
+    ``first_bad_rows`` (texts), ``orphaned`` (keys of rows that were submitted once more, as a process was killed in the
+    middle of their submission), ``credits``, ``tokens``, ``run_time`` and ``seconds`` (of all runs, and of the batch).
+
+    :param model_id: the model's id on the platform. (templated)
+    :param input: the rows: a list; or the URI or ``ObjectStoragePath`` of a file of JSON lines (``.jsonl``), CSV with a
+        header, or Parquet (``pip install 'airflow-provider-aixplain[parquet]'``). (templated)
+    :param result_path: the URI of a folder for the results and the state of this batch, and of no other, which workers
+        and triggerers reach. (templated)
+    :param data: the column with a run's ``data``; or a dict from the fields of it to columns; default: the row itself.
+        (templated)
+    :param parameters: further parameters of all runs, by name. (templated)
+    :param parameter_columns: parameters that columns hold: a dict from names to columns. (templated)
+    :param key: the column with the key of a row, which its result has too; default: the number of the row, from 1.
+        (templated)
+    :param aixplain_conn_id: the id of a Connection of type ``aixplain``. (templated)
+    :param storage_conn_id: the Connection of the storage of ``result_path``, if it needs one. (templated)
+    :param max_in_flight: how many runs at a time.
+    :param max_per_second: how many submissions a second, at most; default: no limit.
+    :param max_credits: when the results have cost so much, no more rows are submitted, and the task fails; the rest can
+        be run with a higher limit. Runs that are in flight then cost too. Default: no limit.
+    :param result_format: ``jsonl``; or ``parquet``: in the end the results are written to ``results.parquet`` as well,
+        ``data`` as JSON text.
+    :param on_bad_row: what to do if a row is no input: ``fail``, before anything is submitted, or ``skip``.
+    :param on_changed_input: what to do if the result path holds another input's batch: ``fail``, or ``restart``, which
+        deletes it.
+    :param fail_on: when rows that failed fail the task: ``any`` of them, ``all`` of them, or more than this fraction.
+    :param wait_time: seconds before a run's second poll, as long as nothing is known of the model's run times.
+    :param timeout: seconds, or a timedelta, after which a row is given up; its run goes on.
+    :param deferrable: if False, all is done on the worker.
+    :raises AixplainInputError: if an argument can make no batch.
+    """
+
+    template_fields: Sequence[str] = (
+        "model_id",
+        "input",
+        "result_path",
+        "data",
+        "parameters",
+        "parameter_columns",
+        "key",
+        "aixplain_conn_id",
+        "storage_conn_id",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json"}
+    ui_color = "#e5f0ff"
+
+    def __init__(
+        self,
+        *,
+        model_id: str,
+        input: Any,
+        result_path: str | ObjectStoragePath,
+        data: str | Mapping[str, str] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        parameter_columns: Mapping[str, str] | None = None,
+        key: str | None = None,
+        aixplain_conn_id: str = "aixplain_default",
+        storage_conn_id: str | None = None,
+        max_in_flight: int = 100,
+        max_per_second: float | None = None,
+        max_credits: float | None = None,
+        result_format: Literal["jsonl", "parquet"] = "jsonl",
+        on_bad_row: Literal["fail", "skip"] = "fail",
+        on_changed_input: Literal["fail", "restart"] = "fail",
+        fail_on: Literal["any", "all"] | float = "any",
+        wait_time: float | timedelta = 0.5,
+        timeout: float | timedelta = 86400,
+        deferrable: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.model_id = model_id
+        self.input = input
+        self.result_path = result_path
+        self.data = data
+        self.parameters = parameters
+        self.parameter_columns = parameter_columns
+        self.key = key
+        self.aixplain_conn_id = aixplain_conn_id
+        self.storage_conn_id = storage_conn_id
+        self.max_in_flight = _positive("max_in_flight", max_in_flight, int)
+        self.max_per_second = None if max_per_second is None else _positive("max_per_second", max_per_second)
+        self.max_credits = None if max_credits is None else _positive("max_credits", max_credits)
+        self.result_format = _one_of("result_format", result_format, "jsonl", "parquet")
+        self.on_bad_row = _one_of("on_bad_row", on_bad_row, "fail", "skip")
+        self.on_changed_input = _one_of("on_changed_input", on_changed_input, "fail", "restart")
+        is_fraction = isinstance(fail_on, (int, float)) and not isinstance(fail_on, bool) and 0 <= fail_on < 1
+        if fail_on not in ("any", "all") and not is_fraction:
+            raise AixplainInputError(f"fail_on is {fail_on!r}: use any, all, or a fraction from 0 to 1")
+        self.fail_on = fail_on
+        with told_as_airflow_errors():
+            self.wait_time = seconds("wait_time", wait_time)
+            self.timeout = seconds("timeout", timeout)
+        self.deferrable = deferrable
+
+    @cached_property
+    def hook(self) -> AixplainHook:
+        """The hook that carries this task's calls."""
+        from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+
+        return AixplainHook(self.aixplain_conn_id)
+
+    @property
+    def limits(self) -> Limits:
+        """How the batch is run."""
+        from airflow_provider_aixplain.batch.engine import Limits
+
+        return Limits(self.max_in_flight, self.max_per_second, self.max_credits, self.wait_time, self.timeout)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Read the input, and defer until each row has a result.
+
+        :return: the manifest.
+        """
+        if self.result_format == "parquet":
+            from airflow_provider_aixplain.batch import parquet
+
+            parquet.check()
+        state = self._state()
+        header = self._prepare(state)
+        again = state.forget_failed()
+        progress = state.progress()
+        left = header.rows - progress.totals.done
+        self.log.info(
+            "%d rows at %s: %d have a result, %d are to be run%s",
+            header.rows,
+            state.folder,
+            progress.totals.done,
+            left,
+            f", {again} of them once more" if again else "",
+        )
+        if left and self.deferrable:
+            self._defer(state)
+        error = asyncio.run(self._run(state)) if left else None
+        return self.execute_complete(context, {"error": error})
+
+    def _defer(self, state: State) -> NoReturn:
+        from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
+
+        trigger = AixplainBatchTrigger(
+            result_path=str(state.folder),
+            storage_conn_id=self.storage_conn_id,
+            model_id=self.model_id,
+            aixplain_conn_id=self.aixplain_conn_id,
+            limits=asdict(self.limits),
+        )
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Take the end of the batch.
+
+        :param event: the payload of the event of the trigger.
+        :return: the manifest.
+        :raises AixplainError: if rows failed as ``fail_on`` says, or have no result.
+        """
+        state = self._state()
+        header = state.header()
+        if header is None:
+            raise AixplainError(f"There is no batch at {state.folder} any more: somebody has deleted it")
+        if event["error"]:
+            self._finish(state, header, is_whole=False)
+            raise from_event(event["error"])
+        return self._finish(state, header)
+
+    def _prepare(self, state: State) -> Header:
+        """Return what the batch is about, once the rows are where a trigger finds them."""
+        from airflow_provider_aixplain.protocol import wire
+
+        platform = self.hook.platform
+        with told_as_airflow_errors():
+            url = wire.submission(platform.models_run_url, self.model_id, "{}").url
+        earlier = state.header()
+        if earlier is not None:
+            reading = _Reading(self._read(), url)
+            for _ in reading:
+                pass
+            if str(reading.fingerprint) == earlier.fingerprint:
+                return earlier
+            told = f"{state.folder} holds the batch of another input, model or endpoint, of {earlier.started_at}"
+            if self.on_changed_input == "fail":
+                raise AixplainInputError(f"result_path: {told}; name another folder, or use on_changed_input='restart'")
+            self.log.warning("%s. It is deleted", told)
+            state.clear()
+        reading = _Reading(self._read(), url)
+
+        def header() -> Header:
+            if reading.bad and self.on_bad_row == "fail":
+                shown = "; ".join(map(str, reading.first_bad))
+                raise AixplainInputError(f"input has {reading.bad} bad rows, and on_bad_row is fail: {shown}")
+            if not reading.rows:
+                raise AixplainInputError("input has no rows")
+            return reading.header()
+
+        try:
+            told_of = state.begin(reading, header)
+        except BaseException:
+            state.clear()
+            raise
+        for bad in reading.first_bad:
+            self.log.warning("Skipped %s", bad)
+        return told_of
+
+    def _read(self) -> Iterator[Row | BadRow]:
+        from airflow_provider_aixplain.batch.rows import read
+
+        with told_as_airflow_errors():
+            yield from read(self._source(), self._mapper())
+
+    def _source(self) -> Any:
+        from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+        if not isinstance(self.input, str):
+            return self.input
+        if (value := parse(self.input)) is not NOT_JSON and isinstance(value, list):
+            return value
+        if "://" not in self.input:
+            raise AixplainInputError(
+                f"input is {self.input[:200]!r}: give a list, or a URI such as file:///data/in.csv"
+            )
+        return ObjectStoragePath(self.input)
+
+    def _mapper(self) -> Mapper:
+        from airflow_provider_aixplain.batch.rows import Mapper
+
+        return Mapper(self.data, self.parameters or {}, self.parameter_columns or {}, self.key)
+
+    def _state(self) -> State:
+        from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+        from airflow_provider_aixplain.batch.state import State
+
+        if isinstance(self.result_path, str):
+            if "://" not in self.result_path:
+                raise AixplainInputError(
+                    f"result_path is {self.result_path!r}: give the URI of a folder, such as file:///data/out"
+                )
+            return State(ObjectStoragePath(self.result_path, conn_id=self.storage_conn_id))
+        return State(self.result_path)
+
+    async def _run(self, state: State) -> dict[str, Any] | None:
+        """Run the batch on the worker."""
+        from airflow_provider_aixplain.batch.engine import Engine
+        from airflow_provider_aixplain.batch.progress import watched
+        from airflow_provider_aixplain.metrics import of_worker
+
+        engine = Engine(self.hook, self.model_id, state, self.limits)
+        return await watched(engine, asyncio.ensure_future(engine.run()), self.log, of_worker())
+
+    def _finish(self, state: State, header: Header, *, is_whole: bool = True) -> dict[str, Any]:
+        """Write the manifest, and decide whether the task has failed.
+
+        :param is_whole: whether the batch has come to its end.
+        """
+        totals = state.progress().totals
+        state.results.merge()
+        name = "results.jsonl"
+        if self.result_format == "parquet" and is_whole:
+            from airflow_provider_aixplain.batch.parquet import write
+
+            name = "results.parquet"
+            write(state.results.read(), state.folder / name)
+        manifest = {
+            "path": str(state.folder / name),
+            "rows": header.rows,
+            "succeeded": totals.succeeded,
+            "failed": totals.failed,
+            "bad_rows": header.bad_rows,
+            "first_bad_rows": header.first_bad_rows,
+            "orphaned": totals.orphaned,
+            "credits": totals.credits,
+            "tokens": totals.tokens,
+            "run_time": totals.run_time,
+            "seconds": seconds_since(header.started_at),
+        }
+        (state.folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        told = f"{totals.succeeded} of {header.rows} rows succeeded, {totals.failed} failed"
+        self.log.info("%s, for %.6g credits: %s", told, totals.credits, manifest["path"])
+        if not is_whole:
+            return manifest
+        left = header.rows - totals.done
+        if left and self.max_credits is not None and totals.credits >= self.max_credits:
+            raise AixplainPermanentError(
+                f"max_credits is {self.max_credits:g}, and {totals.credits:.6g} are spent: {left} rows are left."
+                " Raise it, and clear the task: it goes on with them"
+            )
+        if left:
+            raise AixplainError(f"{left} of {header.rows} rows have no result: {manifest['path']}")
+        if self._has_failed(header.rows, totals.failed):
+            may_succeed = any(result["may_succeed"] for result in state.results.read())
+            kind = AixplainRunFailed if may_succeed else AixplainPermanentError
+            raise kind(f"{told}, and fail_on is {self.fail_on}: {manifest['path']}")
+        return manifest
+
+    def _has_failed(self, rows: int, failed: int) -> bool:
+        if self.fail_on == "any":
+            return failed > 0
+        if self.fail_on == "all":
+            return failed == rows
+        return failed / rows > float(self.fail_on)
+
+
+class _Reading:
+    """Passes on the rows of an input, and counts what goes by.
+
+    :param values: rows, and bad ones.
+    :param url: where they are submitted.
+    """
+
+    def __init__(self, values: Iterator[Row | BadRow], url: str) -> None:
+        from airflow_provider_aixplain.batch.rows import Fingerprint
+
+        self._values = values
+        self.fingerprint = Fingerprint(url)
+        self.rows = self.bad = 0
+        self.first_bad: list[BadRow] = []
+
+    def __iter__(self) -> Iterator[Row]:
+        from airflow_provider_aixplain.batch.rows import Row
+
+        for value in self._values:
+            if isinstance(value, Row):
+                self.fingerprint.add(value)
+                self.rows += 1
+                yield value
+            else:
+                self.bad += 1
+                if len(self.first_bad) < SHOWN_BAD_ROWS:
+                    self.first_bad.append(value)
+
+    def header(self) -> Header:
+        from airflow_provider_aixplain.batch.state import Header
+
+        told = [str(bad) for bad in self.first_bad]
+        return Header(str(self.fingerprint), self.rows, self.bad, told, now())
+
+
+def _positive(name: str, value: Any, kind: Any = (int, float)) -> Any:
+    if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value < float("inf"):
+        raise AixplainInputError(f"{name} is {value!r}: give a number above 0")
+    return value
+
+
+def _one_of(name: str, value: Any, *known: str) -> Any:
+    if value not in known:
+        raise AixplainInputError(f"{name} is {value!r}: use {' or '.join(known)}")
+    return value

@@ -1,0 +1,286 @@
+"""A batch against the emulator: each row once, whoever is killed, whatever the platform does."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+from airflow_provider_aixplain.batch import engine as module
+from airflow_provider_aixplain.batch.engine import Engine, Limits, Superseded
+from airflow_provider_aixplain.batch.rows import Row
+from airflow_provider_aixplain.batch.state import Header, State
+from airflow_provider_aixplain.exceptions import AixplainPermanentError
+from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
+from tests.airflow.deployment import Emulator
+from tests.unit.transport.scripted import Handler, serve
+
+pytestmark = pytest.mark.usefixtures("connection")
+TAGS = (f"{os.getpid()}-{number}" for number in range(10_000))
+
+
+@pytest.fixture
+def tag() -> str:
+    """What the inputs of one test begin with: the emulator is that of many."""
+    return next(TAGS)
+
+
+def begun(tmp_path: Path, texts: list[str], **fields: Any) -> State:
+    state = State(ObjectStoragePath(f"file://{tmp_path}/out"))
+    rows = [Row(index + 1, json.dumps({"data": text, **fields})) for index, text in enumerate(texts)]
+    state.begin(iter(rows), lambda: Header("f", len(rows), 0, [], "2026-01-01T00:00:00+00:00"))
+    return state
+
+
+def run(state: State, conn_id: str = "aixplain_default", model_id: str = "echo", **limits: Any) -> Engine:
+    engine = Engine(AixplainHook(conn_id), model_id, state, Limits(**{"wait_time": 0.2, **limits}))
+    asyncio.run(engine.run())
+    return engine
+
+
+def submitted(emulator: Emulator, tag: str) -> Counter[str]:
+    texts = (str(run["payload"].get("data")) for run in emulator.runs())
+    return Counter(text for text in texts if text.startswith(tag))
+
+
+def results(state: State) -> list[dict[str, Any]]:
+    found = list(state.results.read())
+    assert len({result["row"] for result in found}) == len(found), "each row exactly once"
+    return found
+
+
+def test_each_row_is_run_once(tmp_path: Path, emulator: Emulator, tag: str) -> None:
+    texts = [f"{tag} {number}" for number in range(60)]
+    state = begun(tmp_path, texts, delay=0.3)
+    engine = run(state, max_in_flight=20)
+    assert submitted(emulator, tag) == Counter(texts)
+    assert {result["key"]: result["data"] for result in results(state)} == dict(enumerate(texts, start=1))
+    assert engine.progress.totals.succeeded == 60
+    run(state)
+    assert submitted(emulator, tag) == Counter(texts), "a batch that is done submits nothing"
+
+
+def test_no_more_are_in_flight_than_may_be(tmp_path: Path, emulator: Emulator, tag: str) -> None:
+    run(begun(tmp_path, [f"{tag} {number}" for number in range(30)], delay=0.5), max_in_flight=7)
+    runs = [run for run in emulator.runs() if str(run["payload"].get("data")).startswith(tag)]
+    events = sorted([(run["submitted_at"], 1) for run in runs] + [(run["over_at"], -1) for run in runs])
+    most = in_flight = 0
+    for _, change in events:
+        in_flight += change
+        most = max(most, in_flight)
+    assert most == 7
+
+
+def test_a_rate_limit_is_kept(tmp_path: Path, tag: str) -> None:
+    state = begun(tmp_path, [f"{tag} {number}" for number in range(10)], delay=0)
+    run(state, max_per_second=10)
+    times = [record["at"] for record in state.submissions.read() if record.get("begun")]
+    assert all(later - earlier >= 0.095 for earlier, later in itertools.pairwise(times))
+
+
+def test_failures_are_results_too(tmp_path: Path) -> None:
+    state = begun(tmp_path, ["a", "b"], delay=0)
+    engine = run(state, model_id="fail")
+    assert engine.progress.totals.failed == 2
+    for result in results(state):
+        assert (result["status"], result["error"]) == ("FAILED", "this model always fails")
+        assert result["may_succeed"] is True
+    assert state.forget_failed() == 2
+    assert results(state) == []
+    run(state, model_id="fail")
+    assert len(results(state)) == 2
+
+
+class Platform:
+    """A platform that answers submissions as it is told to, and says of every run that it is over."""
+
+    def __init__(self, answers: list[tuple[int, bytes, dict[str, str]]]) -> None:
+        self.answers = answers
+        self.submissions: list[float] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, http: Handler) -> None:
+        if http.command == "GET":
+            http.answer(200, b'{"completed": true, "status": "SUCCESS", "data": "done", "usedCredits": 1}')
+            return
+        with self._lock:
+            self.submissions.append(time.monotonic())
+            status, body, headers = self.answers.pop(0) if self.answers else (201, b"", {})
+        url = f"http://127.0.0.1:{http.server.server_address[1]}/run/{len(self.submissions)}"  # type: ignore[misc]
+        http.answer(status, body or json.dumps({"data": url}).encode(), **headers)
+
+
+@pytest.fixture
+def platform(monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
+    script = Platform([])
+    with serve(script) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_SCRIPTED", json.dumps({"host": server.url, "password": "key"}))
+        yield script
+
+
+def test_an_overloaded_platform_is_left_alone_by_all_rows_together(tmp_path: Path, platform: Platform) -> None:
+    platform.answers = [(429, b"{}", {"Retry-After": "1"})]
+    state = begun(tmp_path, [str(number) for number in range(5)])
+    run(state, "scripted", max_in_flight=1)
+    assert len(platform.submissions) == 6, "one was refused, and submitted again"
+    assert platform.submissions[1] - platform.submissions[0] >= 0.8
+    assert all(result["status"] == "SUCCESS" for result in results(state))
+
+
+def test_a_submission_that_may_have_arrived_is_not_repeated(tmp_path: Path, platform: Platform) -> None:
+    platform.answers = [(503, b"{}", {})]
+    state = begun(tmp_path, ["a", "b"])
+    engine = run(state, "scripted", max_in_flight=1)
+    assert len(platform.submissions) == 2
+    assert engine.progress.totals.orphaned == [1]
+    first, second = sorted(results(state), key=lambda result: result["row"])
+    assert (first["status"], first["may_succeed"], second["status"]) == ("FAILED", True, "SUCCESS")
+
+
+def test_what_every_row_would_be_refused_for_ends_the_batch(tmp_path: Path, platform: Platform) -> None:
+    platform.answers = [(402, b'{"error": "no credits left"}', {})]
+    state = begun(tmp_path, [str(number) for number in range(5)])
+    with pytest.raises(AixplainPermanentError, match="no credits left"):
+        run(state, "scripted", max_in_flight=1)
+    assert len(platform.submissions) == 1
+    assert results(state) == []
+    run(state, "scripted")
+    assert len(results(state)) == 5, "nothing was lost"
+
+
+def test_no_more_credits_are_spent_than_may_be(tmp_path: Path, platform: Platform) -> None:
+    state = begun(tmp_path, [str(number) for number in range(9)])
+    engine = run(state, "scripted", max_in_flight=1, max_credits=3)
+    assert engine.is_spent
+    assert len(platform.submissions) == len(results(state)) == 3
+    run(state, "scripted", max_credits=100)
+    assert len(platform.submissions) == len(results(state)) == 9
+
+
+def test_who_is_superseded_stops_and_takes_nothing_away(
+    tmp_path: Path, emulator: Emulator, tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A triggerer that stood still, and comes back while another one is at it."""
+    monkeypatch.setattr(module, "LAG", -60)  # nothing is under way anywhere here
+    texts = [f"{tag} {number}" for number in range(60)]
+    state = begun(tmp_path, texts, delay=0.3)
+
+    async def both() -> None:
+        engines = [Engine(AixplainHook(), "echo", State(state.folder), Limits(10, wait_time=0.2)) for _ in range(2)]
+        first = asyncio.ensure_future(engines[0].run())
+        while engines[0].progress.totals.done < 15:  # noqa: ASYNC110 # nobody tells
+            await asyncio.sleep(0.01)
+        await engines[1].run()
+        with pytest.raises(Superseded):
+            await first
+
+    asyncio.run(both())
+    assert {result["data"] for result in state.results.read()} == set(texts)
+    again = {text: count for text, count in submitted(emulator, tag).items() if count > 1}
+    assert set(again) <= {texts[int(str(key)) - 1] for key in state.progress().totals.orphaned}
+
+
+def events_of(trigger: AixplainBatchTrigger) -> list[Any]:
+    async def take() -> list[Any]:
+        return [event async for event in trigger.run()]
+
+    return asyncio.run(take())
+
+
+def test_the_trigger_runs_it(tmp_path: Path, emulator: Emulator, tag: str) -> None:
+    state = begun(tmp_path, [f"{tag} {number}" for number in range(20)], delay=0.2)
+    trigger = AixplainBatchTrigger(str(state.folder), None, "echo", "aixplain_default", {"wait_time": 0.2})
+    path, stored = trigger.serialize()
+    assert path.endswith(".AixplainBatchTrigger")
+    (event,) = events_of(AixplainBatchTrigger(**json.loads(json.dumps(stored))))
+    assert event.payload == {"error": None}
+    assert len(results(state)) == 20
+    assert emulator.runs()[-1]["polled_at"]
+
+
+def test_a_trigger_that_is_stopped_waits_for_the_answers_under_way(
+    tmp_path: Path, emulator: Emulator, tag: str
+) -> None:
+    """As in every deployment of a new version: the triggerer's event loop cancels all that runs in it."""
+    texts = [f"{tag} {number}" for number in range(30)]
+    state = begun(tmp_path, texts, delay=2)
+    emulator.set_faults(submission_seconds=0.5)
+    try:
+
+        async def stop() -> None:
+            trigger = AixplainBatchTrigger(str(state.folder), None, "echo", "aixplain_default", {"max_in_flight": 10})
+            task = asyncio.ensure_future(anext(trigger.run()))
+            while not submitted(emulator, tag):  # noqa: ASYNC110 # nobody tells
+                await asyncio.sleep(0.02)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        asyncio.run(stop())
+    finally:
+        emulator.set_faults()
+    known = state.progress()
+    assert known.begun == {}
+    assert len(known.accepted) == sum(submitted(emulator, tag).values()) > 0
+    run(state, max_in_flight=30)
+    assert submitted(emulator, tag) == Counter(texts)
+
+
+KILLED = """
+import asyncio, json, sys
+from airflow.providers.common.compat.sdk import ObjectStoragePath
+from airflow_provider_aixplain.batch.engine import Engine, Limits
+from airflow_provider_aixplain.batch.state import State
+from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+state = State(ObjectStoragePath(sys.argv[1]))
+print("ready", flush=True)
+asyncio.run(Engine(AixplainHook(), "echo", state, Limits(20, wait_time=0.2)).run())
+"""
+
+
+def test_killed_at_any_moment_it_is_whole_in_the_end(
+    tmp_path: Path, emulator: Emulator, tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With SIGKILL, again and again: submissions are rows, and at most those whose answer was in flight at a kill."""
+    texts = [f"{tag} {number}" for number in range(150)]
+    state = begun(tmp_path, texts, delay=0.4)
+    dice = random.Random(7)
+    monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")
+    for _ in range(8):
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(state.folder)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(dice.uniform(0.05, 0.8))  # any moment is meant
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    monkeypatch.setattr(module, "LAG", -60)  # whoever was at it is dead
+    engine = run(state, max_in_flight=50)
+    assert {result["data"] for result in results(state)} == set(texts)
+    counts = submitted(emulator, tag)
+    assert set(counts) == set(texts)
+    again = {text: count for text, count in counts.items() if count > 1}
+    orphaned = Counter(texts[int(str(key)) - 1] for key in engine.progress.totals.orphaned)
+    assert all(count - 1 <= orphaned[text] for text, count in again.items())
+
+
+def test_it_needs_a_folder_that_is_there(tmp_path: Path) -> None:
+    state = State(ObjectStoragePath(f"file://{tmp_path}/nothing"))
+    with pytest.raises(OSError, match="nothing"):
+        asyncio.run(Engine(AixplainHook(), "echo", state, Limits()).run())

@@ -1,0 +1,204 @@
+"""The batch operator: what it reads, when it fails, what it returns."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskDeferred, task
+
+from airflow_provider_aixplain.batch.state import State
+from airflow_provider_aixplain.decorators.batch import AixplainBatchDecoratedOperator, aixplain_batch_task
+from airflow_provider_aixplain.exceptions import AixplainInputError, AixplainPermanentError, AixplainRunFailed
+from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
+from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
+from tests.airflow.deployment import Emulator
+
+pytestmark = pytest.mark.usefixtures("connection")
+CONTEXT: Any = {}
+NOW = {"parameters": {"delay": 0}, "deferrable": False, "wait_time": 0.2}
+TAGS = (f"b{os.getpid()}-{number}" for number in range(10_000))
+
+
+def batch(tmp_path: Path, source: Any, **arguments: Any) -> AixplainBatchRunOperator:
+    told = {"task_id": "batch", "model_id": "echo", "result_path": f"file://{tmp_path}/out", **NOW, **arguments}
+    return AixplainBatchRunOperator(input=source, **told)
+
+
+def submitted(emulator: Emulator, text: str) -> int:
+    return sum(text in str(run["payload"].get("data")) for run in emulator.runs())
+
+
+def test_it_returns_a_manifest(tmp_path: Path) -> None:
+    manifest = batch(tmp_path, ["a", "b", "c"]).execute(CONTEXT)
+    assert {name: manifest[name] for name in ("rows", "succeeded", "failed", "bad_rows", "orphaned")} == {
+        "rows": 3,
+        "succeeded": 3,
+        "failed": 0,
+        "bad_rows": 0,
+        "orphaned": [],
+    }
+    assert manifest["credits"] > 0
+    assert manifest["tokens"] > 0
+    assert manifest["path"] == f"file://{tmp_path}/out/results.jsonl"
+    lines = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert {line["key"]: line["data"] for line in lines} == {1: "a", 2: "b", 3: "c"}
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == manifest
+
+
+def test_a_worker_gives_it_to_a_trigger_and_takes_its_end(tmp_path: Path) -> None:
+    with pytest.raises(TaskDeferred) as deferred:
+        batch(tmp_path, ["a", "b"], deferrable=True, max_in_flight=7).execute(CONTEXT)
+    trigger = deferred.value.trigger
+    assert isinstance(trigger, AixplainBatchTrigger)
+    _, stored = trigger.serialize()
+    assert stored["result_path"] == f"file://{tmp_path}/out"
+    assert stored["limits"]["max_in_flight"] == 7
+    assert set(stored) == {"result_path", "storage_conn_id", "model_id", "aixplain_conn_id", "limits"}, "and no input"
+    assert deferred.value.method_name == "execute_complete"
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.jsonl"])
+def test_a_file_is_read_by_its_columns(tmp_path: Path, name: str) -> None:
+    text = "id,text\nx,hello\n" if name.endswith("csv") else '{"id": "x", "text": "hello"}\n'
+    (tmp_path / name).write_text(text)
+    batch(tmp_path, f"file://{tmp_path}/{name}", key="id", data="text").execute(CONTEXT)
+    (result,) = State(batch(tmp_path, [])._state().folder).results.read()
+    assert (result["key"], result["data"]) == ("x", "hello")
+
+
+def test_a_template_may_give_a_list_as_text(tmp_path: Path) -> None:
+    assert batch(tmp_path, '["a", "b"]').execute(CONTEXT)["rows"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"source": "in.csv"}, "input is 'in.csv': give a list, or a URI"),
+        ({"source": []}, "input has no rows"),
+        ({"source": 7}, "input is a int"),
+        ({"source": [1], "result_path": "/data/out"}, "result_path is '/data/out': give the URI"),
+        ({"source": [1], "model_id": ""}, "model_id is ''"),
+    ],
+)
+def test_bad_input_costs_nothing(tmp_path: Path, emulator: Emulator, arguments: dict[str, Any], named: str) -> None:
+    before = len(emulator.runs())
+    with pytest.raises(AixplainInputError, match=named):
+        batch(tmp_path, **arguments).execute(CONTEXT)
+    assert len(emulator.runs()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"max_in_flight": 0}, "max_in_flight is 0"),
+        ({"max_in_flight": 1.5}, "max_in_flight is 1.5"),
+        ({"max_per_second": -1}, "max_per_second is -1"),
+        ({"max_credits": True}, "max_credits is True"),
+        ({"on_bad_row": "ignore"}, "on_bad_row is 'ignore': use fail or skip"),
+        ({"on_changed_input": "ask"}, "on_changed_input is 'ask'"),
+        ({"fail_on": "some"}, "fail_on is 'some'"),
+        ({"fail_on": 1.5}, "fail_on is 1.5"),
+        ({"result_format": "csv"}, "result_format is 'csv'"),
+        ({"wait_time": -1}, "wait_time is -1"),
+    ],
+)
+def test_bad_arguments_are_named_when_the_dag_is_read(tmp_path: Path, arguments: Any, named: str) -> None:
+    with pytest.raises(AixplainInputError, match=named):
+        batch(tmp_path, ["a"], **arguments)
+
+
+def test_bad_rows_fail_it_before_anything_is_submitted(tmp_path: Path, emulator: Emulator) -> None:
+    text = next(TAGS)
+    with pytest.raises(AixplainInputError, match=r"input has 2 bad rows.*line 2: data is None.*; line 3: "):
+        batch(tmp_path, [text, None, {"a": {1}}]).execute(CONTEXT)
+    assert submitted(emulator, text) == 0
+    manifest = batch(tmp_path, [text, None], on_bad_row="skip").execute(CONTEXT)
+    assert (manifest["rows"], manifest["bad_rows"]) == (1, 1)
+    assert manifest["first_bad_rows"][0].startswith("line 2: data is None")
+
+
+def test_a_retry_or_a_clear_submits_only_what_is_left(tmp_path: Path, emulator: Emulator) -> None:
+    text = next(TAGS)
+    for _ in range(3):
+        assert batch(tmp_path, [f"{text} 1", f"{text} 2"]).execute(CONTEXT)["succeeded"] == 2
+    assert submitted(emulator, text) == 2
+
+
+def test_input_that_has_changed_is_noticed(tmp_path: Path, emulator: Emulator) -> None:
+    text = next(TAGS)
+    batch(tmp_path, [f"{text} 1"]).execute(CONTEXT)
+    changes: list[dict[str, Any]] = [{"source": [f"{text} 2"]}, {"source": [f"{text} 1"], "model_id": "language"}]
+    for change in changes:
+        with pytest.raises(AixplainInputError, match="holds the batch of another input, model or endpoint"):
+            batch(tmp_path, **change).execute(CONTEXT)
+    assert submitted(emulator, text) == 1
+    manifest = batch(tmp_path, [f"{text} 2"], on_changed_input="restart").execute(CONTEXT)
+    assert (manifest["rows"], manifest["succeeded"]) == (1, 1)
+    assert submitted(emulator, f"{text} 2") == 1
+
+
+@pytest.mark.parametrize(
+    ("fail_on", "failed", "fails"),
+    [("any", 0, False), ("any", 1, True), ("all", 3, False), ("all", 4, True), (0.5, 2, False), (0.5, 3, True)],
+)
+def test_when_failed_rows_fail_it(tmp_path: Path, fail_on: Any, failed: int, fails: bool) -> None:
+    operator = batch(tmp_path, ["a"], fail_on=fail_on)
+    assert operator._has_failed(4, failed) is fails
+
+
+def test_failed_rows_fail_it_and_are_tried_again(tmp_path: Path, emulator: Emulator) -> None:
+    text = next(TAGS)
+    for _ in range(2):
+        with pytest.raises(AixplainRunFailed, match="0 of 2 rows succeeded, 2 failed, and fail_on is any") as raised:
+            batch(tmp_path, [f"{text} 1", f"{text} 2"], model_id="fail").execute(CONTEXT)
+        assert not isinstance(raised.value, AirflowFailException)
+    assert submitted(emulator, text) == 4
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert (manifest["succeeded"], manifest["failed"]) == (0, 2)
+    assert batch(tmp_path, [f"{text} 1"], model_id="fail", fail_on=0.9, on_changed_input="restart")
+
+
+def test_rows_that_cannot_succeed_end_it_for_good(tmp_path: Path) -> None:
+    with pytest.raises(AixplainPermanentError, match="1 failed"):
+        batch(tmp_path, ["a"], model_id="nobodys").execute(CONTEXT)
+
+
+def test_spent_credits_end_it_for_good_and_a_higher_limit_goes_on(tmp_path: Path, emulator: Emulator) -> None:
+    text = next(TAGS)
+    source = [f"{text} {number}" for number in range(6)]
+    with pytest.raises(AixplainPermanentError, match=r"max_credits is 1e-05.*rows are left\. Raise it"):
+        batch(tmp_path, source, max_credits=1e-5, max_in_flight=1).execute(CONTEXT)
+    assert submitted(emulator, text) == 1
+    assert batch(tmp_path, source, max_credits=1).execute(CONTEXT)["succeeded"] == 6
+    assert submitted(emulator, text) == 6
+
+
+def test_results_as_parquet(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet is an extra")
+    manifest = batch(tmp_path, ["a", {"data": {"b": 1}}], result_format="parquet").execute(CONTEXT)
+    assert manifest["path"].endswith("/results.parquet")
+    rows = parquet.read_table(tmp_path / "out" / "results.parquet").to_pylist()
+    assert {row["key"]: row["data"] for row in rows} == {"1": '"a"', "2": '{"b": 1}'}
+    assert all(row["used_credits"] > 0 for row in rows)
+
+
+def test_a_decorated_function_makes_the_input(tmp_path: Path) -> None:
+    def texts() -> list[str]:
+        return ["a", "b {{ c }}"]
+
+    with DAG("decorated_batch", schedule=None):
+        made: Any = aixplain_batch_task(model_id="echo", result_path=f"file://{tmp_path}/out", **NOW)(texts)()
+
+        @task.aixplain_batch(model_id="echo", result_path="file:///nowhere")
+        def named() -> list[str]:
+            return []
+
+        by_name: Any = named()
+    assert made.operator.execute({})["succeeded"] == 2
+    assert isinstance(by_name.operator, AixplainBatchDecoratedOperator)
+    results = (tmp_path / "out" / "results.jsonl").read_text()
+    assert "b {{ c }}" in results
