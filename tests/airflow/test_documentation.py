@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def runs(home: Home) -> dict[str, str]:
         return name in triggered
 
     for example in examples("dag"):
-        wait_until(lambda name=dag_id(example): trigger(name), f"a run of {example.name}")  # type: ignore[misc]
+        wait_until(partial(trigger, dag_id(example)), f"a run of {example.name}")
     return triggered
 
 
