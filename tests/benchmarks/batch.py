@@ -1,0 +1,140 @@
+"""A batch against the emulator: wall time beside the ideal, CPU and memory, and what is left of it when it is killed.
+
+Submitter and poller are one process here, as they are in a triggerer; the emulator is another, on the same machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.airflow.deployment import Emulator, Processes
+from tests.benchmarks.results import report
+
+IN_FLIGHT = 500
+KILLS = 20
+
+
+def begin(folder: str, rows: int, seconds: float) -> None:
+    """Write the rows of a batch, as a worker does."""
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    from airflow_provider_aixplain.batch.rows import Row
+    from airflow_provider_aixplain.batch.state import Header, State
+
+    def made() -> Iterator[Row]:
+        for row in range(rows):
+            yield Row(row, json.dumps({"data": f"row {row}", "delay": seconds}))
+
+    State(ObjectStoragePath(folder)).begin(made(), lambda: Header("", rows, 0, [], "2026-01-01T00:00:00+00:00"))
+
+
+def run(folder: str) -> dict[str, float]:
+    """Run a batch to its end, as a triggerer does, and return what that cost this process."""
+    from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
+
+    async def take() -> Any:
+        trigger = AixplainBatchTrigger(folder, None, "echo", "aixplain_default", {"max_in_flight": IN_FLIGHT})
+        return [event.payload async for event in trigger.run()]
+
+    cpu, wall = time.process_time(), time.monotonic()
+    assert asyncio.run(take()) == [{"error": None}]
+    return {
+        "wall, s": time.monotonic() - wall,
+        "CPU, s": time.process_time() - cpu,
+        "most memory, MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def started(folder: str, connection: str) -> subprocess.Popen[str]:
+    """Run a batch in a process of its own."""
+    env = {**os.environ, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR", "AIRFLOW_CONN_AIXPLAIN_DEFAULT": connection}
+    command = [sys.executable, "-m", "tests.benchmarks.batch", "--run", folder]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+
+
+def results(folder: str) -> Counter[int]:
+    """How many results each row has."""
+    lines = (Path(folder.removeprefix("file://")) / "results.jsonl").read_text().splitlines()
+    return Counter(json.loads(line)["row"] for line in lines)
+
+
+def measure(rows: int, seconds: float) -> dict[str, Any]:
+    """Run a batch once."""
+    with tempfile.TemporaryDirectory() as place, Processes(Path(place) / "emulator") as processes:
+        emulator, folder = Emulator(processes, seconds), f"file://{place}/batch"
+        begin(folder, rows, seconds)
+        process = started(folder, emulator.connection)
+        found = json.loads(process.communicate()[0].splitlines()[-1])
+        assert set(results(folder).values()) == {1}
+        assert len(results(folder)) == rows
+    ideal = max(1.0, rows / IN_FLIGHT) * seconds
+    return {
+        "rows": rows,
+        "run, s": seconds,
+        "wall, s": found["wall, s"],
+        "ideal, s": ideal,
+        "wall / ideal": found["wall, s"] / ideal,
+        "CPU, ms a row": 1e3 * found["CPU, s"] / rows,
+        "most memory, MB": found["most memory, MB"],
+    }
+
+
+def kill(rows: int, seconds: float) -> dict[str, Any]:
+    """Run a batch that is killed again and again."""
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    from airflow_provider_aixplain.batch.state import State
+
+    with tempfile.TemporaryDirectory() as place, Processes(Path(place) / "emulator") as processes:
+        emulator, folder = Emulator(processes, seconds, {"timeout": 5}), f"file://{place}/batch"
+        begin(folder, rows, seconds)
+        for _ in range(KILLS):
+            process = started(folder, emulator.connection)
+            time.sleep(random.uniform(1.5, 5))
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        started(folder, emulator.connection).communicate()
+        submitted = Counter(run["payload"]["data"] for run in emulator.runs())
+        found = results(folder)
+        orphaned = State(ObjectStoragePath(folder)).progress().totals.orphaned
+    return {
+        "rows": rows,
+        "kills": KILLS,
+        "results": len(found),
+        "twice": sum(count > 1 for count in found.values()),
+        "submissions": submitted.total(),
+        "orphaned": len(orphaned),
+    }
+
+
+def main() -> None:
+    """Measure and print tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", help=argparse.SUPPRESS)
+    parser.add_argument("--most", type=int, default=100_000, help="the most rows (default: %(default)s)")
+    arguments = parser.parse_args()
+    if arguments.run:
+        print(json.dumps(run(arguments.run)))
+        return
+    sizes = [(10_000, 5.0), *((rows, 0.5) for rows in (1_000, 10_000, 100_000) if rows <= arguments.most)]
+    rows = [measure(*size) for size in sizes]
+    report("batch", f"Batches with {IN_FLIGHT} runs in flight", rows)
+    report("batch_killed", "A batch whose process is killed at random moments", [kill(4_000, 5.0)])
+
+
+if __name__ == "__main__":
+    main()
