@@ -35,8 +35,8 @@ def example_aixplain_batch():
         import json
         from collections import Counter
 
-        with ObjectStoragePath(manifest["path"]).open() as results:
-            counted = Counter(json.loads(line)["data"] for line in results)
+        results = ObjectStoragePath(manifest["path"]).read_text().splitlines()
+        counted = Counter(json.loads(line)["data"] for line in results)
         print(f"{manifest['rows']} reviews for {manifest['credits']} credits: {dict(counted)}")
         return dict(counted)
 

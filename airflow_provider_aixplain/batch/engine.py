@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_aixplain.batch.journal import Writer
+from airflow_provider_aixplain.batch.journal import Journal
 from airflow_provider_aixplain.batch.rows import Row
 from airflow_provider_aixplain.batch.state import Progress, State, Totals, result_of
 from airflow_provider_aixplain.exceptions import AixplainError, AixplainInputError, error_for
 from airflow_provider_aixplain.protocol.adaptive import RunTimes
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.protocol.schedule import asked_delay
 from airflow_provider_aixplain.protocol.wait import PATIENCE, Wait
 
 if TYPE_CHECKING:
     from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+    from airflow_provider_aixplain.transport.platform import Platform
+
+log = logging.getLogger(__name__)
 
 LAG = 5.0
 """Seconds that a request may take beyond its own time."""
@@ -70,18 +76,15 @@ class Engine:
         self.model_id = model_id
         self._state = state
         self._limits = limits
-        self._owner = uuid.uuid4().hex
+        self._batch = ""
         self._run_times = RunTimes()
         self._gate = Gate(limits.max_per_second)
         self._is_over = False
         self._waiting: set[asyncio.Task[Any]] = set()
         self._problem: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._submissions = Writer(state.submissions, self._heed)
-        self._results = Writer(state.results)
         self.progress = Progress(bytearray(), {}, {}, Totals())
         self.in_flight = 0
-        self.submitted = 0
 
     def stop(self) -> None:
         """Submit no more, and end as soon as every answer to a submission has come and is written down."""
@@ -90,7 +93,8 @@ class Engine:
             task.cancel()
 
     def stop_from_elsewhere(self) -> None:
-        """As :meth:`stop`, from another thread."""
+        """As :meth:`stop`, from another thread, and also before it has begun."""
+        self._is_over = True
         if self._loop is not None:
             with suppress(RuntimeError):  # its loop is closed: it has ended
                 self._loop.call_soon_threadsafe(self.stop)
@@ -102,6 +106,8 @@ class Engine:
         :raises AixplainError: if the platform refuses what every row needs.
         """
         self._loop = asyncio.get_running_loop()
+        if self._is_over:
+            return
         await asyncio.to_thread(self._claim)
         slots = asyncio.Semaphore(self._limits.max_in_flight)
         tasks: set[asyncio.Task[None]] = set()
@@ -137,19 +143,51 @@ class Engine:
         self.stop()
 
     def _claim(self) -> None:
-        """Say who runs the batch from now on, and see how far it is: in this order, so that who ran it before either
-        has written what it does, or sees this before it does more."""
-        self._state.submissions.remember()
-        self._state.submissions.append([{"owner": self._owner, "at": time.time()}])
-        self._state.results.remember()
+        header = self._state.header()
+        if header is None:
+            raise FileNotFoundError(f"there is no batch at {self._state.folder}")
+        self._batch = header.batch
+        self._state.claim(header.batch, f"engine {uuid.uuid4().hex}")
         self.progress = self._state.progress()
 
-    def _heed(self, record: dict[str, Any]) -> None:
-        """Take note of what somebody else has written."""
-        if record.get("owner"):
-            self._fail(Superseded("somebody else runs this batch now"))
-        elif "url" in record and record["row"] in self.progress.begun:
-            self.progress.accepted[record["row"]] = record["url"], record["at"]
+    def _heed(self, records: Iterable[dict[str, Any]]) -> None:
+        """Take note of what somebody else has written of submissions."""
+        for record in records:
+            if record.get("batch") != self._batch or "owner" in record or "forget" in record:
+                self._fail(Superseded("somebody else runs this batch now"))
+            elif "url" in record and record["row"] in self.progress.begun:
+                self.progress.accepted[record["row"]] = record["url"], record["at"]
+
+    def _heed_results(self, records: Iterable[dict[str, Any]]) -> None:
+        """Take note of results that somebody else has written, who was at it before."""
+        for result in records:
+            if result.get("batch") == self._batch and not self.progress.done[result["row"]]:
+                self.progress.done[result["row"]] = 1
+                self.progress.totals.add(result)
+
+    async def _note(self, record: dict[str, Any], *, is_paid: bool = False) -> None:
+        """Write something down about a submission.
+
+        :param is_paid: whether it tells of what is paid for: then a disk that is full is waited for.
+        """
+        record = {"batch": self._batch, **record, "at": time.time()}
+        self._heed(await self._written(self._state.submissions, record, is_paid))
+
+    async def _written(self, journal: Journal, record: dict[str, Any], is_paid: bool) -> list[dict[str, Any]]:
+        # At once: the loop is this batch's alone, and a thread would take ten times as long.
+        deadline = time.monotonic() + (PATIENCE if is_paid else 0.0)
+        while True:
+            try:
+                return journal.append([record])
+            except FileNotFoundError:
+                self._fail(Superseded("somebody has deleted this batch"))
+                return []
+            except OSError as error:
+                if time.monotonic() >= deadline:
+                    raise
+                log.warning("%s: cannot be written to, is tried again: %s", journal.path, error)
+                self._gate.pause(None)
+                await asyncio.sleep(FIRST_PAUSE)
 
     async def _left(self) -> AsyncIterator[tuple[int, Row]]:
         """Tell the rows without a result: first those that are accepted, as they cost already, and in the end those of
@@ -172,8 +210,10 @@ class Engine:
     async def _one(self, index: int, row: Row) -> None:
         """Bring one row to its end."""
         begun = self.progress.begun.get(index)
-        if begun is not None:
+        if begun is not None and index not in self.progress.accepted:
             await self._settle(index, row, begun)
+            if self.progress.done[index]:
+                return
         url, submitted_at = self.progress.accepted.pop(index, ("", time.time()))
         if not url:
             response = await self._submit(index, row)
@@ -187,18 +227,40 @@ class Engine:
         age = max(0.0, time.time() - submitted_at)
         with self._interruptible():
             outcome = await self._hook.await_run(url, wait, age, name=f"Row {row.key}")
+        is_known = outcome.status in ("success", "failed")
+        self._heed(self._state.submissions.news())
+        if self._is_over and isinstance(self._problem, Superseded):
+            return  # whoever is at it now asks for this run too
         problem = "" if outcome.status == "success" else outcome.message or outcome.status
-        await self._conclude(index, row, outcome.response, problem)
+        await self._conclude(index, row, outcome.response, problem, is_known=is_known)
 
     async def _settle(self, index: int, row: Row, begun: float) -> None:
         """Wait until the answer to a submission of an earlier process cannot come any more; then it is orphaned."""
-        platform = await self._hook.aplatform()
+        platform = await self._account()
+        longest = platform.timeout + LAG
         with self._interruptible():
-            await asyncio.sleep(max(0.0, begun + platform.timeout + LAG - time.time()))
-        await self._submissions.write({"owner": self._owner, "at": time.time()})  # tells of an answer meanwhile, too
-        if index not in self.progress.accepted:
+            await asyncio.sleep(max(0.0, min(longest, begun + longest - time.time())))
+        # What has been written meanwhile tells of an answer that came late.
+        self._heed(self._state.submissions.news())
+        self._heed_results(self._state.results.news())
+        if self._is_over:
+            raise asyncio.CancelledError
+        if index not in self.progress.accepted and not self.progress.done[index]:
             await self._orphaned(row)
-        del self.progress.begun[index]
+
+    async def _account(self) -> Platform:
+        """Return the account, for whose Connection one waits a while: a secrets backend comes back."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return await self._hook.aplatform()
+            except Exception as error:
+                if isinstance(error, AixplainError) and not error.retryable:
+                    raise
+                if time.monotonic() >= deadline:
+                    raise
+                with self._interruptible():
+                    await asyncio.sleep(FIRST_PAUSE * random.uniform(1, 5))
 
     async def _submit(self, index: int, row: Row) -> ModelResponse | None:
         """Submit a row, once, and write down where its run can be polled.
@@ -206,52 +268,64 @@ class Engine:
         :return: the answer; None if the batch is over before.
         """
         deadline = time.monotonic() + self._limits.timeout
+        refused_key = ""
         while True:
             with self._interruptible():
-                await self._gate.passed()
+                begun_at = await self._gate.passed()
+            platform = await self._account()
             if self.is_spent:
                 return None
-            await self._submissions.write({"row": index, "begun": True, "at": time.time()})
+            await self._note({"row": index, "begun": True})
             if self._is_over:
+                await self._note({"row": index, "begun": False})
                 return None
-            self.submitted += 1
             try:
                 response = await self._hook.arun_async(self.model_id, row.payload, name=f"Row {row.key}")
-            except AixplainInputError as error:
-                await self._submissions.write({"row": index, "begun": False})
-                return ModelResponse(ResponseStatus.FAILED, error_message=str(error), failure=_INVALID)
-            except AixplainError:
-                await self._submissions.write({"row": index, "begun": False})
+            except Exception as error:  # raised before anything is sent: what goes wrong on the way is a response
+                await self._note({"row": index, "begun": False})
+                if isinstance(error, AixplainInputError):
+                    return ModelResponse(ResponseStatus.FAILED, error_message=str(error), failure=_INVALID)
                 raise
             failure = response.failure
             if failure is None:
                 self._gate.open()
                 if response.url:
-                    await self._submissions.write({"row": index, "url": response.url, "at": time.time()})
+                    await self._note({"row": index, "url": response.url}, is_paid=True)
                 return response
             if failure.may_be_accepted:
-                self._gate.pause(failure.retry_after)
+                self._gate.pause(failure.retry_after, begun_at)
                 await self._orphaned(row)
                 return response
-            self.submitted -= 1
-            await self._submissions.write({"row": index, "begun": False})
+            await self._note({"row": index, "begun": False})
+            if failure.category is ErrorCategory.AUTHENTICATION and platform.api_key != refused_key:
+                refused_key = platform.api_key
+                await self._hook._arenew()  # it may have been rotated
+                continue
             if failure.category in ENDING:
                 raise error_for(failure, f"Model {self.model_id}: {response.error_message}")
-            if not failure.retryable or time.monotonic() > deadline:
+            passes = failure.category is ErrorCategory.RATE_LIMIT or not failure.sent
+            if not passes or time.monotonic() > deadline:
                 return response
-            self._gate.pause(failure.retry_after)
+            self._gate.pause(failure.retry_after, begun_at)
 
-    async def _conclude(self, index: int, row: Row, response: ModelResponse | None, problem: str) -> None:
+    async def _conclude(
+        self, index: int, row: Row, response: ModelResponse | None, problem: str, *, is_known: bool = True
+    ) -> None:
         failed = response is not None and response.status is ResponseStatus.FAILED
         problem = problem or ("the platform gives no reason" if failed else "")
         failure = response.failure if response else None
-        result = result_of(index, row.key, response, problem, may_succeed=not failure or failure.retryable is not False)
-        await self._results.write(result)
-        self.progress.done[index] = 1
-        self.progress.totals.add(result)
+        may_succeed = not failure or failure.retryable is not False
+        result = result_of(index, row.key, response, problem, may_succeed=may_succeed, is_known=is_known)
+        self._heed_results(self._state.results.news())
+        if self.progress.done[index]:
+            return  # somebody else, who was at it before, has written the same
+        self._heed_results(await self._written(self._state.results, {"batch": self._batch, **result}, is_paid=True))
+        if not self.progress.done[index]:
+            self.progress.done[index] = 1
+            self.progress.totals.add(result)
 
     async def _orphaned(self, row: Row) -> None:
-        await self._submissions.write({"orphan": row.key, "at": time.time()})
+        await self._note({"orphan": row.key}, is_paid=True)
         self.progress.totals.orphaned.append(row.key)
 
     @contextmanager
@@ -280,17 +354,25 @@ class Gate:
         self._interval = 1 / per_second if per_second else 0.0
         self._next = 0.0
         self._pause = 0.0
+        self._paused_at = -math.inf
 
-    async def passed(self) -> None:
-        """Return when the next one may be made."""
+    async def passed(self) -> float:
+        """Return when the next one may be made: the time, by the monotonic clock."""
         while (delay := self._next - time.monotonic()) > 0:  # noqa: ASYNC110 # it may grow while one sleeps
             await asyncio.sleep(delay)
-        self._next = time.monotonic() + self._interval
+        now = time.monotonic()
+        self._next = now + self._interval
+        return now
 
-    def pause(self, asked: float | None) -> None:
-        """Let all wait: as long as the platform asks, or longer each time that it has trouble."""
-        self._pause = min(max(FIRST_PAUSE, self._pause * 2), LONGEST_PAUSE)
-        delay = max(asked or 0.0, self._pause) * random.uniform(0.8, 1.2)
+    def pause(self, asked: float | None, begun_at: float = math.inf) -> None:
+        """Let all wait: as long as the platform asks, up to five minutes, or longer each time that it has trouble.
+
+        :param begun_at: when the submission passed that tells of it. Of many that were under way one counts.
+        """
+        if begun_at > self._paused_at:
+            self._paused_at = time.monotonic()
+            self._pause = min(max(FIRST_PAUSE, self._pause * 2), LONGEST_PAUSE)
+        delay = max(asked_delay(asked or 0.0, random.random()), self._pause * random.uniform(0.8, 1.2))
         self._next = max(self._next, time.monotonic() + delay)
 
     def open(self) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from airflow_provider_aixplain.exceptions import AixplainInputError
 from airflow_provider_aixplain.protocol.values import number
-
-if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 ROWS_AT_A_TIME = 10_000
 
@@ -29,7 +27,7 @@ def check() -> None:
         ) from None
 
 
-def write(results: Iterable[Mapping[str, Any]], path: ObjectStoragePath) -> None:
+def write(results: Iterable[Mapping[str, Any]], path: Path) -> None:
     """Write results to a file, in a stream.
 
     :param results: as :func:`~airflow_provider_aixplain.batch.state.result_of` makes them.

@@ -97,12 +97,10 @@ def read(source: Sequence[Any] | ObjectStoragePath, mapper: Mapper) -> Iterator[
     :raises InvalidInput: if the source cannot be read at all.
     """
     keys: set[str | int] = set()
-    number = 0
-    for line, value in _values(source):
+    for number, (line, value) in enumerate(_values(source), start=1):
         if isinstance(value, BadRow):
             yield value
             continue
-        number += 1
         try:
             row = mapper.row(number, value)
             if mapper.key is not None:
@@ -116,7 +114,7 @@ def read(source: Sequence[Any] | ObjectStoragePath, mapper: Mapper) -> Iterator[
 
 
 def _values(source: Any) -> Iterator[tuple[int, Any]]:
-    if isinstance(source, (list, tuple)):
+    if isinstance(source, Sequence) and not isinstance(source, (str, bytes)):
         return enumerate(source, start=1)
     if not hasattr(source, "open"):
         raise InvalidInput(f"input is a {type(source).__name__}: give a list, or the URI of a file")
@@ -130,7 +128,7 @@ def _values(source: Any) -> Iterator[tuple[int, Any]]:
 
 
 def _json_lines(path: ObjectStoragePath) -> Iterator[tuple[int, Any]]:
-    with path.open("rb") as file:
+    with _opened(path, "rb") as file:
         for line, text in enumerate(file, start=1):
             if not text.strip():
                 continue
@@ -142,7 +140,7 @@ def _json_lines(path: ObjectStoragePath) -> Iterator[tuple[int, Any]]:
 
 
 def _csv_lines(path: ObjectStoragePath) -> Iterator[tuple[int, Any]]:
-    with path.open("r", encoding="utf-8-sig", newline="") as file:
+    with _opened(path, "r", encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file)
         try:
             header = next(reader)
@@ -172,12 +170,17 @@ def _parquet_rows(path: ObjectStoragePath) -> Iterator[tuple[int, Any]]:
         from pyarrow import parquet
     except ImportError:
         raise InvalidInput("input is Parquet: pip install 'airflow-provider-aixplain[parquet]'") from None
-    with path.open("rb") as file:
+    with _opened(path, "rb") as file:
         line = 0
         for batch in parquet.ParquetFile(file).iter_batches():
             for value in batch.to_pylist():
                 line += 1
                 yield line, value
+
+
+def _opened(path: ObjectStoragePath, mode: str, **kwargs: Any) -> Any:
+    """Open a file: what Airflow 2.11's own ``open`` returns cannot be read line by line."""
+    return path.fs.open(path.path, mode, **kwargs)
 
 
 class Fingerprint:

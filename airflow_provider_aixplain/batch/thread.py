@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_threads = ThreadPoolExecutor(16, thread_name_prefix="aixplain-batch")
-"""One for each batch that a process runs at a time. Python waits for their end where it exits."""
+_threads = ThreadPoolExecutor(1000, thread_name_prefix="aixplain-batch")
+"""One for each batch that a process runs at a time, made when it is needed: as many as a triggerer has triggers, unless
+its capacity is raised. Python waits for their end where it exits."""
 
 
 class HookElsewhere(AixplainHook):

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
+from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
@@ -25,7 +27,7 @@ from airflow_provider_aixplain.protocol.wait import seconds
 from airflow_provider_aixplain.submission import now, seconds_since
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+    from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_aixplain.batch.engine import Limits
     from airflow_provider_aixplain.batch.rows import BadRow, Mapper, Row
@@ -51,8 +53,8 @@ class AixplainBatchRunOperator(BaseOperator):
     :param model_id: the model's id on the platform. (templated)
     :param input: the rows: a list; or the URI or ``ObjectStoragePath`` of a file of JSON lines (``.jsonl``), CSV with a
         header, or Parquet (``pip install 'airflow-provider-aixplain[parquet]'``). (templated)
-    :param result_path: the URI of a folder for the results and the state of this batch, and of no other, which workers
-        and triggerers reach. (templated)
+    :param result_path: a folder for the results and the state of this batch, and of no other, on a file system that
+        workers and triggerers share, as a URI: ``file:///…``. (templated)
     :param data: the column with a run's ``data``; or a dict from the fields of it to columns; default: the row itself.
         (templated)
     :param parameters: further parameters of all runs, by name. (templated)
@@ -60,7 +62,6 @@ class AixplainBatchRunOperator(BaseOperator):
     :param key: the column with the key of a row, which its result has too; default: the number of the row, from 1.
         (templated)
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``. (templated)
-    :param storage_conn_id: the Connection of the storage of ``result_path``, if it needs one. (templated)
     :param max_in_flight: how many runs at a time.
     :param max_per_second: how many submissions a second, at most; default: no limit.
     :param max_credits: when the results have cost so much, no more rows are submitted, and the task fails; the rest can
@@ -86,7 +87,6 @@ class AixplainBatchRunOperator(BaseOperator):
         "parameter_columns",
         "key",
         "aixplain_conn_id",
-        "storage_conn_id",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json"}
     ui_color = "#e5f0ff"
@@ -96,13 +96,12 @@ class AixplainBatchRunOperator(BaseOperator):
         *,
         model_id: str,
         input: Any,
-        result_path: str | ObjectStoragePath,
+        result_path: str,
         data: str | Mapping[str, str] | None = None,
         parameters: Mapping[str, Any] | None = None,
         parameter_columns: Mapping[str, str] | None = None,
         key: str | None = None,
         aixplain_conn_id: str = "aixplain_default",
-        storage_conn_id: str | None = None,
         max_in_flight: int = 100,
         max_per_second: float | None = None,
         max_credits: float | None = None,
@@ -124,7 +123,6 @@ class AixplainBatchRunOperator(BaseOperator):
         self.parameter_columns = parameter_columns
         self.key = key
         self.aixplain_conn_id = aixplain_conn_id
-        self.storage_conn_id = storage_conn_id
         self.max_in_flight = _positive("max_in_flight", max_in_flight, int)
         self.max_per_second = None if max_per_second is None else _positive("max_per_second", max_per_second)
         self.max_credits = None if max_credits is None else _positive("max_credits", max_credits)
@@ -165,7 +163,9 @@ class AixplainBatchRunOperator(BaseOperator):
             parquet.check()
         state = self._state()
         header = self._prepare(state)
-        again = state.forget_failed()
+        # Whoever may still be at it, as of a task that was cleared, stops before the next submission.
+        state.claim(header.batch, "a worker")
+        again = state.forget_failed(header.batch)
         progress = state.progress()
         left = header.rows - progress.totals.done
         self.log.info(
@@ -185,8 +185,7 @@ class AixplainBatchRunOperator(BaseOperator):
         from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
 
         trigger = AixplainBatchTrigger(
-            result_path=str(state.folder),
-            storage_conn_id=self.storage_conn_id,
+            folder=str(state.folder),
             model_id=self.model_id,
             aixplain_conn_id=self.aixplain_conn_id,
             limits=asdict(self.limits),
@@ -221,13 +220,12 @@ class AixplainBatchRunOperator(BaseOperator):
             reading = _Reading(self._read(), url)
             for _ in reading:
                 pass
-            if str(reading.fingerprint) == earlier.fingerprint:
+            if (str(reading.fingerprint), reading.bad) == (earlier.fingerprint, earlier.bad_rows):
                 return earlier
             told = f"{state.folder} holds the batch of another input, model or endpoint, of {earlier.started_at}"
             if self.on_changed_input == "fail":
                 raise AixplainInputError(f"result_path: {told}; name another folder, or use on_changed_input='restart'")
             self.log.warning("%s. It is deleted", told)
-            state.clear()
         reading = _Reading(self._read(), url)
 
         def header() -> Header:
@@ -238,11 +236,7 @@ class AixplainBatchRunOperator(BaseOperator):
                 raise AixplainInputError("input has no rows")
             return reading.header()
 
-        try:
-            told_of = state.begin(reading, header)
-        except BaseException:
-            state.clear()
-            raise
+        told_of = state.begin(reading, header)
         for bad in reading.first_bad:
             self.log.warning("Skipped %s", bad)
         return told_of
@@ -272,17 +266,15 @@ class AixplainBatchRunOperator(BaseOperator):
         return Mapper(self.data, self.parameters or {}, self.parameter_columns or {}, self.key)
 
     def _state(self) -> State:
-        from airflow.providers.common.compat.sdk import ObjectStoragePath
-
         from airflow_provider_aixplain.batch.state import State
 
-        if isinstance(self.result_path, str):
-            if "://" not in self.result_path:
-                raise AixplainInputError(
-                    f"result_path is {self.result_path!r}: give the URI of a folder, such as file:///data/out"
-                )
-            return State(ObjectStoragePath(self.result_path, conn_id=self.storage_conn_id))
-        return State(self.result_path)
+        parts = urlsplit(str(self.result_path))
+        if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
+            raise AixplainInputError(
+                f"result_path is {self.result_path!r}: give the URI of a folder on a file system that workers and"
+                " triggerers share, such as file:///data/out; an object storage cannot append"
+            )
+        return State(Path(parts.path))
 
     async def _run(self, state: State) -> dict[str, Any] | None:
         """Run the batch on the worker."""
@@ -298,8 +290,8 @@ class AixplainBatchRunOperator(BaseOperator):
 
         :param is_whole: whether the batch has come to its end.
         """
+        state.tidy(header.batch)
         totals = state.progress().totals
-        state.results.merge()
         name = "results.jsonl"
         if self.result_format == "parquet" and is_whole:
             from airflow_provider_aixplain.batch.parquet import write
@@ -307,7 +299,7 @@ class AixplainBatchRunOperator(BaseOperator):
             name = "results.parquet"
             write(state.results.read(), state.folder / name)
         manifest = {
-            "path": str(state.folder / name),
+            "path": (state.folder / name).as_uri(),
             "rows": header.rows,
             "succeeded": totals.succeeded,
             "failed": totals.failed,
@@ -319,7 +311,7 @@ class AixplainBatchRunOperator(BaseOperator):
             "run_time": totals.run_time,
             "seconds": seconds_since(header.started_at),
         }
-        (state.folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        (state.folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         told = f"{totals.succeeded} of {header.rows} rows succeeded, {totals.failed} failed"
         self.log.info("%s, for %.6g credits: %s", told, totals.credits, manifest["path"])
         if not is_whole:

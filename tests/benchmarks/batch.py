@@ -30,8 +30,6 @@ KILLS = 20
 
 def begin(folder: str, rows: int, seconds: float) -> None:
     """Write the rows of a batch, as a worker does."""
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
     from airflow_provider_aixplain.batch.rows import Row
     from airflow_provider_aixplain.batch.state import Header, State
 
@@ -39,7 +37,7 @@ def begin(folder: str, rows: int, seconds: float) -> None:
         for row in range(rows):
             yield Row(row, json.dumps({"data": f"row {row}", "delay": seconds}))
 
-    State(ObjectStoragePath(folder)).begin(made(), lambda: Header("", rows, 0, [], "2026-01-01T00:00:00+00:00"))
+    State(Path(folder)).begin(made(), lambda: Header("", rows, 0, [], "2026-01-01T00:00:00+00:00"))
 
 
 def run(folder: str) -> dict[str, float]:
@@ -47,7 +45,7 @@ def run(folder: str) -> dict[str, float]:
     from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
 
     async def take() -> Any:
-        trigger = AixplainBatchTrigger(folder, None, "echo", "aixplain_default", {"max_in_flight": IN_FLIGHT})
+        trigger = AixplainBatchTrigger(folder, "echo", "aixplain_default", {"max_in_flight": IN_FLIGHT})
         return [event.payload async for event in trigger.run()]
 
     cpu, wall = time.process_time(), time.monotonic()
@@ -68,14 +66,14 @@ def started(folder: str, connection: str) -> subprocess.Popen[str]:
 
 def results(folder: str) -> Counter[int]:
     """How many results each row has."""
-    lines = (Path(folder.removeprefix("file://")) / "results.jsonl").read_text().splitlines()
+    lines = (Path(folder) / "results.jsonl").read_text().splitlines()
     return Counter(json.loads(line)["row"] for line in lines)
 
 
 def measure(rows: int, seconds: float) -> dict[str, Any]:
     """Run a batch once."""
     with tempfile.TemporaryDirectory() as place, Processes(Path(place) / "emulator") as processes:
-        emulator, folder = Emulator(processes, seconds), f"file://{place}/batch"
+        emulator, folder = Emulator(processes, seconds), f"{place}/batch"
         begin(folder, rows, seconds)
         process = started(folder, emulator.connection)
         found = json.loads(process.communicate()[0].splitlines()[-1])
@@ -95,12 +93,10 @@ def measure(rows: int, seconds: float) -> dict[str, Any]:
 
 def kill(rows: int, seconds: float) -> dict[str, Any]:
     """Run a batch that is killed again and again."""
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
     from airflow_provider_aixplain.batch.state import State
 
     with tempfile.TemporaryDirectory() as place, Processes(Path(place) / "emulator") as processes:
-        emulator, folder = Emulator(processes, seconds, {"timeout": 5}), f"file://{place}/batch"
+        emulator, folder = Emulator(processes, seconds, {"timeout": 5}), f"{place}/batch"
         begin(folder, rows, seconds)
         for _ in range(KILLS):
             process = started(folder, emulator.connection)
@@ -110,7 +106,7 @@ def kill(rows: int, seconds: float) -> dict[str, Any]:
         started(folder, emulator.connection).communicate()
         submitted = Counter(run["payload"]["data"] for run in emulator.runs())
         found = results(folder)
-        orphaned = State(ObjectStoragePath(folder)).progress().totals.orphaned
+        orphaned = State(Path(folder)).progress().totals.orphaned
     return {
         "rows": rows,
         "kills": KILLS,

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_aixplain.batch import engine as module
-from airflow_provider_aixplain.batch.engine import Engine, Limits, Superseded
+from airflow_provider_aixplain.batch.engine import Engine, Gate, Limits, Superseded
 from airflow_provider_aixplain.batch.rows import Row
 from airflow_provider_aixplain.batch.state import Header, State
 from airflow_provider_aixplain.exceptions import AixplainPermanentError
@@ -41,10 +40,16 @@ def tag() -> str:
 
 
 def begun(tmp_path: Path, texts: list[str], **fields: Any) -> State:
-    state = State(ObjectStoragePath(f"file://{tmp_path}/out"))
+    state = State(tmp_path / "out")
     rows = [Row(index + 1, json.dumps({"data": text, **fields})) for index, text in enumerate(texts)]
     state.begin(iter(rows), lambda: Header("f", len(rows), 0, [], "2026-01-01T00:00:00+00:00"))
     return state
+
+
+def batch_of(state: State) -> str:
+    header = state.header()
+    assert header is not None
+    return header.batch
 
 
 def run(state: State, conn_id: str = "aixplain_default", model_id: str = "echo", **limits: Any) -> Engine:
@@ -100,7 +105,7 @@ def test_failures_are_results_too(tmp_path: Path) -> None:
     for result in results(state):
         assert (result["status"], result["error"]) == ("FAILED", "this model always fails")
         assert result["may_succeed"] is True
-    assert state.forget_failed() == 2
+    assert state.forget_failed(batch_of(state)) == 2
     assert results(state) == []
     run(state, model_id="fail")
     assert len(results(state)) == 2
@@ -190,9 +195,90 @@ def test_who_is_superseded_stops_and_takes_nothing_away(
             await first
 
     asyncio.run(both())
-    assert {result["data"] for result in state.results.read()} == set(texts)
+    assert {result["data"] for result in results(state)} == set(texts)
     again = {text: count for text, count in submitted(emulator, tag).items() if count > 1}
     assert set(again) <= {texts[int(str(key)) - 1] for key in state.progress().totals.orphaned}
+
+
+def test_a_worker_that_begins_anew_stops_who_is_still_at_it(
+    tmp_path: Path, emulator: Emulator, tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a task is cleared: its old trigger may go on for a while."""
+    texts = [f"{tag} old {number}" for number in range(60)]
+    state = begun(tmp_path, texts, delay=0.3)
+
+    async def both() -> None:
+        old = Engine(AixplainHook(), "echo", State(state.folder), Limits(10, wait_time=0.2))
+        running = asyncio.ensure_future(old.run())
+        while old.progress.totals.done < 15:  # noqa: ASYNC110 # nobody tells
+            await asyncio.sleep(0.01)
+        new = begun(tmp_path, [f"{tag} new"], delay=0)
+        with pytest.raises(Superseded):
+            await running
+        await Engine(AixplainHook(), "echo", new, Limits(wait_time=0.2)).run()
+
+    asyncio.run(both())
+    state.tidy(batch_of(state))
+    assert [result["data"] for result in results(state)] == [f"{tag} new"]
+    assert sum(submitted(emulator, f"{tag} old").values()) < 60
+    assert submitted(emulator, f"{tag} new") == {f"{tag} new": 1}
+
+
+def test_who_is_stopped_before_it_begins_does_nothing(tmp_path: Path, emulator: Emulator, tag: str) -> None:
+    engine = Engine(AixplainHook(), "echo", begun(tmp_path, [tag]), Limits())
+    engine.stop_from_elsewhere()
+    asyncio.run(engine.run())
+    assert submitted(emulator, tag) == {}
+
+
+def test_a_row_whose_time_is_up_is_asked_for_again_and_not_paid_twice(
+    tmp_path: Path, emulator: Emulator, tag: str
+) -> None:
+    state = begun(tmp_path, [f"{tag} {number}" for number in range(3)], delay=1)
+    run(state, timeout=0.3)
+    assert [(result["status"], result["is_known"]) for result in results(state)] == [("FAILED", False)] * 3
+    assert state.forget_failed(batch_of(state)) == 3
+    run(state)
+    assert [result["status"] for result in results(state)] == ["SUCCESS"] * 3
+    assert set(submitted(emulator, tag).values()) == {1}
+
+
+def test_what_failed_tries_have_cost_is_kept(tmp_path: Path) -> None:
+    state = begun(tmp_path, ["a", "b"], delay=0)
+    spent = 0.0
+    for _ in range(3):
+        engine = run(state, model_id="fail")
+        assert engine.progress.totals.credits > spent
+        spent = engine.progress.totals.credits
+        state.forget_failed(batch_of(state))
+        assert state.progress().totals.credits == pytest.approx(spent)
+
+
+def test_a_burst_of_refusals_counts_once() -> None:
+    gate = Gate(None)
+    for _ in range(100):
+        gate.pause(None, begun_at=1.0)
+    assert gate._pause == module.FIRST_PAUSE
+    gate.pause(1e9, begun_at=time.monotonic())
+    assert gate._pause == 2 * module.FIRST_PAUSE
+    assert gate._next - time.monotonic() < 700, "nobody waits for years"
+
+
+def test_a_key_that_was_rotated_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(http: Handler) -> None:
+        if http.headers["x-api-key"] == "old":
+            monkeypatch.setenv("AIRFLOW_CONN_ROTATED", json.dumps({"host": server.url, "password": "new"}))
+            http.answer(401, b"{}")
+        elif http.command == "GET":
+            http.answer(200, b'{"completed": true, "data": "done"}')
+        else:
+            http.answer(201, json.dumps({"data": f"{server.url}/run"}).encode())
+
+    with serve(answer) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_ROTATED", json.dumps({"host": server.url, "password": "old"}))
+        state = begun(tmp_path, ["a", "b"])
+        run(state, "rotated")
+    assert [result["status"] for result in results(state)] == ["SUCCESS"] * 2
 
 
 def events_of(trigger: AixplainBatchTrigger) -> list[Any]:
@@ -204,7 +290,7 @@ def events_of(trigger: AixplainBatchTrigger) -> list[Any]:
 
 def test_the_trigger_runs_it(tmp_path: Path, emulator: Emulator, tag: str) -> None:
     state = begun(tmp_path, [f"{tag} {number}" for number in range(20)], delay=0.2)
-    trigger = AixplainBatchTrigger(str(state.folder), None, "echo", "aixplain_default", {"wait_time": 0.2})
+    trigger = AixplainBatchTrigger(str(state.folder), "echo", "aixplain_default", {"wait_time": 0.2})
     path, stored = trigger.serialize()
     assert path.endswith(".AixplainBatchTrigger")
     (event,) = events_of(AixplainBatchTrigger(**json.loads(json.dumps(stored))))
@@ -223,7 +309,7 @@ def test_a_trigger_that_is_stopped_waits_for_the_answers_under_way(
     try:
 
         async def stop() -> None:
-            trigger = AixplainBatchTrigger(str(state.folder), None, "echo", "aixplain_default", {"max_in_flight": 10})
+            trigger = AixplainBatchTrigger(str(state.folder), "echo", "aixplain_default", {"max_in_flight": 10})
             task = asyncio.ensure_future(anext(trigger.run()))
             while not submitted(emulator, tag):  # noqa: ASYNC110 # nobody tells
                 await asyncio.sleep(0.02)
@@ -243,11 +329,11 @@ def test_a_trigger_that_is_stopped_waits_for_the_answers_under_way(
 
 KILLED = """
 import asyncio, json, sys
-from airflow.providers.common.compat.sdk import ObjectStoragePath
+from pathlib import Path
 from airflow_provider_aixplain.batch.engine import Engine, Limits
 from airflow_provider_aixplain.batch.state import State
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-state = State(ObjectStoragePath(sys.argv[1]))
+state = State(Path(sys.argv[1]))
 print("ready", flush=True)
 asyncio.run(Engine(AixplainHook(), "echo", state, Limits(20, wait_time=0.2)).run())
 """
@@ -281,6 +367,6 @@ def test_killed_at_any_moment_it_is_whole_in_the_end(
 
 
 def test_it_needs_a_folder_that_is_there(tmp_path: Path) -> None:
-    state = State(ObjectStoragePath(f"file://{tmp_path}/nothing"))
+    state = State(tmp_path / "nothing")
     with pytest.raises(OSError, match="nothing"):
         asyncio.run(Engine(AixplainHook(), "echo", state, Limits()).run())

@@ -1,92 +1,105 @@
-"""Records that outlive whoever writes them, on a disk and on an object storage."""
+"""Records that outlive whoever writes them."""
 
 from __future__ import annotations
 
-import asyncio
-import json
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-from airflow_provider_aixplain.batch import journal as module
-from airflow_provider_aixplain.batch.journal import Journal, Writer
+from airflow_provider_aixplain.batch.journal import REPLACED, Journal
 
 
-@pytest.fixture(params=["disk", "object storage"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStoragePath:
-    """The second is used as a storage is that cannot append."""
-    monkeypatch.setattr(module, "LOOK_EVERY", 0)
-    if request.param != "disk":
-        monkeypatch.setattr(module, "LOCAL", ())
-    return ObjectStoragePath(f"file://{tmp_path}")
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    Journal(tmp_path / "a.jsonl").create()
+    return tmp_path / "a.jsonl"
 
 
-def test_what_was_appended_is_read_by_anybody(folder: ObjectStoragePath) -> None:
-    Journal(folder, "a").append([{"n": 1}, {"n": 2}])
-    Journal(folder, "a").append([{"n": 3}])
-    assert [record["n"] for record in Journal(folder, "a").read()] == [1, 2, 3]
-    assert list(Journal(folder, "b").read()) == []
+def numbers(path: Path) -> list[int]:
+    return [record["n"] for record in Journal(path).read()]
 
 
-def test_who_appends_hears_of_others(folder: ObjectStoragePath) -> None:
-    mine, other = Journal(folder, "a"), Journal(folder, "a")
+def test_what_was_appended_is_read_by_anybody(path: Path) -> None:
+    Journal(path).append([{"n": 1}, {"n": 2}])
+    Journal(path).append([{"n": 3}])
+    assert numbers(path) == [1, 2, 3]
+    assert list(Journal(path.with_name("b.jsonl")).read()) == []
+
+
+def test_who_appends_hears_of_others(path: Path) -> None:
+    mine, other = Journal(path), Journal(path)
     mine.append([{"n": 1}])
     other.remember()
     assert mine.append([{"n": 2}]) == []
     assert other.append([{"n": 3}]) == [{"n": 2}]
-    assert mine.append([]) == [{"n": 3}]
-    assert mine.append([]) == []
+    assert mine.news() == [{"n": 3}]
+    assert mine.news() == []
+    other.append([{"n": 4}])
+    assert mine.append([{"n": 5}]) == [{"n": 4}]
 
 
-def test_records_are_removed_all_at_once(folder: ObjectStoragePath) -> None:
-    journal = Journal(folder, "a")
+def test_who_looks_hears_that_somebody_has_begun_anew(path: Path) -> None:
+    mine = Journal(path)
+    mine.append([{"n": 1}])
+    Journal(path).create()
+    assert mine.news() == [REPLACED]
+    mine.append([{"n": 2}])
+    Journal(path).create()
+    assert REPLACED in mine.append([{"n": 3}])
+
+
+def test_records_are_removed_all_at_once(path: Path) -> None:
+    journal = Journal(path)
     journal.append([{"n": n} for n in range(5)])
     journal.rewrite(lambda record: record["n"] % 2 == 0)
     journal.append([{"n": 9}])
-    assert [record["n"] for record in Journal(folder, "a").read()] == [0, 2, 4, 9]
-    assert journal.append([]) == []
-    journal.merge()
-    lines = (folder / "a.jsonl").read_text().splitlines()
-    assert [json.loads(line)["n"] for line in lines] == [0, 2, 4, 9]
-    journal.delete()
-    assert list(Journal(folder, "a").read()) == []
+    assert numbers(path) == [0, 2, 4, 9]
+    assert journal.news() == []
 
 
 @pytest.mark.parametrize("torn", ['{"n": 2', '{"n"', "\x00\x00"])
-def test_a_line_that_its_writer_did_not_end_is_none(tmp_path: Path, torn: str) -> None:
-    folder = ObjectStoragePath(f"file://{tmp_path}")
-    Journal(folder, "a").append([{"n": 1}])
-    with (tmp_path / "a.jsonl").open("a") as file:
+@pytest.mark.parametrize("looks", [True, False])
+def test_a_line_that_its_writer_did_not_end_is_none_and_spoils_none(path: Path, torn: str, looks: bool) -> None:
+    Journal(path).append([{"n": 1}])
+    with path.open("a") as file:
         file.write(torn)
-    assert [record["n"] for record in Journal(folder, "a").read()] == [1]
-    later = Journal(folder, "a")
+    assert numbers(path) == [1]
+    later = Journal(path)
+    if looks:
+        later.remember()
     later.append([{"n": 3}])
     later.append([{"n": 4}])
-    assert [record["n"] for record in Journal(folder, "a").read()] == [1, 3, 4]
+    assert numbers(path) == [1, 3, 4]
 
 
-def test_a_writer_returns_when_it_is_there(folder: ObjectStoragePath) -> None:
-    heard: list[Any] = []
-
-    async def write() -> None:
-        journal = Journal(folder, "a")
-        writer = Writer(journal, heard.append)
-        await asyncio.gather(*(writer.write({"n": n}) for n in range(50)))
-        assert sorted(record["n"] for record in Journal(folder, "a").read()) == list(range(50))
-        Journal(folder, "a").append([{"n": "other"}])
-        await writer.write({"n": 50})
-
-    asyncio.run(write())
-    assert heard == [{"n": "other"}]
+APPENDS = """
+import sys
+from pathlib import Path
+from airflow_provider_aixplain.batch.journal import Journal
+mine, heard = Journal(Path(sys.argv[1])), 0
+for number in range(300):
+    heard += len(mine.append([{"n": number, "by": sys.argv[2]}]))
+heard += len(mine.news())
+print(heard)
+"""
 
 
-def test_a_disk_that_is_full_is_told(tmp_path: Path) -> None:
-    journal = Journal(ObjectStoragePath(f"file://{tmp_path}/gone"), "a")
+def test_of_many_who_append_at_a_time_nobody_misses_a_word(path: Path) -> None:
+    command = [sys.executable, "-c", APPENDS, str(path)]
+    writers = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in "abc"]
+    assert {writer.wait() for writer in writers} == {0}
+    records = list(Journal(path).read())
+    assert len(records) == 900
+    last = {name: max(index for index, record in enumerate(records) if record["by"] == name) for name in "abc"}
+    for writer, name in zip(writers, "abc", strict=True):
+        assert writer.stdout is not None
+        heard = int(writer.stdout.read())
+        before = sum(record["by"] != name for record in records[: last[name]])
+        assert before <= heard <= 600
 
-    async def write() -> None:
-        await Writer(journal).write({"n": 1})
 
-    with pytest.raises(OSError, match="gone"):
-        asyncio.run(write())
+def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Journal(tmp_path / "gone.jsonl").append([{"n": 1}])

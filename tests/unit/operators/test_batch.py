@@ -55,9 +55,9 @@ def test_a_worker_gives_it_to_a_trigger_and_takes_its_end(tmp_path: Path) -> Non
     trigger = deferred.value.trigger
     assert isinstance(trigger, AixplainBatchTrigger)
     _, stored = trigger.serialize()
-    assert stored["result_path"] == f"file://{tmp_path}/out"
+    assert stored["folder"] == f"{tmp_path}/out"
     assert stored["limits"]["max_in_flight"] == 7
-    assert set(stored) == {"result_path", "storage_conn_id", "model_id", "aixplain_conn_id", "limits"}, "and no input"
+    assert set(stored) == {"folder", "model_id", "aixplain_conn_id", "limits"}, "and no input"
     assert deferred.value.method_name == "execute_complete"
 
 
@@ -81,6 +81,7 @@ def test_a_template_may_give_a_list_as_text(tmp_path: Path) -> None:
         ({"source": []}, "input has no rows"),
         ({"source": 7}, "input is a int"),
         ({"source": [1], "result_path": "/data/out"}, "result_path is '/data/out': give the URI"),
+        ({"source": [1], "result_path": "s3://bucket/out"}, "an object storage cannot append"),
         ({"source": [1], "model_id": ""}, "model_id is ''"),
     ],
 )
