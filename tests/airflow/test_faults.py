@@ -37,7 +37,7 @@ pytestmark = [
 
 DAGS = Path(__file__).parent / "fault_dags"
 SHARE = int(os.environ.get("FAULTS_SHARE", "1"))
-"""The README's figures are of 1; CI runs a fourth of the runs, to stay within its time."""
+"""The README's figures are of 1; CI runs a sixth of the runs, to stay within its time."""
 
 TRIGGERERS = ("triggerer:1", "triggerer:2")
 CELERY_WORKERS = ("worker:1", "worker:2")
