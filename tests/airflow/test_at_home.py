@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
 import subprocess
 from typing import Any
 
 import pytest
+import requests
 
+from airflow_provider_aixplain.get_provider_info import CONN_FIELDS
 from tests.airflow.deployment import AIRFLOW_3, BIN, wait_until
 from tests.airflow.home import KEY, Home
 from tests.public_api import RESPONSE_FIELDS
@@ -174,6 +178,22 @@ class TestConnections:
         answer = home.airflow.call("POST", "/connections/test", json=body)
         assert (answer["status"], told in answer["message"]) == (works, True), answer
         assert len(home.emulator.runs()) == before, "it costs nothing"
+
+
+@pytest.mark.skipif(AIRFLOW_3, reason="test_browser looks at the form of Airflow 3")
+def test_airflow_2_shows_the_form_of_a_connection(home: Home) -> None:
+    session = requests.Session()
+    login = session.get(f"{home.airflow.url}/login/", timeout=30).text
+    (token,) = set(re.findall(r'name="csrf_token"[^>]*value="([^"]+)"', login))
+    told = {"username": "admin", "password": "admin", "csrf_token": token}
+    session.post(f"{home.airflow.url}/login/", data=told, timeout=30)
+    page = html.unescape(session.get(f"{home.airflow.url}/connection/add", timeout=30).text)
+    for name, field in CONN_FIELDS.items():
+        assert f'name="extra__aixplain__{name}"' in page
+        assert field["label"] in page
+        assert field["description"] in page
+    assert re.search(r'<input[^>]*id="extra__aixplain__proxy"[^>]*type="password"', page)
+    assert '"password": "API key"' in page, "how the form calls the standard fields"
 
 
 def test_airflow_lists_all_that_the_provider_has(home: Home) -> None:
