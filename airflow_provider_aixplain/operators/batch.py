@@ -10,7 +10,6 @@ from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
-from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
@@ -268,13 +267,13 @@ class AixplainBatchRunOperator(BaseOperator):
     def _state(self) -> State:
         from airflow_provider_aixplain.batch.state import State
 
-        parts = urlsplit(str(self.result_path))
-        if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
+        path = str(self.result_path)
+        if not path.startswith("file:///"):
             raise AixplainInputError(
                 f"result_path is {self.result_path!r}: give the URI of a folder on a file system that workers and"
                 " triggerers share, such as file:///data/out; an object storage cannot append"
             )
-        return State(Path(parts.path))
+        return State(Path(path.removeprefix("file://")))
 
     async def _run(self, state: State) -> dict[str, Any] | None:
         """Run the batch on the worker."""
@@ -299,7 +298,8 @@ class AixplainBatchRunOperator(BaseOperator):
             name = "results.parquet"
             write(state.results.read(), state.folder / name)
         manifest = {
-            "path": (state.folder / name).as_uri(),
+            # Not percent-encoded: Airflow's ObjectStoragePath takes it as it is.
+            "path": f"file://{state.folder / name}",
             "rows": header.rows,
             "succeeded": totals.succeeded,
             "failed": totals.failed,

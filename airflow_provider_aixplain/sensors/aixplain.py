@@ -97,8 +97,10 @@ class AixplainModelRunSensor(RunWaiter, BaseSensorOperator):
             limit = self.execution_timeout
             timeout = min(self.timeout, limit.total_seconds()) if limit else self.timeout
             self._defer(self.poll_url, now(), min(timeout, LONGEST))
-        # As a later visit does, so that soft_fail means the same here.
-        return self.resume_execution("execute_complete", {"event": outcome.to_event(self.poll_url)}, context)
+        # As a later visit does, so that soft_fail means the same here; but this visit is the first.
+        return super(RunWaiter, self).resume_execution(
+            "execute_complete", {"event": outcome.to_event(self.poll_url)}, context
+        )
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Ask whether the run is over.

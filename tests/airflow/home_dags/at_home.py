@@ -9,7 +9,7 @@ from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
 
 with DAG("at_home", schedule=None):
     submit = AixplainRunModelOperator(
-        task_id="submit", model_id="echo", data="submitted", parameters={"delay": 2}, wait_for_completion=False
+        task_id="submit", model_id="echo", data="submitted", parameters={"delay": 15}, wait_for_completion=False
     )
     wait = AixplainModelRunSensor(task_id="wait", poll_url=submit.output["url"], model_id="echo")
     again = AixplainModelRunSensor(task_id="again", poll_url="{{ ti.xcom_pull('submit')['url'] }}", deferrable=False)

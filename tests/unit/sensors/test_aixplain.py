@@ -65,7 +65,9 @@ def test_an_execution_timeout_bounds_the_wait() -> None:
 def test_a_run_that_is_over_needs_no_trigger() -> None:
     url = submit()
     AixplainHook().sync_poll(url)
-    response = sensor(url).execute(CONTEXT)
+    task = sensor(url, model_id="sentiment")
+    response = task.execute(CONTEXT)
+    assert [link.name for link in task.operator_extra_links] == ["aiXplain model", "aiXplain run"]
     assert set(response) == RESPONSE_FIELDS
     assert (response["status"], response["data"], response["url"]) == ("SUCCESS", "positive", url)
 
