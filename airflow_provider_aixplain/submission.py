@@ -30,6 +30,9 @@ RUN_KEY = "aixplain_run"
 RETURN_KEY = "return_value"
 """Airflow's ``XCOM_RETURN_KEY``, which brings its database models along where it is imported from."""
 
+LAG = 5.0
+"""Seconds that Airflow, or a request beyond its own time, may take."""
+
 UNKNOWN_POLLS = 7
 UNKNOWN_PAUSE = 10.0
 """Seconds between the polls of a later try for a run that the platform does not know: who believes that too early pays

@@ -23,15 +23,13 @@ from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.schedule import asked_delay
 from airflow_provider_aixplain.protocol.wait import PATIENCE, Wait
+from airflow_provider_aixplain.submission import LAG
 
 if TYPE_CHECKING:
     from airflow_provider_aixplain.hooks.aixplain import AixplainHook
     from airflow_provider_aixplain.transport.platform import Platform
 
 log = logging.getLogger(__name__)
-
-LAG = 5.0
-"""Seconds that a request may take beyond its own time."""
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,10 @@ class Report:
     """Tells how far a batch is: in the log at intervals that double from 10 seconds to five minutes, and as metrics.
 
     :param model_id: the model's.
-    :param stats: Airflow's Stats.
+    :param stats: returns Airflow's Stats.
     """
 
-    def __init__(self, model_id: str, stats: Any) -> None:
+    def __init__(self, model_id: str, stats: Callable[[], Any]) -> None:
         self._tags = {"model_id": model_id}
         self._stats = stats
         self._began = time.monotonic()
@@ -44,9 +45,10 @@ class Report:
             self._done_before = totals.done
         elapsed = time.monotonic() - self._began
         with suppress(Exception):  # whatever is wrong with metrics, it ends no batch
+            stats = self._stats()
             for name, value in (("done", totals.done), ("failed", totals.failed), ("in_flight", engine.in_flight)):
-                self._stats.gauge(f"{PREFIX}.batch.{name}", value, tags=self._tags)
-            self._stats.gauge(f"{PREFIX}.batch.credits", totals.credits, tags=self._tags)
+                stats.gauge(f"{PREFIX}.batch.{name}", value, tags=self._tags)
+            stats.gauge(f"{PREFIX}.batch.credits", totals.credits, tags=self._tags)
         if elapsed < self._next and not is_over:
             return None
         self._next = elapsed + min(max(elapsed, FIRST), LONGEST)
@@ -58,12 +60,14 @@ class Report:
         )
 
 
-async def watched(engine: Engine, running: asyncio.Future[None], log: Any, stats: Any) -> dict[str, Any] | None:
+async def watched(
+    engine: Engine, running: asyncio.Future[None], log: Any, stats: Callable[[], Any]
+) -> dict[str, Any] | None:
     """Tell how far a batch is, until it is over.
 
     :param running: the engine's run.
     :param log: where to.
-    :param stats: Airflow's Stats.
+    :param stats: returns Airflow's Stats.
     :return: the error that has ended it, as :func:`~airflow_provider_aixplain.exceptions.to_event` tells it; or None.
     """
     report = Report(engine.model_id, stats)

@@ -181,12 +181,14 @@ class State:
         :return: how many there are.
         """
         failed: dict[int, dict[str, Any]] = {}
+        settled: set[int] = set()
         for result in self._own(self.results, batch):
             if result["may_succeed"]:
                 failed.setdefault(result["row"], result)
-        for result in self._own(self.results, batch):
-            if not result["may_succeed"]:
-                failed.pop(result["row"], None)
+            else:
+                settled.add(result["row"])
+        for row in settled & failed.keys():
+            del failed[row]
         if failed:
             spent = Totals()
             for result in failed.values():

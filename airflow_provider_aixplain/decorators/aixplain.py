@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import (
-    DecoratedOperator,
-    TaskDecorator,
-    context_merge,
-    determine_kwargs,
-    task_decorator_factory,
-)
+from airflow.providers.common.compat.sdk import DecoratedOperator, TaskDecorator, task_decorator_factory
 
+from airflow_provider_aixplain.decorators.function import InputOfFunction, templated
 from airflow_provider_aixplain.exceptions import AixplainInputError
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-MADE_BY_THE_FUNCTION = "what the function returns"
-"""Stands for ``data`` until the function has run, in the UI too."""
 
-
-class AixplainDecoratedOperator(DecoratedOperator, AixplainRunModelOperator):
+class AixplainDecoratedOperator(InputOfFunction, AixplainRunModelOperator):
     """Runs a model on what a function returns; made by ``@task.aixplain``.
 
     The function returns the run's ``data``, or a dict of exactly ``data`` and ``parameters``; parameters that the
@@ -34,31 +26,13 @@ class AixplainDecoratedOperator(DecoratedOperator, AixplainRunModelOperator):
     :param op_kwargs: its arguments by name. (templated)
     """
 
-    template_fields: Sequence[str] = (
-        *DecoratedOperator.template_fields,
-        *(name for name in AixplainRunModelOperator.template_fields if name != "data"),
-    )
+    made = "data"
+    template_fields: Sequence[str] = templated(AixplainRunModelOperator, made)
     template_fields_renderers: ClassVar[dict[str, str]] = {
         **DecoratedOperator.template_fields_renderers,
         "parameters": "json",
     }
     custom_operator_name = "@task.aixplain"
-
-    def __init__(
-        self,
-        *,
-        python_callable: Callable[..., Any],
-        op_args: Collection[Any] | None = None,
-        op_kwargs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            python_callable=python_callable,
-            op_args=op_args,
-            op_kwargs=op_kwargs,
-            data=MADE_BY_THE_FUNCTION,
-            **kwargs,
-        )
 
     def execute(self, context: Context) -> Any:
         """Call the function, submit a run of what it returns, and defer until it is over.
@@ -67,9 +41,7 @@ class AixplainDecoratedOperator(DecoratedOperator, AixplainRunModelOperator):
         """
         # First: whether an earlier try was delivered is told to this one only, and the function may fail.
         self._record(context).read()
-        context_merge(context, self.op_kwargs)
-        kwargs = determine_kwargs(self.python_callable, self.op_args, context)
-        made = self.python_callable(*self.op_args, **kwargs)
+        made = self.call(context)
         if isinstance(made, Mapping) and made.keys() == {"data", "parameters"}:
             own = made["parameters"] or {}
             for parameters in (self.parameters or {}, own):

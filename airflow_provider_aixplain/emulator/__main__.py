@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import socket
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from aiohttp import web
 
 from airflow_provider_aixplain.emulator.models import MODELS
-from airflow_provider_aixplain.emulator.server import create_app
+from airflow_provider_aixplain.emulator.server import connection_to, create_app
 
 
 def main() -> None:
@@ -52,14 +51,8 @@ def main() -> None:
         parser.error(f"cannot listen on {arguments.host} port {arguments.port}: {error}; choose another with --port")
     with server:
         url = f"http://{arguments.host}:{server.getsockname()[1]}"
-        connection = {
-            "conn_type": "aixplain",
-            "host": url,
-            "password": arguments.key or "emulator",
-            "extra": {"web_url": url},
-        }
         print(f"Emulating aiXplain at {url}. To use it from Airflow:")
-        print(f"export AIRFLOW_CONN_AIXPLAIN_DEFAULT='{json.dumps(connection)}'", flush=True)
+        print(f"export AIRFLOW_CONN_AIXPLAIN_DEFAULT='{connection_to(url, arguments.key)}'", flush=True)
         app = create_app(arguments.seconds, arguments.faults, arguments.folder, arguments.key)
         web.run_app(app, sock=server, print=None, access_log=None)
 

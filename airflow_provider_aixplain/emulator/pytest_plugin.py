@@ -7,7 +7,6 @@ hooks then talk to an emulator on this machine, with no account, no network and 
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from airflow_provider_aixplain.emulator.server import JOURNAL, create_app
+from airflow_provider_aixplain.emulator.server import JOURNAL, connection_to, create_app
 
 START_TIMEOUT = 30.0
 
@@ -36,8 +35,7 @@ class AixplainEmulator:
     @property
     def connection(self) -> str:
         """An Airflow Connection to it, as the JSON that an ``AIRFLOW_CONN_…`` variable takes."""
-        fields = {"conn_type": "aixplain", "host": self.url, "password": "emulator", "extra": {"web_url": self.url}}
-        return json.dumps(fields)
+        return connection_to(self.url)
 
     @property
     def runs(self) -> list[dict[str, Any]]:

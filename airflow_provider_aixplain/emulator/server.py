@@ -350,6 +350,17 @@ def create_app(
     return app
 
 
+def connection_to(url: str, key: str | None = None, **extra: Any) -> str:
+    """Return an Airflow Connection to an emulator, as the JSON that an ``AIRFLOW_CONN_…`` variable takes.
+
+    :param url: where it listens.
+    :param key: the API key; default: any.
+    :param extra: more of the Connection's extra.
+    """
+    fields = {"conn_type": "aixplain", "host": url, "password": key or "emulator", "extra": {"web_url": url, **extra}}
+    return json.dumps(fields)
+
+
 def error(kind: type[web.HTTPException], message: str) -> web.HTTPException:
     """Return an HTTP error with the body that the platform gives it."""
     return kind(text=json.dumps({"error": message}), content_type="application/json")

@@ -17,6 +17,7 @@ from airflow_provider_aixplain.exceptions import (
     told_as_airflow_errors,
 )
 from airflow_provider_aixplain.metrics import count_end, count_wait
+from airflow_provider_aixplain.operators.arguments import one_of
 from airflow_provider_aixplain.operators.visits import lost_at_end, lost_at_start, with_xcom_references
 from airflow_provider_aixplain.operators.waiting import RunWaiter
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, told_cost
@@ -132,12 +133,8 @@ class AixplainRunModelOperator(RunWaiter):
         self.durable = durable
         self.ends_from_trigger = end_from_trigger
         self.start_from_trigger = start_from_trigger
-        if on_orphaned_submission not in ("resubmit", "fail"):
-            raise AixplainInputError(f"on_orphaned_submission is {on_orphaned_submission!r}: use resubmit or fail")
-        self.on_orphaned_submission = on_orphaned_submission
-        if polling not in ("backoff", "adaptive"):
-            raise AixplainInputError(f"polling is {polling!r}: use backoff or adaptive")
-        self.polling = polling
+        self.on_orphaned_submission = one_of("on_orphaned_submission", on_orphaned_submission, "resubmit", "fail")
+        self.polling = one_of("polling", polling, "backoff", "adaptive")
         with told_as_airflow_errors():
             wait = Wait(wait_time=wait_time, timeout=timeout)
         self.wait_time = wait.wait_time
@@ -185,8 +182,7 @@ class AixplainRunModelOperator(RunWaiter):
             count_end(self.model_id, "success" if is_over else "submitted", self.response)
             return self.response
         self.hook.platform.check(poll_url)
-        limit = self.execution_timeout
-        timeout = min(self.timeout, limit.total_seconds()) if limit else self.timeout
+        timeout = self.longest_wait
         if self.deferrable:
             self._defer(poll_url, submission.submitted_at, min(timeout + age, LONGEST))
         wait = Wait(wait_time=self.wait_time, timeout=timeout, patience=PATIENCE)

@@ -21,6 +21,7 @@ from airflow_provider_aixplain.exceptions import (
     from_event,
     told_as_airflow_errors,
 )
+from airflow_provider_aixplain.operators.arguments import one_of
 from airflow_provider_aixplain.protocol.values import NOT_JSON, parse
 from airflow_provider_aixplain.protocol.wait import seconds
 from airflow_provider_aixplain.submission import now, seconds_since
@@ -125,9 +126,9 @@ class AixplainBatchRunOperator(BaseOperator):
         self.max_in_flight = _positive("max_in_flight", max_in_flight, int)
         self.max_per_second = None if max_per_second is None else _positive("max_per_second", max_per_second)
         self.max_credits = None if max_credits is None else _positive("max_credits", max_credits)
-        self.result_format = _one_of("result_format", result_format, "jsonl", "parquet")
-        self.on_bad_row = _one_of("on_bad_row", on_bad_row, "fail", "skip")
-        self.on_changed_input = _one_of("on_changed_input", on_changed_input, "fail", "restart")
+        self.result_format = one_of("result_format", result_format, "jsonl", "parquet")
+        self.on_bad_row = one_of("on_bad_row", on_bad_row, "fail", "skip")
+        self.on_changed_input = one_of("on_changed_input", on_changed_input, "fail", "restart")
         is_fraction = isinstance(fail_on, (int, float)) and not isinstance(fail_on, bool) and 0 <= fail_on < 1
         if fail_on not in ("any", "all") and not is_fraction:
             raise AixplainInputError(f"fail_on is {fail_on!r}: use any, all, or a fraction from 0 to 1")
@@ -282,7 +283,7 @@ class AixplainBatchRunOperator(BaseOperator):
         from airflow_provider_aixplain.metrics import of_worker
 
         engine = Engine(self.hook, self.model_id, state, self.limits)
-        return await watched(engine, asyncio.ensure_future(engine.run()), self.log, of_worker())
+        return await watched(engine, asyncio.ensure_future(engine.run()), self.log, of_worker)
 
     def _finish(self, state: State, header: Header, *, is_whole: bool = True) -> dict[str, Any]:
         """Write the manifest, and decide whether the task has failed.
@@ -376,10 +377,4 @@ class _Reading:
 def _positive(name: str, value: Any, kind: Any = (int, float)) -> Any:
     if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value < float("inf"):
         raise AixplainInputError(f"{name} is {value!r}: give a number above 0")
-    return value
-
-
-def _one_of(name: str, value: Any, *known: str) -> Any:
-    if value not in known:
-        raise AixplainInputError(f"{name} is {value!r}: use {' or '.join(known)}")
     return value

@@ -74,6 +74,12 @@ class RunWaiter(BaseOperator):
         """What errors and the log call what they tell of."""
         return f"model {self.model_id}" if self.model_id else "the run"
 
+    @property
+    def longest_wait(self) -> float:
+        """The seconds after which a try of this task stops waiting."""
+        limit = self.execution_timeout
+        return min(self.timeout, limit.total_seconds()) if limit else self.timeout
+
     @cached_property
     def hook(self) -> AixplainHook:
         """The hook that carries this task's calls."""

@@ -13,12 +13,12 @@ from airflow.providers.common.compat.sdk import AirflowSensorTimeout, BaseSensor
 from airflow_provider_aixplain.exceptions import (
     AixplainAwaitedRunFailed,
     AixplainError,
-    AixplainInputError,
     AixplainRunFailed,
     AixplainRunTimeout,
     told_as_airflow_errors,
 )
 from airflow_provider_aixplain.metrics import count_wait
+from airflow_provider_aixplain.operators.arguments import one_of
 from airflow_provider_aixplain.operators.waiting import RunWaiter
 from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.wait import LONGEST, PATIENCE, Wait, seconds
@@ -77,9 +77,7 @@ class AixplainModelRunSensor(RunWaiter, BaseSensorOperator):
         with told_as_airflow_errors():
             self.wait_time = seconds("wait_time", wait_time)
         self.ends_from_trigger = end_from_trigger
-        if polling not in ("backoff", "adaptive"):
-            raise AixplainInputError(f"polling is {polling!r}: use backoff or adaptive")
-        self.polling = polling
+        self.polling = one_of("polling", polling, "backoff", "adaptive")
 
     def execute(self, context: Context) -> Any:
         """Ask once, and if the run is not over defer until it is.
@@ -94,9 +92,7 @@ class AixplainModelRunSensor(RunWaiter, BaseSensorOperator):
             return super().execute(context)
         outcome = self._ask()
         if outcome is None:
-            limit = self.execution_timeout
-            timeout = min(self.timeout, limit.total_seconds()) if limit else self.timeout
-            self._defer(self.poll_url, now(), min(timeout, LONGEST))
+            self._defer(self.poll_url, now(), min(self.longest_wait, LONGEST))
         # As a later visit does, so that soft_fail means the same here; but this visit is the first.
         return super(RunWaiter, self).resume_execution(
             "execute_complete", {"event": outcome.to_event(self.poll_url)}, context

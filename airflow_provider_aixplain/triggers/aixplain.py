@@ -31,6 +31,7 @@ from airflow_provider_aixplain.protocol.response import FIELDS, ModelResponse, R
 from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.protocol.wait import LONGEST, PATIENCE, Outcome, Wait
 from airflow_provider_aixplain.submission import (
+    LAG,
     UNKNOWN_PAUSE,
     UNKNOWN_POLLS,
     Behind,
@@ -470,9 +471,6 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
         before = max(0.0, seconds_since(submission.submitted_at) - seconds_since(submission.tried_at))
         self.timeout = min(self.timeout + before, LONGEST)
 
-
-LAG = 5.0
-"""Seconds that Airflow, or a request beyond its own time, may take."""
 
 AT_A_TIME = 4
 """Submissions under way at a time in one process: so many may be made twice where it is killed. They take turns from

@@ -51,7 +51,7 @@ class AixplainBatchTrigger(BaseTrigger):
         engine = Engine(hook, self.model_id, state, self.limits)
         running = elsewhere(engine.run())
         try:
-            yield TriggerEvent({"error": await watched(engine, running, self.log, of_triggerer())})
+            yield TriggerEvent({"error": await watched(engine, running, self.log, of_triggerer)})
         except Superseded as reason:
             self.log.warning("This triggerer runs the batch no longer: %s", reason)
             # One that ends without an event fails the task, which may be another's now.

@@ -21,6 +21,8 @@ import psutil
 import requests
 from airflow import __version__ as airflow_version
 
+from airflow_provider_aixplain.emulator.server import connection_to
+
 AIRFLOW_3 = airflow_version.startswith("3.")
 COMPONENTS = (
     {name: (name,) for name in ("scheduler", "dag-processor", "triggerer", "api-server")}
@@ -194,13 +196,7 @@ class Emulator:
             arguments["key"] = key
         self._command = [part for name, value in arguments.items() for part in (f"--{name}", str(value))]
         self.start()
-        fields = {
-            "conn_type": "aixplain",
-            "host": self.url,
-            "password": key or f"key-{secrets.token_hex(8)}",
-            "extra": {"web_url": self.url, **(extra or {})},
-        }
-        self.connection = json.dumps(fields)
+        self.connection = connection_to(self.url, key or f"key-{secrets.token_hex(8)}", **(extra or {}))
 
     def start(self) -> None:
         """Start it, with the runs that it had when it ended."""

@@ -200,6 +200,25 @@ def test_who_is_superseded_stops_and_takes_nothing_away(
     assert set(again) <= {texts[int(str(key)) - 1] for key in state.progress().totals.orphaned}
 
 
+def test_who_only_polls_sees_that_it_is_superseded(tmp_path: Path, emulator: Emulator, tag: str) -> None:
+    """It has nothing more to submit, and so nothing to write by which it would notice."""
+    texts = [f"{tag} {number}" for number in range(10)]
+    state = begun(tmp_path, texts, delay=1)
+
+    async def both() -> None:
+        engines = [Engine(AixplainHook(), "echo", State(state.folder), Limits(wait_time=0.2)) for _ in range(2)]
+        first = asyncio.ensure_future(engines[0].run())
+        while len(state.progress().accepted) < 10:  # noqa: ASYNC110 # nobody tells
+            await asyncio.sleep(0.01)
+        await engines[1].run()
+        with pytest.raises(Superseded):
+            await first
+
+    asyncio.run(both())
+    assert {result["data"] for result in results(state)} == set(texts)
+    assert submitted(emulator, tag) == Counter(texts)
+
+
 def test_a_worker_that_begins_anew_stops_who_is_still_at_it(
     tmp_path: Path, emulator: Emulator, tag: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
