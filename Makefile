@@ -61,9 +61,10 @@ browser: $(VENV)/.ready
 	@$(VENV)/bin/python -m tests.airflow.services chromium
 
 # Each scenario prints its figures. It installs a PostgreSQL and a Redis where they are absent, and it may.
+FAULTS := tests/airflow/test_faults.py tests/airflow/test_killed_triggers.py
 test-faults: $(VENV)/.ready
 	$(VENV)/bin/python -m tests.airflow.services --required postgres redis-server
-	AIRFLOW_HOME=$(CURDIR)/.test/home-faults $(VENV)/bin/python -m pytest -m faults -s tests/airflow/test_faults.py
+	AIRFLOW_HOME=$(CURDIR)/.test/home-faults $(VENV)/bin/python -m pytest -m faults -s $(FAULTS)
 
 # Each table is also a JSON file in .bench. python -m tests.benchmarks.NAME measures one thing alone.
 bench: $(BENCH)/.ready

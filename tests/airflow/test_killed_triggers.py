@@ -20,6 +20,8 @@ if not AIRFLOW_3:
 
 from tests.airflow.parked import FAILS, STEPS, parking
 
+pytestmark = pytest.mark.faults
+
 ROOT = Path(__file__).parents[2]
 SUBMITTED_TWICE = "answered"
 
