@@ -81,6 +81,8 @@ class Engine:
         self._waiting: set[asyncio.Task[Any]] = set()
         self._problem: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._submissions = Writer(state.submissions, self._heed, self._gate)
+        self._results = Writer(state.results, self._heed_results, self._gate)
         self.progress = Progress(bytearray(), {}, {}, Totals())
         self.in_flight = 0
 
@@ -143,16 +145,19 @@ class Engine:
     def _claim(self) -> None:
         header = self._state.header()
         if header is None:
-            raise FileNotFoundError(f"there is no batch at {self._state.folder}")
+            raise FileNotFoundError(f"there is no batch at {self._state}")
         self._batch = header.batch
         self._state.claim(header.batch, f"engine {uuid.uuid4().hex}")
+        self._heed([])
         self.progress = self._state.progress()
 
     def _heed(self, records: Iterable[dict[str, Any]]) -> None:
         """Take note of what somebody else has written of submissions."""
+        if self._state.submissions.is_superseded:
+            self._fail(Superseded("somebody else runs this batch now"))
         for record in records:
-            if record.get("batch") != self._batch or "owner" in record or "forget" in record:
-                self._fail(Superseded("somebody else runs this batch now"))
+            if record.get("batch") != self._batch:
+                self._fail(Superseded("somebody has begun another batch here"))
             elif "url" in record and record["row"] in self.progress.begun:
                 self.progress.accepted[record["row"]] = record["url"], record["at"]
 
@@ -163,29 +168,9 @@ class Engine:
                 self.progress.done[result["row"]] = 1
                 self.progress.totals.add(result)
 
-    async def _note(self, record: dict[str, Any], *, is_paid: bool = False) -> None:
-        """Write something down about a submission.
-
-        :param is_paid: whether it tells of what is paid for: then a disk that is full is waited for.
-        """
-        record = {"batch": self._batch, **record, "at": time.time()}
-        self._heed(await self._written(self._state.submissions, record, is_paid))
-
-    async def _written(self, journal: Journal, record: dict[str, Any], is_paid: bool) -> list[dict[str, Any]]:
-        # At once: the loop is this batch's alone, and a thread would take ten times as long.
-        deadline = time.monotonic() + (PATIENCE if is_paid else 0.0)
-        while True:
-            try:
-                return journal.append([record])
-            except FileNotFoundError:
-                self._fail(Superseded("somebody has deleted this batch"))
-                return []
-            except OSError as error:
-                if time.monotonic() >= deadline:
-                    raise
-                log.warning("%s: cannot be written to, is tried again: %s", journal.path, error)
-                self._gate.pause(None)
-                await asyncio.sleep(FIRST_PAUSE)
+    async def _note(self, record: dict[str, Any]) -> None:
+        """Write something down about a submission."""
+        await self._submissions.write({"batch": self._batch, **record, "at": time.time()})
 
     async def _left(self) -> AsyncIterator[tuple[int, Row]]:
         """Tell the rows without a result: first those that are accepted, as they cost already, and in the end those of
@@ -226,7 +211,7 @@ class Engine:
         with self._interruptible():
             outcome = await self._hook.await_run(url, wait, age, name=f"Row {row.key}")
         is_known = outcome.status in ("success", "failed")
-        self._heed(self._state.submissions.news())
+        self._heed(await self._state.submissions.anews())
         if self._is_over and isinstance(self._problem, Superseded):
             return  # whoever is at it now asks for this run too
         problem = "" if outcome.status == "success" else outcome.message or outcome.status
@@ -239,8 +224,8 @@ class Engine:
         with self._interruptible():
             await asyncio.sleep(max(0.0, min(longest, begun + longest - time.time())))
         # What has been written meanwhile tells of an answer that came late.
-        self._heed(self._state.submissions.news())
-        self._heed_results(self._state.results.news())
+        self._heed(await self._state.submissions.anews())
+        self._heed_results(await self._state.results.anews())
         if self._is_over:
             raise asyncio.CancelledError
         if index not in self.progress.accepted and not self.progress.done[index]:
@@ -288,7 +273,7 @@ class Engine:
             if failure is None:
                 self._gate.open()
                 if response.url:
-                    await self._note({"row": index, "url": response.url}, is_paid=True)
+                    await self._note({"row": index, "url": response.url})
                 return response
             if failure.may_be_accepted:
                 self._gate.pause(failure.retry_after, begun_at)
@@ -314,16 +299,16 @@ class Engine:
         failure = response.failure if response else None
         may_succeed = not failure or failure.retryable is not False
         result = result_of(index, row.key, response, problem, may_succeed=may_succeed, is_known=is_known)
-        self._heed_results(self._state.results.news())
+        self._heed_results(await self._state.results.anews())
         if self.progress.done[index]:
             return  # somebody else, who was at it before, has written the same
-        self._heed_results(await self._written(self._state.results, {"batch": self._batch, **result}, is_paid=True))
+        await self._results.write({"batch": self._batch, **result})
         if not self.progress.done[index]:
             self.progress.done[index] = 1
             self.progress.totals.add(result)
 
     async def _orphaned(self, row: Row) -> None:
-        await self._note({"orphan": row.key}, is_paid=True)
+        await self._note({"orphan": row.key})
         self.progress.totals.orphaned.append(row.key)
 
     @contextmanager
@@ -376,6 +361,63 @@ class Gate:
     def open(self) -> None:
         """Take back that there is trouble: a submission was accepted."""
         self._pause = 0.0
+
+
+class Writer:
+    """Appends to a journal what many tasks have to write: all together that comes while it is at it.
+
+    :param journal: the journal.
+    :param heed: takes what others have written.
+    :param gate: is closed while the journal cannot be written to.
+    """
+
+    def __init__(self, journal: Journal, heed: Callable[[Iterable[dict[str, Any]]], None], gate: Gate) -> None:
+        self._journal = journal
+        self._heed = heed
+        self._gate = gate
+        self._left: list[tuple[dict[str, Any], asyncio.Future[None]]] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    async def write(self, record: dict[str, Any]) -> None:
+        """Write a record, and return when it is there.
+
+        A storage that has trouble is tried again for five minutes: what is to be written is paid for.
+
+        :raises Superseded: if somebody has deleted the journal.
+        :raises Exception: whatever the storage has for trouble.
+        """
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._left.append((record, written))
+        if self._writing is None:
+            self._writing = asyncio.ensure_future(self._write_all())
+        await written
+
+    async def _write_all(self) -> None:
+        while self._left:
+            some, self._left = self._left, []
+            try:
+                self._heed(await self._append([record for record, _ in some]))
+            except Exception as error:
+                for _, written in some:
+                    written.set_exception(error)
+            else:
+                for _, written in some:
+                    written.set_result(None)
+        self._writing = None
+
+    async def _append(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return await self._journal.aappend(records)
+            except FileNotFoundError:
+                raise Superseded("somebody has deleted this batch") from None
+            except Exception as error:
+                if time.monotonic() >= deadline:
+                    raise
+                log.warning("%s: cannot be written to, is tried again: %s", self._journal, error)
+                self._gate.pause(None)
+                await asyncio.sleep(FIRST_PAUSE)
 
 
 async def _in_thread(values: Iterator[Any], at_a_time: int = 200) -> AsyncIterator[Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from airflow_provider_aixplain.exceptions import AixplainInputError
@@ -27,11 +26,11 @@ def check() -> None:
         ) from None
 
 
-def write(results: Iterable[Mapping[str, Any]], path: Path) -> None:
+def write(results: Iterable[Mapping[str, Any]], file: Any) -> None:
     """Write results to a file, in a stream.
 
     :param results: as :func:`~airflow_provider_aixplain.batch.state.result_of` makes them.
-    :param path: where to.
+    :param file: open, for bytes.
     """
     import pyarrow
     from pyarrow import parquet
@@ -46,7 +45,7 @@ def write(results: Iterable[Mapping[str, Any]], path: Path) -> None:
         }
     )
     left = iter(results)
-    with path.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:
+    with parquet.ParquetWriter(file, schema) as writer:
         while some := list(islice(left, ROWS_AT_A_TIME)):
             lines = [
                 {

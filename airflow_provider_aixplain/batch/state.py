@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from airflow_provider_aixplain.batch.journal import Journal
+from airflow_provider_aixplain.batch.journal import CLAIM, Journal
 from airflow_provider_aixplain.batch.rows import Row, restored, stored
+from airflow_provider_aixplain.batch.storage import storage_at
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.values import number, printable, storable
+
+HEADER = "batch.json"
+ROWS = "rows.jsonl"
 
 
 @dataclass(frozen=True)
@@ -121,48 +123,49 @@ class Progress:
 
 
 class State:
-    """The files of a batch in its folder.
+    """The files of a batch on its result path.
 
     ``rows.jsonl`` is its input as it is submitted, ``batch.json`` says that this is whole, ``submissions.jsonl`` tells
-    what was submitted, and ``results.jsonl`` what became of it: a line for each row, in the order of their ends.
+    what was submitted, and ``results.jsonl`` what became of it: a line for each row, in the order of their ends. In an
+    object storage the last two are in parts as long as the batch runs.
 
-    :param folder: on a file system.
+    :param uri: of its folder.
+    :raises AixplainInputError: if no batch can be there.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.submissions = Journal(folder / "submissions.jsonl")
-        self.results = Journal(folder / "results.jsonl")
-        self._rows = folder / "rows.jsonl"
-        self._header = folder / "batch.json"
+    def __init__(self, uri: str) -> None:
+        self.storage = storage_at(uri)
+        self.submissions = self.storage.journal("submissions")
+        self.results = self.storage.journal("results")
+
+    def __str__(self) -> str:
+        """Return where it is."""
+        return self.storage.uri()
 
     def header(self) -> Header | None:
         """Return what the batch is about, if it has begun."""
-        if not self._header.exists():
-            return None
-        return Header(**json.loads(self._header.read_text(encoding="utf-8")))
+        content = self.storage.content(HEADER)
+        return None if content is None else Header(**json.loads(content))
 
     def begin(self, rows: Iterable[Row], header: Callable[[], Header]) -> Header:
         """Write the rows, and then what the batch is about. What an earlier batch has left goes.
 
         :param header: asked once all rows are written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._header.unlink(missing_ok=True)
-        with self._rows.open("wb") as file:
+        self.storage.make()
+        self.storage.remove([HEADER])
+        with self.storage.open(ROWS, "wb") as file:
             for line in stored(rows):
                 file.write(line)
         told = header()
         self.submissions.create()
         self.results.create()
-        new = self._header.with_suffix(".new")
-        new.write_text(json.dumps(asdict(told)), encoding="utf-8")
-        os.replace(new, self._header)
+        self.storage.replace(HEADER, json.dumps(asdict(told)).encode())
         return told
 
     def rows(self) -> Iterator[Row]:
         """Read the rows in a stream."""
-        with self._rows.open("rb") as file:
+        with self.storage.open(ROWS, "rb") as file:
             yield from restored(file)
 
     def claim(self, batch: str, owner: str) -> None:
@@ -171,8 +174,7 @@ class State:
         Whoever was before sees it before it writes of another submission. So what it has begun until then is there to
         be read once this returns.
         """
-        self.submissions.remember()
-        self.submissions.append([{"batch": batch, "owner": owner, "at": time.time()}])
+        self.submissions.claim({"batch": batch, CLAIM: owner, "at": time.time()})
         self.results.remember()
 
     def forget_failed(self, batch: str) -> int:
@@ -209,9 +211,10 @@ class State:
             if not progress.done[result["row"]]:
                 progress.done[result["row"]] = 1
                 progress.totals.add(result)
+        orphans: dict[Any, None] = {}
         for record in self._own(self.submissions, header.batch):
             if "orphan" in record:
-                progress.totals.orphaned.append(record["orphan"])
+                orphans[record["orphan"], record["at"]] = None  # a record may be read twice
             if "spent" in record:
                 progress.totals.spend(record["spent"])
             for row in record.get("forget", ()):
@@ -226,10 +229,11 @@ class State:
                 progress.begun[row] = record["at"]
             else:
                 progress.begun.pop(row, None)
+        progress.totals.orphaned = [key for key, _ in orphans]
         return progress
 
     def tidy(self, batch: str) -> None:
-        """Leave one result of each row, where two processes have written one each."""
+        """Make ``results.jsonl`` whole, with one result of each row, where two processes have written one each."""
         seen: set[int] = set()
         lines = kept = 0
         for result in self.results.read():
@@ -237,7 +241,7 @@ class State:
             if result.get("batch") == batch and result["row"] not in seen:
                 seen.add(result["row"])
                 kept += 1
-        if lines != kept:
+        if lines != kept or self.results.is_in_parts:
             self.results.rewrite(lambda result: result.get("batch") == batch and _take(seen, result["row"]))
 
     @staticmethod

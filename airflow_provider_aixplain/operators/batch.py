@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -53,8 +52,9 @@ class AixplainBatchRunOperator(BaseOperator):
     :param model_id: the model's id on the platform. (templated)
     :param input: the rows: a list; or the URI or ``ObjectStoragePath`` of a file of JSON lines (``.jsonl``), CSV with a
         header, or Parquet (``pip install 'airflow-provider-aixplain[parquet]'``). (templated)
-    :param result_path: a folder for the results and the state of this batch, and of no other, on a file system that
-        workers and triggerers share, as a URI: ``file:///…``. (templated)
+    :param result_path: the URI of a folder for the results and the state of this batch, and of no other: in an object
+        storage, with the id of its Connection if it needs one (``s3://aws_default@bucket/folder``); or on a file system
+        that workers and triggerers share (``file:///data/out``). (templated)
     :param data: the column with a run's ``data``; or a dict from the fields of it to columns; default: the row itself.
         (templated)
     :param parameters: further parameters of all runs, by name. (templated)
@@ -171,7 +171,7 @@ class AixplainBatchRunOperator(BaseOperator):
         self.log.info(
             "%d rows at %s: %d have a result, %d are to be run%s",
             header.rows,
-            state.folder,
+            state,
             progress.totals.done,
             left,
             f", {again} of them once more" if again else "",
@@ -185,7 +185,7 @@ class AixplainBatchRunOperator(BaseOperator):
         from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
 
         trigger = AixplainBatchTrigger(
-            folder=str(state.folder),
+            result_path=str(state),
             model_id=self.model_id,
             aixplain_conn_id=self.aixplain_conn_id,
             limits=asdict(self.limits),
@@ -202,7 +202,7 @@ class AixplainBatchRunOperator(BaseOperator):
         state = self._state()
         header = state.header()
         if header is None:
-            raise AixplainError(f"There is no batch at {state.folder} any more: somebody has deleted it")
+            raise AixplainError(f"There is no batch at {state} any more: somebody has deleted it")
         if event["error"]:
             self._finish(state, header, is_whole=False)
             raise from_event(event["error"])
@@ -222,7 +222,7 @@ class AixplainBatchRunOperator(BaseOperator):
                 pass
             if (str(reading.fingerprint), reading.bad) == (earlier.fingerprint, earlier.bad_rows):
                 return earlier
-            told = f"{state.folder} holds the batch of another input, model or endpoint, of {earlier.started_at}"
+            told = f"{state} holds the batch of another input, model or endpoint, of {earlier.started_at}"
             if self.on_changed_input == "fail":
                 raise AixplainInputError(f"result_path: {told}; name another folder, or use on_changed_input='restart'")
             self.log.warning("%s. It is deleted", told)
@@ -248,7 +248,7 @@ class AixplainBatchRunOperator(BaseOperator):
             yield from read(self._source(), self._mapper())
 
     def _source(self) -> Any:
-        from airflow.providers.common.compat.sdk import ObjectStoragePath
+        from airflow_provider_aixplain.batch.storage import object_path
 
         if not isinstance(self.input, str):
             return self.input
@@ -258,7 +258,7 @@ class AixplainBatchRunOperator(BaseOperator):
             raise AixplainInputError(
                 f"input is {self.input[:200]!r}: give a list, or a URI such as file:///data/in.csv"
             )
-        return ObjectStoragePath(self.input)
+        return object_path("input", self.input)
 
     def _mapper(self) -> Mapper:
         from airflow_provider_aixplain.batch.rows import Mapper
@@ -268,13 +268,8 @@ class AixplainBatchRunOperator(BaseOperator):
     def _state(self) -> State:
         from airflow_provider_aixplain.batch.state import State
 
-        path = str(self.result_path)
-        if not path.startswith("file:///"):
-            raise AixplainInputError(
-                f"result_path is {self.result_path!r}: give the URI of a folder on a file system that workers and"
-                " triggerers share, such as file:///data/out; an object storage cannot append"
-            )
-        return State(Path(path.removeprefix("file://")))
+        with told_as_airflow_errors():
+            return State(str(self.result_path))
 
     async def _run(self, state: State) -> dict[str, Any] | None:
         """Run the batch on the worker."""
@@ -297,10 +292,10 @@ class AixplainBatchRunOperator(BaseOperator):
             from airflow_provider_aixplain.batch.parquet import write
 
             name = "results.parquet"
-            write(state.results.read(), state.folder / name)
+            with state.storage.open(name, "wb") as file:
+                write(state.results.read(), file)
         manifest = {
-            # Not percent-encoded: Airflow's ObjectStoragePath takes it as it is.
-            "path": f"file://{state.folder / name}",
+            "path": state.storage.uri(name),
             "rows": header.rows,
             "succeeded": totals.succeeded,
             "failed": totals.failed,
@@ -312,7 +307,7 @@ class AixplainBatchRunOperator(BaseOperator):
             "run_time": totals.run_time,
             "seconds": seconds_since(header.started_at),
         }
-        (state.folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        state.storage.replace("manifest.json", f"{json.dumps(manifest, indent=2)}\n".encode())
         told = f"{totals.succeeded} of {header.rows} rows succeeded, {totals.failed} failed"
         self.log.info("%s, for %.6g credits: %s", told, totals.credits, manifest["path"])
         if not is_whole:

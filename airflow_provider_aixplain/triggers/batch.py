@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -26,28 +25,28 @@ class AixplainBatchTrigger(BaseTrigger):
 
     All that it does is on the result path before it does more; started again, anywhere, it goes on.
 
-    :param folder: of the batch.
+    :param result_path: the URI of the batch's folder.
     :param model_id: the model's id on the platform.
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``.
     :param limits: the fields of :class:`~airflow_provider_aixplain.batch.engine.Limits`.
     """
 
-    def __init__(self, folder: str, model_id: str, aixplain_conn_id: str, limits: dict[str, Any]) -> None:
+    def __init__(self, result_path: str, model_id: str, aixplain_conn_id: str, limits: dict[str, Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow types only what it names a parameter of
-        self.folder = folder
+        self.result_path = result_path
         self.model_id = model_id
         self.aixplain_conn_id = aixplain_conn_id
         self.limits = Limits(**limits)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what Airflow stores to start this trigger anywhere, any time."""
-        stored = {name: getattr(self, name) for name in ("folder", "model_id", "aixplain_conn_id")}
+        stored = {name: getattr(self, name) for name in ("result_path", "model_id", "aixplain_conn_id")}
         return f"{type(self).__module__}.{type(self).__qualname__}", {**stored, "limits": asdict(self.limits)}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Run the rows that are left."""
         hook = HookElsewhere(self.aixplain_conn_id, asyncio.get_running_loop())
-        state = State(Path(self.folder))
+        state = State(self.result_path)
         engine = Engine(hook, self.model_id, state, self.limits)
         running = elsewhere(engine.run())
         try:

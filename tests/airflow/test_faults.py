@@ -6,12 +6,14 @@ killed, frozen and restarted and the platform fails in every way that the emulat
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -315,3 +317,62 @@ def test_triggerers_that_start_runs_are_killed_in_turn(tmp_path: Path) -> None:
     assert tries == [(1, 60)], "each in its first try"
     assert len(submitted) == 60
     assert again.total() <= kills * AT_A_TIME
+
+
+def test_a_batch_is_killed_at_every_stage(tmp_path: Path) -> None:
+    """Its worker while it reads the input and while it adds up, its triggerer in between, at random moments."""
+    rows, kills = 4800 // SHARE, max(3, 20 // SHARE)
+    (tmp_path / "input.jsonl").write_text("".join(json.dumps({"data": f"row {n}"}) + "\n" for n in range(rows)))
+    with scene(tmp_path, later=TRIGGERERS[1:]) as stage:
+        places = {"input": f"file://{tmp_path}/input.jsonl", "result_path": f"file://{tmp_path}/results"}
+        run_id = stage.airflow.trigger("batch", places)
+        killed: Counter[str] = Counter()
+        while killed.total() < kills:
+            # A third for the first visit of the worker, a third for the triggerer, the rest for the last visit.
+            of_workers = killed["worker"] < kills // 3 or killed["triggerer"] >= kills // 3
+            killed[kill_some_time(stage, "running" if of_workers else "deferred")] += 1
+        stage.wait_until(lambda: stage.airflow.state("batch", run_id) == "success", "the end")
+        manifest = stage.airflow.xcoms("batch", run_id, "batch")["return_value"]
+        submitted = Counter(run["payload"]["data"] for run in stage.emulator.runs())
+    lines = (tmp_path / "results" / "results.jsonl").read_text().splitlines()
+    found = Counter(json.loads(line)["data"] for line in lines)
+    again = submitted - Counter(set(submitted))
+    orphaned = Counter(f"row {key - 1}" for key in manifest["orphaned"])
+    Console().print(
+        f"A batch of {rows} rows, killed {kills} times ({killed['worker']} workers, {killed['triggerer']} triggerers):"
+        f" {len(found)} results, {found.total() - len(found)} twice; {submitted.total()} submissions,"
+        f" {orphaned.total()} rows named whose answer was in flight"
+    )
+    assert found == Counter({f"row {n}": 1 for n in range(rows)}), "each row once"
+    assert (manifest["rows"], manifest["succeeded"]) == (rows, rows)
+    assert set(submitted) == set(found)
+    assert again <= orphaned
+
+
+def kill_some_time(stage: Scene, wanted: str) -> str:
+    """Kill whoever is at the batch, at a random moment of what it does; return who that was.
+
+    :param wanted: the state of the task to wait for.
+    """
+
+    def at_it() -> tuple[str, int, int] | None:
+        rows = stage.query(
+            "SELECT i.state, i.pid, t.triggerer_id FROM task_instance i LEFT JOIN trigger t ON t.id = i.trigger_id"
+            " WHERE i.task_id = 'batch'"
+        )
+        return rows[0] if rows and rows[0][0] == wanted and rows[0][1 if wanted == "running" else 2] else None
+
+    while True:
+        _, pid, triggerer = stage.wait_until(at_it, f"a batch that is {wanted}")
+        time.sleep(random.uniform(0, 2 if wanted == "running" else 8))  # any moment is meant
+        if at_it() != (wanted, pid, triggerer):
+            continue
+        if wanted == "deferred":
+            stage.processes.kill(TRIGGERERS[0])
+            stage.airflow.start_component(TRIGGERERS[0])
+            return "triggerer"
+        with suppress(psutil.NoSuchProcess):
+            task = psutil.Process(pid)
+            for process in [task, *([task.parent()] if random.random() < 0.5 else [])]:
+                process.kill()
+            return "worker"

@@ -1,6 +1,8 @@
-"""A batch against the emulator: wall time beside the ideal, CPU and memory, and what is left of it when it is killed.
+"""A batch against the emulator: wall time beside the ideal, CPU and memory; what is left of it when it is killed; and
+the same rows in a real Airflow as one batch, as mapped tasks, and as threads with the platform's own package.
 
 Submitter and poller are one process here, as they are in a triggerer; the emulator is another, on the same machine.
+Kills in a real Airflow are in ``make test-faults``.
 """
 
 from __future__ import annotations
@@ -21,11 +23,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.airflow.deployment import Emulator, Processes
+from tests.airflow.deployment import Airflow, Emulator, Processes
+from tests.airflow.services import Postgres
 from tests.benchmarks.results import report
 
 IN_FLIGHT = 500
 KILLS = 20
+SLOTS = 4
+DAGS = Path(__file__).parent / "batch_dags"
 
 
 def begin(folder: str, rows: int, seconds: float) -> None:
@@ -37,7 +42,7 @@ def begin(folder: str, rows: int, seconds: float) -> None:
         for row in range(rows):
             yield Row(row, json.dumps({"data": f"row {row}", "delay": seconds}))
 
-    State(Path(folder)).begin(made(), lambda: Header("", rows, 0, [], "2026-01-01T00:00:00+00:00"))
+    State(folder).begin(made(), lambda: Header("", rows, 0, [], "2026-01-01T00:00:00+00:00"))
 
 
 def run(folder: str) -> dict[str, float]:
@@ -106,7 +111,7 @@ def kill(rows: int, seconds: float) -> dict[str, Any]:
         started(folder, emulator.connection).communicate()
         submitted = Counter(run["payload"]["data"] for run in emulator.runs())
         found = results(folder)
-        orphaned = State(Path(folder)).progress().totals.orphaned
+        orphaned = State(folder).progress().totals.orphaned
     return {
         "rows": rows,
         "kills": KILLS,
@@ -114,6 +119,44 @@ def kill(rows: int, seconds: float) -> dict[str, Any]:
         "twice": sum(count > 1 for count in found.values()),
         "submissions": submitted.total(),
         "orphaned": len(orphaned),
+    }
+
+
+def compare(rows: int, seconds: float) -> list[dict[str, Any]]:
+    """Run the same rows in a real Airflow in each way."""
+    with tempfile.TemporaryDirectory() as place, Processes(Path(place) / "airflow") as processes:
+        emulator = Emulator(processes, seconds)
+        postgres = Postgres(processes)
+        settings = {"database__sql_alchemy_conn": postgres.url, "core__max_active_tasks_per_dag": rows}
+        airflow = Airflow(processes, DAGS, {"aixplain_default": emulator.connection}, SLOTS, settings)
+        processes.env |= {
+            "BENCH_ROWS": str(rows),
+            "BENCH_IN_FLIGHT": str(IN_FLIGHT),
+            "BENCH_RESULTS": f"{place}/results",
+            # For the platform's own package
+            "TEAM_API_KEY": "a-key-for-the-emulator",
+            "BACKEND_URL": emulator.url,
+            "MODELS_RUN_URL": f"{emulator.url}/api/v1/execute",
+            "AIXPLAIN_ALLOW_INSECURE_URLS": "1",
+        }
+        airflow.start()
+        return [_compared(airflow, emulator, way) for way in ("batch", "threads", "mapped")]
+
+
+def _compared(airflow: Airflow, emulator: Emulator, way: str) -> dict[str, Any]:
+    before = len(emulator.runs())
+    run_id = airflow.trigger(way)
+    state = airflow.finish(way, run_id, seconds=3600)
+    held = airflow.worker_seconds()
+    tasks = airflow.tasks(way, run_id)
+    runs = emulator.runs()[before:]
+    return {
+        "way": way if state == "success" else f"{way} ({state})",
+        "rows": len({run["payload"]["data"] for run in runs}),
+        "tasks": len(tasks),
+        "wall, s": airflow.wall_seconds(way, run_id),
+        "held a worker, s": sum(held.get(task["id"], 0.0) for task in tasks),
+        "polls a row": sum(len(run["polled_at"]) for run in runs) / len(runs),
     }
 
 
@@ -130,6 +173,8 @@ def main() -> None:
     rows = [measure(*size) for size in sizes]
     report("batch", f"Batches with {IN_FLIGHT} runs in flight", rows)
     report("batch_killed", "A batch whose process is killed at random moments", [kill(4_000, 5.0)])
+    ways = f"1,000 rows of 5 s in a real Airflow, {SLOTS} worker slots, {IN_FLIGHT} runs or threads at a time"
+    report("batch_ways", ways, compare(1_000, 5.0))
 
 
 if __name__ == "__main__":

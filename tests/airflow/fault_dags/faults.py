@@ -1,5 +1,5 @@
-"""As many runs as are asked for, the first of which stops on its worker between submission and deferral; and runs that
-triggers start.
+"""As many runs as are asked for, the first of which stops on its worker between submission and deferral; runs that
+triggers start; and a batch.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import pendulum
 from airflow.providers.common.compat.sdk import dag, get_current_context, task
 
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 
 PARKED_FOR = 600
 
@@ -58,5 +59,21 @@ def started():
         )
 
 
+@dag(start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None, params={"input": "", "result_path": ""})
+def batch():
+    AixplainBatchRunOperator(
+        task_id="batch",
+        model_id="echo",
+        input="{{ params.input }}",
+        result_path="{{ params.result_path }}",
+        data="data",
+        parameters={"delay": 3},
+        max_in_flight=100,
+        retries=100,
+        retry_delay=timedelta(seconds=1),
+    )
+
+
 faults()
 started()
+batch()

@@ -39,8 +39,8 @@ def tag() -> str:
     return next(TAGS)
 
 
-def begun(tmp_path: Path, texts: list[str], **fields: Any) -> State:
-    state = State(tmp_path / "out")
+def begun(place: str, texts: list[str], **fields: Any) -> State:
+    state = State(place)
     rows = [Row(index + 1, json.dumps({"data": text, **fields})) for index, text in enumerate(texts)]
     state.begin(iter(rows), lambda: Header("f", len(rows), 0, [], "2026-01-01T00:00:00+00:00"))
     return state
@@ -69,9 +69,9 @@ def results(state: State) -> list[dict[str, Any]]:
     return found
 
 
-def test_each_row_is_run_once(tmp_path: Path, emulator: Emulator, tag: str) -> None:
+def test_each_row_is_run_once(place: str, emulator: Emulator, tag: str) -> None:
     texts = [f"{tag} {number}" for number in range(60)]
-    state = begun(tmp_path, texts, delay=0.3)
+    state = begun(place, texts, delay=0.3)
     engine = run(state, max_in_flight=20)
     assert submitted(emulator, tag) == Counter(texts)
     assert {result["key"]: result["data"] for result in results(state)} == dict(enumerate(texts, start=1))
@@ -80,8 +80,8 @@ def test_each_row_is_run_once(tmp_path: Path, emulator: Emulator, tag: str) -> N
     assert submitted(emulator, tag) == Counter(texts), "a batch that is done submits nothing"
 
 
-def test_no_more_are_in_flight_than_may_be(tmp_path: Path, emulator: Emulator, tag: str) -> None:
-    run(begun(tmp_path, [f"{tag} {number}" for number in range(30)], delay=0.5), max_in_flight=7)
+def test_no_more_are_in_flight_than_may_be(place: str, emulator: Emulator, tag: str) -> None:
+    run(begun(place, [f"{tag} {number}" for number in range(30)], delay=0.5), max_in_flight=7)
     runs = [run for run in emulator.runs() if str(run["payload"].get("data")).startswith(tag)]
     events = sorted([(run["submitted_at"], 1) for run in runs] + [(run["over_at"], -1) for run in runs])
     most = in_flight = 0
@@ -91,15 +91,15 @@ def test_no_more_are_in_flight_than_may_be(tmp_path: Path, emulator: Emulator, t
     assert most == 7
 
 
-def test_a_rate_limit_is_kept(tmp_path: Path, tag: str) -> None:
-    state = begun(tmp_path, [f"{tag} {number}" for number in range(10)], delay=0)
+def test_a_rate_limit_is_kept(place: str, tag: str) -> None:
+    state = begun(place, [f"{tag} {number}" for number in range(10)], delay=0)
     run(state, max_per_second=10)
     times = [record["at"] for record in state.submissions.read() if record.get("begun")]
     assert all(later - earlier >= 0.095 for earlier, later in itertools.pairwise(times))
 
 
-def test_failures_are_results_too(tmp_path: Path) -> None:
-    state = begun(tmp_path, ["a", "b"], delay=0)
+def test_failures_are_results_too(place: str) -> None:
+    state = begun(place, ["a", "b"], delay=0)
     engine = run(state, model_id="fail")
     assert engine.progress.totals.failed == 2
     for result in results(state):
@@ -138,18 +138,18 @@ def platform(monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
         yield script
 
 
-def test_an_overloaded_platform_is_left_alone_by_all_rows_together(tmp_path: Path, platform: Platform) -> None:
+def test_an_overloaded_platform_is_left_alone_by_all_rows_together(place: str, platform: Platform) -> None:
     platform.answers = [(429, b"{}", {"Retry-After": "1"})]
-    state = begun(tmp_path, [str(number) for number in range(5)])
+    state = begun(place, [str(number) for number in range(5)])
     run(state, "scripted", max_in_flight=1)
     assert len(platform.submissions) == 6, "one was refused, and submitted again"
     assert platform.submissions[1] - platform.submissions[0] >= 0.8
     assert all(result["status"] == "SUCCESS" for result in results(state))
 
 
-def test_a_submission_that_may_have_arrived_is_not_repeated(tmp_path: Path, platform: Platform) -> None:
+def test_a_submission_that_may_have_arrived_is_not_repeated(place: str, platform: Platform) -> None:
     platform.answers = [(503, b"{}", {})]
-    state = begun(tmp_path, ["a", "b"])
+    state = begun(place, ["a", "b"])
     engine = run(state, "scripted", max_in_flight=1)
     assert len(platform.submissions) == 2
     assert engine.progress.totals.orphaned == [1]
@@ -157,9 +157,9 @@ def test_a_submission_that_may_have_arrived_is_not_repeated(tmp_path: Path, plat
     assert (first["status"], first["may_succeed"], second["status"]) == ("FAILED", True, "SUCCESS")
 
 
-def test_what_every_row_would_be_refused_for_ends_the_batch(tmp_path: Path, platform: Platform) -> None:
+def test_what_every_row_would_be_refused_for_ends_the_batch(place: str, platform: Platform) -> None:
     platform.answers = [(402, b'{"error": "no credits left"}', {})]
-    state = begun(tmp_path, [str(number) for number in range(5)])
+    state = begun(place, [str(number) for number in range(5)])
     with pytest.raises(AixplainPermanentError, match="no credits left"):
         run(state, "scripted", max_in_flight=1)
     assert len(platform.submissions) == 1
@@ -168,8 +168,8 @@ def test_what_every_row_would_be_refused_for_ends_the_batch(tmp_path: Path, plat
     assert len(results(state)) == 5, "nothing was lost"
 
 
-def test_no_more_credits_are_spent_than_may_be(tmp_path: Path, platform: Platform) -> None:
-    state = begun(tmp_path, [str(number) for number in range(9)])
+def test_no_more_credits_are_spent_than_may_be(place: str, platform: Platform) -> None:
+    state = begun(place, [str(number) for number in range(9)])
     engine = run(state, "scripted", max_in_flight=1, max_credits=3)
     assert engine.is_spent
     assert len(platform.submissions) == len(results(state)) == 3
@@ -178,15 +178,15 @@ def test_no_more_credits_are_spent_than_may_be(tmp_path: Path, platform: Platfor
 
 
 def test_who_is_superseded_stops_and_takes_nothing_away(
-    tmp_path: Path, emulator: Emulator, tag: str, monkeypatch: pytest.MonkeyPatch
+    place: str, emulator: Emulator, tag: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A triggerer that stood still, and comes back while another one is at it."""
     monkeypatch.setattr(module, "LAG", -60)  # nothing is under way anywhere here
     texts = [f"{tag} {number}" for number in range(60)]
-    state = begun(tmp_path, texts, delay=0.3)
+    state = begun(place, texts, delay=0.3)
 
     async def both() -> None:
-        engines = [Engine(AixplainHook(), "echo", State(state.folder), Limits(10, wait_time=0.2)) for _ in range(2)]
+        engines = [Engine(AixplainHook(), "echo", State(str(state)), Limits(10, wait_time=0.2)) for _ in range(2)]
         first = asyncio.ensure_future(engines[0].run())
         while engines[0].progress.totals.done < 15:  # noqa: ASYNC110 # nobody tells
             await asyncio.sleep(0.01)
@@ -200,13 +200,13 @@ def test_who_is_superseded_stops_and_takes_nothing_away(
     assert set(again) <= {texts[int(str(key)) - 1] for key in state.progress().totals.orphaned}
 
 
-def test_who_only_polls_sees_that_it_is_superseded(tmp_path: Path, emulator: Emulator, tag: str) -> None:
+def test_who_only_polls_sees_that_it_is_superseded(place: str, emulator: Emulator, tag: str) -> None:
     """It has nothing more to submit, and so nothing to write by which it would notice."""
     texts = [f"{tag} {number}" for number in range(10)]
-    state = begun(tmp_path, texts, delay=1)
+    state = begun(place, texts, delay=1)
 
     async def both() -> None:
-        engines = [Engine(AixplainHook(), "echo", State(state.folder), Limits(wait_time=0.2)) for _ in range(2)]
+        engines = [Engine(AixplainHook(), "echo", State(str(state)), Limits(wait_time=0.2)) for _ in range(2)]
         first = asyncio.ensure_future(engines[0].run())
         while len(state.progress().accepted) < 10:  # noqa: ASYNC110 # nobody tells
             await asyncio.sleep(0.01)
@@ -220,18 +220,18 @@ def test_who_only_polls_sees_that_it_is_superseded(tmp_path: Path, emulator: Emu
 
 
 def test_a_worker_that_begins_anew_stops_who_is_still_at_it(
-    tmp_path: Path, emulator: Emulator, tag: str, monkeypatch: pytest.MonkeyPatch
+    place: str, emulator: Emulator, tag: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when a task is cleared: its old trigger may go on for a while."""
     texts = [f"{tag} old {number}" for number in range(60)]
-    state = begun(tmp_path, texts, delay=0.3)
+    state = begun(place, texts, delay=0.3)
 
     async def both() -> None:
-        old = Engine(AixplainHook(), "echo", State(state.folder), Limits(10, wait_time=0.2))
+        old = Engine(AixplainHook(), "echo", State(str(state)), Limits(10, wait_time=0.2))
         running = asyncio.ensure_future(old.run())
         while old.progress.totals.done < 15:  # noqa: ASYNC110 # nobody tells
             await asyncio.sleep(0.01)
-        new = begun(tmp_path, [f"{tag} new"], delay=0)
+        new = begun(place, [f"{tag} new"], delay=0)
         with pytest.raises(Superseded):
             await running
         await Engine(AixplainHook(), "echo", new, Limits(wait_time=0.2)).run()
@@ -243,17 +243,15 @@ def test_a_worker_that_begins_anew_stops_who_is_still_at_it(
     assert submitted(emulator, f"{tag} new") == {f"{tag} new": 1}
 
 
-def test_who_is_stopped_before_it_begins_does_nothing(tmp_path: Path, emulator: Emulator, tag: str) -> None:
-    engine = Engine(AixplainHook(), "echo", begun(tmp_path, [tag]), Limits())
+def test_who_is_stopped_before_it_begins_does_nothing(place: str, emulator: Emulator, tag: str) -> None:
+    engine = Engine(AixplainHook(), "echo", begun(place, [tag]), Limits())
     engine.stop_from_elsewhere()
     asyncio.run(engine.run())
     assert submitted(emulator, tag) == {}
 
 
-def test_a_row_whose_time_is_up_is_asked_for_again_and_not_paid_twice(
-    tmp_path: Path, emulator: Emulator, tag: str
-) -> None:
-    state = begun(tmp_path, [f"{tag} {number}" for number in range(3)], delay=1)
+def test_a_row_whose_time_is_up_is_asked_for_again_and_not_paid_twice(place: str, emulator: Emulator, tag: str) -> None:
+    state = begun(place, [f"{tag} {number}" for number in range(3)], delay=1)
     run(state, timeout=0.3)
     assert [(result["status"], result["is_known"]) for result in results(state)] == [("FAILED", False)] * 3
     assert state.forget_failed(batch_of(state)) == 3
@@ -262,8 +260,8 @@ def test_a_row_whose_time_is_up_is_asked_for_again_and_not_paid_twice(
     assert set(submitted(emulator, tag).values()) == {1}
 
 
-def test_what_failed_tries_have_cost_is_kept(tmp_path: Path) -> None:
-    state = begun(tmp_path, ["a", "b"], delay=0)
+def test_what_failed_tries_have_cost_is_kept(place: str) -> None:
+    state = begun(place, ["a", "b"], delay=0)
     spent = 0.0
     for _ in range(3):
         engine = run(state, model_id="fail")
@@ -283,7 +281,7 @@ def test_a_burst_of_refusals_counts_once() -> None:
     assert gate._next - time.monotonic() < 700, "nobody waits for years"
 
 
-def test_a_key_that_was_rotated_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_was_rotated_is_read_again(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(http: Handler) -> None:
         if http.headers["x-api-key"] == "old":
             monkeypatch.setenv("AIRFLOW_CONN_ROTATED", json.dumps({"host": server.url, "password": "new"}))
@@ -295,7 +293,7 @@ def test_a_key_that_was_rotated_is_read_again(tmp_path: Path, monkeypatch: pytes
 
     with serve(answer) as server:
         monkeypatch.setenv("AIRFLOW_CONN_ROTATED", json.dumps({"host": server.url, "password": "old"}))
-        state = begun(tmp_path, ["a", "b"])
+        state = begun(place, ["a", "b"])
         run(state, "rotated")
     assert [result["status"] for result in results(state)] == ["SUCCESS"] * 2
 
@@ -307,9 +305,9 @@ def events_of(trigger: AixplainBatchTrigger) -> list[Any]:
     return asyncio.run(take())
 
 
-def test_the_trigger_runs_it(tmp_path: Path, emulator: Emulator, tag: str) -> None:
-    state = begun(tmp_path, [f"{tag} {number}" for number in range(20)], delay=0.2)
-    trigger = AixplainBatchTrigger(str(state.folder), "echo", "aixplain_default", {"wait_time": 0.2})
+def test_the_trigger_runs_it(place: str, emulator: Emulator, tag: str) -> None:
+    state = begun(place, [f"{tag} {number}" for number in range(20)], delay=0.2)
+    trigger = AixplainBatchTrigger(str(state), "echo", "aixplain_default", {"wait_time": 0.2})
     path, stored = trigger.serialize()
     assert path.endswith(".AixplainBatchTrigger")
     (event,) = events_of(AixplainBatchTrigger(**json.loads(json.dumps(stored))))
@@ -318,17 +316,15 @@ def test_the_trigger_runs_it(tmp_path: Path, emulator: Emulator, tag: str) -> No
     assert emulator.runs()[-1]["polled_at"]
 
 
-def test_a_trigger_that_is_stopped_waits_for_the_answers_under_way(
-    tmp_path: Path, emulator: Emulator, tag: str
-) -> None:
+def test_a_trigger_that_is_stopped_waits_for_the_answers_under_way(place: str, emulator: Emulator, tag: str) -> None:
     """As in every deployment of a new version: the triggerer's event loop cancels all that runs in it."""
     texts = [f"{tag} {number}" for number in range(30)]
-    state = begun(tmp_path, texts, delay=2)
+    state = begun(place, texts, delay=2)
     emulator.set_faults(submission_seconds=0.5)
     try:
 
         async def stop() -> None:
-            trigger = AixplainBatchTrigger(str(state.folder), "echo", "aixplain_default", {"max_in_flight": 10})
+            trigger = AixplainBatchTrigger(str(state), "echo", "aixplain_default", {"max_in_flight": 10})
             task = asyncio.ensure_future(anext(trigger.run()))
             while not submitted(emulator, tag):  # noqa: ASYNC110 # nobody tells
                 await asyncio.sleep(0.02)
@@ -348,27 +344,30 @@ def test_a_trigger_that_is_stopped_waits_for_the_answers_under_way(
 
 KILLED = """
 import asyncio, json, sys
-from pathlib import Path
 from airflow_provider_aixplain.batch.engine import Engine, Limits
 from airflow_provider_aixplain.batch.state import State
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-state = State(Path(sys.argv[1]))
+if sys.argv[1].startswith("s3:"):
+    from airflow.sdk.io import attach
+    from s3fs import S3FileSystem
+    attach("s3", fs=S3FileSystem())
+state = State(sys.argv[1])
 print("ready", flush=True)
 asyncio.run(Engine(AixplainHook(), "echo", state, Limits(20, wait_time=0.2)).run())
 """
 
 
 def test_killed_at_any_moment_it_is_whole_in_the_end(
-    tmp_path: Path, emulator: Emulator, tag: str, monkeypatch: pytest.MonkeyPatch
+    place: str, emulator: Emulator, tag: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With SIGKILL, again and again: submissions are rows, and at most those whose answer was in flight at a kill."""
     texts = [f"{tag} {number}" for number in range(150)]
-    state = begun(tmp_path, texts, delay=0.4)
+    state = begun(place, texts, delay=0.4)
     dice = random.Random(7)
     monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")
     for _ in range(8):
         process = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(state.folder)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            [sys.executable, "-c", KILLED, str(state)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
         assert process.stdout is not None
         process.stdout.readline()
@@ -386,6 +385,6 @@ def test_killed_at_any_moment_it_is_whole_in_the_end(
 
 
 def test_it_needs_a_folder_that_is_there(tmp_path: Path) -> None:
-    state = State(tmp_path / "nothing")
+    state = State(f"file://{tmp_path}/nothing")
     with pytest.raises(OSError, match="nothing"):
         asyncio.run(Engine(AixplainHook(), "echo", state, Limits()).run())

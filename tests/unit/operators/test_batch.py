@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskDeferred, task
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, ObjectStoragePath, TaskDeferred, task
 
-from airflow_provider_aixplain.batch.state import State
 from airflow_provider_aixplain.decorators.batch import AixplainBatchDecoratedOperator, aixplain_batch_task
 from airflow_provider_aixplain.exceptions import AixplainInputError, AixplainPermanentError, AixplainRunFailed
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
@@ -55,9 +54,9 @@ def test_a_worker_gives_it_to_a_trigger_and_takes_its_end(tmp_path: Path) -> Non
     trigger = deferred.value.trigger
     assert isinstance(trigger, AixplainBatchTrigger)
     _, stored = trigger.serialize()
-    assert stored["folder"] == f"{tmp_path}/out"
+    assert stored["result_path"] == f"file://{tmp_path}/out"
     assert stored["limits"]["max_in_flight"] == 7
-    assert set(stored) == {"folder", "model_id", "aixplain_conn_id", "limits"}, "and no input"
+    assert set(stored) == {"result_path", "model_id", "aixplain_conn_id", "limits"}, "and no input"
     assert deferred.value.method_name == "execute_complete"
 
 
@@ -66,7 +65,7 @@ def test_a_file_is_read_by_its_columns(tmp_path: Path, name: str) -> None:
     text = "id,text\nx,hello\n" if name.endswith("csv") else '{"id": "x", "text": "hello"}\n'
     (tmp_path / name).write_text(text)
     batch(tmp_path, f"file://{tmp_path}/{name}", key="id", data="text").execute(CONTEXT)
-    (result,) = State(batch(tmp_path, [])._state().folder).results.read()
+    (result,) = batch(tmp_path, [])._state().results.read()
     assert (result["key"], result["data"]) == ("x", "hello")
 
 
@@ -81,7 +80,11 @@ def test_a_template_may_give_a_list_as_text(tmp_path: Path) -> None:
         ({"source": []}, "input has no rows"),
         ({"source": 7}, "input is a int"),
         ({"source": [1], "result_path": "/data/out"}, "result_path is '/data/out': give the URI"),
-        ({"source": [1], "result_path": "s3://bucket/out"}, "an object storage cannot append"),
+        ({"source": [1], "result_path": "file://data/out"}, "result_path is 'file://data/out': give the URI"),
+        ({"source": [1], "result_path": "s3://"}, "result_path is 's3://': give the URI"),
+        ({"source": [1], "result_path": "s3://b/[1]/*"}, r"leave out \* \[ \]"),
+        ({"source": [1], "result_path": "nowhere://b/a"}, "Airflow knows no filesystem for nowhere://"),
+        ({"source": "nowhere://b/a.csv"}, "Airflow knows no filesystem for nowhere://"),
         ({"source": [1], "model_id": ""}, "model_id is ''"),
     ],
 )
@@ -185,6 +188,38 @@ def test_results_as_parquet(tmp_path: Path) -> None:
     rows = parquet.read_table(tmp_path / "out" / "results.parquet").to_pylist()
     assert {row["key"]: row["data"] for row in rows} == {"1": '"a"', "2": '{"b": 1}'}
     assert all(row["used_credits"] > 0 for row in rows)
+
+
+def test_an_object_storage_holds_all_of_it(objects: str, emulator: Emulator) -> None:
+    """Whose parts are no part of what is there in the end."""
+    pyarrow = pytest.importorskip("pyarrow.parquet", reason="Parquet is an extra")
+    text, place = next(TAGS), ObjectStoragePath(f"{objects}/{next(TAGS)}")
+
+    def run(model_id: str, rows: list[str], **arguments: Any) -> dict[str, Any]:
+        arguments = {"result_path": str(place), "model_id": model_id, **arguments}
+        manifest: dict[str, Any] = batch(Path(), rows, **arguments).execute(CONTEXT)
+        return manifest
+
+    rows = [f"{text} {number}" for number in range(5)]
+    with pytest.raises(AixplainRunFailed):
+        run("fail", rows)
+    with pytest.raises(AixplainRunFailed):
+        run("fail", rows)
+    assert submitted(emulator, text) == 10, "failed rows are tried again"
+    with pytest.raises(AixplainInputError, match="holds the batch of another input"):
+        run("echo", rows)
+    manifest = run("echo", rows, on_changed_input="restart")
+    assert manifest == json.loads((place / "manifest.json").read_text())
+    assert manifest["path"] == f"{place}/results.jsonl"
+    lines = ObjectStoragePath(manifest["path"]).read_text().splitlines()
+    assert sorted(json.loads(line)["data"] for line in lines) == rows
+    assert {path.stat().st_size for path in (place / "results").rglob("*.jsonl")} == {0}
+    assert run("echo", rows)["seconds"] >= manifest["seconds"]
+    assert submitted(emulator, text) == 15, "a batch that is done submits nothing"
+
+    path = run("echo", rows, result_format="parquet")["path"]
+    with ObjectStoragePath(path).open("rb") as file:
+        assert pyarrow.read_table(file).num_rows == 5
 
 
 def test_a_decorated_function_makes_the_input(tmp_path: Path) -> None:
