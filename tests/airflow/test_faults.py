@@ -90,7 +90,7 @@ class Scene:
         rows = self.query("SELECT state, count(*) FROM task_instance WHERE task_id = 'run' GROUP BY state")
         return Counter(dict(rows))
 
-    def wait_until(self, condition: Callable[[], Any], what: str, seconds: float = 600) -> Any:
+    def wait_until(self, condition: Callable[[], Any], what: str, seconds: float = 600, every: float = 1) -> Any:
         """Wait until a condition is true, and keep everything running meanwhile."""
 
         def met() -> Any:
@@ -99,7 +99,7 @@ class Scene:
                 raise RuntimeError(f"{failed} tasks have failed")
             return condition()
 
-        return wait_until(met, what, seconds, every=1)
+        return wait_until(met, what, seconds, every)
 
     def wait_for(self, state: str, count: int, seconds: float = 600) -> None:
         """Wait until so many runs are in a state."""
@@ -328,9 +328,8 @@ def test_a_batch_is_killed_at_every_stage(tmp_path: Path) -> None:
         run_id = stage.airflow.trigger("batch", places)
         killed: Counter[str] = Counter()
         while killed.total() < kills:
-            # A third for the first visit of the worker, a third for the triggerer, the rest for the last visit.
-            of_workers = killed["worker"] < kills // 3 or killed["triggerer"] >= kills // 3
-            killed[kill_some_time(stage, "running" if of_workers else "deferred")] += 1
+            states = ("running", "success") if killed["triggerer"] > kills // 2 else ("running", "deferred", "success")
+            killed.update(kill_some_time(stage, run_id, states))
         stage.wait_until(lambda: stage.airflow.state("batch", run_id) == "success", "the end")
         manifest = stage.airflow.xcoms("batch", run_id, "batch")["return_value"]
         submitted = Counter(run["payload"]["data"] for run in stage.emulator.runs())
@@ -349,30 +348,35 @@ def test_a_batch_is_killed_at_every_stage(tmp_path: Path) -> None:
     assert again <= orphaned
 
 
-def kill_some_time(stage: Scene, wanted: str) -> str:
-    """Kill whoever is at the batch, at a random moment of what it does; return who that was.
+def kill_some_time(stage: Scene, run_id: str, states: tuple[str, ...]) -> list[str]:
+    """Kill whoever is at the batch, at a random moment of what it does; return who that was, if anybody was.
 
-    :param wanted: the state of the task to wait for.
+    :param states: those of its task to wait for; one that has succeeded is cleared.
     """
 
-    def at_it() -> tuple[str, int, int] | None:
-        rows = stage.query(
+    def at_it() -> tuple[str, int | None, int | None] | None:
+        ((state, pid, triggerer),) = stage.query(
             "SELECT i.state, i.pid, t.triggerer_id FROM task_instance i LEFT JOIN trigger t ON t.id = i.trigger_id"
             " WHERE i.task_id = 'batch'"
         )
-        return rows[0] if rows and rows[0][0] == wanted and rows[0][1 if wanted == "running" else 2] else None
+        is_at_it = {"running": pid, "deferred": triggerer, "success": True}.get(state)
+        return (state, pid, triggerer) if state in states and is_at_it else None
 
-    while True:
-        _, pid, triggerer = stage.wait_until(at_it, f"a batch that is {wanted}")
-        time.sleep(random.uniform(0, 2 if wanted == "running" else 8))  # any moment is meant
-        if at_it() != (wanted, pid, triggerer):
-            continue
-        if wanted == "deferred":
-            stage.processes.kill(TRIGGERERS[0])
-            stage.airflow.start_component(TRIGGERERS[0])
-            return "triggerer"
-        with suppress(psutil.NoSuchProcess):
-            task = psutil.Process(pid)
-            for process in [task, *([task.parent()] if random.random() < 0.5 else [])]:
-                process.kill()
-            return "worker"
+    found = stage.wait_until(at_it, f"a batch that is {' or '.join(states)}", every=0.05)
+    if found[0] == "success":
+        cleared = {"dry_run": False, "dag_run_id": run_id, "task_ids": ["batch"], "only_failed": False}
+        stage.airflow.call("POST", "/dags/batch/clearTaskInstances", json=cleared)
+        return []
+    time.sleep(random.uniform(0, 1.2 if found[0] == "running" else 6))  # any moment is meant
+    if at_it() != found:
+        return []
+    if found[0] == "deferred":
+        stage.processes.kill(TRIGGERERS[0])
+        stage.airflow.start_component(TRIGGERERS[0])
+        return ["triggerer"]
+    with suppress(psutil.NoSuchProcess):
+        task = psutil.Process(found[1])
+        for process in [task, *([task.parent()] if random.random() < 0.5 else [])]:
+            process.kill()
+        return ["worker"]
+    return []
