@@ -17,6 +17,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from tests.airflow.deployment import Processes, free_port, wait_until
 
@@ -90,6 +91,47 @@ class Redis:
         arguments = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
         processes.start("redis", str(_found("redis-server")), *arguments)
         wait_until(lambda: _listens(port), "Redis", 30)
+
+
+class ObjectStore:
+    """A server of objects like Amazon's S3, that keeps everything in memory.
+
+    :param processes: starts and ends it.
+    """
+
+    bucket = "batches"
+
+    def __init__(self, processes: Processes) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        # What every client of S3 reads
+        settings = {"ENDPOINT_URL": self.url, "ACCESS_KEY_ID": "any", "SECRET_ACCESS_KEY": "any", "REGION": "us-east-1"}
+        self.env = {f"AWS_{name}": value for name, value in settings.items()}
+        arguments = ["-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
+        processes.start("objects", sys.executable, *arguments)
+        wait_until(lambda: processes.check("objects") or _listens(port), "the object storage", 60)
+        self.fs.mkdir(self.bucket)
+
+    @property
+    def fs(self) -> Any:
+        """Reaches it."""
+        from s3fs import S3FileSystem
+
+        return S3FileSystem(endpoint_url=self.url, key="any", secret="any")
+
+    def attach(self, home: Path) -> None:
+        """Let all processes of an Airflow find it by ``s3://``, as a provider's would."""
+        (home / "config").mkdir()
+        (home / "config" / "airflow_local_settings.py").write_text(ATTACH)
+
+
+ATTACH = """
+from airflow.sdk.io import fs as filesystems
+from s3fs import S3FileSystem
+filesystems._BUILTIN_SCHEME_TO_FS["s3"] = lambda conn_id, options: S3FileSystem()
+filesystems._register_filesystems.cache_clear()
+"""
+"""Lets Airflow find objects in its own process: what a provider does, which here would be Amazon's with 60 packages."""
 
 
 def _somebody() -> str:

@@ -19,6 +19,7 @@ if not AIRFLOW_3:
     pytest.skip("below Airflow 3.3 workers submit", allow_module_level=True)
 
 from tests.airflow.parked import FAILS, STEPS, parking
+from tests.airflow.services import ObjectStore
 
 pytestmark = pytest.mark.faults
 
@@ -30,12 +31,21 @@ class Killing:
     """An Airflow whose triggerer is killed and started again."""
 
     def __init__(self, processes: Processes, parked: Path) -> None:
-        processes.env |= {"PYTHONPATH": str(ROOT), "PARKING": str(parked)}
+        self.parked = parked
+        self.objects = ObjectStore(processes)
+        self.objects.attach(processes.home)
+        processes.env |= {"PYTHONPATH": str(ROOT), "PARKING": str(parked), **self.objects.env}
         self.emulator = Emulator(processes, 2, {"timeout": 5})
         settings = {"triggerer__job_heartbeat_sec": 2, "triggerer__triggerer_health_check_threshold": 6}
         dags = Path(__file__).parent / "killed_dags"
         self.airflow = Airflow(processes, dags, {"aixplain_default": self.emulator.connection}, settings=settings)
         self.airflow.start()
+
+    def read(self, uri: str) -> str:
+        """Return what a file or an object holds."""
+        if uri.startswith("file://"):
+            return Path(uri.removeprefix("file://")).read_text()
+        return str(self.objects.fs.cat_file(uri), "utf-8")
 
     def submissions(self) -> Counter[str]:
         return Counter(run["payload"]["data"] for run in self.emulator.runs())
@@ -86,23 +96,27 @@ def test_a_triggerer_that_is_stopped_loses_no_answer(killing: Killing) -> None:
     assert unanswered > 0
 
 
-def test_a_batch_outlives_its_triggerer(killing: Killing) -> None:
+@pytest.mark.parametrize("place", ["a folder", "an object storage"])
+def test_a_batch_outlives_its_triggerer(killing: Killing, place: str) -> None:
     """Each row has one result, and a row was submitted twice only if its answer was in flight at a kill."""
     airflow = killing.airflow
-    run_id = airflow.trigger("batch")
+    result_path = f"file://{killing.parked}/batch" if place == "a folder" else f"s3://{killing.objects.bucket}/batch"
+    run_id = airflow.trigger("batch", {"result_path": result_path})
+    texts = {f"{result_path} {number}": number + 1 for number in range(200)}
 
     def submitted() -> Counter[str]:
-        return Counter({text: count for text, count in killing.submissions().items() if text.startswith("row ")})
+        return Counter({text: count for text, count in killing.submissions().items() if text in texts})
 
     for share in (0.2, 0.6):
         wait_until(lambda share=share: len(submitted()) >= share * 200, "submissions", every=0.02)  # type: ignore[misc]
         airflow.processes.kill("triggerer")
         airflow.start_component("triggerer")
-    assert airflow.finish("batch", run_id) == "success"
+    assert airflow.finish("batch", run_id) == "success", airflow.log("batch", run_id, "batch")
     manifest = airflow.xcoms("batch", run_id, "batch")["return_value"]
     assert (manifest["rows"], manifest["succeeded"]) == (200, 200)
-    lines = [json.loads(line) for line in Path(manifest["path"].removeprefix("file://")).read_text().splitlines()]
-    assert sorted(line["data"] for line in lines) == sorted(f"row {number}" for number in range(200))
-    orphaned = Counter(f"row {key - 1}" for key in manifest["orphaned"])
-    assert all(count - 1 <= orphaned[text] for text, count in submitted().items())
+    assert manifest["path"] == f"{result_path}/results.jsonl"
+    lines = [json.loads(line) for line in killing.read(manifest["path"]).splitlines()]
+    assert sorted(line["data"] for line in lines) == sorted(texts)
+    orphaned = Counter(manifest["orphaned"])
+    assert all(count - 1 <= orphaned[texts[text]] for text, count in submitted().items())
     assert len(submitted()) == 200

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pendulum
 from airflow.providers.common.compat.sdk import dag
 
@@ -12,14 +10,14 @@ from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 ROWS = 200
 
 
-@dag(start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None)
+@dag(start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None, params={"result_path": ""})
 def batch():
     AixplainBatchRunOperator(
         task_id="batch",
         model_id="echo",
-        input=[f"row {number}" for number in range(ROWS)],
+        input=[f"{{{{ params.result_path }}}} {number}" for number in range(ROWS)],
         parameters={"delay": 3},
-        result_path=f"file://{os.environ['PARKING']}/batch",
+        result_path="{{ params.result_path }}",
         max_in_flight=40,
     )
 

@@ -27,6 +27,7 @@ from airflow_provider_aixplain.exceptions import AixplainPermanentError
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
 from tests.airflow.deployment import Emulator
+from tests.airflow.services import ATTACH
 from tests.unit.transport.scripted import Handler, serve
 
 pytestmark = pytest.mark.usefixtures("connection")
@@ -348,9 +349,7 @@ from airflow_provider_aixplain.batch.engine import Engine, Limits
 from airflow_provider_aixplain.batch.state import State
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 if sys.argv[1].startswith("s3:"):
-    from airflow.sdk.io import attach
-    from s3fs import S3FileSystem
-    attach("s3", fs=S3FileSystem())
+    exec(sys.argv[2])
 state = State(sys.argv[1])
 print("ready", flush=True)
 asyncio.run(Engine(AixplainHook(), "echo", state, Limits(20, wait_time=0.2)).run())
@@ -367,7 +366,7 @@ def test_killed_at_any_moment_it_is_whole_in_the_end(
     monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")
     for _ in range(8):
         process = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(state)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            [sys.executable, "-c", KILLED, str(state), ATTACH], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
         assert process.stdout is not None
         process.stdout.readline()
