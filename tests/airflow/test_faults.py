@@ -364,6 +364,7 @@ def kill_some_time(stage: Scene, run_id: str, states: tuple[str, ...]) -> list[s
 
     found = stage.wait_until(at_it, f"a batch that is {' or '.join(states)}", every=0.05)
     if found[0] == "success":
+        stage.wait_until(lambda: stage.airflow.state("batch", run_id) == "success", "the end of the run")
         cleared = {"dry_run": False, "dag_run_id": run_id, "task_ids": ["batch"], "only_failed": False}
         stage.airflow.call("POST", "/dags/batch/clearTaskInstances", json=cleared)
         return []
