@@ -22,7 +22,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         store = ObjectStore(processes)
         for name, value in store.env.items():
             patch.setenv(name, value)
-        exec(ATTACH)
+        exec(ATTACH, {})
         yield f"s3://{store.bucket}"
 
 
