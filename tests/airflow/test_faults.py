@@ -324,6 +324,7 @@ def test_a_batch_is_killed_at_every_stage(tmp_path: Path) -> None:
     rows, kills = 4800 // SHARE, max(3, 20 // SHARE)
     (tmp_path / "input.jsonl").write_text("".join(json.dumps({"data": f"row {n}"}) + "\n" for n in range(rows)))
     with scene(tmp_path, later=TRIGGERERS[1:]) as stage:
+        stage.emulator.set_faults(submission_seconds=0.2)  # so that some are under way at each kill
         places = {"input": f"file://{tmp_path}/input.jsonl", "result_path": f"file://{tmp_path}/results"}
         run_id = stage.airflow.trigger("batch", places)
         killed: Counter[str] = Counter()
