@@ -71,14 +71,14 @@ def started(folder: str, connection: str) -> subprocess.Popen[str]:
 
 def results(folder: str) -> Counter[int]:
     """How many results each row has."""
-    lines = (Path(folder) / "results.jsonl").read_text().splitlines()
+    lines = (Path(folder.removeprefix("file://")) / "results.jsonl").read_text().splitlines()
     return Counter(json.loads(line)["row"] for line in lines)
 
 
 def measure(rows: int, seconds: float) -> dict[str, Any]:
     """Run a batch once."""
     with tempfile.TemporaryDirectory() as place, Processes(Path(place) / "emulator") as processes:
-        emulator, folder = Emulator(processes, seconds), f"{place}/batch"
+        emulator, folder = Emulator(processes, seconds), f"file://{place}/batch"
         begin(folder, rows, seconds)
         process = started(folder, emulator.connection)
         found = json.loads(process.communicate()[0].splitlines()[-1])
@@ -101,7 +101,7 @@ def kill(rows: int, seconds: float) -> dict[str, Any]:
     from airflow_provider_aixplain.batch.state import State
 
     with tempfile.TemporaryDirectory() as place, Processes(Path(place) / "emulator") as processes:
-        emulator, folder = Emulator(processes, seconds, {"timeout": 5}), f"{place}/batch"
+        emulator, folder = Emulator(processes, seconds, {"timeout": 5}), f"file://{place}/batch"
         begin(folder, rows, seconds)
         for _ in range(KILLS):
             process = started(folder, emulator.connection)
