@@ -42,6 +42,7 @@ def threads():
     def run(texts, threads):
         from concurrent.futures import ThreadPoolExecutor
 
+        import aixplain.factories  # noqa: F401 # threads that import it at the same time fail
         from aixplain.modules.model import Model
 
         model = Model(id="echo")
