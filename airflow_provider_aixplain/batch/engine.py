@@ -8,11 +8,12 @@ import math
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_aixplain.batch.journal import Journal
 from airflow_provider_aixplain.batch.rows import Row
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from airflow_provider_aixplain.transport.platform import Platform
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
@@ -80,6 +83,7 @@ class Engine:
         self._is_over = False
         self._waiting: set[asyncio.Task[Any]] = set()
         self._problem: BaseException | None = None
+        self._hearing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._submissions = Writer(state.submissions, self._heed, self._gate)
         self._results = Writer(state.results, self._heed_results, self._gate)
@@ -168,6 +172,22 @@ class Engine:
                 self.progress.done[result["row"]] = 1
                 self.progress.totals.add(result)
 
+    async def _hear(self) -> None:
+        """Take note of what others have written until now, or, in an object storage, until a second ago.
+
+        All tasks share one look: none goes on while what another one has found is on its way.
+        """
+        if self._hearing is None:
+            self._hearing = asyncio.ensure_future(self._look())
+        await self._hearing
+
+    async def _look(self) -> None:
+        try:
+            self._heed(await _patiently(self._state.submissions.anews, self._state.submissions, self._gate))
+            self._heed_results(await _patiently(self._state.results.anews, self._state.results, self._gate))
+        finally:
+            self._hearing = None
+
     async def _note(self, record: dict[str, Any]) -> None:
         """Write something down about a submission."""
         await self._submissions.write({"batch": self._batch, **record, "at": time.time()})
@@ -211,9 +231,9 @@ class Engine:
         with self._interruptible():
             outcome = await self._hook.await_run(url, wait, age, name=f"Row {row.key}")
         is_known = outcome.status in ("success", "failed")
-        self._heed(await self._state.submissions.anews())
-        if self._is_over and isinstance(self._problem, Superseded):
-            return  # whoever is at it now asks for this run too
+        await self._hear()
+        if self.progress.done[index] or isinstance(self._problem, Superseded):
+            return  # somebody else has asked for this run too, or does
         problem = "" if outcome.status == "success" else outcome.message or outcome.status
         await self._conclude(index, row, outcome.response, problem, is_known=is_known)
 
@@ -224,8 +244,7 @@ class Engine:
         with self._interruptible():
             await asyncio.sleep(max(0.0, min(longest, begun + longest - time.time())))
         # What has been written meanwhile tells of an answer that came late.
-        self._heed(await self._state.submissions.anews())
-        self._heed_results(await self._state.results.anews())
+        await self._hear()
         if self._is_over:
             raise asyncio.CancelledError
         if index not in self.progress.accepted and not self.progress.done[index]:
@@ -299,9 +318,6 @@ class Engine:
         failure = response.failure if response else None
         may_succeed = not failure or failure.retryable is not False
         result = result_of(index, row.key, response, problem, may_succeed=may_succeed, is_known=is_known)
-        self._heed_results(await self._state.results.anews())
-        if self.progress.done[index]:
-            return  # somebody else, who was at it before, has written the same
         await self._results.write({"batch": self._batch, **result})
         if not self.progress.done[index]:
             self.progress.done[index] = 1
@@ -381,7 +397,7 @@ class Writer:
     async def write(self, record: dict[str, Any]) -> None:
         """Write a record, and return when it is there.
 
-        A storage that has trouble is tried again for five minutes: what is to be written is paid for.
+        A storage that has trouble is waited for: what is to be written is paid for.
 
         :raises Superseded: if somebody has deleted the journal.
         :raises Exception: whatever the storage has for trouble.
@@ -396,7 +412,8 @@ class Writer:
         while self._left:
             some, self._left = self._left, []
             try:
-                self._heed(await self._append([record for record, _ in some]))
+                records = [record for record, _ in some]
+                self._heed(await _patiently(partial(self._journal.aappend, records), self._journal, self._gate))
             except Exception as error:
                 for _, written in some:
                     written.set_exception(error)
@@ -405,19 +422,26 @@ class Writer:
                     written.set_result(None)
         self._writing = None
 
-    async def _append(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                return await self._journal.aappend(records)
-            except FileNotFoundError:
-                raise Superseded("somebody has deleted this batch") from None
-            except Exception as error:
-                if time.monotonic() >= deadline:
-                    raise
-                log.warning("%s: cannot be written to, is tried again: %s", self._journal, error)
-                self._gate.pause(None)
-                await asyncio.sleep(FIRST_PAUSE)
+
+async def _patiently(ask: Callable[[], Awaitable[T]], journal: Journal, gate: Gate) -> T:
+    """Return what a journal answers; while its storage has trouble it is asked again, for five minutes.
+
+    :param gate: is closed meanwhile.
+    :raises Superseded: if somebody has deleted the journal.
+    :raises Exception: whatever the storage has for trouble.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return await ask()
+        except FileNotFoundError:
+            raise Superseded("somebody has deleted this batch") from None
+        except Exception as error:
+            if time.monotonic() >= deadline:
+                raise
+            log.warning("%s: has trouble, is asked again: %s", journal, error)
+            gate.pause(None)
+            await asyncio.sleep(FIRST_PAUSE)
 
 
 async def _in_thread(values: Iterator[Any], at_a_time: int = 200) -> AsyncIterator[Any]:

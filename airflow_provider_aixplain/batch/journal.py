@@ -58,7 +58,7 @@ class Journal(ABC):
 
     @abstractmethod
     def news(self) -> list[Record]:
-        """Return what others have appended and was not told yet, as of now or a second ago."""
+        """Return what others have appended and was not told yet."""
 
     @abstractmethod
     def remember(self) -> None:
@@ -86,7 +86,7 @@ class Journal(ABC):
         return await asyncio.to_thread(self.append, records)
 
     async def anews(self) -> list[Record]:
-        """As :meth:`news`."""
+        """As :meth:`news`, as of now or of a second ago."""
         return await asyncio.to_thread(self.news)
 
 
@@ -224,14 +224,28 @@ class ObjectJournal(Journal):
         owners = self._storage.folders(self._name)
         if self._own not in owners or max(owners) > self._own:
             self.is_superseded = True
-            return self._unread()
+            return self.news()
         if self._count % MERGED == 0:
             with suppress(Exception):  # the records are there; the next time there is no trouble, perhaps
                 self._merge()
         return []
 
     def news(self) -> list[Record]:
-        return [] if time.monotonic() < self._listed_at + LIST_EVERY else self._unread()
+        names = self._storage.names(self._name)
+        new = [name for name in _not_merged(names) if name not in self._known and not name.startswith(f"{self._own}/")]
+        found = dict(self._storage.contents(new))
+        self._known.update(found)
+        if any(name.rpartition("/")[0] > self._own for name in names):
+            self.is_superseded = True
+        return [record for content in found.values() for record in _records(content.splitlines())]
+
+    async def anews(self) -> list[Record]:
+        now = time.monotonic()
+        if now < self._listed_at + LIST_EVERY:
+            return []
+        found = await super().anews()
+        self._listed_at = now
+        return found
 
     def remember(self) -> None:
         names = self._storage.names(self._name)
@@ -256,16 +270,6 @@ class ObjectJournal(Journal):
     def _put(self, content: bytes) -> None:
         self._storage.replace(f"{self._own}/{self._count:08d}.jsonl", content)
         self._count += 1
-
-    def _unread(self) -> list[Record]:
-        self._listed_at = time.monotonic()
-        names = self._storage.names(self._name)
-        new = [name for name in _not_merged(names) if name not in self._known and not name.startswith(f"{self._own}/")]
-        found = dict(self._storage.contents(new))
-        self._known.update(found)
-        if any(name.rpartition("/")[0] > self._own for name in names):
-            self.is_superseded = True
-        return [record for content in found.values() for record in _records(content.splitlines())]
 
     def _merge(self) -> None:
         first, last = self._count - MERGED, self._count - 1

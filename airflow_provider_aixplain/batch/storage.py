@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,7 +111,7 @@ class ObjectStorage(Storage):
 
     @cached_property
     def _root(self) -> str:
-        return str(self._fs._strip_protocol(self._path.path)).rstrip("/")
+        return str(self._path.path).rstrip("/")
 
     def uri(self, name: str = "") -> str:
         return f"{self._uri}/{name}" if name else self._uri
@@ -136,7 +137,8 @@ class ObjectStorage(Storage):
 
     def remove(self, names: Iterable[str]) -> None:
         if paths := [self._full(name) for name in names]:
-            self._fs.rm(paths)
+            with suppress(FileNotFoundError):
+                self._fs.rm(paths)
 
     def names(self, folder: str) -> list[str]:
         """Return the names of all files below a folder."""
