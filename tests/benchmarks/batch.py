@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from tests.benchmarks.results import report
 IN_FLIGHT = 500
 KILLS = 20
 SLOTS = 4
+WAYS = ("batch", "threads", "mapped")
 DAGS = Path(__file__).parent / "batch_dags"
 
 
@@ -122,7 +123,7 @@ def kill(rows: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def compare(rows: int, seconds: float) -> list[dict[str, Any]]:
+def compare(rows: int, seconds: float, ways: Sequence[str] = WAYS) -> list[dict[str, Any]]:
     """Run the same rows in a real Airflow in each way."""
     with tempfile.TemporaryDirectory() as place, Processes(Path(place) / "airflow") as processes:
         emulator = Emulator(processes, seconds)
@@ -140,7 +141,7 @@ def compare(rows: int, seconds: float) -> list[dict[str, Any]]:
             "AIXPLAIN_ALLOW_INSECURE_URLS": "1",
         }
         airflow.start()
-        return [_compared(airflow, emulator, way) for way in ("batch", "threads", "mapped")]
+        return [_compared(airflow, emulator, way) for way in ways]
 
 
 def _compared(airflow: Airflow, emulator: Emulator, way: str) -> dict[str, Any]:
