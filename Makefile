@@ -1,7 +1,7 @@
 # make demo   watch real texts being analysed by deferred tasks in a real Airflow
 # make test   run every check: format, types, tests on both Airflows, the wheel
 # make test-faults  kill what can die, on PostgreSQL, two triggerers and Celery, for some 35 minutes
-# make bench  measure, beside peers and what Airflow needs in any case, for some eighty minutes
+# make bench  measure, beside peers and what Airflow needs in any case, for about an hour
 # make format, make stop, make clean say what they do
 
 PYTHON ?= python3

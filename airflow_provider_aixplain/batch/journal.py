@@ -39,6 +39,9 @@ class Journal(ABC):
 
     is_superseded = False
 
+    is_in_parts = False
+    """Whether what is read of it as a whole is in one file only once it was rewritten."""
+
     @abstractmethod
     def create(self) -> None:
         """Begin anew, with no record."""
@@ -95,8 +98,6 @@ class FileJournal(Journal):
 
     :param path: of the file.
     """
-
-    is_in_parts = False
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -200,11 +201,10 @@ class ObjectJournal(Journal):
         return self._storage.uri(self._name)
 
     def create(self) -> None:
-        earlier = self._storage.names(self._name)
         self.remember()
         self._storage.replace(f"{self._name}.jsonl", b"")
         self._put(b"")  # whoever is at it, and goes on to append, sees this folder
-        self._storage.remove(earlier)
+        self._storage.remove(self._known)
 
     def read(self) -> Iterator[Record]:
         with suppress(FileNotFoundError), self._storage.open(f"{self._name}.jsonl", "rb") as file:

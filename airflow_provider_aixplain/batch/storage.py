@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_aixplain.batch.journal import FileJournal, ObjectJournal
+from airflow_provider_aixplain.batch.journal import FileJournal, Journal, ObjectJournal
 from airflow_provider_aixplain.exceptions import AixplainInputError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Storage(ABC):
         """Make the folder."""
 
     @abstractmethod
-    def journal(self, name: str) -> FileJournal | ObjectJournal:
+    def journal(self, name: str) -> Journal:
         """Return a journal; what is read of it as a whole is in ``NAME.jsonl``."""
 
     @abstractmethod

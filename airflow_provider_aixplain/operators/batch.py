@@ -268,8 +268,7 @@ class AixplainBatchRunOperator(BaseOperator):
     def _state(self) -> State:
         from airflow_provider_aixplain.batch.state import State
 
-        with told_as_airflow_errors():
-            return State(str(self.result_path))
+        return State(str(self.result_path))
 
     async def _run(self, state: State) -> dict[str, Any] | None:
         """Run the batch on the worker."""

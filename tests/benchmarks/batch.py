@@ -19,18 +19,19 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tests.airflow.deployment import Airflow, Emulator, Processes
 from tests.airflow.services import Postgres
 from tests.benchmarks.results import report
+from tests.parity.conftest import PYTHON
+from tests.parity.conftest import settings as settings_of_peer
 
 IN_FLIGHT = 500
 KILLS = 20
 SLOTS = 4
-WAYS = ("batch", "threads", "mapped")
 DAGS = Path(__file__).parent / "batch_dags"
 
 
@@ -123,7 +124,7 @@ def kill(rows: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def compare(rows: int, seconds: float, ways: Sequence[str] = WAYS) -> list[dict[str, Any]]:
+def compare(rows: int, seconds: float) -> list[dict[str, Any]]:
     """Run the same rows in a real Airflow in each way."""
     with tempfile.TemporaryDirectory() as place, Processes(Path(place) / "airflow") as processes:
         emulator = Emulator(processes, seconds)
@@ -134,14 +135,11 @@ def compare(rows: int, seconds: float, ways: Sequence[str] = WAYS) -> list[dict[
             "BENCH_ROWS": str(rows),
             "BENCH_IN_FLIGHT": str(IN_FLIGHT),
             "BENCH_RESULTS": f"{place}/results",
-            # For the platform's own package
-            "TEAM_API_KEY": "a-key-for-the-emulator",
-            "BACKEND_URL": emulator.url,
-            "MODELS_RUN_URL": f"{emulator.url}/api/v1/execute",
-            "AIXPLAIN_ALLOW_INSECURE_URLS": "1",
+            "BENCH_PEER": str(PYTHON),
+            **settings_of_peer(emulator.url),
         }
         airflow.start()
-        return [_compared(airflow, emulator, way) for way in ways]
+        return [_compared(airflow, emulator, way) for way in ("batch", "threads", "mapped")]
 
 
 def _compared(airflow: Airflow, emulator: Emulator, way: str) -> dict[str, Any]:

@@ -18,6 +18,19 @@ PYTHON = ROOT / ".venv/aixplain-0.2.48/bin/python"
 KEY = "0123456789abcdef0123456789abcdef"
 
 
+def settings(url: str) -> dict[str, str]:
+    """What the package reads of its environment.
+
+    :param url: where it finds the platform.
+    """
+    return {
+        "BACKEND_URL": url,
+        "MODELS_RUN_URL": f"{url}/api/v1/execute",
+        "TEAM_API_KEY": KEY,
+        "AIXPLAIN_ALLOW_INSECURE_URLS": "1",
+    }
+
+
 class Peer:
     """The package ``aixplain``, pointed at a server.
 
@@ -40,10 +53,7 @@ class Peer:
                 "PATH": os.environ["PATH"],
                 "PYTHONPATH": str(ROOT),
                 "NO_PROXY": "127.0.0.1,localhost",
-                "BACKEND_URL": url,
-                "MODELS_RUN_URL": f"{url}/api/v1/execute",
-                "TEAM_API_KEY": KEY,
-                "AIXPLAIN_ALLOW_INSECURE_URLS": "1",
+                **settings(url),
                 "AIXPLAIN_UPLOAD_HOST_ALLOWLIST": "127.0.0.1",
                 **env,
             },

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pendulum
 from airflow.sdk import dag, task
@@ -14,7 +13,6 @@ from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 ROWS = int(os.environ["BENCH_ROWS"])
 IN_FLIGHT = int(os.environ["BENCH_IN_FLIGHT"])
 TEXTS = [f"row {number}" for number in range(ROWS)]
-PEER = Path(__file__).parents[3] / ".venv/aixplain-0.2.48/bin/python"
 ARGUMENTS = {"start_date": pendulum.datetime(2026, 1, 1, tz="UTC"), "schedule": None, "max_active_tasks": ROWS}
 
 
@@ -38,7 +36,7 @@ def mapped():
 
 @dag(**ARGUMENTS)
 def threads():
-    @task.external_python(task_id="run", python=str(PEER), expect_airflow=False)
+    @task.external_python(task_id="run", python=os.environ["BENCH_PEER"], expect_airflow=False)
     def run(texts, threads):
         from concurrent.futures import ThreadPoolExecutor
 
