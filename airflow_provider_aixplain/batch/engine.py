@@ -123,7 +123,7 @@ class Engine:
             if not task.cancelled() and (error := task.exception()):
                 self._fail(error)
 
-        with suppress(asyncio.CancelledError):
+        try:
             async for index, row in self._left():
                 with self._interruptible():
                     await slots.acquire()
@@ -131,6 +131,10 @@ class Engine:
                 tasks.add(task)
                 self.in_flight += 1
                 task.add_done_callback(ended)
+        except asyncio.CancelledError:
+            pass
+        except Exception as error:  # the rows cannot be read: what is under way is paid for, and is written down first
+            self._fail(error)
         while tasks:
             await asyncio.wait(list(tasks))
         if self._problem is not None:

