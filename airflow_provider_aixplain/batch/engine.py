@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_aixplain.batch.journal import Journal
 from airflow_provider_aixplain.batch.rows import Row
-from airflow_provider_aixplain.batch.state import Progress, State, Totals, result_of
+from airflow_provider_aixplain.batch.state import Progress, State, Superseded, Totals, result_of
 from airflow_provider_aixplain.exceptions import AixplainError, AixplainInputError, error_for
 from airflow_provider_aixplain.protocol.adaptive import RunTimes
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+READ_AT_A_TIME = 200
+"""How many rows are read at once."""
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
@@ -57,10 +60,6 @@ class Limits:
     max_credits: float | None = None
     wait_time: float = 0.5
     timeout: float = 86400.0
-
-
-class Superseded(Exception):
-    """Somebody else runs this batch now."""
 
 
 class Engine:
@@ -106,13 +105,12 @@ class Engine:
     async def run(self) -> None:
         """Run the rows that are left, until each has a result, or nothing more may be submitted.
 
-        :raises Superseded: if somebody else has begun to run this batch.
+        :raises Superseded: if somebody else has begun to run this batch, or has deleted it.
         :raises AixplainError: if the platform refuses what every row needs.
         """
         self._loop = asyncio.get_running_loop()
         if self._is_over:
             return
-        await asyncio.to_thread(self._claim)
         slots = asyncio.Semaphore(self._limits.max_in_flight)
         tasks: set[asyncio.Task[None]] = set()
 
@@ -124,6 +122,8 @@ class Engine:
                 self._fail(error)
 
         try:
+            with self._interruptible():
+                await _patiently(partial(asyncio.to_thread, self._claim), self._state, self._gate)
             async for index, row in self._left():
                 with self._interruptible():
                     await slots.acquire()
@@ -133,7 +133,7 @@ class Engine:
                 task.add_done_callback(ended)
         except asyncio.CancelledError:
             pass
-        except Exception as error:  # the rows cannot be read: what is under way is paid for, and is written down first
+        except Exception as error:  # what is under way is paid for, and is written down first
             self._fail(error)
         while tasks:
             await asyncio.wait(list(tasks))
@@ -164,9 +164,7 @@ class Engine:
         if self._state.submissions.is_superseded:
             self._fail(Superseded("somebody else runs this batch now"))
         for record in records:
-            if record.get("batch") != self._batch:
-                self._fail(Superseded("somebody has begun another batch here"))
-            elif "url" in record and record["row"] in self.progress.begun:
+            if record.get("batch") == self._batch and "url" in record and record["row"] in self.progress.begun:
                 self.progress.accepted[record["row"]] = record["url"], record["at"]
 
     def _heed_results(self, records: Iterable[dict[str, Any]]) -> None:
@@ -179,8 +177,10 @@ class Engine:
     async def _hear(self) -> None:
         """Take note of what others have written until now, or, in an object storage, until a second ago.
 
-        All tasks share one look: none goes on while what another one has found is on its way.
+        All tasks share a look, but none one that was under way before: that may have missed what is meant.
         """
+        if self._hearing is not None:
+            await asyncio.wait([self._hearing])
         if self._hearing is None:
             self._hearing = asyncio.ensure_future(self._look())
         await self._hearing
@@ -207,12 +207,36 @@ class Engine:
             begun.__contains__,
         ]
         for is_of_it in groups:
-            async for index, row in _in_thread(enumerate(self._state.rows())):
+            async for index, row in self._rows():
                 if known.done[index] or not is_of_it(index):
                     continue
                 if self.is_spent and index not in accepted:
                     return
                 yield index, row
+
+    async def _rows(self) -> AsyncIterator[tuple[int, Row]]:
+        """Read the rows in a thread; a storage that has trouble is waited for."""
+        read = 0
+        rows: Iterator[Row] | None = None
+
+        def some() -> list[Row]:
+            nonlocal rows
+            if rows is None:
+                rows = islice(self._state.rows(self._batch), read, None)
+            try:
+                return list(islice(rows, READ_AT_A_TIME))
+            except Exception:
+                rows = None  # it can be read from no more
+                raise
+
+        while True:
+            with self._interruptible():
+                chunk = await _patiently(partial(asyncio.to_thread, some), self._state, self._gate)
+            if not chunk:
+                return
+            for row in chunk:
+                yield read, row
+                read += 1
 
     async def _one(self, index: int, row: Row) -> None:
         """Bring one row to its end."""
@@ -427,11 +451,12 @@ class Writer:
         self._writing = None
 
 
-async def _patiently(ask: Callable[[], Awaitable[T]], journal: Journal, gate: Gate) -> T:
-    """Return what a journal answers; while its storage has trouble it is asked again, for five minutes.
+async def _patiently(ask: Callable[[], Awaitable[T]], of: Journal | State, gate: Gate) -> T:
+    """Return what a storage answers; while it has trouble it is asked again, for five minutes.
 
+    :param of: what is asked for, for the log.
     :param gate: is closed meanwhile.
-    :raises Superseded: if somebody has deleted the journal.
+    :raises Superseded: if somebody has deleted it.
     :raises Exception: whatever the storage has for trouble.
     """
     deadline = time.monotonic() + PATIENCE
@@ -443,17 +468,6 @@ async def _patiently(ask: Callable[[], Awaitable[T]], journal: Journal, gate: Ga
         except Exception as error:
             if time.monotonic() >= deadline:
                 raise
-            log.warning("%s: has trouble, is asked again: %s", journal, error)
+            log.warning("%s: has trouble, is asked again: %s", of, error)
             gate.pause(None)
             await asyncio.sleep(FIRST_PAUSE)
-
-
-async def _in_thread(values: Iterator[Any], at_a_time: int = 200) -> AsyncIterator[Any]:
-    """Read from an iterator that may block."""
-
-    def some() -> list[Any]:
-        return list(islice(values, at_a_time))
-
-    while chunk := await asyncio.to_thread(some):
-        for value in chunk:
-            yield value

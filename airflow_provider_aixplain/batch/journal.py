@@ -10,9 +10,9 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 if TYPE_CHECKING:
     from airflow_provider_aixplain.batch.storage import ObjectStorage
@@ -28,27 +28,36 @@ MERGED = 64
 LIST_EVERY = 1.0
 """Seconds for which the parts of others that were listed are not listed again."""
 
+WHOLE = "-all"
+"""How the name of a part ends that holds all records there were."""
+
+REPLACED = "replaced"
+"""The field that tells which parts are in a whole one, or were not kept there."""
+
+BETWEEN = b"\n"
+"""What stands between parts that were merged: an empty line."""
+
 
 class Journal(ABC):
     """Records that several processes may append.
 
-    :ivar is_superseded: whether somebody else has taken over, or has begun anew. That is seen by
-        :meth:`append`, which :meth:`claim` uses as well. So whoever is superseded sees it before a record of his is
-        one that his successor does not read.
+    :ivar is_superseded: whether somebody else has taken over. That is seen by :meth:`append`, which :meth:`claim` uses
+        as well. So whoever is superseded sees it before a record of his is one that his successor does not read.
     """
 
     is_superseded = False
 
-    is_in_parts = False
-    """Whether what is read of it as a whole is in one file only once it was rewritten."""
-
     @abstractmethod
     def create(self) -> None:
-        """Begin anew, with no record."""
+        """Make the place for it, if it is not there."""
 
     @abstractmethod
     def read(self) -> Iterator[Record]:
-        """Read all records. One that its writer did not end, as it was killed, is none; one may come twice."""
+        """Read all records, those of one writer in their order. One that its writer did not end, as it was killed, is
+        none.
+
+        :raises Exception: whatever the storage has for trouble; and if records are removed meanwhile.
+        """
 
     @abstractmethod
     def append(self, records: Iterable[Record]) -> list[Record]:
@@ -74,12 +83,20 @@ class Journal(ABC):
         :param keep: says which stay.
         """
 
+    @abstractmethod
+    def publish(self, keep: Callable[[Record], bool]) -> None:
+        """Let ``NAME.jsonl`` hold nothing but some of the records.
+
+        :param keep: says which.
+        """
+
     def claim(self, record: Record) -> None:
         """Take over. What others have appended before they could see it, is there to be read once this returns.
 
         :param record: tells who does, in the field ``owner``.
         """
         self.remember()
+        self.is_superseded = False
         self.append([record])
 
     # In an event loop
@@ -94,14 +111,16 @@ class Journal(ABC):
 
 
 class FileJournal(Journal):
-    """Records in one file.
+    """Records in one file. Whoever writes holds a lock: appending is not safe between hosts on all file systems.
 
     :param path: of the file.
+    :param lock: returns the lock, which may be held already.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lock: Callable[[], AbstractContextManager[None]]) -> None:
         self.path = path
-        self._end = 0
+        self._lock = lock
+        self._file = self._end = 0
 
     def __str__(self) -> str:
         """Return where it is."""
@@ -109,7 +128,7 @@ class FileJournal(Journal):
 
     def create(self) -> None:
         # Nobody else makes it: whoever appends late to one that was deleted is told.
-        self.path.write_bytes(b"")
+        self.path.touch()
 
     def read(self) -> Iterator[Record]:
         if self.path.exists():
@@ -117,53 +136,50 @@ class FileJournal(Journal):
                 yield from _records(file)
 
     def append(self, records: Iterable[Record]) -> list[Record]:
-        lines = b"".join(map(_line, records))
-        descriptor = os.open(self.path, os.O_APPEND | os.O_RDWR)
-        try:
-            size = os.fstat(descriptor).st_size
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                lines = b"\n" + lines  # its writer was killed in the middle of a line
-            left = lines
-            while left:  # a disk that is nearly full may take a part
-                left = left[os.write(descriptor, left) :]
-            # Where one's own bytes have landed, the offset tells: others may have written meanwhile.
-            end = os.lseek(descriptor, 0, os.SEEK_CUR) if lines else size
-            foreign = self._told(descriptor, size, end - len(lines))
-            self._end = end
-        finally:
-            os.close(descriptor)
+        with self._lock(), self.path.open("r+b") as file:
+            foreign = self._told(file)
+            if (size := file.seek(0, os.SEEK_END)) and os.pread(file.fileno(), 1, size - 1) != b"\n":
+                file.write(b"\n")  # its writer was killed in the middle of a line
+            file.writelines(map(_line, records))
+            file.flush()
+            self._end = file.tell()
         return foreign
 
     def news(self) -> list[Record]:
-        size = self.path.stat().st_size
-        if size == self._end:
-            return []
         with self.path.open("rb") as file:
-            found = self._told(file.fileno(), size, size)
-        self._end = size
-        return found
+            return self._told(file)
 
-    def _told(self, descriptor: int, size: int, end: int) -> list[Record]:
-        found = []
-        if end > self._end:
-            found = list(_records(os.pread(descriptor, end - self._end, self._end).splitlines()))
-        if size < self._end or any(CLAIM in record for record in found):
+    def _told(self, file: BinaryIO) -> list[Record]:
+        found = os.fstat(file.fileno())
+        if found.st_ino != self._file or found.st_size < self._end:
+            self.is_superseded = self.is_superseded or self._file != 0  # records were removed
+            self._file, self._end = found.st_ino, 0
+        new = os.pread(file.fileno(), found.st_size - self._end, self._end)
+        new = new[: new.rfind(b"\n") + 1]  # one who does not hold the lock may see a half of a line
+        self._end += len(new)
+        records = list(_records(new.splitlines()))
+        if any(CLAIM in record for record in records):
             self.is_superseded = True
-        return found
+        return records
 
     def remember(self) -> None:
-        self._end = self.path.stat().st_size
+        found = self.path.stat()
+        self._file, self._end = found.st_ino, found.st_size
 
     def rewrite(self, keep: Callable[[Record], bool]) -> None:
-        new = self.path.with_suffix(".new")
-        with new.open("wb") as file:
-            file.writelines(_line(record) for record in self.read() if keep(record))
-        os.replace(new, self.path)
-        self.remember()
+        with self._lock():
+            new = self.path.with_suffix(".new")
+            with new.open("wb") as file:
+                file.writelines(_line(record) for record in self.read() if keep(record))
+            os.replace(new, self.path)
+            self.remember()
+
+    def publish(self, keep: Callable[[Record], bool]) -> None:
+        self.rewrite(keep)
 
     def claim(self, record: Record) -> None:
-        super().claim(record)
-        self.is_superseded = False  # whoever has claimed it meanwhile comes before this one
+        with self._lock():
+            super().claim(record)
 
     # A thread would take ten times as long, and the event loop is that of one batch.
 
@@ -175,25 +191,26 @@ class FileJournal(Journal):
 
 
 class ObjectJournal(Journal):
-    """Records in an object storage, where nothing can be appended: each call makes a part.
+    """Records in an object storage, where nothing can be appended: each call makes a part, which nobody changes.
 
-    ``NAME/OWNER/NUMBER.jsonl`` is a part, ``NAME.jsonl`` what was made one of earlier parts. Each process has a folder
-    of its own; that of one who takes over comes after all that there are by its name. It appends its claim before it
-    reads what others have appended, and they look for later folders after they have appended: so at least one of two
-    sees the other, where a storage shows what was written to whoever lists it from then on, as all large ones do.
+    Each process has a folder of its own for its parts; that of one who takes over comes after all that there are by its
+    name. It appends its claim before it reads what others have appended, and they look for later folders after they
+    have appended: so at least one of two sees the other, where a storage shows what was written to whoever lists it
+    from then on, as all large ones do.
+
+    What counts is told by what is there, and whatever is removed counts no longer before: a process may be killed, or
+    stand still for hours and go on, at any moment.
 
     :param storage: where.
     :param name: of the journal.
     """
-
-    is_in_parts = True
 
     def __init__(self, storage: ObjectStorage, name: str) -> None:
         self._storage = storage
         self._name = name
         self._own = ""
         self._count = 0
-        self._known: set[str] = set()
+        self._known: set[_Number] = set()
         self._listed_at = -math.inf
 
     def __str__(self) -> str:
@@ -201,43 +218,77 @@ class ObjectJournal(Journal):
         return self._storage.uri(self._name)
 
     def create(self) -> None:
-        self.remember()
-        self._storage.replace(f"{self._name}.jsonl", b"")
-        self._put(b"")  # whoever is at it, and goes on to append, sees this folder
-        self._storage.remove(self._known)
+        """Do nothing: folders are but names there."""
 
     def read(self) -> Iterator[Record]:
-        with suppress(FileNotFoundError), self._storage.open(f"{self._name}.jsonl", "rb") as file:
-            yield from _records(file)
-        read: set[str] = set()
-        while left := [name for name in _not_merged(self._storage.names(self._name)) if name not in read]:
-            for name, content in self._storage.contents(left):
-                read.add(name)
-                yield from _records(content.splitlines())
-            if read.issuperset(left):
-                break  # or else somebody has merged the others meanwhile
+        return self._read(set())
+
+    def _read(self, read: set[_Number]) -> Iterator[Record]:
+        """Read all records.
+
+        :param read: takes which parts were read, or count no longer.
+        """
+        whole: _Part | None = None
+        missing: _Part | None = None
+        while True:
+            parts = self._parts(self._storage.names(self._name))
+            latest = max((part for part in parts if part.is_whole), default=None)
+            if latest is not None and latest != whole:
+                if read:
+                    raise OSError(f"{self}: records were removed while they were read")
+                whole = latest
+                yield from self._read_whole(whole.name, read)
+            left = [part for part in parts if not part.numbers <= read and not part.is_whole]
+            if not left:
+                return
+            for part, content in self._contents(left):
+                if content is None:  # it was merged meanwhile: another one has its records
+                    if part == missing:
+                        raise OSError(f"{self._storage.uri(part.name)} is listed, and is not there")
+                    missing = part
+                    break
+                yield from part.unread(content, read)
+
+    def _read_whole(self, name: str, read: set[_Number]) -> Iterator[Record]:
+        try:
+            with self._storage.open(name, "rb") as file:
+                for record in _records(file):
+                    if REPLACED in record:
+                        read.update((owner, number) for owner, number in record[REPLACED])
+                    else:
+                        yield record
+        except FileNotFoundError:
+            raise OSError(f"{self}: records were removed while they were read") from None
 
     def append(self, records: Iterable[Record]) -> list[Record]:
         if not self._own:
-            self._join(self._storage.names(self._name))
-        self._put(b"".join(map(_line, records)))
-        owners = self._storage.folders(self._name)
+            self._join(self._parts(self._storage.names(self._name)))
+        if not (lines := b"".join(map(_line, records))):
+            return self.news()
+        self._storage.replace(self._next(), lines)
+        parts = self._parts(self._storage.names(self._name))
+        owners = {part.owner for part in parts}
         if self._own not in owners or max(owners) > self._own:
             self.is_superseded = True
-            return self.news()
+            return self._told(parts)
         if self._count % MERGED == 0:
             with suppress(Exception):  # the records are there; the next time there is no trouble, perhaps
                 self._merge()
         return []
 
     def news(self) -> list[Record]:
-        names = self._storage.names(self._name)
-        new = [name for name in _not_merged(names) if name not in self._known and not name.startswith(f"{self._own}/")]
-        found = dict(self._storage.contents(new))
-        self._known.update(found)
-        if any(name.rpartition("/")[0] > self._own for name in names):
+        parts = self._parts(self._storage.names(self._name))
+        if any(part.owner > self._own for part in parts):
             self.is_superseded = True
-        return [record for content in found.values() for record in _records(content.splitlines())]
+        return self._told(parts)
+
+    def _told(self, parts: list[_Part]) -> list[Record]:
+        new = [p for p in parts if p.owner != self._own and not p.is_whole and not p.numbers <= self._known]
+        told: list[Record] = []
+        for part, content in self._contents(new):
+            if content is not None:
+                told += part.unread(content, self._known)
+        return told
 
     async def anews(self) -> list[Record]:
         now = time.monotonic()
@@ -248,48 +299,81 @@ class ObjectJournal(Journal):
         return found
 
     def remember(self) -> None:
-        names = self._storage.names(self._name)
-        self._known = set(names)
-        self._join(names)
+        parts = self._parts(self._storage.names(self._name))
+        self._known = {number for part in parts for number in part.numbers}
+        self._join(parts)
 
     def rewrite(self, keep: Callable[[Record], bool]) -> None:
-        earlier = self._storage.names(self._name)
-        self._storage.replace_by(f"{self._name}.jsonl", (_line(record) for record in self.read() if keep(record)))
         if not self._own:
-            self._join(earlier)
-        self._put(b"")
-        self._storage.remove(earlier)
+            self.remember()
+        read: set[_Number] = set()
 
-    def _join(self, names: Iterable[str]) -> None:
-        generation = max((int(name.split("/")[-2].split("-")[0]) for name in names), default=0) + 1
-        self._own, self._count = f"{self._name}/{generation:06d}-{uuid.uuid4().hex[:8]}", 0
+        def lines() -> Iterator[bytes]:
+            yield from (_line(record) for record in self._read(read) if keep(record))
+            yield _line({REPLACED: sorted(read)})
 
-    def _put(self, content: bytes) -> None:
-        self._storage.replace(f"{self._own}/{self._count:08d}.jsonl", content)
+        whole = self._next(WHOLE)
+        self._storage.replace_by(whole, lines())
+        over = [p.name for p in self._parts(self._storage.names(self._name)) if p.numbers <= read and p.name != whole]
+        self._storage.remove([*over, f"{self._name}.jsonl"])
+
+    def publish(self, keep: Callable[[Record], bool]) -> None:
+        self._storage.replace_by(f"{self._name}.jsonl", (_line(record) for record in self.read() if keep(record)))
+
+    def _parts(self, names: Iterable[str]) -> list[_Part]:
+        return sorted(map(_Part.named, names))
+
+    def _contents(self, parts: list[_Part]) -> Iterator[tuple[_Part, bytes | None]]:
+        return zip(parts, self._storage.contents([part.name for part in parts]), strict=True)
+
+    def _join(self, parts: list[_Part]) -> None:
+        generation = max((int(part.owner.partition("-")[0]) for part in parts), default=0) + 1
+        self._own, self._count = f"{generation:06d}-{uuid.uuid4().hex[:8]}", 0
+
+    def _next(self, suffix: str = "") -> str:
         self._count += 1
+        return f"{self._name}/{self._own}/{self._count - 1:08d}{suffix}.jsonl"
 
     def _merge(self) -> None:
         first, last = self._count - MERGED, self._count - 1
-        names = [f"{self._own}/{number:08d}.jsonl" for number in range(first, last + 1)]
-        found = dict(self._storage.contents(names))
+        names = [f"{self._name}/{self._own}/{number:08d}.jsonl" for number in range(first, last + 1)]
+        found = [content for content in self._storage.contents(names) if content is not None]
         if len(found) == MERGED:
-            content = b"".join(found.values())
-            self._storage.replace(f"{self._own}/{first:08d}-{last:08d}.jsonl", content)
+            self._storage.replace(f"{self._name}/{self._own}/{first:08d}-{last:08d}.jsonl", BETWEEN.join(found))
             self._storage.remove(names)
 
 
-def _not_merged(names: Iterable[str]) -> list[str]:
-    """Return the parts whose records are not in another part, in the order of their folders and then of their making.
+_Number = tuple[str, int]
+"""The owner of a part, and its number."""
 
-    Whoever merges may be killed before what it has merged is deleted.
-    """
-    told = []
-    for name in names:
-        owner, _, part = name.rpartition("/")
+
+class _Part(NamedTuple):
+    """An object of a journal: ``NAME/OWNER/NUMBER.jsonl``; several in one, ``NAME/OWNER/FIRST-LAST.jsonl``, with an
+    empty line between two; or all that there were, ``NAME/OWNER/NUMBER-all.jsonl``, and in the end which those were."""
+
+    owner: str
+    first: int
+    last: int
+    is_whole: bool
+    name: str
+
+    @classmethod
+    def named(cls, name: str) -> _Part:
+        _, owner, part = name.split("/")
         first, _, last = part.removesuffix(".jsonl").partition("-")
-        told.append((owner, int(first), int(last or first), name))
-    merged = {(owner, number) for owner, first, last, _ in told if last > first for number in range(first, last + 1)}
-    return [name for owner, first, last, name in sorted(told) if last > first or (owner, first) not in merged]
+        is_whole = last == WHOLE.removeprefix("-")
+        return cls(owner, int(first), int(first if is_whole or not last else last), is_whole, name)
+
+    @property
+    def numbers(self) -> set[_Number]:
+        return {(self.owner, number) for number in range(self.first, self.last + 1)}
+
+    def unread(self, content: bytes, read: set[_Number]) -> Iterator[Record]:
+        """Read what was not read yet."""
+        for number, text in enumerate(content.split(b"\n" + BETWEEN), self.first):
+            if (self.owner, number) not in read:
+                read.add((self.owner, number))
+                yield from _records(text.splitlines())
 
 
 def _records(lines: Iterable[bytes]) -> Iterator[Record]:

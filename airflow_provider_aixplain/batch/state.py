@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from airflow_provider_aixplain.batch.journal import CLAIM, Journal
@@ -14,9 +17,11 @@ from airflow_provider_aixplain.batch.rows import Row, restored, stored
 from airflow_provider_aixplain.batch.storage import storage_at
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.values import number, printable, storable
+from airflow_provider_aixplain.submission import now
 
-HEADER = "batch.json"
-ROWS = "rows.jsonl"
+
+class Superseded(Exception):
+    """Somebody else is at this batch now."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class Header:
     :param first_bad_rows: the first of those, for people.
     :param started_at: when, in ISO 8601.
     :param batch: its id: what somebody else's batch still writes here counts for nothing.
+    :param number: how many batches the result path has seen with this one.
     """
 
     fingerprint: str
@@ -36,7 +42,13 @@ class Header:
     bad_rows: int
     first_bad_rows: list[str]
     started_at: str
-    batch: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    batch: str
+    number: int = 1
+
+    @staticmethod
+    def name(number: int) -> str:
+        """Return the name of the file that tells it."""
+        return f"batch-{number}.json"
 
 
 @dataclass
@@ -101,6 +113,7 @@ def result_of(
         "used_credits": storable(response.used_credits) if response else 0,
         "run_time": storable(response.run_time) if response else 0,
         "tokens": int(number(usage.get("total_tokens")) or 0) if isinstance(usage, Mapping) else 0,
+        "ended_at": now(),
         "may_succeed": bool(error) and (may_succeed or not is_known),
         "is_known": is_known,
     }
@@ -125,9 +138,11 @@ class Progress:
 class State:
     """The files of a batch on its result path.
 
-    ``rows.jsonl`` is its input as it is submitted, ``batch.json`` says that this is whole, ``submissions.jsonl`` tells
-    what was submitted, and ``results.jsonl`` what became of it: a line for each row, in the order of their ends. In an
-    object storage the last two are in parts as long as the batch runs.
+    ``rows-BATCH.jsonl`` is its input as it is submitted, ``batch-NUMBER.json`` says that this is whole,
+    ``submissions.jsonl`` tells what was submitted, and ``results.jsonl`` what became of it: a line for each row, in the
+    order of their ends. In an object storage the last two are in parts as long as the batch runs.
+
+    The last one that has claimed a batch may remove what is there; any may append what it has learnt.
 
     :param uri: of its folder.
     :raises AixplainInputError: if no batch can be there.
@@ -144,28 +159,46 @@ class State:
 
     def header(self) -> Header | None:
         """Return what the batch is about, if it has begun."""
-        content = self.storage.content(HEADER)
-        return None if content is None else Header(**json.loads(content))
+        found, number = None, 1
+        while (content := self.storage.content(Header.name(number))) is not None:
+            found, number = Header(**json.loads(content)), number + 1
+        return found
 
-    def begin(self, rows: Iterable[Row], header: Callable[[], Header]) -> Header:
-        """Write the rows, and then what the batch is about. What an earlier batch has left goes.
+    def begin(self, rows: Iterable[Row], about: Callable[[str, int], Header], earlier: Header | None = None) -> Header:
+        """Write the rows, and then what the batch is about, and claim it.
 
-        :param header: asked once all rows are written.
+        :param about: asked for that once all rows are written, with the batch's id and number.
+        :param earlier: what the batch is about whose place it takes; that goes, with its results.
+        :raises Superseded: if somebody else has begun one.
         """
+        batch, number = uuid.uuid4().hex[:12], earlier.number + 1 if earlier else 1
         self.storage.make()
-        self.storage.remove([HEADER])
-        with self.storage.open(ROWS, "wb") as file:
-            for line in stored(rows):
-                file.write(line)
-        told = header()
         self.submissions.create()
         self.results.create()
-        self.storage.replace(HEADER, json.dumps(asdict(told)).encode())
-        return told
+        if earlier:
+            self.claim(earlier.batch, "a worker that begins anew")  # so that no more is submitted for it
+        try:
+            with self.storage.open(_rows_of(batch), "wb") as file:
+                for line in stored(rows):
+                    file.write(line)
+            header = about(batch, number)
+            try:
+                self.storage.create(Header.name(number), json.dumps(asdict(header)).encode())
+            except FileExistsError:
+                raise Superseded(f"Another process has begun a batch at {self}; a retry goes on with it") from None
+        except BaseException:
+            self.storage.remove([_rows_of(batch)])
+            raise
+        self.claim(batch, "a worker that begins")
+        if earlier:
+            with self._owned():
+                self.results.rewrite(lambda result: result.get("batch") == batch)
+            self.storage.remove([_rows_of(earlier.batch)])
+        return header
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self, batch: str) -> Iterator[Row]:
         """Read the rows in a stream."""
-        with self.storage.open(ROWS, "rb") as file:
+        with self.storage.open(_rows_of(batch), "rb") as file:
             yield from restored(file)
 
     def claim(self, batch: str, owner: str) -> None:
@@ -177,29 +210,51 @@ class State:
         self.submissions.claim({"batch": batch, CLAIM: owner, "at": time.time()})
         self.results.remember()
 
+    @contextmanager
+    def _owned(self) -> Iterator[None]:
+        """Let nobody else claim the batch meanwhile, where that can be.
+
+        :raises Superseded: if somebody else has.
+        """
+        with self.storage.lock():
+            self.submissions.news()
+            if self.submissions.is_superseded:
+                raise Superseded(f"Another process has taken over the batch at {self}")
+            yield
+
     def forget_failed(self, batch: str) -> int:
         """Let rows be run again that failed and may succeed. What they have cost is kept.
 
         :return: how many there are.
         """
-        failed: dict[int, dict[str, Any]] = {}
-        settled: set[int] = set()
-        for result in self._own(self.results, batch):
-            if result["may_succeed"]:
-                failed.setdefault(result["row"], result)
-            else:
-                settled.add(result["row"])
-        for row in settled & failed.keys():
-            del failed[row]
-        if failed:
-            spent = Totals()
-            for result in failed.values():
-                spent.spend(result)
-            over = [row for row, result in failed.items() if result["is_known"]]
-            told = {"used_credits": spent.credits, "tokens": spent.tokens, "run_time": spent.run_time}
-            self.submissions.append([{"batch": batch, "forget": over, "spent": told}])
-            self.results.rewrite(lambda result: result["row"] not in failed)
-        return len(failed)
+        with self._owned():
+            failed: list[dict[str, Any]] = []
+            settled: set[int] = set()
+            for result in self._own(self.results, batch):
+                if result["may_succeed"]:
+                    failed.append(result)
+                else:
+                    settled.add(result["row"])
+            again = {result["row"]: result["is_known"] for result in failed if result["row"] not in settled}
+            if failed:
+                spent = Totals()
+                for result in failed:
+                    spent.spend(result)
+                told = {
+                    "used_credits": spent.credits,
+                    "tokens": spent.tokens,
+                    "run_time": spent.run_time,
+                    # Whoever is killed before they are removed finds the same ones once more.
+                    "id": hashlib.sha256(json.dumps(sorted(failed, key=itemgetter("row"))).encode()).hexdigest(),
+                }
+                over = [row for row, is_known in again.items() if is_known]
+                self.submissions.append([{"batch": batch, "forget": over, "spent": told}])
+                self.results.rewrite(lambda result: not (result.get("batch") == batch and result["may_succeed"]))
+        return len(again)
+
+    def ended(self, batch: str) -> Iterator[dict[str, Any]]:
+        """Read the results of a batch: one of each row, though two processes may have written one each."""
+        return filter(_first_of_each_row(batch), self.results.read())
 
     def progress(self) -> Progress:
         """Return where each row is."""
@@ -207,16 +262,16 @@ class State:
         progress = Progress(bytearray(header.rows if header else 0), {}, {}, Totals())
         if header is None:
             return progress
-        for result in self._own(self.results, header.batch):
-            if not progress.done[result["row"]]:
-                progress.done[result["row"]] = 1
-                progress.totals.add(result)
+        for result in self.ended(header.batch):
+            progress.done[result["row"]] = 1
+            progress.totals.add(result)
         orphans: dict[Any, None] = {}
+        spent: dict[str, dict[str, Any]] = {}
         for record in self._own(self.submissions, header.batch):
             if "orphan" in record:
-                orphans[record["orphan"], record["at"]] = None  # a record may be read twice
+                orphans[record["orphan"], record["at"]] = None  # one that was not known to be written comes twice
             if "spent" in record:
-                progress.totals.spend(record["spent"])
+                spent[record["spent"]["id"]] = record["spent"]
             for row in record.get("forget", ()):
                 progress.accepted.pop(row, None)
                 progress.begun.pop(row, None)
@@ -230,28 +285,34 @@ class State:
             else:
                 progress.begun.pop(row, None)
         progress.totals.orphaned = [key for key, _ in orphans]
+        for told in spent.values():
+            progress.totals.spend(told)
         return progress
 
-    def tidy(self, batch: str) -> None:
-        """Make ``results.jsonl`` whole, with one result of each row, where two processes have written one each."""
-        seen: set[int] = set()
-        lines = kept = 0
-        for result in self.results.read():
-            lines += 1
-            if result.get("batch") == batch and result["row"] not in seen:
-                seen.add(result["row"])
-                kept += 1
-        if lines != kept or self.results.is_in_parts:
-            self.results.rewrite(lambda result: result.get("batch") == batch and _take(seen, result["row"]))
+    def publish(self, batch: str) -> None:
+        """Let ``results.jsonl`` hold one result of each row, and no more.
+
+        :raises Superseded: if somebody else has claimed the batch.
+        """
+        with self._owned():
+            self.results.publish(_first_of_each_row(batch))
 
     @staticmethod
     def _own(journal: Journal, batch: str) -> Iterator[dict[str, Any]]:
         return (record for record in journal.read() if record.get("batch") == batch)
 
 
-def _take(rows: set[int], row: int) -> bool:
-    """Return whether a row is there, and remove it."""
-    if row not in rows:
-        return False
-    rows.remove(row)
-    return True
+def _rows_of(batch: str) -> str:
+    return f"rows-{batch}.jsonl"
+
+
+def _first_of_each_row(batch: str) -> Callable[[Mapping[str, Any]], bool]:
+    seen: set[int] = set()
+
+    def is_first(result: Mapping[str, Any]) -> bool:
+        if result.get("batch") != batch or result["row"] in seen:
+            return False
+        seen.add(result["row"])
+        return True
+
+    return is_first

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import tempfile
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
 
 READ_AT_A_TIME = 64
 """How many objects are read at once."""
+
+LOCKED_FOR = 10.0
+"""Seconds for which another process may hold the lock of a folder."""
 
 
 class Storage(ABC):
@@ -49,8 +56,19 @@ class Storage(ABC):
         """Write a file, all at once."""
 
     @abstractmethod
+    def create(self, name: str, content: bytes) -> None:
+        """Write a file, all at once, that nobody else has written.
+
+        :raises FileExistsError: if somebody has.
+        """
+
+    @abstractmethod
     def remove(self, names: Iterable[str]) -> None:
-        """Remove files that may be there."""
+        """Remove files that may be there. In an object storage they may stay there."""
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep others from writing, where that can be: with objects nothing depends on it."""
+        return nullcontext()
 
 
 class FileStorage(Storage):
@@ -61,6 +79,8 @@ class FileStorage(Storage):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._thread = threading.RLock()
+        self._is_locked = False
 
     def uri(self, name: str = "") -> str:
         # Not percent-encoded: Airflow's ObjectStoragePath takes it as it is.
@@ -70,7 +90,7 @@ class FileStorage(Storage):
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def journal(self, name: str) -> FileJournal:
-        return FileJournal(self.folder / f"{name}.jsonl")
+        return FileJournal(self.folder / f"{name}.jsonl", self.lock)
 
     def open(self, name: str, mode: str) -> Any:
         return (self.folder / name).open(mode)
@@ -86,9 +106,52 @@ class FileStorage(Storage):
         new.write_bytes(content)
         os.replace(new, self.folder / name)
 
+    def create(self, name: str, content: bytes) -> None:
+        with self.lock():
+            if (self.folder / name).exists():
+                raise FileExistsError(self.folder / name)
+            self.replace(name, content)
+
     def remove(self, names: Iterable[str]) -> None:
         for name in names:
             (self.folder / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep others from writing, on other hosts too. The operating system gives it back when a process dies.
+
+        :raises TimeoutError: if somebody else holds it for long.
+        :raises AixplainInputError: if the file system has no locks.
+        """
+        with self._thread:
+            if self._is_locked:
+                yield
+                return
+            with (self.folder / "lock").open("ab") as file:
+                self._wait_for(file.fileno())
+                self._is_locked = True
+                try:
+                    yield
+                finally:
+                    self._is_locked = False
+
+    def _wait_for(self, descriptor: int) -> None:
+        deadline = time.monotonic() + LOCKED_FOR
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise TimeoutError(f"{self.folder}: another process holds its lock, and stands still") from None
+                time.sleep(0.001)
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise
+                raise AixplainInputError(
+                    f"result_path: the file system of {self.folder} has no locks ({error}), without which processes"
+                    " overwrite each other's results; name a folder on another one, or in an object storage"
+                ) from None
 
 
 class ObjectStorage(Storage):
@@ -136,6 +199,13 @@ class ObjectStorage(Storage):
     def replace(self, name: str, content: bytes) -> None:
         self._fs.pipe_file(self._full(name), content)
 
+    def create(self, name: str, content: bytes) -> None:
+        try:
+            self._fs.pipe_file(self._full(name), content, mode="create")
+        except FileExistsError:
+            if self.content(name) != content:  # or else its answer was lost, and it was asked again
+                raise
+
     def replace_by(self, name: str, lines: Iterable[bytes]) -> None:
         """Write a file, all at once, of lines that may be more than the memory holds.
 
@@ -159,24 +229,16 @@ class ObjectStorage(Storage):
         except FileNotFoundError:
             return []
 
-    def folders(self, folder: str) -> set[str]:
-        """Return the names of the folders in a folder."""
-        self._fs.invalidate_cache()
-        try:
-            return {self._short(path).rstrip("/") for path in self._fs.ls(self._full(folder), detail=False)}
-        except FileNotFoundError:
-            return set()
-
-    def contents(self, names: list[str]) -> Iterator[tuple[str, bytes]]:
-        """Read files, several at a time, but those that are gone."""
+    def contents(self, names: list[str]) -> Iterator[bytes | None]:
+        """Read files, several at a time; None is for one that is gone."""
         for start in range(0, len(names), READ_AT_A_TIME):
-            some = {self._full(name): name for name in names[start : start + READ_AT_A_TIME]}
-            for path, found in self._fs.cat(list(some), on_error="return").items():
-                if isinstance(found, FileNotFoundError):
-                    continue
-                if isinstance(found, Exception):
+            some = [self._full(name) for name in names[start : start + READ_AT_A_TIME]]
+            contents = self._fs.cat(some, on_error="return")
+            for path in some:
+                found = contents[path]
+                if isinstance(found, Exception) and not isinstance(found, FileNotFoundError):
                     raise found
-                yield some[path], found
+                yield None if isinstance(found, FileNotFoundError) else found
 
     def _full(self, name: str) -> str:
         return f"{self._root}/{name}"

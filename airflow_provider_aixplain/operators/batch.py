@@ -163,8 +163,6 @@ class AixplainBatchRunOperator(BaseOperator):
             parquet.check()
         state = self._state()
         header = self._prepare(state)
-        # Whoever may still be at it, as of a task that was cleared, stops before the next submission.
-        state.claim(header.batch, "a worker")
         again = state.forget_failed(header.batch)
         progress = state.progress()
         left = header.rows - progress.totals.done
@@ -203,13 +201,14 @@ class AixplainBatchRunOperator(BaseOperator):
         header = state.header()
         if header is None:
             raise AixplainError(f"There is no batch at {state} any more: somebody has deleted it")
+        state.claim(header.batch, "a worker that finishes")
         if event["error"]:
             self._finish(state, header, is_whole=False)
             raise from_event(event["error"])
         return self._finish(state, header)
 
     def _prepare(self, state: State) -> Header:
-        """Return what the batch is about, once the rows are where a trigger finds them."""
+        """Return what the batch is about, once the rows are where a trigger finds them, and nobody else is at it."""
         from airflow_provider_aixplain.protocol import wire
 
         platform = self.hook.platform
@@ -221,6 +220,8 @@ class AixplainBatchRunOperator(BaseOperator):
             for _ in reading:
                 pass
             if (str(reading.fingerprint), reading.bad) == (earlier.fingerprint, earlier.bad_rows):
+                # Whoever may still be at it, as of a task that was cleared, stops before the next submission.
+                state.claim(earlier.batch, "a worker")
                 return earlier
             told = f"{state} holds the batch of another input, model or endpoint, of {earlier.started_at}"
             if self.on_changed_input == "fail":
@@ -228,18 +229,18 @@ class AixplainBatchRunOperator(BaseOperator):
             self.log.warning("%s. It is deleted", told)
         reading = _Reading(self._read(), url)
 
-        def header() -> Header:
+        def about(batch: str, number: int) -> Header:
             if reading.bad and self.on_bad_row == "fail":
                 shown = "; ".join(map(str, reading.first_bad))
                 raise AixplainInputError(f"input has {reading.bad} bad rows, and on_bad_row is fail: {shown}")
             if not reading.rows:
                 raise AixplainInputError("input has no rows")
-            return reading.header()
+            return reading.header(batch, number)
 
-        told_of = state.begin(reading, header)
+        header = state.begin(reading, about, earlier)
         for bad in reading.first_bad:
             self.log.warning("Skipped %s", bad)
-        return told_of
+        return header
 
     def _read(self) -> Iterator[Row | BadRow]:
         from airflow_provider_aixplain.batch.rows import read
@@ -284,7 +285,7 @@ class AixplainBatchRunOperator(BaseOperator):
 
         :param is_whole: whether the batch has come to its end.
         """
-        state.tidy(header.batch)
+        state.publish(header.batch)
         totals = state.progress().totals
         name = "results.jsonl"
         if self.result_format == "parquet" and is_whole:
@@ -292,7 +293,7 @@ class AixplainBatchRunOperator(BaseOperator):
 
             name = "results.parquet"
             with state.storage.open(name, "wb") as file:
-                write(state.results.read(), file)
+                write(state.ended(header.batch), file)
         manifest = {
             "path": state.storage.uri(name),
             "rows": header.rows,
@@ -320,7 +321,7 @@ class AixplainBatchRunOperator(BaseOperator):
         if left:
             raise AixplainError(f"{left} of {header.rows} rows have no result: {manifest['path']}")
         if self._has_failed(header.rows, totals.failed):
-            may_succeed = any(result["may_succeed"] for result in state.results.read())
+            may_succeed = any(result["may_succeed"] for result in state.ended(header.batch))
             kind = AixplainRunFailed if may_succeed else AixplainPermanentError
             raise kind(f"{told}, and fail_on is {self.fail_on}: {manifest['path']}")
         return manifest
@@ -361,11 +362,11 @@ class _Reading:
                 if len(self.first_bad) < SHOWN_BAD_ROWS:
                     self.first_bad.append(value)
 
-    def header(self) -> Header:
+    def header(self, batch: str, number: int) -> Header:
         from airflow_provider_aixplain.batch.state import Header
 
         told = [str(bad) for bad in self.first_bad]
-        return Header(str(self.fingerprint), self.rows, self.bad, told, now())
+        return Header(str(self.fingerprint), self.rows, self.bad, told, now(), batch, number)
 
 
 def _positive(name: str, value: Any, kind: Any = (int, float)) -> Any:

@@ -10,14 +10,14 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_aixplain.batch.engine import Engine, Limits, Superseded
+from airflow_provider_aixplain.batch.engine import Engine, Limits
 from airflow_provider_aixplain.batch.progress import watched
-from airflow_provider_aixplain.batch.state import State
+from airflow_provider_aixplain.batch.state import Progress, State, Superseded
 from airflow_provider_aixplain.batch.thread import HookElsewhere, elsewhere
 from airflow_provider_aixplain.metrics import of_triggerer
 
 LOOK_EVERY = 60.0
-"""Seconds between looks at whether whoever has taken over is done."""
+"""Seconds between looks at what whoever has taken over does."""
 
 
 class AixplainBatchTrigger(BaseTrigger):
@@ -45,18 +45,30 @@ class AixplainBatchTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Run the rows that are left."""
-        hook = HookElsewhere(self.aixplain_conn_id, asyncio.get_running_loop())
         state = State(self.result_path)
+        while True:
+            try:
+                error = await self._run(state)
+            except Superseded as reason:
+                self.log.warning("%s", reason)
+                if not await self._is_done_by_other(state):
+                    self.log.warning("Nobody else goes on with the batch: this triggerer does")
+                    continue
+                error = None
+            yield TriggerEvent({"error": error})
+            return
+
+    async def _run(self, state: State) -> dict[str, Any] | None:
+        """Run the rows that are left, until this trigger is stopped.
+
+        :return: the error that has ended it, if any.
+        :raises Superseded: if somebody else has taken over.
+        """
+        hook = HookElsewhere(self.aixplain_conn_id, asyncio.get_running_loop())
         engine = Engine(hook, self.model_id, state, self.limits)
         running = elsewhere(engine.run())
         try:
-            yield TriggerEvent({"error": await watched(engine, running, self.log, of_triggerer)})
-        except Superseded as reason:
-            self.log.warning("This triggerer runs the batch no longer: %s", reason)
-            # One that ends without an event fails the task, which may be another's now.
-            while not await asyncio.to_thread(_is_done, state):  # noqa: ASYNC110 # another process does not tell
-                await asyncio.sleep(LOOK_EVERY)
-            yield TriggerEvent({"error": None})
+            return await watched(engine, running, self.log, of_triggerer)
         finally:
             # Submissions that are under way are paid for: their answers are waited for, and written down.
             engine.stop_from_elsewhere()
@@ -64,7 +76,19 @@ class AixplainBatchTrigger(BaseTrigger):
                 with suppress(asyncio.CancelledError, Exception):
                     await asyncio.shield(running)
 
+    async def _is_done_by_other(self, state: State) -> bool:
+        """Return whether whoever has taken over is done, once it is, or does no more.
 
-def _is_done(state: State) -> bool:
-    header = state.header()
-    return header is None or state.progress().totals.done == header.rows
+        Airflow stops a trigger that another triggerer has. So who takes over and does nothing was stopped, as it came
+        too late, as after it stood still for a while; and this one, which is still here, is the one that is meant.
+        """
+        before: Progress | None = None
+        while True:
+            with suppress(Exception):  # the storage has trouble, and is asked again
+                header, progress = await asyncio.to_thread(lambda: (state.header(), state.progress()))
+                if header is None or progress.totals.done == header.rows:
+                    return True
+                if progress == before:
+                    return False
+                before = progress
+            await asyncio.sleep(LOOK_EVERY)

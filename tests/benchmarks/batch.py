@@ -44,7 +44,9 @@ def begin(folder: str, rows: int, seconds: float) -> None:
         for row in range(rows):
             yield Row(row, json.dumps({"data": f"row {row}", "delay": seconds}))
 
-    State(folder).begin(made(), lambda: Header("", rows, 0, [], "2026-01-01T00:00:00+00:00"))
+    State(folder).begin(
+        made(), lambda batch, number: Header("", rows, 0, [], "2026-01-01T00:00:00+00:00", batch, number)
+    )
 
 
 def run(folder: str) -> dict[str, float]:

@@ -13,18 +13,19 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from airflow_provider_aixplain.batch import engine as module
-from airflow_provider_aixplain.batch.engine import Engine, Gate, Limits, Superseded
+from airflow_provider_aixplain.batch.engine import Engine, Gate, Limits
+from airflow_provider_aixplain.batch.journal import ObjectJournal
 from airflow_provider_aixplain.batch.rows import Row
-from airflow_provider_aixplain.batch.state import Header, State
+from airflow_provider_aixplain.batch.state import Header, State, Superseded
 from airflow_provider_aixplain.exceptions import AixplainPermanentError
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.triggers import batch as trigger_module
 from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
 from tests.airflow.deployment import Emulator
 from tests.airflow.services import ATTACH
@@ -40,10 +41,17 @@ def tag() -> str:
     return next(TAGS)
 
 
+def rows_of(texts: list[str], **fields: Any) -> list[Row]:
+    return [Row(index + 1, json.dumps({"data": text, **fields})) for index, text in enumerate(texts)]
+
+
+def about(rows: int) -> Callable[[str, int], Header]:
+    return lambda batch, number: Header("f", rows, 0, [], "2026-01-01T00:00:00+00:00", batch, number)
+
+
 def begun(place: str, texts: list[str], **fields: Any) -> State:
     state = State(place)
-    rows = [Row(index + 1, json.dumps({"data": text, **fields})) for index, text in enumerate(texts)]
-    state.begin(iter(rows), lambda: Header("f", len(rows), 0, [], "2026-01-01T00:00:00+00:00"))
+    state.begin(iter(rows_of(texts, **fields)), about(len(texts)), state.header())
     return state
 
 
@@ -65,11 +73,23 @@ def submitted(emulator: Emulator, tag: str) -> Counter[str]:
 
 
 def results(state: State) -> list[dict[str, Any]]:
-    if state.results.is_in_parts:
-        state.tidy(batch_of(state))  # who is at it looks for results of another only each second
-    found = list(state.results.read())
+    """What is published in the end. An object storage may have results twice before."""
+    finisher = State(str(state))
+    batch = batch_of(state)
+    assert isinstance(state.results, ObjectJournal) or len(list(state.results.read())) == len(list(state.ended(batch)))
+    finisher.claim(batch, "a worker that finishes")
+    finisher.publish(batch)
+    with finisher.storage.open("results.jsonl", "rb") as file:
+        found = [json.loads(line) for line in file]
     assert len({result["row"] for result in found}) == len(found), "each row exactly once"
     return found
+
+
+def forget_failed(state: State) -> int:
+    """As a worker does that takes over."""
+    worker = State(str(state))
+    worker.claim(batch_of(state), "a worker")
+    return worker.forget_failed(batch_of(state))
 
 
 def test_each_row_is_run_once(place: str, emulator: Emulator, tag: str) -> None:
@@ -108,7 +128,7 @@ def test_failures_are_results_too(place: str) -> None:
     for result in results(state):
         assert (result["status"], result["error"]) == ("FAILED", "this model always fails")
         assert result["may_succeed"] is True
-    assert state.forget_failed(batch_of(state)) == 2
+    assert forget_failed(state) == 2
     assert results(state) == []
     run(state, model_id="fail")
     assert len(results(state)) == 2
@@ -240,7 +260,6 @@ def test_a_worker_that_begins_anew_stops_who_is_still_at_it(
         await Engine(AixplainHook(), "echo", new, Limits(wait_time=0.2)).run()
 
     asyncio.run(both())
-    state.tidy(batch_of(state))
     assert [result["data"] for result in results(state)] == [f"{tag} new"]
     assert sum(submitted(emulator, f"{tag} old").values()) < 60
     assert submitted(emulator, f"{tag} new") == {f"{tag} new": 1}
@@ -257,7 +276,7 @@ def test_a_row_whose_time_is_up_is_asked_for_again_and_not_paid_twice(place: str
     state = begun(place, [f"{tag} {number}" for number in range(3)], delay=1)
     run(state, timeout=0.3)
     assert [(result["status"], result["is_known"]) for result in results(state)] == [("FAILED", False)] * 3
-    assert state.forget_failed(batch_of(state)) == 3
+    assert forget_failed(state) == 3
     run(state)
     assert [result["status"] for result in results(state)] == ["SUCCESS"] * 3
     assert set(submitted(emulator, tag).values()) == {1}
@@ -270,7 +289,7 @@ def test_what_failed_tries_have_cost_is_kept(place: str) -> None:
         engine = run(state, model_id="fail")
         assert engine.progress.totals.credits > spent
         spent = engine.progress.totals.credits
-        state.forget_failed(batch_of(state))
+        forget_failed(state)
         assert state.progress().totals.credits == pytest.approx(spent)
 
 
@@ -292,16 +311,17 @@ def test_rows_that_cannot_be_read_on_lose_no_answer_under_way(
     emulator.set_faults(submission_seconds=0.5)
     read = State.rows
 
-    def rows(self: State) -> Iterator[Row]:
+    def rows(self: State, batch: str) -> Iterator[Row]:
         reads.append(self)
         if len(reads) == 3:  # the second time has found what is to be submitted
             raise OSError("Stale file handle")
-        yield from read(self)
+        yield from read(self, batch)
 
     reads: list[State] = []
     try:
         with monkeypatch.context() as patch:
             patch.setattr(State, "rows", rows)
+            patch.setattr(module, "PATIENCE", -1)
             with pytest.raises(OSError, match="Stale"):
                 run(state)
     finally:
@@ -311,6 +331,171 @@ def test_rows_that_cannot_be_read_on_lose_no_answer_under_way(
     assert {result["data"] for result in results(state)} == set(texts)
     assert submitted(emulator, tag) == Counter(texts)
     assert state.progress().totals.orphaned == []
+
+
+class Trouble:
+    """A method that raises when it is called for some time, and then does what it did."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: type, name: str, times: set[int]) -> None:
+        self.calls = 0
+        method = getattr(kind, name)
+
+        def troubled(*args: Any) -> Any:
+            self.calls += 1
+            if self.calls in times:
+                raise OSError("503 SlowDown")
+            return method(*args)
+
+        monkeypatch.setattr(kind, name, troubled)
+
+
+@pytest.mark.parametrize("name", ["header", "claim", "progress", "rows"])
+def test_trouble_of_the_storage_is_waited_for(
+    place: str, emulator: Emulator, tag: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"{tag} {number}" for number in range(10)]
+    state = begun(place, texts, delay=0)
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(module, "READ_AT_A_TIME", 3)
+    trouble = Trouble(monkeypatch, State, name, {1, 3})
+    run(state)
+    assert trouble.calls >= 2
+    assert submitted(emulator, tag) == Counter(texts)
+
+
+def test_rows_that_could_not_be_read_on_are_read_from_there(
+    place: str, emulator: Emulator, tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"{tag} {number}" for number in range(10)]
+    state = begun(place, texts, delay=0)
+    read, stops = State.rows, iter([4, 6, 0])
+
+    def rows(self: State, batch: str) -> Iterator[Row]:
+        stop = next(stops, 99)
+        for number, row in enumerate(read(self, batch)):
+            if number == stop:
+                raise OSError("reset")
+            yield row
+
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(module, "READ_AT_A_TIME", 3)
+    monkeypatch.setattr(State, "rows", rows)
+    run(state)
+    assert submitted(emulator, tag) == Counter(texts)
+
+
+def test_who_asks_what_others_have_written_is_not_told_of_before(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(AixplainHook(), "echo", begun(place, ["a"]), Limits())
+    looks: list[asyncio.Event] = []
+
+    async def look() -> list[Any]:
+        goes_on = asyncio.Event()
+        looks.append(goes_on)
+        await goes_on.wait()
+        return []
+
+    async def ask() -> None:
+        monkeypatch.setattr(engine._state.submissions, "anews", look)
+        first = asyncio.ensure_future(engine._hear())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        later = [asyncio.ensure_future(engine._hear()) for _ in range(3)]
+        await asyncio.sleep(0)
+        looks[0].set()
+        await first
+        while len(looks) < 2:  # noqa: ASYNC110 # nobody tells
+            await asyncio.sleep(0.001)
+        assert not any(task.done() for task in later)
+        looks[1].set()
+        await asyncio.gather(*later)
+        assert len(looks) == 2, "one for all that have asked"
+
+    asyncio.run(ask())
+
+
+# Whoever stands still for long, and goes on when Airflow has started another one
+
+
+def test_of_two_who_begin_one_has_begun(place: str) -> None:
+    first, second = State(place), State(place)
+
+    def rows() -> Iterator[Row]:
+        yield Row(1, "{}")
+        second.begin(iter(rows_of(["a", "b", "c"])), about(3))
+        second.results.append([{"batch": batch_of(second), "row": 0, "may_succeed": False}])
+        yield Row(2, "{}")
+
+    with pytest.raises(Superseded, match="has begun"):
+        first.begin(rows(), about(2))
+    batch = batch_of(second)
+    assert [row.key for row in State(place).rows(batch)] == [1, 2, 3]
+    assert len(list(State(place).ended(batch))) == 1
+
+
+def test_of_two_who_begin_anew_one_has_begun(place: str) -> None:
+    first, second = begun(place, ["old"]), State(place)
+    earlier = first.header()
+
+    def rows() -> Iterator[Row]:
+        second.begin(iter(rows_of(["a", "b"])), about(2), earlier)
+        yield Row(1, "{}")
+
+    with pytest.raises(Superseded, match="has begun"):
+        first.begin(rows(), about(1), earlier)
+    header = State(place).header()
+    assert header is not None
+    assert (header.rows, header.number) == (2, 2)
+    assert [row.key for row in State(place).rows(header.batch)] == [1, 2]
+
+
+def test_who_begins_anew_lets_nobody_submit_for_the_old_batch_meanwhile(place: str) -> None:
+    state, old = begun(place, ["old"]), State(place)
+    old.claim(batch_of(state), "an engine")
+
+    def rows() -> Iterator[Row]:
+        old.submissions.append([{"batch": "old", "row": 0}])
+        assert old.submissions.is_superseded
+        yield Row(1, "{}")
+
+    state.begin(rows(), about(1), state.header())
+
+
+def test_an_input_that_is_refused_leaves_nothing(place: str) -> None:
+    state = State(place)
+
+    def refused(batch: str, number: int) -> Header:
+        raise AixplainPermanentError("bad rows")
+
+    with pytest.raises(AixplainPermanentError, match="bad rows"):
+        state.begin(iter(rows_of(["a"])), refused)
+    assert state.header() is None
+    names = os.listdir(place.removeprefix("file://")) if place.startswith("file") else state.storage.names("")  # type: ignore[attr-defined]
+    assert not [name for name in names if "rows" in name]
+
+
+@pytest.mark.parametrize("removes", [State.forget_failed, State.publish])
+def test_who_is_superseded_removes_nothing(place: str, removes: Callable[[State, str], Any]) -> None:
+    state = begun(place, ["a", "b"], delay=0)
+    old, new, batch = State(place), State(place), batch_of(state)
+    old.claim(batch, "a worker")
+    run(state, model_id="fail")
+    new.claim(batch, "a worker")
+    before = [list(journal.read()) for journal in (state.submissions, state.results)]
+    with pytest.raises(Superseded):
+        removes(old, batch)
+    assert [list(journal.read()) for journal in (state.submissions, state.results)] == before
+
+
+def test_what_failed_tries_have_cost_counts_once_whoever_is_killed(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = begun(place, ["a", "b"], delay=0)
+    spent = run(state, model_id="fail").progress.totals.credits
+    with monkeypatch.context() as patch:
+        Trouble(patch, type(state.results), "rewrite", {1, 2})
+        for _ in range(2):
+            with pytest.raises(OSError, match="SlowDown"):
+                forget_failed(state)
+    assert forget_failed(state) == 2
+    assert state.progress().totals.credits == pytest.approx(spent)
 
 
 def test_a_key_that_was_rotated_is_read_again(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,6 +559,37 @@ def test_a_trigger_that_is_stopped_waits_for_the_answers_under_way(place: str, e
     assert submitted(emulator, tag) == Counter(texts)
 
 
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_who_has_taken_over_is_waited_for_as_long_as_he_goes_on(
+    place: str, emulator: Emulator, tag: str, goes_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A triggerer that stood still takes over, and is stopped by Airflow at once, or is not."""
+    monkeypatch.setattr(trigger_module, "LOOK_EVERY", 2)
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
+    texts = [f"{tag} {number}" for number in range(40)]
+    state = begun(place, texts, delay=0.4)
+    other = State(place)
+
+    async def both() -> Any:
+        trigger = AixplainBatchTrigger(str(state), "echo", "aixplain_default", {"max_in_flight": 5, "wait_time": 0.2})
+        first = asyncio.ensure_future(anext(trigger.run()))
+        while not submitted(emulator, tag):  # noqa: ASYNC110 # nobody tells
+            await asyncio.sleep(0.02)
+        Trouble(monkeypatch, State, "progress", {1, 3})
+        if goes_on:
+            await Engine(AixplainHook(), "echo", other, Limits(max_in_flight=5, wait_time=0.2)).run()
+        else:
+            await asyncio.to_thread(other.claim, batch_of(state), "a triggerer that is stopped now")
+        return (await first).payload
+
+    assert asyncio.run(both()) == {"error": None}
+    assert not other.submissions.is_superseded
+    other.submissions.news()
+    assert other.submissions.is_superseded is not goes_on
+    assert {result["data"] for result in results(state)} == set(texts)
+    assert submitted(emulator, tag) == Counter(texts)
+
+
 KILLED = """
 import asyncio, json, sys
 from airflow_provider_aixplain.batch.engine import Engine, Limits
@@ -414,7 +630,6 @@ def test_killed_at_any_moment_it_is_whole_in_the_end(
     assert all(count - 1 <= orphaned[text] for text, count in again.items())
 
 
-def test_it_needs_a_folder_that_is_there(tmp_path: Path) -> None:
-    state = State(f"file://{tmp_path}/nothing")
-    with pytest.raises(OSError, match="nothing"):
-        asyncio.run(Engine(AixplainHook(), "echo", state, Limits()).run())
+def test_it_needs_a_batch_that_is_there(place: str) -> None:
+    with pytest.raises(Superseded, match="deleted"):
+        asyncio.run(Engine(AixplainHook(), "echo", State(place), Limits()).run())

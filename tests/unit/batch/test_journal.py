@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_provider_aixplain.batch.journal import MERGED, FileJournal, Journal, ObjectJournal
-from airflow_provider_aixplain.batch.storage import ObjectStorage, storage_at
+from airflow_provider_aixplain.batch import storage as storage_module
+from airflow_provider_aixplain.batch.journal import MERGED, FileJournal
+from airflow_provider_aixplain.batch.storage import FileStorage, ObjectStorage, storage_at
+from airflow_provider_aixplain.exceptions import AixplainInputError
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    FileJournal(tmp_path / "a.jsonl").create()
+    journal(tmp_path / "a.jsonl").create()
     return tmp_path / "a.jsonl"
 
 
+def journal(path: Path) -> FileJournal:
+    return FileStorage(path.parent).journal(path.stem)
+
+
 def numbers(path: Path) -> list[int]:
-    return [record["n"] for record in FileJournal(path).read()]
+    return [record["n"] for record in journal(path).read()]
 
 
 def test_what_was_appended_is_read_by_anybody(path: Path) -> None:
-    FileJournal(path).append([{"n": 1}, {"n": 2}])
-    FileJournal(path).append([{"n": 3}])
+    journal(path).append([{"n": 1}, {"n": 2}])
+    journal(path).append([{"n": 3}])
+    journal(path).create()
     assert numbers(path) == [1, 2, 3]
-    assert list(FileJournal(path.with_name("b.jsonl")).read()) == []
+    assert list(journal(path.with_name("b.jsonl")).read()) == []
 
 
 def test_who_appends_hears_of_others(path: Path) -> None:
-    mine, other = FileJournal(path), FileJournal(path)
+    mine, other = journal(path), journal(path)
     mine.append([{"n": 1}])
     other.remember()
     assert mine.append([{"n": 2}]) == []
@@ -45,36 +54,31 @@ def test_who_appends_hears_of_others(path: Path) -> None:
     assert mine.append([{"n": 5}]) == [{"n": 4}]
 
 
-def test_who_looks_hears_that_somebody_has_begun_anew(path: Path) -> None:
-    mine = FileJournal(path)
-    mine.append([{"n": 1}])
-    FileJournal(path).create()
-    mine.news()
-    assert mine.is_superseded
-    other = FileJournal(path)
-    other.append([{"n": 2}])
-    FileJournal(path).create()
-    other.append([])
-    assert other.is_superseded
+def test_who_looks_hears_all_of_a_file_that_was_rewritten(path: Path) -> None:
+    mine, other = journal(path), journal(path)
+    mine.append([{"n": n} for n in range(5)])
+    other.rewrite(lambda record: record["n"] == 4)
+    other.append([{"n": 5}, {"n": 6}, {"n": 7}])
+    assert told(mine.news()) == [4, 5, 6, 7]
 
 
 def test_records_are_removed_all_at_once(path: Path) -> None:
-    journal = FileJournal(path)
-    journal.append([{"n": n} for n in range(5)])
-    journal.rewrite(lambda record: record["n"] % 2 == 0)
-    journal.append([{"n": 9}])
+    mine = journal(path)
+    mine.append([{"n": n} for n in range(5)])
+    mine.rewrite(lambda record: record["n"] % 2 == 0)
+    mine.append([{"n": 9}])
     assert numbers(path) == [0, 2, 4, 9]
-    assert journal.news() == []
+    assert mine.news() == []
 
 
 @pytest.mark.parametrize("torn", ['{"n": 2', '{"n"', "\x00\x00"])
 @pytest.mark.parametrize("looks", [True, False])
 def test_a_line_that_its_writer_did_not_end_is_none_and_spoils_none(path: Path, torn: str, looks: bool) -> None:
-    FileJournal(path).append([{"n": 1}])
+    journal(path).append([{"n": 1}])
     with path.open("a") as file:
         file.write(torn)
     assert numbers(path) == [1]
-    later = FileJournal(path)
+    later = journal(path)
     if looks:
         later.remember()
     later.append([{"n": 3}])
@@ -82,11 +86,21 @@ def test_a_line_that_its_writer_did_not_end_is_none_and_spoils_none(path: Path, 
     assert numbers(path) == [1, 3, 4]
 
 
+def test_who_sees_a_half_of_a_line_hears_the_whole_of_it_later(path: Path) -> None:
+    mine = journal(path)
+    with path.open("a") as file:
+        file.write('{"n":1}\n{"n":')
+        file.flush()
+        assert mine.news() == [{"n": 1}]
+        file.write("2}\n")
+    assert mine.news() == [{"n": 2}]
+
+
 APPENDS = """
 import sys
 from pathlib import Path
-from airflow_provider_aixplain.batch.journal import FileJournal
-mine, heard = FileJournal(Path(sys.argv[1])), 0
+from airflow_provider_aixplain.batch.storage import FileStorage
+mine, heard = FileStorage(Path(sys.argv[1])).journal("a"), 0
 for number in range(300):
     heard += len(mine.append([{"n": number, "by": sys.argv[2]}]))
 heard += len(mine.news())
@@ -95,10 +109,10 @@ print(heard)
 
 
 def test_of_many_who_append_at_a_time_nobody_misses_a_word(path: Path) -> None:
-    command = [sys.executable, "-c", APPENDS, str(path)]
+    command = [sys.executable, "-c", APPENDS, str(path.parent)]
     writers = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in "abc"]
     assert {writer.wait() for writer in writers} == {0}
-    records = list(FileJournal(path).read())
+    records = list(journal(path).read())
     assert len(records) == 900
     last = {name: max(index for index, record in enumerate(records) if record["by"] == name) for name in "abc"}
     for writer, name in zip(writers, "abc", strict=True):
@@ -108,9 +122,60 @@ def test_of_many_who_append_at_a_time_nobody_misses_a_word(path: Path) -> None:
         assert before <= heard <= 600
 
 
+REWRITES = """
+import sys
+from pathlib import Path
+from airflow_provider_aixplain.batch.storage import FileStorage
+mine = FileStorage(Path(sys.argv[1])).journal("a")
+for _ in range(100):
+    mine.rewrite(lambda record: True)
+"""
+
+
+def test_who_rewrites_a_file_takes_nothing_away_that_others_append_meanwhile(path: Path) -> None:
+    commands = [[APPENDS, str(path.parent), name] for name in "ab"] + [[REWRITES, str(path.parent)]] * 2
+    processes = [subprocess.Popen([sys.executable, "-c", *command], stdout=subprocess.DEVNULL) for command in commands]
+    assert {process.wait() for process in processes} == {0}
+    assert sorted(numbers(path)) == sorted([*range(300)] * 2)
+
+
+HOLDS = """
+import sys
+from pathlib import Path
+from airflow_provider_aixplain.batch.storage import FileStorage
+with FileStorage(Path(sys.argv[1])).lock():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_lock_is_not_waited_for_in_vain_and_given_back_when_its_holder_is_killed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_module, "LOCKED_FOR", 0.1)
+    command = [sys.executable, "-c", HOLDS, str(path.parent)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(TimeoutError, match="stands still"):
+            journal(path).append([{"n": 1}])
+        holder.kill()
+    journal(path).append([{"n": 2}])
+    assert numbers(path) == [2]
+
+
+def test_a_file_system_without_locks_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(AixplainInputError, match="result_path"):
+        journal(path).append([{"n": 1}])
+
+
 def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        FileJournal(tmp_path / "gone.jsonl").append([{"n": 1}])
+        journal(tmp_path / "gone.jsonl").append([{"n": 1}])
 
 
 # In either storage
@@ -143,18 +208,18 @@ def test_whoever_claims_last_is_seen_by_the_others(place: str) -> None:
     assert second.is_superseded
 
 
-def test_whoever_begins_anew_is_seen_by_whoever_was_at_it(place: str) -> None:
+def test_who_has_claimed_once_more_is_superseded_no_longer(place: str) -> None:
     first, second = journals(place, 2)
     first.claim({"owner": "first"})
-    first.append([{"n": 1}])
-    second.create()
-    first.append([{"n": 2}])
-    assert first.is_superseded
     second.claim({"owner": "second"})
-    second.append([{"n": 3}])
-    assert not second.is_superseded
-    first.append([{"n": 4}])
+    first.append([{"n": 1}])
     assert first.is_superseded
+    first.claim({"owner": "first"})
+    first.append([{"n": 2}])
+    assert not first.is_superseded
+    second.append([{"n": 3}])
+    assert second.is_superseded
+    assert told(first.read()) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("turn", range(10))
@@ -197,26 +262,38 @@ def test_whoever_rewrites_leaves_the_rest_and_is_seen(place: str) -> None:
     assert told(new.read()) == [0, 2, 4, 9, 11]
 
 
+@pytest.mark.parametrize("is_published", [False, True])
+def test_what_is_published_is_what_is_kept(place: str, is_published: bool) -> None:
+    (mine,) = journals(place, 1)
+    mine.append([{"n": n} for n in range(5)])
+    if is_published:
+        mine.publish(lambda record: True)
+    mine.rewrite(lambda record: record["n"] != 3)
+    mine.publish(lambda record: record["n"] % 2 == 1)
+    with storage_at(place).open("a.jsonl", "rb") as file:
+        assert file.read() == b'{"n":1}\n'
+
+
 # In an object storage
 
 
 def test_many_parts_become_few(objects: str) -> None:
-    (journal,) = journals(f"{objects}/many", 1)
-    journal.remember()
+    (mine,) = journals(f"{objects}/many", 1)
+    mine.remember()
     count = 3 * MERGED + 5
     for number in range(count):
-        journal.append([{"n": number}])
+        mine.append([{"n": number}])
     storage = storage_at(f"{objects}/many")
     assert isinstance(storage, ObjectStorage)
-    assert len(storage.names("a")) <= 3 + 5 + 1
-    assert told(storage.journal("a").read()) == list(range(count))
-    assert told(storage.journal("a").news()) == list(range(count))
+    assert len(storage.names("a")) == 3 + 5
+    assert [record["n"] for record in storage.journal("a").read()] == list(range(count))
+    assert [record["n"] for record in storage.journal("a").news()] == list(range(count))
 
 
 def test_who_cannot_read_on_while_he_rewrites_has_removed_nothing(objects: str) -> None:
-    (journal,) = journals(f"{objects}/rewrites", 1)
-    journal.append([{"n": n} for n in range(5)])
-    journal.rewrite(lambda record: True)
+    (mine,) = journals(f"{objects}/rewrites", 1)
+    mine.append([{"n": n} for n in range(5)])
+    mine.rewrite(lambda record: True)
 
     def trouble(record: dict[str, Any]) -> bool:
         if record["n"] == 3:
@@ -224,7 +301,7 @@ def test_who_cannot_read_on_while_he_rewrites_has_removed_nothing(objects: str) 
         return True
 
     with pytest.raises(OSError, match="reset"):
-        journal.rewrite(trouble)
+        mine.rewrite(trouble)
     assert told(storage_at(f"{objects}/rewrites").journal("a").read()) == [0, 1, 2, 3, 4]
 
 
@@ -232,17 +309,36 @@ class Dies(Exception):
     """The process is killed here."""
 
 
+def dies(*_: Any) -> None:
+    raise Dies
+
+
 def test_whoever_dies_while_he_merges_has_written_nothing_twice(objects: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    (journal,) = journals(f"{objects}/dies", 1)
-    journal.remember()
+    (mine,) = journals(f"{objects}/dies", 1)
+    mine.remember()
     with monkeypatch.context() as patch:
-        patch.setattr(ObjectStorage, "remove", lambda *_: (_ for _ in ()).throw(Dies()))
+        patch.setattr(ObjectStorage, "remove", dies)
         for number in range(MERGED):
-            journal.append([{"n": number}])
+            mine.append([{"n": number}])
     storage = storage_at(f"{objects}/dies")
     assert isinstance(storage, ObjectStorage)
     assert len(storage.names("a")) > MERGED, "the parts, and all of them in one"
     assert told(storage.journal("a").read()) == list(range(MERGED))
+
+
+def test_whoever_dies_before_he_has_deleted_what_he_removed_has_removed_it(
+    objects: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = journals(f"{objects}/removes", 3)
+    first.append([{"n": n} for n in range(5)])
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStorage, "remove", dies)
+        with pytest.raises(Dies):
+            second.rewrite(lambda record: record["n"] != 3)
+        assert told(third.read()) == [0, 1, 2, 4]
+        with pytest.raises(Dies):
+            third.rewrite(lambda record: record["n"] != 4)
+        assert told(third.read()) == [0, 1, 2]
 
 
 def test_who_reads_while_another_merges_misses_nothing(objects: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,30 +346,128 @@ def test_who_reads_while_another_merges_misses_nothing(objects: str, monkeypatch
     writer.remember()
     for number in range(MERGED - 1):
         writer.append([{"n": number}])
-    list_names = ObjectStorage.names
+    read_contents = ObjectStorage.contents
     asked = []
 
-    def then_merged(self: ObjectStorage, folder: str) -> list[str]:
-        names = list_names(self, folder)
-        if not asked:
-            asked.append(folder)
-            writer.append([{"n": MERGED - 1}])  # and all are merged before one of them is read
-        return names
+    def then_merged(self: ObjectStorage, names: list[str]) -> Iterator[bytes | None]:
+        for number, content in enumerate(read_contents(self, names)):
+            yield content
+            if number == 20 and not asked:
+                asked.append(names)
+                writer.append([{"n": MERGED - 1}])  # and all are merged
+                monkeypatch.setattr(storage_module, "READ_AT_A_TIME", MERGED)
 
-    assert set(told(reader.read())) == set(range(MERGED))
+    monkeypatch.setattr(storage_module, "READ_AT_A_TIME", 10)
+    monkeypatch.setattr(ObjectStorage, "contents", then_merged)
+    assert [record["n"] for record in reader.read()] == list(range(MERGED))
+
+
+def test_who_reads_while_another_removes_is_told(objects: str) -> None:
+    writer, reader = journals(f"{objects}/told", 2)
+    for number in range(3):
+        writer.append([{"n": number}])
+    reading = reader.read()
+    next(reading)
+    writer.rewrite(lambda record: True)
+    with pytest.raises(OSError, match="removed"):
+        list(reading)
+    assert told(reader.read()) == [0, 1, 2]
+
+
+def test_what_is_listed_and_is_not_there_is_told(objects: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, reader = journals(f"{objects}/listed", 2)
+    writer.append([{"n": 1}])
+    monkeypatch.setattr(ObjectStorage, "contents", lambda self, names: iter([None] * len(names)))
+    with pytest.raises(OSError, match="is not there"):
+        list(reader.read())
+
+
+@pytest.mark.parametrize("removes", [True, False])
+def test_who_stood_still_while_he_rewrote_takes_nothing_from_his_successor(
+    objects: str, removes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of a task that Airflow has taken for dead goes on, when its successor has done all there was."""
+    old, new = journals(f"{objects}/stood-{removes}", 2)
+    old.claim({"owner": "old"})
+    old.append([{"n": n} for n in range(5)])
+    replace_by = ObjectStorage.replace_by
+
+    def stands_still(self: ObjectStorage, name: str, lines: Iterable[bytes]) -> None:
+        read = list(lines)
+        monkeypatch.setattr(ObjectStorage, "replace_by", replace_by)
+        new.claim({"owner": "new"})
+        if removes:
+            new.rewrite(lambda record: record.get("n") != 3)
+        new.append([{"n": 9}])
+        replace_by(self, name, read)
+
+    monkeypatch.setattr(ObjectStorage, "replace_by", stands_still)
+    old.rewrite(lambda record: record.get("n") != 0)
+    assert told(new.read()) == ([0, 1, 2, 4, 9] if removes else [1, 2, 3, 4, 9])
+
+
+def test_who_merges_late_brings_nothing_back_that_was_removed(objects: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = journals(f"{objects}/late", 2)
+    old.claim({"owner": "old"})
+    for number in range(MERGED - 2):
+        old.append([{"n": number}])
+    merge = ObjectStorage.replace
+
+    def stands_still(self: ObjectStorage, name: str, content: bytes) -> None:
+        if "-" in name.rpartition("/")[2]:
+            new.claim({"owner": "new"})
+            new.rewrite(lambda record: record.get("n") != 3)
+        merge(self, name, content)
+
+    monkeypatch.setattr(ObjectStorage, "replace", stands_still)
+    old.append([{"n": MERGED}])
+    assert 3 not in told(new.read())
+    new.rewrite(lambda record: record.get("n") != 4)
+    assert told(new.read()) == [0, 1, 2, *range(5, MERGED - 2), MERGED]
 
 
 def test_a_storage_in_trouble_is_told_and_what_was_not_written_may_be_written_again(
     objects: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (journal,) = journals(f"{objects}/trouble", 1)
-    journal.remember()
-    list_folders = ObjectStorage.folders
-    monkeypatch.setattr(ObjectStorage, "folders", lambda *_: (_ for _ in ()).throw(OSError("503 SlowDown")))
+    (mine,) = journals(f"{objects}/trouble", 1)
+    mine.remember()
+    list_names = ObjectStorage.names
+    monkeypatch.setattr(ObjectStorage, "names", lambda *_: (_ for _ in ()).throw(OSError("503 SlowDown")))
     with pytest.raises(OSError, match="SlowDown"):
-        journal.append([{"n": 1}])
-    monkeypatch.setattr(ObjectStorage, "folders", list_folders)
-    journal.append([{"n": 1}])
-    assert set(told(journal.read())) == {1}
-    assert isinstance(journal, ObjectJournal)
-    assert isinstance(journal, Journal)
+        mine.append([{"n": 1}])
+    monkeypatch.setattr(ObjectStorage, "names", list_names)
+    mine.append([{"n": 1}])
+    assert set(told(mine.read())) == {1}
+
+
+def test_what_others_have_listed_is_not_taken_for_new(objects: str) -> None:
+    """A file system keeps what it has listed, for all threads: one who lists with another cannot trust that."""
+    old, new = journals(f"{objects}/cached", 2)
+    old.claim({"owner": "old"})
+    storage = storage_at(f"{objects}/cached")
+    assert isinstance(storage, ObjectStorage)
+    new.claim({"owner": "new"})
+    stop = threading.Event()
+
+    def lists() -> None:
+        while not stop.is_set():
+            storage.names("")
+
+    with ThreadPoolExecutor(1) as pool:
+        listing = pool.submit(lists)
+        try:
+            for number in range(50):
+                new.append([{"n": number}])
+                assert not new.is_superseded
+        finally:
+            stop.set()
+        listing.result()
+
+
+def test_a_file_is_created_once(place: str) -> None:
+    storage = storage_at(place)
+    storage.make()
+    storage.create("name", b"1")
+    with pytest.raises(FileExistsError):
+        storage.create("name", b"2")
+    assert storage.content("name") == b"1"
