@@ -35,7 +35,7 @@ def write(results: Iterable[Mapping[str, Any]], file: Any) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    texts, floats = ("key", "status", "data", "error"), ("used_credits", "run_time")
+    texts, floats = ("key", "status", "data", "error", "ended_at"), ("used_credits", "run_time")
     schema = pyarrow.schema(
         {
             "row": pyarrow.int64(),
@@ -49,7 +49,7 @@ def write(results: Iterable[Mapping[str, Any]], file: Any) -> None:
         while some := list(islice(left, ROWS_AT_A_TIME)):
             lines = [
                 {
-                    **{name: result[name] for name in ("row", "status", "error", "tokens")},
+                    **{name: result[name] for name in ("row", "status", "error", "ended_at", "tokens")},
                     "key": str(result["key"]),
                     "data": None if result["data"] is None else json.dumps(result["data"]),
                     **{name: number(result[name]) for name in floats},

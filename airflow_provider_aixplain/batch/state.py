@@ -165,7 +165,7 @@ class State:
         return found
 
     def begin(self, rows: Iterable[Row], about: Callable[[str, int], Header], earlier: Header | None = None) -> Header:
-        """Write the rows, and then what the batch is about, and claim it.
+        """Claim the result path, write the rows, and then what the batch is about.
 
         :param about: asked for that once all rows are written, with the batch's id and number.
         :param earlier: what the batch is about whose place it takes; that goes, with its results.
@@ -175,25 +175,24 @@ class State:
         self.storage.make()
         self.submissions.create()
         self.results.create()
-        if earlier:
-            self.claim(earlier.batch, "a worker that begins anew")  # so that no more is submitted for it
+        self.claim(batch, "a worker that begins")  # whoever is at an earlier batch submits no more
         try:
             with self.storage.open(_rows_of(batch), "wb") as file:
                 for line in stored(rows):
                     file.write(line)
             header = about(batch, number)
-            try:
-                self.storage.create(Header.name(number), json.dumps(asdict(header)).encode())
-            except FileExistsError:
-                raise Superseded(f"Another process has begun a batch at {self}; a retry goes on with it") from None
         except BaseException:
             self.storage.remove([_rows_of(batch)])
             raise
-        self.claim(batch, "a worker that begins")
+        try:
+            self.storage.create(Header.name(number), json.dumps(asdict(header)).encode())
+        except FileExistsError:
+            self.storage.remove([_rows_of(batch)])
+            raise Superseded(f"Another process has begun a batch at {self}; a retry goes on with it") from None
         if earlier:
             with self._owned():
                 self.results.rewrite(lambda result: result.get("batch") == batch)
-            self.storage.remove([_rows_of(earlier.batch)])
+            self.storage.remove([_rows_of(earlier.batch), "results.parquet", "manifest.json"])
         return header
 
     def rows(self, batch: str) -> Iterator[Row]:

@@ -460,6 +460,23 @@ def test_who_begins_anew_lets_nobody_submit_for_the_old_batch_meanwhile(place: s
     state.begin(rows(), about(1), state.header())
 
 
+def test_who_stood_still_when_it_had_begun_leaves_it_to_his_successor(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = State(place), State(place)
+    create = type(first.storage).create
+
+    def stands_still(*arguments: Any) -> None:
+        create(*arguments)
+        second.claim(batch_of(second), "a worker")
+
+    monkeypatch.setattr(type(first.storage), "create", stands_still)
+    header = first.begin(iter(rows_of(["a"])), about(1))
+    with pytest.raises(Superseded):
+        first.forget_failed(header.batch)
+    assert second.forget_failed(header.batch) == 0
+
+
 def test_an_input_that_is_refused_leaves_nothing(place: str) -> None:
     state = State(place)
 
@@ -471,6 +488,21 @@ def test_an_input_that_is_refused_leaves_nothing(place: str) -> None:
     assert state.header() is None
     names = os.listdir(place.removeprefix("file://")) if place.startswith("file") else state.storage.names("")  # type: ignore[attr-defined]
     assert not [name for name in names if "rows" in name]
+
+
+def test_who_is_not_told_that_it_has_begun_has_begun(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the answer of an object storage is lost."""
+    state = State(place)
+    create = type(state.storage).create
+
+    def lost(*arguments: Any) -> None:
+        create(*arguments)
+        raise OSError("reset")
+
+    monkeypatch.setattr(type(state.storage), "create", lost)
+    with pytest.raises(OSError, match="reset"):
+        state.begin(iter(rows_of(["a", "b"])), about(2))
+    assert len(list(State(place).rows(batch_of(state)))) == 2
 
 
 @pytest.mark.parametrize("removes", [State.forget_failed, State.publish])
