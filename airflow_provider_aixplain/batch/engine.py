@@ -151,13 +151,14 @@ class Engine:
         self.stop()
 
     def _claim(self) -> None:
-        header = self._state.header()
+        if (header := self._state.header()) is not None:
+            self._state.claim(header.batch, f"engine {uuid.uuid4().hex}")
+            self._heed([])
+            header = self._state.header()  # a worker may have begun anew before
         if header is None:
             raise FileNotFoundError(f"there is no batch at {self._state}")
         self._batch = header.batch
-        self._state.claim(header.batch, f"engine {uuid.uuid4().hex}")
-        self._heed([])
-        self.progress = self._state.progress()
+        self.progress = self._state.progress(header)
 
     def _heed(self, records: Iterable[dict[str, Any]]) -> None:
         """Take note of what somebody else has written of submissions."""
@@ -192,9 +193,11 @@ class Engine:
         finally:
             self._hearing = None
 
-    async def _note(self, record: dict[str, Any]) -> None:
-        """Write something down about a submission."""
-        await self._submissions.write({"batch": self._batch, **record, "at": time.time()})
+    async def _note(self, record: dict[str, Any]) -> float:
+        """Write something down about a submission, and return the time that it has, in seconds since the epoch."""
+        now = time.time()
+        await self._submissions.write({"batch": self._batch, **record, "at": now})
+        return now
 
     async def _left(self) -> AsyncIterator[tuple[int, Row]]:
         """Tell the rows without a result: first those that are accepted, as they cost already, and in the end those of
@@ -305,14 +308,15 @@ class Engine:
             platform = await self._account()
             if self.is_spent:
                 return None
-            await self._note({"row": index, "begun": True})
+            noted_at = await self._note({"row": index, "begun": True})
+            not_sent = {"row": index, "begun": False, "noted_at": noted_at}
             if self._is_over:
-                await self._note({"row": index, "begun": False})
+                await self._note(not_sent)
                 return None
             try:
                 response = await self._hook.arun_async(self.model_id, row.payload, name=f"Row {row.key}")
             except Exception as error:  # raised before anything is sent: what goes wrong on the way is a response
-                await self._note({"row": index, "begun": False})
+                await self._note(not_sent)
                 if isinstance(error, AixplainInputError):
                     return ModelResponse(ResponseStatus.FAILED, error_message=str(error), failure=_INVALID)
                 raise
@@ -326,7 +330,7 @@ class Engine:
                 self._gate.pause(failure.retry_after, begun_at)
                 await self._orphaned(row)
                 return response
-            await self._note({"row": index, "begun": False})
+            await self._note(not_sent)
             if failure.category is ErrorCategory.AUTHENTICATION and platform.api_key != refused_key:
                 refused_key = platform.api_key
                 await self._hook._arenew()  # it may have been rotated

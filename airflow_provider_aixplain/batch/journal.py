@@ -163,7 +163,8 @@ class FileJournal(Journal):
         return records
 
     def remember(self) -> None:
-        found = self.path.stat()
+        with self._lock():
+            found = self.path.stat()
         self._file, self._end = found.st_ino, found.st_size
 
     def rewrite(self, keep: Callable[[Record], bool]) -> None:
@@ -237,7 +238,7 @@ class ObjectJournal(Journal):
                 if read:
                     raise OSError(f"{self}: records were removed while they were read")
                 whole = latest
-                yield from self._read_whole(whole.name, read)
+                yield from self._read_whole(whole, read)
             left = [part for part in parts if not part.numbers <= read and not part.is_whole]
             if not left:
                 return
@@ -249,14 +250,15 @@ class ObjectJournal(Journal):
                     break
                 yield from part.unread(content, read)
 
-    def _read_whole(self, name: str, read: set[_Number]) -> Iterator[Record]:
+    def _read_whole(self, part: _Part, read: set[_Number]) -> Iterator[Record]:
         try:
-            with self._storage.open(name, "rb") as file:
+            with self._storage.open(part.name, "rb") as file:
                 for record in _records(file):
                     if REPLACED in record:
                         read.update((owner, number) for owner, number in record[REPLACED])
                     else:
                         yield record
+            read |= part.numbers
         except FileNotFoundError:
             raise OSError(f"{self}: records were removed while they were read") from None
 
@@ -312,9 +314,8 @@ class ObjectJournal(Journal):
             yield from (_line(record) for record in self._read(read) if keep(record))
             yield _line({REPLACED: sorted(read)})
 
-        whole = self._next(WHOLE)
-        self._storage.replace_by(whole, lines())
-        over = [p.name for p in self._parts(self._storage.names(self._name)) if p.numbers <= read and p.name != whole]
+        self._storage.replace_by(self._next(WHOLE), lines())
+        over = [part.name for part in self._parts(self._storage.names(self._name)) if part.numbers <= read]
         self._storage.remove([*over, f"{self._name}.jsonl"])
 
     def publish(self, keep: Callable[[Record], bool]) -> None:

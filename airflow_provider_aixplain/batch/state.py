@@ -255,12 +255,9 @@ class State:
         """Read the results of a batch: one of each row, though two processes may have written one each."""
         return filter(_first_of_each_row(batch), self.results.read())
 
-    def progress(self) -> Progress:
-        """Return where each row is."""
-        header = self.header()
-        progress = Progress(bytearray(header.rows if header else 0), {}, {}, Totals())
-        if header is None:
-            return progress
+    def progress(self, header: Header) -> Progress:
+        """Return where each row of a batch is."""
+        progress = Progress(bytearray(header.rows), {}, {}, Totals())
         for result in self.ended(header.batch):
             progress.done[result["row"]] = 1
             progress.totals.add(result)
@@ -279,10 +276,11 @@ class State:
                 continue
             if "url" in record:
                 progress.accepted[row] = record["url"], record["at"]
-            if record.get("begun"):
-                progress.begun[row] = record["at"]
-            else:
                 progress.begun.pop(row, None)
+            elif record["begun"]:
+                progress.begun[row] = record["at"]
+            elif progress.begun.get(row) == record["noted_at"]:  # and not that of one who has taken over since
+                del progress.begun[row]
         progress.totals.orphaned = [key for key, _ in orphans]
         for told in spent.values():
             progress.totals.spend(told)

@@ -164,7 +164,7 @@ class AixplainBatchRunOperator(BaseOperator):
         state = self._state()
         header = self._prepare(state)
         again = state.forget_failed(header.batch)
-        progress = state.progress()
+        progress = state.progress(header)
         left = header.rows - progress.totals.done
         self.log.info(
             "%d rows at %s: %d have a result, %d are to be run%s",
@@ -286,7 +286,7 @@ class AixplainBatchRunOperator(BaseOperator):
         :param is_whole: whether the batch has come to its end.
         """
         state.publish(header.batch)
-        totals = state.progress().totals
+        totals = state.progress(header).totals
         name = "results.jsonl"
         if self.result_format == "parquet" and is_whole:
             from airflow_provider_aixplain.batch.parquet import write

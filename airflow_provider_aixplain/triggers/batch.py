@@ -85,8 +85,11 @@ class AixplainBatchTrigger(BaseTrigger):
         before: Progress | None = None
         while True:
             with suppress(Exception):  # the storage has trouble, and is asked again
-                header, progress = await asyncio.to_thread(lambda: (state.header(), state.progress()))
-                if header is None or progress.totals.done == header.rows:
+                header = await asyncio.to_thread(state.header)
+                if header is None:
+                    return True
+                progress = await asyncio.to_thread(state.progress, header)
+                if progress.totals.done == header.rows:
                     return True
                 if progress == before:
                     return False

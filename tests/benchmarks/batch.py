@@ -115,7 +115,10 @@ def kill(rows: int, seconds: float) -> dict[str, Any]:
         started(folder, emulator.connection).communicate()
         submitted = Counter(run["payload"]["data"] for run in emulator.runs())
         found = results(folder)
-        orphaned = State(folder).progress().totals.orphaned
+        state = State(folder)
+        header = state.header()
+        assert header is not None
+        orphaned = state.progress(header).totals.orphaned
     return {
         "rows": rows,
         "kills": KILLS,

@@ -22,7 +22,7 @@ from airflow_provider_aixplain.batch import engine as module
 from airflow_provider_aixplain.batch.engine import Engine, Gate, Limits
 from airflow_provider_aixplain.batch.journal import ObjectJournal
 from airflow_provider_aixplain.batch.rows import Row
-from airflow_provider_aixplain.batch.state import Header, State, Superseded
+from airflow_provider_aixplain.batch.state import Header, Progress, State, Superseded
 from airflow_provider_aixplain.exceptions import AixplainPermanentError
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.triggers import batch as trigger_module
@@ -59,6 +59,12 @@ def batch_of(state: State) -> str:
     header = state.header()
     assert header is not None
     return header.batch
+
+
+def progress_of(state: State) -> Progress:
+    header = state.header()
+    assert header is not None
+    return state.progress(header)
 
 
 def run(state: State, conn_id: str = "aixplain_default", model_id: str = "echo", **limits: Any) -> Engine:
@@ -220,7 +226,7 @@ def test_who_is_superseded_stops_and_takes_nothing_away(
     asyncio.run(both())
     assert {result["data"] for result in results(state)} == set(texts)
     again = {text: count for text, count in submitted(emulator, tag).items() if count > 1}
-    assert set(again) <= {texts[int(str(key)) - 1] for key in state.progress().totals.orphaned}
+    assert set(again) <= {texts[int(str(key)) - 1] for key in progress_of(state).totals.orphaned}
 
 
 def test_who_only_polls_sees_that_it_is_superseded(place: str, emulator: Emulator, tag: str) -> None:
@@ -231,7 +237,7 @@ def test_who_only_polls_sees_that_it_is_superseded(place: str, emulator: Emulato
     async def both() -> None:
         engines = [Engine(AixplainHook(), "echo", State(str(state)), Limits(wait_time=0.2)) for _ in range(2)]
         first = asyncio.ensure_future(engines[0].run())
-        while len(state.progress().accepted) < 10:  # noqa: ASYNC110 # nobody tells
+        while len(progress_of(state).accepted) < 10:  # noqa: ASYNC110 # nobody tells
             await asyncio.sleep(0.01)
         await engines[1].run()
         with pytest.raises(Superseded):
@@ -290,7 +296,7 @@ def test_what_failed_tries_have_cost_is_kept(place: str) -> None:
         assert engine.progress.totals.credits > spent
         spent = engine.progress.totals.credits
         forget_failed(state)
-        assert state.progress().totals.credits == pytest.approx(spent)
+        assert progress_of(state).totals.credits == pytest.approx(spent)
 
 
 def test_a_burst_of_refusals_counts_once() -> None:
@@ -326,11 +332,11 @@ def test_rows_that_cannot_be_read_on_lose_no_answer_under_way(
                 run(state)
     finally:
         emulator.set_faults()
-    assert state.progress().begun == {}
+    assert progress_of(state).begun == {}
     run(state)
     assert {result["data"] for result in results(state)} == set(texts)
     assert submitted(emulator, tag) == Counter(texts)
-    assert state.progress().totals.orphaned == []
+    assert progress_of(state).totals.orphaned == []
 
 
 class Trouble:
@@ -448,6 +454,20 @@ def test_of_two_who_begin_anew_one_has_begun(place: str) -> None:
     assert [row.key for row in State(place).rows(header.batch)] == [1, 2]
 
 
+def test_who_tells_late_that_he_has_not_submitted_tells_it_of_himself(place: str) -> None:
+    """He stood still, has seen then that he is superseded, and his successor has submitted the row and was killed."""
+    state = begun(place, ["a"])
+    for record in (
+        {"begun": True, "at": 1.0},
+        {"begun": True, "at": 2.0},
+        {"begun": False, "at": 3.0, "noted_at": 1.0},
+    ):
+        state.submissions.append([{"batch": batch_of(state), "row": 0, **record}])
+    assert progress_of(state).begun == {0: 2.0}
+    state.submissions.append([{"batch": batch_of(state), "row": 0, "begun": False, "at": 4.0, "noted_at": 2.0}])
+    assert progress_of(state).begun == {}
+
+
 def test_who_begins_anew_lets_nobody_submit_for_the_old_batch_meanwhile(place: str) -> None:
     state, old = begun(place, ["old"]), State(place)
     old.claim(batch_of(state), "an engine")
@@ -527,7 +547,7 @@ def test_what_failed_tries_have_cost_counts_once_whoever_is_killed(place: str, m
             with pytest.raises(OSError, match="SlowDown"):
                 forget_failed(state)
     assert forget_failed(state) == 2
-    assert state.progress().totals.credits == pytest.approx(spent)
+    assert progress_of(state).totals.credits == pytest.approx(spent)
 
 
 def test_a_key_that_was_rotated_is_read_again(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -584,7 +604,7 @@ def test_a_trigger_that_is_stopped_waits_for_the_answers_under_way(place: str, e
         asyncio.run(stop())
     finally:
         emulator.set_faults()
-    known = state.progress()
+    known = progress_of(state)
     assert known.begun == {}
     assert len(known.accepted) == sum(submitted(emulator, tag).values()) > 0
     run(state, max_in_flight=30)

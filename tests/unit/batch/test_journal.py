@@ -339,6 +339,10 @@ def test_whoever_dies_before_he_has_deleted_what_he_removed_has_removed_it(
         with pytest.raises(Dies):
             third.rewrite(lambda record: record["n"] != 4)
         assert told(third.read()) == [0, 1, 2]
+    third.rewrite(lambda record: record["n"] != 2)
+    storage = storage_at(f"{objects}/removes")
+    assert isinstance(storage, ObjectStorage)
+    assert len(storage.names("a")) == 1, "nothing is left that counts no longer"
 
 
 def test_who_reads_while_another_merges_misses_nothing(objects: str, monkeypatch: pytest.MonkeyPatch) -> None:
