@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_aixplain.batch.journal import Journal
 from airflow_provider_aixplain.batch.rows import Row
-from airflow_provider_aixplain.batch.state import Progress, State, Superseded, Totals, result_of
+from airflow_provider_aixplain.batch.state import Deleted, Progress, State, Superseded, Totals, result_of
 from airflow_provider_aixplain.exceptions import AixplainError, AixplainInputError, error_for
 from airflow_provider_aixplain.protocol.adaptive import RunTimes
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
@@ -124,6 +124,7 @@ class Engine:
         try:
             with self._interruptible():
                 await _patiently(partial(asyncio.to_thread, self._claim), self._state, self._gate)
+            self._heed([])
             async for index, row in self._left():
                 with self._interruptible():
                     await slots.acquire()
@@ -153,7 +154,6 @@ class Engine:
     def _claim(self) -> None:
         if (header := self._state.header()) is not None:
             self._state.claim(header.batch, f"engine {uuid.uuid4().hex}")
-            self._heed([])
             header = self._state.header()  # a worker may have begun anew before
         if header is None:
             raise FileNotFoundError(f"there is no batch at {self._state}")
@@ -460,7 +460,7 @@ async def _patiently(ask: Callable[[], Awaitable[T]], of: Journal | State, gate:
 
     :param of: what is asked for, for the log.
     :param gate: is closed meanwhile.
-    :raises Superseded: if somebody has deleted it.
+    :raises Deleted: if it is not there.
     :raises Exception: whatever the storage has for trouble.
     """
     deadline = time.monotonic() + PATIENCE
@@ -468,7 +468,7 @@ async def _patiently(ask: Callable[[], Awaitable[T]], of: Journal | State, gate:
         try:
             return await ask()
         except FileNotFoundError:
-            raise Superseded("somebody has deleted this batch") from None
+            raise Deleted("somebody has deleted this batch") from None
         except Exception as error:
             if time.monotonic() >= deadline:
                 raise

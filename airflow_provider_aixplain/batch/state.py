@@ -24,6 +24,10 @@ class Superseded(Exception):
     """Somebody else is at this batch now."""
 
 
+class Deleted(Superseded):
+    """Somebody has deleted this batch, or a part of it."""
+
+
 @dataclass(frozen=True)
 class Header:
     """What a batch is about; written once its rows are.

@@ -12,8 +12,9 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_aixplain.batch.engine import Engine, Limits
 from airflow_provider_aixplain.batch.progress import watched
-from airflow_provider_aixplain.batch.state import Progress, State, Superseded
+from airflow_provider_aixplain.batch.state import Deleted, Progress, State, Superseded
 from airflow_provider_aixplain.batch.thread import HookElsewhere, elsewhere
+from airflow_provider_aixplain.exceptions import AixplainPermanentError, to_event
 from airflow_provider_aixplain.metrics import of_triggerer
 
 LOOK_EVERY = 60.0
@@ -51,10 +52,16 @@ class AixplainBatchTrigger(BaseTrigger):
                 error = await self._run(state)
             except Superseded as reason:
                 self.log.warning("%s", reason)
-                if not await self._is_done_by_other(state):
+                if await self._is_done_by_other(state):
+                    error = None
+                elif isinstance(reason, Deleted):
+                    told = (
+                        f"result_path: a part of the batch at {state} is gone; delete the rest, or name another folder"
+                    )
+                    error = to_event(AixplainPermanentError(told))
+                else:
                     self.log.warning("Nobody else goes on with the batch: this triggerer does")
                     continue
-                error = None
             yield TriggerEvent({"error": error})
             return
 

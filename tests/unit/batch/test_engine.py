@@ -642,6 +642,18 @@ def test_who_has_taken_over_is_waited_for_as_long_as_he_goes_on(
     assert submitted(emulator, tag) == Counter(texts)
 
 
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_batch_that_somebody_deletes_ends(place: str, is_whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trigger_module, "LOOK_EVERY", 0.01)
+    state = begun(place, ["a"])
+    header = state.header()
+    assert header is not None
+    state.storage.remove([Header.name(1) if is_whole else f"rows-{header.batch}.jsonl"])
+    (event,) = events_of(AixplainBatchTrigger(str(state), "echo", "aixplain_default", {}))
+    error = event.payload["error"]
+    assert error is None if is_whole else "a part of the batch" in str(error)
+
+
 KILLED = """
 import asyncio, json, sys
 from airflow_provider_aixplain.batch.engine import Engine, Limits
