@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -409,13 +410,21 @@ class Airflow:
         return "\n".join(lines)
 
     def worker_seconds(self) -> dict[str, float]:
-        """How long each task instance held a worker, by its id: what its supervisors measured, all visits added up."""
+        """How long each task instance held a worker, by its id: what its supervisors measured, all visits added up.
+
+        A worker writes that a moment after its task is over; it is waited for.
+        """
+        wait_until(self._workers_are_idle, "the workers' last words", 30)
         held: dict[str, float] = {}
         for event in self.scheduler_events():
             if event.get("event") == "Workload finished":
                 workload = event["workload_id"]
                 held[workload] = held.get(workload, 0.0) + float(event["duration"])
         return held
+
+    def _workers_are_idle(self) -> bool:
+        count = Counter(event.get("event") for event in self.scheduler_events())
+        return count["Worker startup parse complete"] <= count["Workload finished"]
 
     def scheduler_events(self) -> Iterator[dict[str, Any]]:
         """The scheduler's log lines; its worker processes write there too."""
