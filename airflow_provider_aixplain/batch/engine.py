@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_aixplain.batch.journal import Journal
 from airflow_provider_aixplain.batch.rows import Row
-from airflow_provider_aixplain.batch.state import Deleted, Progress, State, Superseded, Totals, result_of
+from airflow_provider_aixplain.batch.state import Deleted, Header, Progress, State, Superseded, Totals, result_of
 from airflow_provider_aixplain.exceptions import AixplainError, AixplainInputError, error_for
 from airflow_provider_aixplain.protocol.adaptive import RunTimes
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
@@ -68,15 +68,16 @@ class Engine:
     :param hook: carries the calls.
     :param model_id: of the model.
     :param state: the batch's.
+    :param batch: its id.
     :param limits: how it is run.
     """
 
-    def __init__(self, hook: AixplainHook, model_id: str, state: State, limits: Limits) -> None:
+    def __init__(self, hook: AixplainHook, model_id: str, state: State, batch: str, limits: Limits) -> None:
         self._hook = hook
         self.model_id = model_id
         self._state = state
         self._limits = limits
-        self._batch = ""
+        self._batch = batch
         self._run_times = RunTimes()
         self._gate = Gate(limits.max_per_second)
         self._is_over = False
@@ -152,13 +153,17 @@ class Engine:
         self.stop()
 
     def _claim(self) -> None:
-        if (header := self._state.header()) is not None:
-            self._state.claim(header.batch, f"engine {uuid.uuid4().hex}")
-            header = self._state.header()  # a worker may have begun anew before
+        self._header()
+        self._state.claim(self._batch, f"engine {uuid.uuid4().hex}")
+        self.progress = self._state.progress(self._header())  # a worker may have begun anew before
+
+    def _header(self) -> Header:
+        header = self._state.header()
         if header is None:
             raise FileNotFoundError(f"there is no batch at {self._state}")
-        self._batch = header.batch
-        self.progress = self._state.progress(header)
+        if header.batch != self._batch:
+            raise Deleted("somebody has begun another batch here")
+        return header
 
     def _heed(self, records: Iterable[dict[str, Any]]) -> None:
         """Take note of what somebody else has written of submissions."""
@@ -467,6 +472,8 @@ async def _patiently(ask: Callable[[], Awaitable[T]], of: Journal | State, gate:
     while True:
         try:
             return await ask()
+        except Superseded:
+            raise
         except FileNotFoundError:
             raise Deleted("somebody has deleted this batch") from None
         except Exception as error:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import os
+import re
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -28,11 +29,8 @@ MERGED = 64
 LIST_EVERY = 1.0
 """Seconds for which the parts of others that were listed are not listed again."""
 
-WHOLE = "-all"
-"""How the name of a part ends that holds all records there were."""
-
 REPLACED = "replaced"
-"""The field that tells which parts are in a whole one, or were not kept there."""
+"""The field that tells, at the end of a part with all records, which parts it stands for."""
 
 BETWEEN = b"\n"
 """What stands between parts that were merged: an empty line."""
@@ -169,9 +167,13 @@ class FileJournal(Journal):
 
     def rewrite(self, keep: Callable[[Record], bool]) -> None:
         with self._lock():
-            new = self.path.with_suffix(".new")
+            new, before = self.path.with_suffix(".new"), self.path.stat()
             with new.open("wb") as file:
                 file.writelines(_line(record) for record in self.read() if keep(record))
+            now = self.path.stat()
+            if (now.st_ino, now.st_size) != (before.st_ino, before.st_size):
+                # NFS takes a lock from a host that stands still.
+                raise OSError(f"{self}: somebody else has written while records were removed")
             os.replace(new, self.path)
             self.remember()
 
@@ -199,8 +201,9 @@ class ObjectJournal(Journal):
     have appended: so at least one of two sees the other, where a storage shows what was written to whoever lists it
     from then on, as all large ones do.
 
-    What counts is told by what is there, and whatever is removed counts no longer before: a process may be killed, or
-    stand still for hours and go on, at any moment.
+    Records are removed by a part with all that stay, which tells which parts it stands for. Each such has the number
+    after the last one's, and of two who make the same one succeeds. So what counts is told by what is there, and what
+    is deleted has counted no longer before: a process may be killed, or stand still for hours and go on, at any moment.
 
     :param storage: where.
     :param name: of the journal.
@@ -229,17 +232,15 @@ class ObjectJournal(Journal):
 
         :param read: takes which parts were read, or count no longer.
         """
-        whole: _Part | None = None
-        missing: _Part | None = None
+        whole, missing = 0, None
         while True:
-            parts = self._parts(self._storage.names(self._name))
-            latest = max((part for part in parts if part.is_whole), default=None)
-            if latest is not None and latest != whole:
+            names = self._storage.names(self._name)
+            if (latest := self._whole(names)) != whole:
                 if read:
                     raise OSError(f"{self}: records were removed while they were read")
                 whole = latest
                 yield from self._read_whole(whole, read)
-            left = [part for part in parts if not part.numbers <= read and not part.is_whole]
+            left = [part for part in self._parts(names) if not part.numbers <= read]
             if not left:
                 return
             for part, content in self._contents(left):
@@ -250,15 +251,14 @@ class ObjectJournal(Journal):
                     break
                 yield from part.unread(content, read)
 
-    def _read_whole(self, part: _Part, read: set[_Number]) -> Iterator[Record]:
+    def _read_whole(self, number: int, read: set[_Number]) -> Iterator[Record]:
         try:
-            with self._storage.open(part.name, "rb") as file:
+            with self._storage.open(self._whole_name(number), "rb") as file:
                 for record in _records(file):
                     if REPLACED in record:
                         read.update((owner, number) for owner, number in record[REPLACED])
                     else:
                         yield record
-            read |= part.numbers
         except FileNotFoundError:
             raise OSError(f"{self}: records were removed while they were read") from None
 
@@ -285,7 +285,7 @@ class ObjectJournal(Journal):
         return self._told(parts)
 
     def _told(self, parts: list[_Part]) -> list[Record]:
-        new = [p for p in parts if p.owner != self._own and not p.is_whole and not p.numbers <= self._known]
+        new = [part for part in parts if part.owner != self._own and not part.numbers <= self._known]
         told: list[Record] = []
         for part, content in self._contents(new):
             if content is not None:
@@ -306,23 +306,33 @@ class ObjectJournal(Journal):
         self._join(parts)
 
     def rewrite(self, keep: Callable[[Record], bool]) -> None:
-        if not self._own:
-            self.remember()
+        number = self._whole(self._storage.names(self._name)) + 1
         read: set[_Number] = set()
 
         def lines() -> Iterator[bytes]:
             yield from (_line(record) for record in self._read(read) if keep(record))
             yield _line({REPLACED: sorted(read)})
 
-        self._storage.replace_by(self._next(WHOLE), lines())
+        try:
+            self._storage.write(self._whole_name(number), lines(), is_new=True)
+        except FileExistsError:
+            raise OSError(f"{self}: somebody else has removed records meanwhile") from None
         over = [part.name for part in self._parts(self._storage.names(self._name)) if part.numbers <= read]
-        self._storage.remove([*over, f"{self._name}.jsonl"])
+        self._storage.remove([*over, *map(self._whole_name, range(1, number))])
 
     def publish(self, keep: Callable[[Record], bool]) -> None:
-        self._storage.replace_by(f"{self._name}.jsonl", (_line(record) for record in self.read() if keep(record)))
+        self._storage.write(f"{self._name}.jsonl", (_line(record) for record in self.read() if keep(record)))
 
     def _parts(self, names: Iterable[str]) -> list[_Part]:
-        return sorted(map(_Part.named, names))
+        return sorted(part for part in map(_Part.named, names) if part)
+
+    def _whole(self, names: Iterable[str]) -> int:
+        """Return the number of the last part with all records; 0 if there is none."""
+        found = (re.fullmatch(r"[^/]+/all-(\d+)\.jsonl", name) for name in names)
+        return max((int(match[1]) for match in found if match), default=0)
+
+    def _whole_name(self, number: int) -> str:
+        return f"{self._name}/all-{number:06d}.jsonl"
 
     def _contents(self, parts: list[_Part]) -> Iterator[tuple[_Part, bytes | None]]:
         return zip(parts, self._storage.contents([part.name for part in parts]), strict=True)
@@ -331,9 +341,9 @@ class ObjectJournal(Journal):
         generation = max((int(part.owner.partition("-")[0]) for part in parts), default=0) + 1
         self._own, self._count = f"{generation:06d}-{uuid.uuid4().hex[:8]}", 0
 
-    def _next(self, suffix: str = "") -> str:
+    def _next(self) -> str:
         self._count += 1
-        return f"{self._name}/{self._own}/{self._count - 1:08d}{suffix}.jsonl"
+        return f"{self._name}/{self._own}/{self._count - 1:08d}.jsonl"
 
     def _merge(self) -> None:
         first, last = self._count - MERGED, self._count - 1
@@ -349,21 +359,20 @@ _Number = tuple[str, int]
 
 
 class _Part(NamedTuple):
-    """An object of a journal: ``NAME/OWNER/NUMBER.jsonl``; several in one, ``NAME/OWNER/FIRST-LAST.jsonl``, with an
-    empty line between two; or all that there were, ``NAME/OWNER/NUMBER-all.jsonl``, and in the end which those were."""
+    """``NAME/OWNER/NUMBER.jsonl``; or several in one, ``NAME/OWNER/FIRST-LAST.jsonl``, an empty line between two."""
 
     owner: str
     first: int
     last: int
-    is_whole: bool
     name: str
 
     @classmethod
-    def named(cls, name: str) -> _Part:
-        _, owner, part = name.split("/")
-        first, _, last = part.removesuffix(".jsonl").partition("-")
-        is_whole = last == WHOLE.removeprefix("-")
-        return cls(owner, int(first), int(first if is_whole or not last else last), is_whole, name)
+    def named(cls, name: str) -> _Part | None:
+        """Return the part that has a name, if it is that of one: others may put things there too."""
+        if found := re.fullmatch(r"[^/]+/(\d+-\w+)/(\d+)(?:-(\d+))?\.jsonl", name):
+            owner, first, last = found.groups()
+            return cls(owner, int(first), int(last or first), name)
+        return None
 
     @property
     def numbers(self) -> set[_Number]:

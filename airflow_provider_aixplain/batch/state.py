@@ -25,7 +25,7 @@ class Superseded(Exception):
 
 
 class Deleted(Superseded):
-    """Somebody has deleted this batch, or a part of it."""
+    """Somebody has deleted this batch, or a part of it, or has begun another one in its place."""
 
 
 @dataclass(frozen=True)
@@ -189,14 +189,17 @@ class State:
             self.storage.remove([_rows_of(batch)])
             raise
         try:
+            if earlier:
+                with self._owned():
+                    self.storage.remove(["results.parquet", "manifest.json"])
             self.storage.create(Header.name(number), json.dumps(asdict(header)).encode())
-        except FileExistsError:
+        except (FileExistsError, Superseded):
             self.storage.remove([_rows_of(batch)])
             raise Superseded(f"Another process has begun a batch at {self}; a retry goes on with it") from None
         if earlier:
             with self._owned():
-                self.results.rewrite(lambda result: result.get("batch") == batch)
-            self.storage.remove([_rows_of(earlier.batch), "results.parquet", "manifest.json"])
+                self.results.rewrite(lambda result: result.get("batch") != earlier.batch)
+            self.storage.remove([_rows_of(earlier.batch)])
         return header
 
     def rows(self, batch: str) -> Iterator[Row]:
@@ -252,7 +255,10 @@ class State:
                 }
                 over = [row for row, is_known in again.items() if is_known]
                 self.submissions.append([{"batch": batch, "forget": over, "spent": told}])
-                self.results.rewrite(lambda result: not (result.get("batch") == batch and result["may_succeed"]))
+                known = {(result["row"], result["ended_at"]) for result in failed}  # a later one has cost more
+                self.results.rewrite(
+                    lambda result: result.get("batch") != batch or (result["row"], result["ended_at"]) not in known
+                )
         return len(again)
 
     def ended(self, batch: str) -> Iterator[dict[str, Any]]:

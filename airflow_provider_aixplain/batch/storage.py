@@ -171,6 +171,11 @@ class ObjectStorage(Storage):
 
     @cached_property
     def _fs(self) -> Any:
+        if not lists_at_once(self._path.fs):
+            raise AixplainInputError(
+                f"result_path is {self._uri!r}: its filesystem lists folder by folder, and leaves out what it cannot"
+                " list, so that a batch would take for new what is paid for; use s3://, gs://, abfs:// or file://"
+            )
         return self._path.fs
 
     @cached_property
@@ -206,15 +211,18 @@ class ObjectStorage(Storage):
             if self.content(name) != content:  # or else its answer was lost, and it was asked again
                 raise
 
-    def replace_by(self, name: str, lines: Iterable[bytes]) -> None:
+    def write(self, name: str, lines: Iterable[bytes], *, is_new: bool = False) -> None:
         """Write a file, all at once, of lines that may be more than the memory holds.
 
         What is opened to be written is written to its end whatever is raised meanwhile, and so holds a part then.
+
+        :param is_new: whether nobody else may have written it.
+        :raises FileExistsError: if somebody has.
         """
         with tempfile.NamedTemporaryFile() as whole:
             whole.writelines(lines)
             whole.flush()
-            self._fs.put_file(whole.name, self._full(name))
+            self._fs.put_file(whole.name, self._full(name), **({"mode": "create"} if is_new else {}))
 
     def remove(self, names: Iterable[str]) -> None:
         if paths := [self._full(name) for name in names]:
@@ -263,6 +271,20 @@ def storage_at(uri: str) -> Storage:
     if found := set(rest) & set("*?[]"):
         raise AixplainInputError(f"result_path is {uri!r}: leave out {' '.join(sorted(found))}, which stand for others")
     return ObjectStorage(uri)
+
+
+def lists_at_once(filesystem: Any) -> bool:
+    """Return whether a filesystem lists all below a folder at once.
+
+    What fsspec has for those that do not leaves out a folder that it cannot list, and says nothing.
+    """
+    from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
+    from fsspec.asyn import AsyncFileSystem  # type: ignore[import-untyped]
+
+    kind = type(filesystem)
+    if kind.async_impl:
+        return kind._find is not AsyncFileSystem._find
+    return kind.find is not AbstractFileSystem.find
 
 
 def object_path(name: str, uri: str) -> ObjectStoragePath:

@@ -175,15 +175,16 @@ class AixplainBatchRunOperator(BaseOperator):
             f", {again} of them once more" if again else "",
         )
         if left and self.deferrable:
-            self._defer(state)
-        error = asyncio.run(self._run(state)) if left else None
+            self._defer(state, header)
+        error = asyncio.run(self._run(state, header)) if left else None
         return self.execute_complete(context, {"error": error})
 
-    def _defer(self, state: State) -> NoReturn:
+    def _defer(self, state: State, header: Header) -> NoReturn:
         from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
 
         trigger = AixplainBatchTrigger(
             result_path=str(state),
+            batch=header.batch,
             model_id=self.model_id,
             aixplain_conn_id=self.aixplain_conn_id,
             limits=asdict(self.limits),
@@ -271,13 +272,13 @@ class AixplainBatchRunOperator(BaseOperator):
 
         return State(str(self.result_path))
 
-    async def _run(self, state: State) -> dict[str, Any] | None:
+    async def _run(self, state: State, header: Header) -> dict[str, Any] | None:
         """Run the batch on the worker."""
         from airflow_provider_aixplain.batch.engine import Engine
         from airflow_provider_aixplain.batch.progress import watched
         from airflow_provider_aixplain.metrics import of_worker
 
-        engine = Engine(self.hook, self.model_id, state, self.limits)
+        engine = Engine(self.hook, self.model_id, state, header.batch, self.limits)
         return await watched(engine, asyncio.ensure_future(engine.run()), self.log, of_worker)
 
     def _finish(self, state: State, header: Header, *, is_whole: bool = True) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import asdict
@@ -16,6 +17,7 @@ from airflow_provider_aixplain.batch.state import Deleted, Progress, State, Supe
 from airflow_provider_aixplain.batch.thread import HookElsewhere, elsewhere
 from airflow_provider_aixplain.exceptions import AixplainPermanentError, to_event
 from airflow_provider_aixplain.metrics import of_triggerer
+from airflow_provider_aixplain.protocol.wait import PATIENCE
 
 LOOK_EVERY = 60.0
 """Seconds between looks at what whoever has taken over does."""
@@ -27,21 +29,25 @@ class AixplainBatchTrigger(BaseTrigger):
     All that it does is on the result path before it does more; started again, anywhere, it goes on.
 
     :param result_path: the URI of the batch's folder.
+    :param batch: its id.
     :param model_id: the model's id on the platform.
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``.
     :param limits: the fields of :class:`~airflow_provider_aixplain.batch.engine.Limits`.
     """
 
-    def __init__(self, result_path: str, model_id: str, aixplain_conn_id: str, limits: dict[str, Any]) -> None:
+    def __init__(
+        self, result_path: str, batch: str, model_id: str, aixplain_conn_id: str, limits: dict[str, Any]
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow types only what it names a parameter of
         self.result_path = result_path
+        self.batch = batch
         self.model_id = model_id
         self.aixplain_conn_id = aixplain_conn_id
         self.limits = Limits(**limits)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what Airflow stores to start this trigger anywhere, any time."""
-        stored = {name: getattr(self, name) for name in ("result_path", "model_id", "aixplain_conn_id")}
+        stored = {name: getattr(self, name) for name in ("result_path", "batch", "model_id", "aixplain_conn_id")}
         return f"{type(self).__module__}.{type(self).__qualname__}", {**stored, "limits": asdict(self.limits)}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -55,10 +61,8 @@ class AixplainBatchTrigger(BaseTrigger):
                 if await self._is_done_by_other(state):
                     error = None
                 elif isinstance(reason, Deleted):
-                    told = (
-                        f"result_path: a part of the batch at {state} is gone; delete the rest, or name another folder"
-                    )
-                    error = to_event(AixplainPermanentError(told))
+                    told = "somebody has deleted it, or begun another one there; name a folder that no other task has"
+                    error = to_event(AixplainPermanentError(f"result_path: the batch at {state} is not whole: {told}"))
                 else:
                     self.log.warning("Nobody else goes on with the batch: this triggerer does")
                     continue
@@ -72,7 +76,7 @@ class AixplainBatchTrigger(BaseTrigger):
         :raises Superseded: if somebody else has taken over.
         """
         hook = HookElsewhere(self.aixplain_conn_id, asyncio.get_running_loop())
-        engine = Engine(hook, self.model_id, state, self.limits)
+        engine = Engine(hook, self.model_id, state, self.batch, self.limits)
         running = elsewhere(engine.run())
         try:
             return await watched(engine, running, self.log, of_triggerer)
@@ -84,18 +88,25 @@ class AixplainBatchTrigger(BaseTrigger):
                     await asyncio.shield(running)
 
     async def _is_done_by_other(self, state: State) -> bool:
-        """Return whether whoever has taken over is done, once it is, or does no more.
+        """Return whether whoever has taken over is done, or has deleted all, once that is so or it does no more.
 
         Airflow stops a trigger that another triggerer has. So who takes over and does nothing was stopped, as it came
         too late, as after it stood still for a while; and this one, which is still here, is the one that is meant.
         """
         before: Progress | None = None
+        looked_at = time.monotonic()
         while True:
-            with suppress(Exception):  # the storage has trouble, and is asked again
+            try:
                 header = await asyncio.to_thread(state.header)
-                if header is None:
-                    return True
+                if header is None or header.batch != self.batch:
+                    return header is None
                 progress = await asyncio.to_thread(state.progress, header)
+            except Exception as error:
+                if time.monotonic() > looked_at + PATIENCE:
+                    raise
+                self.log.warning("%s: has trouble, is asked again: %s", state, error)
+            else:
+                looked_at = time.monotonic()
                 if progress.totals.done == header.rows:
                     return True
                 if progress == before:

@@ -49,12 +49,22 @@ def begin(folder: str, rows: int, seconds: float) -> None:
     )
 
 
+def header_of(folder: str) -> Any:
+    """What a batch is about."""
+    from airflow_provider_aixplain.batch.state import State
+
+    header = State(folder).header()
+    assert header is not None
+    return header
+
+
 def run(folder: str) -> dict[str, float]:
     """Run a batch to its end, as a triggerer does, and return what that cost this process."""
     from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
 
     async def take() -> Any:
-        trigger = AixplainBatchTrigger(folder, "echo", "aixplain_default", {"max_in_flight": IN_FLIGHT})
+        limits = {"max_in_flight": IN_FLIGHT}
+        trigger = AixplainBatchTrigger(folder, header_of(folder).batch, "echo", "aixplain_default", limits)
         return [event.payload async for event in trigger.run()]
 
     cpu, wall = time.process_time(), time.monotonic()
@@ -115,10 +125,7 @@ def kill(rows: int, seconds: float) -> dict[str, Any]:
         started(folder, emulator.connection).communicate()
         submitted = Counter(run["payload"]["data"] for run in emulator.runs())
         found = results(folder)
-        state = State(folder)
-        header = state.header()
-        assert header is not None
-        orphaned = state.progress(header).totals.orphaned
+        orphaned = State(folder).progress(header_of(folder)).totals.orphaned
     return {
         "rows": rows,
         "kills": KILLS,

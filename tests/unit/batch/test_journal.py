@@ -9,14 +9,19 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fsspec import AbstractFileSystem
+from fsspec.asyn import AsyncFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_aixplain.batch import storage as storage_module
 from airflow_provider_aixplain.batch.journal import MERGED, FileJournal
-from airflow_provider_aixplain.batch.storage import FileStorage, ObjectStorage, storage_at
+from airflow_provider_aixplain.batch.storage import FileStorage, ObjectStorage, lists_at_once, storage_at
 from airflow_provider_aixplain.exceptions import AixplainInputError
 
 
@@ -171,6 +176,21 @@ def test_a_file_system_without_locks_is_told(path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(AixplainInputError, match="result_path"):
         journal(path).append([{"n": 1}])
+
+
+def test_who_has_lost_his_lock_while_he_rewrote_takes_nothing_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As NFS takes it from a host that stands still."""
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    journal(path).append([{"n": 1}, {"n": 2}])
+
+    def keep(record: dict[str, Any]) -> bool:
+        if record["n"] == 1:
+            journal(path).append([{"n": 3}])
+        return record["n"] != 2
+
+    with pytest.raises(OSError, match="somebody else"):
+        journal(path).rewrite(keep)
+    assert set(numbers(path)) == {1, 2, 3}
 
 
 def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
@@ -394,20 +414,63 @@ def test_who_stood_still_while_he_rewrote_takes_nothing_from_his_successor(
     old, new = journals(f"{objects}/stood-{removes}", 2)
     old.claim({"owner": "old"})
     old.append([{"n": n} for n in range(5)])
-    replace_by = ObjectStorage.replace_by
+    write = ObjectStorage.write
 
-    def stands_still(self: ObjectStorage, name: str, lines: Iterable[bytes]) -> None:
+    def stands_still(self: ObjectStorage, name: str, lines: Iterable[bytes], **arguments: Any) -> None:
         read = list(lines)
-        monkeypatch.setattr(ObjectStorage, "replace_by", replace_by)
+        monkeypatch.setattr(ObjectStorage, "write", write)
         new.claim({"owner": "new"})
         if removes:
             new.rewrite(lambda record: record.get("n") != 3)
         new.append([{"n": 9}])
-        replace_by(self, name, read)
+        write(self, name, read, **arguments)
 
-    monkeypatch.setattr(ObjectStorage, "replace_by", stands_still)
-    old.rewrite(lambda record: record.get("n") != 0)
+    monkeypatch.setattr(ObjectStorage, "write", stands_still)
+    with pytest.raises(OSError, match="meanwhile") if removes else nullcontext():
+        old.rewrite(lambda record: record.get("n") != 0)
     assert told(new.read()) == ([0, 1, 2, 4, 9] if removes else [1, 2, 3, 4, 9])
+
+
+def test_who_stood_still_before_he_rewrote_takes_nothing_from_his_successor(objects: str) -> None:
+    old, new = journals(f"{objects}/before", 2)
+    old.claim({"owner": "old"})
+    old.append([{"n": n} for n in range(5)])
+    new.claim({"owner": "new"})
+    new.rewrite(lambda record: record.get("n") != 3)
+    new.append([{"n": 9}])
+    old.rewrite(lambda record: record.get("n") != 0)
+    assert told(new.read()) == [1, 2, 4, 9]
+
+
+def test_what_others_have_put_there_does_not_matter(objects: str) -> None:
+    (mine,) = journals(f"{objects}/stray", 1)
+    mine.append([{"n": 1}])
+    storage = storage_at(f"{objects}/stray")
+    for name in ("a/.keep", "a/000001-x/notes.txt", "a/deep/er/00000001.jsonl", "a/other/00000001.jsonl"):
+        storage.replace(name, b"?")
+    mine.claim({"owner": "me"})
+    mine.append([{"n": 2}])
+    mine.rewrite(lambda record: True)
+    assert told(mine.read()) == [1, 2]
+
+
+def test_a_filesystem_that_lists_folder_by_folder_is_refused(objects: str) -> None:
+    class Walks(AbstractFileSystem):  # type: ignore[misc]
+        """One that leaves out what it cannot list."""
+
+    class WalksToo(AsyncFileSystem):  # type: ignore[misc]
+        """The same."""
+
+    for walks in (Walks(), WalksToo()):
+        assert not lists_at_once(walks)
+    assert lists_at_once(MemoryFileSystem())
+    storage = ObjectStorage(f"{objects}/refused")
+    assert storage.names("a") == []
+    assert lists_at_once(storage._fs)
+    refused = ObjectStorage(f"{objects}/refused")
+    refused.__dict__["_path"] = SimpleNamespace(fs=Walks())
+    with pytest.raises(AixplainInputError, match="folder by folder"):
+        refused.names("a")
 
 
 def test_who_merges_late_brings_nothing_back_that_was_removed(objects: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ def test_a_worker_gives_it_to_a_trigger_and_takes_its_end(tmp_path: Path) -> Non
     _, stored = trigger.serialize()
     assert stored["result_path"] == f"file://{tmp_path}/out"
     assert stored["limits"]["max_in_flight"] == 7
-    assert set(stored) == {"result_path", "model_id", "aixplain_conn_id", "limits"}, "and no input"
+    assert set(stored) == {"result_path", "batch", "model_id", "aixplain_conn_id", "limits"}, "and no input"
     assert deferred.value.method_name == "execute_complete"
 
 
