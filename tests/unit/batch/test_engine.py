@@ -680,7 +680,7 @@ def test_who_has_taken_over_is_waited_for_as_long_as_he_goes_on(
     place: str, emulator: Emulator, tag: str, goes_on: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A triggerer that stood still takes over, and is stopped by Airflow at once, or is not."""
-    monkeypatch.setattr(trigger_module, "LOOK_EVERY", 2)
+    monkeypatch.setattr(trigger_module, "LOOK_EVERY", 5 if goes_on else 1)
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
     texts = [f"{tag} {number}" for number in range(40)]
     state = begun(place, texts, delay=0.4)
