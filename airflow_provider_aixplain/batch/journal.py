@@ -264,11 +264,11 @@ class ObjectJournal(Journal):
 
     def append(self, records: Iterable[Record]) -> list[Record]:
         if not self._own:
-            self._join(self._parts(self._storage.names(self._name)))
+            self._join(self._listed())
         if not (lines := b"".join(map(_line, records))):
             return self.news()
         self._storage.replace(self._next(), lines)
-        parts = self._parts(self._storage.names(self._name))
+        parts = self._listed()
         owners = {part.owner for part in parts}
         if self._own not in owners or max(owners) > self._own:
             self.is_superseded = True
@@ -279,7 +279,7 @@ class ObjectJournal(Journal):
         return []
 
     def news(self) -> list[Record]:
-        parts = self._parts(self._storage.names(self._name))
+        parts = self._listed()
         if any(part.owner > self._own for part in parts):
             self.is_superseded = True
         return self._told(parts)
@@ -301,7 +301,7 @@ class ObjectJournal(Journal):
         return found
 
     def remember(self) -> None:
-        parts = self._parts(self._storage.names(self._name))
+        parts = self._listed()
         self._known = {number for part in parts for number in part.numbers}
         self._join(parts)
 
@@ -317,11 +317,14 @@ class ObjectJournal(Journal):
             self._storage.write(self._whole_name(number), lines(), is_new=True)
         except FileExistsError:
             raise OSError(f"{self}: somebody else has removed records meanwhile") from None
-        over = [part.name for part in self._parts(self._storage.names(self._name)) if part.numbers <= read]
+        over = [part.name for part in self._listed() if part.numbers <= read]
         self._storage.remove([*over, *map(self._whole_name, range(1, number))])
 
     def publish(self, keep: Callable[[Record], bool]) -> None:
         self._storage.write(f"{self._name}.jsonl", (_line(record) for record in self.read() if keep(record)))
+
+    def _listed(self) -> list[_Part]:
+        return self._parts(self._storage.names(self._name))
 
     def _parts(self, names: Iterable[str]) -> list[_Part]:
         return sorted(part for part in map(_Part.named, names) if part)
@@ -343,14 +346,17 @@ class ObjectJournal(Journal):
 
     def _next(self) -> str:
         self._count += 1
-        return f"{self._name}/{self._own}/{self._count - 1:08d}.jsonl"
+        return self._part_name(f"{self._count - 1:08d}")
+
+    def _part_name(self, numbers: str) -> str:
+        return f"{self._name}/{self._own}/{numbers}.jsonl"
 
     def _merge(self) -> None:
         first, last = self._count - MERGED, self._count - 1
-        names = [f"{self._name}/{self._own}/{number:08d}.jsonl" for number in range(first, last + 1)]
+        names = [self._part_name(f"{number:08d}") for number in range(first, last + 1)]
         found = [content for content in self._storage.contents(names) if content is not None]
         if len(found) == MERGED:
-            self._storage.replace(f"{self._name}/{self._own}/{first:08d}-{last:08d}.jsonl", BETWEEN.join(found))
+            self._storage.replace(self._part_name(f"{first:08d}-{last:08d}"), BETWEEN.join(found))
             self._storage.remove(names)
 
 

@@ -57,16 +57,18 @@ def begun(place: str, texts: list[str], **fields: Any) -> State:
     return state
 
 
-def batch_of(state: State) -> str:
+def header_of(state: State) -> Header:
     header = state.header()
     assert header is not None
-    return header.batch
+    return header
+
+
+def batch_of(state: State) -> str:
+    return header_of(state).batch
 
 
 def progress_of(state: State) -> Progress:
-    header = state.header()
-    assert header is not None
-    return state.progress(header)
+    return state.progress(header_of(state))
 
 
 def run(state: State, conn_id: str = "aixplain_default", model_id: str = "echo", **limits: Any) -> Engine:
@@ -227,10 +229,7 @@ def test_who_is_superseded_stops_and_takes_nothing_away(
     state = begun(place, texts, delay=0.3)
 
     async def both() -> None:
-        engines = [
-            Engine(AixplainHook(), "echo", State(str(state)), batch_of(state), Limits(10, wait_time=0.2))
-            for _ in range(2)
-        ]
+        engines = [engine_of(state, max_in_flight=10) for _ in range(2)]
         first = asyncio.ensure_future(engines[0].run())
         while engines[0].progress.totals.done < 15:  # noqa: ASYNC110 # nobody tells
             await asyncio.sleep(0.01)
@@ -271,14 +270,14 @@ def test_a_worker_that_begins_anew_stops_who_is_still_at_it(
     state = begun(place, texts, delay=0.3)
 
     async def both() -> None:
-        old = Engine(AixplainHook(), "echo", State(str(state)), batch_of(state), Limits(10, wait_time=0.2))
+        old = engine_of(state, max_in_flight=10)
         running = asyncio.ensure_future(old.run())
         while old.progress.totals.done < 15:  # noqa: ASYNC110 # nobody tells
             await asyncio.sleep(0.01)
         new = begun(place, [f"{tag} new"], delay=0)
         with pytest.raises(Superseded):
             await running
-        await Engine(AixplainHook(), "echo", new, batch_of(new), Limits(wait_time=0.2)).run()
+        await engine_of(new).run()
 
     asyncio.run(both())
     assert [result["data"] for result in results(state)] == [f"{tag} new"]
@@ -288,7 +287,7 @@ def test_a_worker_that_begins_anew_stops_who_is_still_at_it(
 
 def test_who_is_stopped_before_it_begins_does_nothing(place: str, emulator: Emulator, tag: str) -> None:
     state = begun(place, [tag])
-    engine = Engine(AixplainHook(), "echo", state, batch_of(state), Limits())
+    engine = engine_of(state)
     engine.stop_from_elsewhere()
     asyncio.run(engine.run())
     assert submitted(emulator, tag) == {}
@@ -409,7 +408,7 @@ def test_rows_that_could_not_be_read_on_are_read_from_there(
 
 def test_who_asks_what_others_have_written_is_not_told_of_before(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     state = begun(place, ["a"])
-    engine = Engine(AixplainHook(), "echo", state, batch_of(state), Limits())
+    engine = engine_of(state)
     looks: list[asyncio.Event] = []
 
     async def look() -> list[Any]:
@@ -466,8 +465,7 @@ def test_of_two_who_begin_anew_one_has_begun(place: str) -> None:
 
     with pytest.raises(Superseded, match="has begun"):
         first.begin(rows(), about(1), earlier)
-    header = State(place).header()
-    assert header is not None
+    header = header_of(State(place))
     assert (header.rows, header.number) == (2, 2)
     assert [row.key for row in State(place).rows(header.batch)] == [1, 2]
 
@@ -655,9 +653,7 @@ def test_a_trigger_that_is_stopped_waits_for_the_answers_under_way(place: str, e
     try:
 
         async def stop() -> None:
-            trigger = AixplainBatchTrigger(
-                str(state), batch_of(state), "echo", "aixplain_default", {"max_in_flight": 10}
-            )
+            trigger = trigger_of(state, max_in_flight=10)
             task = asyncio.ensure_future(anext(trigger.run()))
             while not submitted(emulator, tag):  # noqa: ASYNC110 # nobody tells
                 await asyncio.sleep(0.02)
@@ -687,9 +683,7 @@ def test_who_has_taken_over_is_waited_for_as_long_as_he_goes_on(
     other = State(place)
 
     async def both() -> Any:
-        trigger = AixplainBatchTrigger(
-            str(state), batch_of(state), "echo", "aixplain_default", {"max_in_flight": 5, "wait_time": 0.2}
-        )
+        trigger = trigger_of(state, max_in_flight=5, wait_time=0.2)
         first = asyncio.ensure_future(anext(trigger.run()))
         while not submitted(emulator, tag):  # noqa: ASYNC110 # nobody tells
             await asyncio.sleep(0.02)
