@@ -308,9 +308,9 @@ class Engine:
         deadline = time.monotonic() + self._limits.timeout
         refused_key = ""
         while True:
+            platform = await self._account()
             with self._interruptible():
                 begun_at = await self._gate.passed()
-            platform = await self._account()
             if self.is_spent:
                 return None
             noted_at = await self._note({"row": index, "begun": True})
