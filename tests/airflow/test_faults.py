@@ -109,6 +109,10 @@ class Scene:
 
         self.wait_until(reached, f"{count} tasks that are {state}", seconds)
 
+    def triggerers(self) -> int:
+        """How many triggerers there are."""
+        return int(self.query("SELECT count(*) FROM job WHERE job_type = 'TriggererJob' AND state = 'running'")[0][0])
+
     def waiting_at(self) -> Counter[int]:
         """How many runs each triggerer waits for, by its job's id."""
         rows = "SELECT triggerer_id, count(*) FROM trigger WHERE triggerer_id IS NOT NULL GROUP BY triggerer_id"
@@ -220,7 +224,11 @@ def scene(
             processes.env["PARKING"] = str(folder / "parked")
         try:
             airflow.start(without=later)
-            yield Scene(airflow, emulator, postgres, folder / "parked")
+            stage = Scene(airflow, emulator, postgres, folder / "parked")
+            # Airflow is healthy with one triggerer, which may have taken all runs before the other one is up.
+            started = len([name for name in TRIGGERERS if name in processes.running])
+            wait_until(lambda: stage.triggerers() == started, "all triggerers", 180)
+            yield stage
         finally:
             processes.stop(*(name for name in processes.running if name != "postgres"))
             postgres.stop()
