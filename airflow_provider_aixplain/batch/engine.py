@@ -15,10 +15,11 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_aixplain.batch.journal import Journal
+from airflow_provider_aixplain.batch.journal import CLAIM, Journal
+from airflow_provider_aixplain.batch.patience import patiently
 from airflow_provider_aixplain.batch.rows import Row
-from airflow_provider_aixplain.batch.state import Deleted, Header, Progress, State, Superseded, Totals, result_of
-from airflow_provider_aixplain.exceptions import AixplainError, AixplainInputError, error_for
+from airflow_provider_aixplain.batch.state import Cost, Deleted, Progress, State, Superseded, result_of
+from airflow_provider_aixplain.exceptions import AixplainInputError, error_for
 from airflow_provider_aixplain.protocol.adaptive import RunTimes
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
@@ -87,7 +88,7 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._submissions = Writer(state.submissions, self._heed, self._gate)
         self._results = Writer(state.results, self._heed_results, self._gate)
-        self.progress = Progress(bytearray(), {}, {}, Totals())
+        self.progress = Progress(0)
         self.in_flight = 0
 
     def stop(self) -> None:
@@ -124,7 +125,7 @@ class Engine:
 
         try:
             with self._interruptible():
-                await _patiently(partial(asyncio.to_thread, self._claim), self._state, self._gate)
+                await _stored(partial(asyncio.to_thread, self._claim), self._state, self._gate)
             self._heed([])
             async for index, row in self._left():
                 with self._interruptible():
@@ -153,32 +154,22 @@ class Engine:
         self.stop()
 
     def _claim(self) -> None:
-        self._header()
-        self._state.claim(self._batch, f"engine {uuid.uuid4().hex}")
-        self.progress = self._state.progress(self._header())  # a worker may have begun anew before
-
-    def _header(self) -> Header:
-        header = self._state.header()
-        if header is None:
-            raise FileNotFoundError(f"there is no batch at {self._state}")
-        if header.batch != self._batch:
-            raise Deleted("somebody has begun another batch here")
-        return header
+        header = self._state.claim(self._batch, f"engine {uuid.uuid4().hex}")
+        self.progress = self._state.progress(header)
 
     def _heed(self, records: Iterable[dict[str, Any]]) -> None:
         """Take note of what somebody else has written of submissions."""
         if self._state.submissions.is_superseded:
             self._fail(Superseded("somebody else runs this batch now"))
         for record in records:
-            if record.get("batch") == self._batch and "url" in record and record["row"] in self.progress.begun:
-                self.progress.accepted[record["row"]] = record["url"], record["at"]
+            if record.get("batch") == self._batch and CLAIM not in record:
+                self.progress.heed(record)
 
     def _heed_results(self, records: Iterable[dict[str, Any]]) -> None:
-        """Take note of results that somebody else has written, who was at it before."""
+        """Take note of final results that somebody else has written, who was at it before."""
         for result in records:
-            if result.get("batch") == self._batch and not self.progress.done[result["row"]]:
-                self.progress.done[result["row"]] = 1
-                self.progress.totals.add(result)
+            if result.get("batch") == self._batch:
+                self.progress.heed_final(result)
 
     async def _hear(self) -> None:
         """Take note of what others have written until now, or, in an object storage, until a second ago.
@@ -193,16 +184,17 @@ class Engine:
 
     async def _look(self) -> None:
         try:
-            self._heed(await _patiently(self._state.submissions.anews, self._state.submissions, self._gate))
-            self._heed_results(await _patiently(self._state.results.anews, self._state.results, self._gate))
+            self._heed(await _stored(self._state.submissions.anews, self._state.submissions, self._gate))
+            self._heed_results(await _stored(self._state.results.anews, self._state.results, self._gate))
         finally:
             self._hearing = None
 
-    async def _note(self, record: dict[str, Any]) -> float:
-        """Write something down about a submission, and return the time that it has, in seconds since the epoch."""
-        now = time.time()
-        await self._submissions.write({"batch": self._batch, **record, "at": now})
-        return now
+    async def _note(self, index: int, attempt: float, what: str, **told: Any) -> None:
+        """Write down what becomes of an attempt."""
+        record = {"batch": self._batch, "row": index, "attempt": attempt, "is": what, **told}
+        await self._submissions.write(record)
+        if what == "orphaned":
+            self.progress.heed(record)
 
     async def _left(self) -> AsyncIterator[tuple[int, Row]]:
         """Tell the rows without a result: first those that are accepted, as they cost already, and in the end those of
@@ -239,7 +231,7 @@ class Engine:
 
         while True:
             with self._interruptible():
-                chunk = await _patiently(partial(asyncio.to_thread, some), self._state, self._gate)
+                chunk = await _stored(partial(asyncio.to_thread, some), self._state, self._gate)
             if not chunk:
                 return
             for row in chunk:
@@ -248,94 +240,85 @@ class Engine:
 
     async def _one(self, index: int, row: Row) -> None:
         """Bring one row to its end."""
-        begun = self.progress.begun.get(index)
-        if begun is not None and index not in self.progress.accepted:
-            await self._settle(index, row, begun)
+        pending = self.progress.begun.get(index)
+        if pending is not None and index not in self.progress.accepted:
+            await self._settle(index, row, pending)
             if self.progress.done[index]:
                 return
-        url, submitted_at = self.progress.accepted.pop(index, ("", time.time()))
-        if not url:
-            response = await self._submit(index, row)
-            if response is None:
+        run = self.progress.accepted.pop(index, None)
+        if run is None:
+            submitted = await self._submit(index, row)
+            if submitted is None:
                 return
+            response, attempt = submitted
             if response.status is not ResponseStatus.IN_PROGRESS:
-                await self._conclude(index, row, response, response.error_message or "")
+                await self._conclude(index, row, attempt, response, response.error_message or "")
                 return
-            url = response.url or ""
+            run = response.url or "", attempt
+        url, attempt = run
         wait = Wait(self._limits.wait_time, self._limits.timeout, PATIENCE, self._run_times)
-        age = max(0.0, time.time() - submitted_at)
+        age = max(0.0, time.time() - attempt)
         with self._interruptible():
             outcome = await self._hook.await_run(url, wait, age, name=f"Row {row.key}")
         is_known = outcome.status in ("success", "failed")
-        await self._hear()
-        if self.progress.done[index] or isinstance(self._problem, Superseded):
-            return  # somebody else has asked for this run too, or does
         problem = "" if outcome.status == "success" else outcome.message or outcome.status
-        await self._conclude(index, row, outcome.response, problem, is_known=is_known)
+        await self._conclude(index, row, attempt, outcome.response, problem, is_polled=True, is_known=is_known)
 
-    async def _settle(self, index: int, row: Row, begun: float) -> None:
+    async def _settle(self, index: int, row: Row, attempt: float) -> None:
         """Wait until the answer to a submission of an earlier process cannot come any more; then it is orphaned."""
         platform = await self._account()
         longest = platform.timeout + LAG
         with self._interruptible():
-            await asyncio.sleep(max(0.0, min(longest, begun + longest - time.time())))
+            await asyncio.sleep(max(0.0, min(longest, attempt + longest - time.time())))
         # What has been written meanwhile tells of an answer that came late.
         await self._hear()
         if self._is_over:
             raise asyncio.CancelledError
-        if index not in self.progress.accepted and not self.progress.done[index]:
-            await self._orphaned(row)
+        if self.progress.begun.get(index) == attempt and not self.progress.done[index]:
+            await self._note(index, attempt, "orphaned", key=row.key)
 
     async def _account(self) -> Platform:
         """Return the account, for whose Connection one waits a while: a secrets backend comes back."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                return await self._hook.aplatform()
-            except Exception as error:
-                if isinstance(error, AixplainError) and not error.retryable:
-                    raise
-                if time.monotonic() >= deadline:
-                    raise
-                with self._interruptible():
-                    await asyncio.sleep(FIRST_PAUSE * random.uniform(1, 5))
+        with self._interruptible():
+            return await patiently(self._hook.aplatform)
 
-    async def _submit(self, index: int, row: Row) -> ModelResponse | None:
+    async def _submit(self, index: int, row: Row) -> tuple[ModelResponse, float] | None:
         """Submit a row, once, and write down where its run can be polled.
 
-        :return: the answer; None if the batch is over before.
+        :return: the answer, and which attempt it is of; None if the batch is over before.
         """
         deadline = time.monotonic() + self._limits.timeout
         refused_key = ""
         while True:
             platform = await self._account()
             with self._interruptible():
-                begun_at = await self._gate.passed()
+                passed_at = await self._gate.passed()
             if self.is_spent:
                 return None
-            noted_at = await self._note({"row": index, "begun": True})
-            not_sent = {"row": index, "begun": False, "noted_at": noted_at}
+            attempt = time.time()
+            note = partial(self._note, index, attempt)
+            await note("begun")
             if self._is_over:
-                await self._note(not_sent)
+                await note("not sent")
                 return None
             try:
                 response = await self._hook.arun_async(self.model_id, row.payload, name=f"Row {row.key}")
             except Exception as error:  # raised before anything is sent: what goes wrong on the way is a response
-                await self._note(not_sent)
+                await note("not sent")
                 if isinstance(error, AixplainInputError):
-                    return ModelResponse(ResponseStatus.FAILED, error_message=str(error), failure=_INVALID)
+                    return ModelResponse(ResponseStatus.FAILED, error_message=str(error), failure=_INVALID), attempt
                 raise
             failure = response.failure
             if failure is None:
                 self._gate.open()
                 if response.url:
-                    await self._note({"row": index, "url": response.url})
-                return response
+                    await note("accepted", url=response.url)
+                return response, attempt
             if failure.may_be_accepted:
-                self._gate.pause(failure.retry_after, begun_at)
-                await self._orphaned(row)
-                return response
-            await self._note(not_sent)
+                self._gate.pause(failure.retry_after, passed_at)
+                await note("orphaned", key=row.key)
+                return response, attempt
+            await note("not sent")
             if failure.category is ErrorCategory.AUTHENTICATION and platform.api_key != refused_key:
                 refused_key = platform.api_key
                 await self._hook._arenew()  # it may have been rotated
@@ -344,25 +327,35 @@ class Engine:
                 raise error_for(failure, f"Model {self.model_id}: {response.error_message}")
             passes = failure.category is ErrorCategory.RATE_LIMIT or not failure.sent
             if not passes or time.monotonic() > deadline:
-                return response
-            self._gate.pause(failure.retry_after, begun_at)
+                return response, attempt
+            self._gate.pause(failure.retry_after, passed_at)
 
     async def _conclude(
-        self, index: int, row: Row, response: ModelResponse | None, problem: str, *, is_known: bool = True
+        self,
+        index: int,
+        row: Row,
+        attempt: float,
+        response: ModelResponse | None,
+        problem: str,
+        *,
+        is_polled: bool = False,
+        is_known: bool = True,
     ) -> None:
-        failed = response is not None and response.status is ResponseStatus.FAILED
-        problem = problem or ("the platform gives no reason" if failed else "")
+        """Write down how a row has ended, unless somebody else has, or is to: whoever has taken over runs it too.
+
+        He may have submitted it again, and then asks for that run. But the success that only the answer to a submission
+        tells of would be lost.
+        """
+        if not problem and response is not None and response.status is ResponseStatus.FAILED:
+            problem = "the platform gives no reason"
+        await self._hear()
+        if self.progress.done[index] or (self._state.submissions.is_superseded and (is_polled or problem)):
+            return
         failure = response.failure if response else None
         may_succeed = not failure or failure.retryable is not False
-        result = result_of(index, row.key, response, problem, may_succeed=may_succeed, is_known=is_known)
+        result = result_of(index, row.key, attempt, response, problem, may_succeed=may_succeed, is_known=is_known)
         await self._results.write({"batch": self._batch, **result})
-        if not self.progress.done[index]:
-            self.progress.done[index] = 1
-            self.progress.totals.add(result)
-
-    async def _orphaned(self, row: Row) -> None:
-        await self._note({"orphan": row.key})
-        self.progress.totals.orphaned.append(row.key)
+        self.progress.end(index, succeeded=not problem, cost=Cost.of(result))
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -400,12 +393,12 @@ class Gate:
         self._next = now + self._interval
         return now
 
-    def pause(self, asked: float | None, begun_at: float = math.inf) -> None:
+    def pause(self, asked: float | None, passed_at: float = math.inf) -> None:
         """Let all wait: as long as the platform asks, up to five minutes, or longer each time that it has trouble.
 
-        :param begun_at: when the submission passed that tells of it. Of many that were under way one counts.
+        :param passed_at: when the submission did that tells of it. Of many that were under way one counts.
         """
-        if begun_at > self._paused_at:
+        if passed_at > self._paused_at:
             self._paused_at = time.monotonic()
             self._pause = min(max(FIRST_PAUSE, self._pause * 2), LONGEST_PAUSE)
         delay = max(asked_delay(asked or 0.0, random.random()), self._pause * random.uniform(0.8, 1.2))
@@ -450,7 +443,7 @@ class Writer:
             some, self._left = self._left, []
             try:
                 records = [record for record, _ in some]
-                self._heed(await _patiently(partial(self._journal.aappend, records), self._journal, self._gate))
+                self._heed(await _stored(partial(self._journal.aappend, records), self._journal, self._gate))
             except Exception as error:
                 for _, written in some:
                     written.set_exception(error)
@@ -460,25 +453,19 @@ class Writer:
         self._writing = None
 
 
-async def _patiently(ask: Callable[[], Awaitable[T]], of: Journal | State, gate: Gate) -> T:
-    """Return what a storage answers; while it has trouble it is asked again, for five minutes.
+async def _stored(ask: Callable[[], Awaitable[T]], of: Journal | State, gate: Gate) -> T:
+    """Return what a storage answers; while it has trouble it is asked again, and nothing is submitted.
 
     :param of: what is asked for, for the log.
-    :param gate: is closed meanwhile.
-    :raises Deleted: if it is not there.
+    :raises Superseded: if somebody else is at the batch, or has deleted it.
     :raises Exception: whatever the storage has for trouble.
     """
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return await ask()
-        except Superseded:
-            raise
-        except FileNotFoundError:
-            raise Deleted("somebody has deleted this batch") from None
-        except Exception as error:
-            if time.monotonic() >= deadline:
-                raise
-            log.warning("%s: has trouble, is asked again: %s", of, error)
-            gate.pause(None)
-            await asyncio.sleep(FIRST_PAUSE)
+
+    def is_in_trouble(error: Exception) -> None:
+        log.warning("%s: has trouble, is asked again: %s", of, error)
+        gate.pause(None)
+
+    try:
+        return await patiently(ask, is_in_trouble, final=(Superseded, FileNotFoundError))
+    except FileNotFoundError:
+        raise Deleted(f"{of}: somebody has deleted it") from None

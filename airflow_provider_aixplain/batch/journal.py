@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import math
 import os
@@ -11,12 +12,11 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from airflow_provider_aixplain.batch.storage import ObjectStorage
+    from airflow_provider_aixplain.batch.storage import FileStorage, ObjectStorage
 
 Record = dict[str, Any]
 
@@ -109,15 +109,18 @@ class Journal(ABC):
 
 
 class FileJournal(Journal):
-    """Records in one file. Whoever writes holds a lock: appending is not safe between hosts on all file systems.
+    """Records in one file. Whoever writes holds the folder's lock: appending is not safe between hosts on all file
+    systems. NFS takes that lock from a host that stands still; so what goes on without it must spoil nothing either.
 
-    :param path: of the file.
-    :param lock: returns the lock, which may be held already.
+    :param storage: where.
+    :param name: of the journal.
     """
 
-    def __init__(self, path: Path, lock: Callable[[], AbstractContextManager[None]]) -> None:
-        self.path = path
-        self._lock = lock
+    def __init__(self, storage: FileStorage, name: str) -> None:
+        self._storage = storage
+        self._lock = storage.lock
+        self._name = f"{name}.jsonl"
+        self.path = storage.folder / self._name
         self._file = self._end = 0
 
     def __str__(self) -> str:
@@ -134,20 +137,25 @@ class FileJournal(Journal):
                 yield from _records(file)
 
     def append(self, records: Iterable[Record]) -> list[Record]:
-        with self._lock(), self.path.open("r+b") as file:
+        lines = b"".join(map(_line, records))
+        # Not at a place that was looked up before: that may be written by now.
+        with self._lock(), open(self.path, "r+b", buffering=0, opener=_at_the_end) as file:
             foreign = self._told(file)
             if (size := file.seek(0, os.SEEK_END)) and os.pread(file.fileno(), 1, size - 1) != b"\n":
-                file.write(b"\n")  # its writer was killed in the middle of a line
-            file.writelines(map(_line, records))
-            file.flush()
-            self._end = file.tell()
+                lines = b"\n" + lines  # the last line's writer was killed in the middle of it
+            written = file.write(lines)
+            if written < len(lines):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+            if file.tell() != size + written:
+                raise OSError(f"{self}: somebody else has written at the same time")
+            self._end = size + written
         return foreign
 
     def news(self) -> list[Record]:
         with self.path.open("rb") as file:
             return self._told(file)
 
-    def _told(self, file: BinaryIO) -> list[Record]:
+    def _told(self, file: IO[bytes]) -> list[Record]:
         found = os.fstat(file.fileno())
         if found.st_ino != self._file or found.st_size < self._end:
             self.is_superseded = self.is_superseded or self._file != 0  # records were removed
@@ -167,14 +175,12 @@ class FileJournal(Journal):
 
     def rewrite(self, keep: Callable[[Record], bool]) -> None:
         with self._lock():
-            new, before = self.path.with_suffix(".new"), self.path.stat()
-            with new.open("wb") as file:
+            before = self.path.stat()
+            with self._storage.writing(self._name) as file:
                 file.writelines(_line(record) for record in self.read() if keep(record))
-            now = self.path.stat()
-            if (now.st_ino, now.st_size) != (before.st_ino, before.st_size):
-                # NFS takes a lock from a host that stands still.
-                raise OSError(f"{self}: somebody else has written while records were removed")
-            os.replace(new, self.path)
+                now = self.path.stat()
+                if (now.st_ino, now.st_size) != (before.st_ino, before.st_size):
+                    raise OSError(f"{self}: somebody else has written while records were removed")
             self.remember()
 
     def publish(self, keep: Callable[[Record], bool]) -> None:
@@ -253,7 +259,7 @@ class ObjectJournal(Journal):
 
     def _read_whole(self, number: int, read: set[_Number]) -> Iterator[Record]:
         try:
-            with self._storage.open(self._whole_name(number), "rb") as file:
+            with self._storage.open(self._whole_name(number)) as file:
                 for record in _records(file):
                     if REPLACED in record:
                         read.update((owner, number) for owner, number in record[REPLACED])
@@ -314,14 +320,16 @@ class ObjectJournal(Journal):
             yield _line({REPLACED: sorted(read)})
 
         try:
-            self._storage.write(self._whole_name(number), lines(), is_new=True)
+            with self._storage.writing(self._whole_name(number), is_new=True) as file:
+                file.writelines(lines())
         except FileExistsError:
             raise OSError(f"{self}: somebody else has removed records meanwhile") from None
         over = [part.name for part in self._listed() if part.numbers <= read]
         self._storage.remove([*over, *map(self._whole_name, range(1, number))])
 
     def publish(self, keep: Callable[[Record], bool]) -> None:
-        self._storage.write(f"{self._name}.jsonl", (_line(record) for record in self.read() if keep(record)))
+        with self._storage.writing(f"{self._name}.jsonl") as file:
+            file.writelines(_line(record) for record in self.read() if keep(record))
 
     def _listed(self) -> list[_Part]:
         return self._parts(self._storage.names(self._name))
@@ -390,6 +398,10 @@ class _Part(NamedTuple):
             if (self.owner, number) not in read:
                 read.add((self.owner, number))
                 yield from _records(text.splitlines())
+
+
+def _at_the_end(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_APPEND)
 
 
 def _records(lines: Iterable[bytes]) -> Iterator[Record]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 import uuid
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from operator import itemgetter
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import IO, Any, NamedTuple
 
 from airflow_provider_aixplain.batch.journal import CLAIM, Journal
 from airflow_provider_aixplain.batch.rows import Row, restored, stored
@@ -30,7 +29,11 @@ class Deleted(Superseded):
 
 @dataclass(frozen=True)
 class Header:
-    """What a batch is about; written once its rows are.
+    """What a batch is about.
+
+    Each worker that begins a batch, or goes on with one, writes it in a file of its own, with the number after the last
+    one's. Of two that write the same one, one goes on: so nobody begins another batch late in the place of one that has
+    gone on.
 
     :param fingerprint: of its rows and of where they are submitted.
     :param rows: how many there are.
@@ -38,7 +41,7 @@ class Header:
     :param first_bad_rows: the first of those, for people.
     :param started_at: when, in ISO 8601.
     :param batch: its id: what somebody else's batch still writes here counts for nothing.
-    :param number: how many batches the result path has seen with this one.
+    :param number: of the file.
     """
 
     fingerprint: str
@@ -55,33 +58,36 @@ class Header:
         return f"batch-{number}.json"
 
 
+class Cost(NamedTuple):
+    """What a run has cost, and how many seconds it took."""
+
+    credits: float
+    tokens: int
+    run_time: float
+
+    @classmethod
+    def of(cls, result: Mapping[str, Any]) -> Cost:
+        """Return what a result tells of it."""
+        return cls(
+            number(result["used_credits"]) or 0, int(number(result["tokens"]) or 0), number(result["run_time"]) or 0
+        )
+
+
 @dataclass
 class Totals:
-    """The sums of a batch's results, and of those that were removed to be tried again. Times in seconds.
-
-    :param orphaned: the keys of rows that may have been submitted once more, as nobody learnt what became of the first.
-    """
+    """The sums of a batch's results, and of what failed attempts have cost that were made again. Times in seconds."""
 
     succeeded: int = 0
     failed: int = 0
     credits: float = 0.0
     tokens: int = 0
     run_time: float = 0.0
-    orphaned: list[str | int] = field(default_factory=list)
 
-    def add(self, result: Mapping[str, Any]) -> None:
-        """Count one more result."""
-        if result["status"] == ResponseStatus.SUCCESS:
-            self.succeeded += 1
-        else:
-            self.failed += 1
-        self.spend(result)
-
-    def spend(self, result: Mapping[str, Any]) -> None:
-        """Count what a result has cost."""
-        self.credits += number(result["used_credits"]) or 0
-        self.tokens += int(number(result["tokens"]) or 0)
-        self.run_time += number(result["run_time"]) or 0
+    def spend(self, cost: Cost) -> None:
+        """Count what a run has cost."""
+        self.credits += cost.credits
+        self.tokens += cost.tokens
+        self.run_time += cost.run_time
 
     @property
     def done(self) -> int:
@@ -92,6 +98,7 @@ class Totals:
 def result_of(
     index: int,
     key: str | int,
+    attempt: float,
     response: ModelResponse | None,
     error: str,
     *,
@@ -102,10 +109,11 @@ def result_of(
 
     :param index: of the row, from 0.
     :param key: the row's.
+    :param attempt: what it came of.
     :param response: the platform's last answer, if any.
     :param error: what went wrong; empty if nothing did.
-    :param may_succeed: whether a later try may have more luck, if something did.
-    :param is_known: whether the end of the run is; if not, a later try asks for the same run.
+    :param may_succeed: whether a later attempt may have more luck, if something did.
+    :param is_known: whether the end of the run is; if not, a retry asks for the same run.
     """
     usage = response.usage if response else None
     return {
@@ -118,25 +126,100 @@ def result_of(
         "run_time": storable(response.run_time) if response else 0,
         "tokens": int(number(usage.get("total_tokens")) or 0) if isinstance(usage, Mapping) else 0,
         "ended_at": now(),
+        "attempt": attempt,
         "may_succeed": bool(error) and (may_succeed or not is_known),
         "is_known": is_known,
     }
 
 
-@dataclass
+@dataclass(init=False)
 class Progress:
     """Where each row of a batch is.
 
+    An attempt is a submission of a row; it is named by the time when it was begun, in seconds since the epoch. A result
+    that is final (a success, or a failure that no attempt would change) counts whenever it comes. Another one counts
+    as long as it is of the row's last attempt: whoever stood still may write it late.
+
     :param done: a byte for each row: 1 if it has a result.
-    :param accepted: poll URLs of runs without a result, and when they were submitted, by row.
-    :param begun: when submissions were begun of which nothing more is known, in seconds since the epoch, by row.
+    :param attempts: the last attempt of each row; 0 if there is none, or it is over.
+    :param accepted: poll URLs of runs without a result, and of which attempts they are, by row.
+    :param begun: attempts of which nothing more is known, by row.
+    :param failed: when the results were known that are not final, by row.
     :param totals: of the results.
     """
 
     done: bytearray
+    attempts: array[float]
     accepted: dict[int, tuple[str, float]]
     begun: dict[int, float]
+    failed: dict[int, str]
     totals: Totals
+
+    def __init__(self, rows: int) -> None:
+        self.done = bytearray(rows)
+        self.attempts = array("d", bytes(8 * rows))
+        self.accepted, self.begun, self.failed = {}, {}, {}
+        self.totals = Totals()
+        self._orphaned: dict[tuple[int, float], str | int] = {}
+        self._over: set[tuple[int, float]] = set()
+
+    @property
+    def orphaned(self) -> list[str | int]:
+        """The keys of rows, one for each attempt of which nobody learnt what became of it."""
+        return list(self._orphaned.values())
+
+    def heed(self, record: Mapping[str, Any]) -> None:
+        """Take note of what is told of an attempt."""
+        row, attempt = record["row"], record["attempt"]
+        match record["is"]:
+            case "begun" if not self.done[row]:
+                self.begun[row] = attempt
+                if row not in self.accepted:
+                    self.attempts[row] = attempt
+            case "accepted" if not self.done[row]:
+                self.accepted[row] = record["url"], attempt
+                self.attempts[row] = attempt
+                self.begun.pop(row, None)
+            case "not sent" if self.begun.get(row) == attempt:  # and not that of one who has taken over since
+                del self.begun[row]
+            case "orphaned":
+                self._orphaned[row, attempt] = record["key"]
+            case "over" if (row, attempt) not in self._over:  # whoever is killed, the next one tells it again
+                self._over.add((row, attempt))
+                self.totals.spend(Cost(*record["cost"]))
+                if self.begun.get(row) == attempt:
+                    del self.begun[row]
+                if row in self.accepted and self.accepted[row][1] == attempt:
+                    del self.accepted[row]
+                if self.attempts[row] == attempt:
+                    self.attempts[row] = 0
+
+    def end(self, row: int, *, succeeded: bool, cost: Cost) -> None:
+        """Take note of a row's result, if it has none."""
+        if self.done[row]:
+            return
+        self.done[row] = 1
+        self.totals.succeeded += succeeded
+        self.totals.failed += not succeeded
+        self.totals.spend(cost)
+
+    def heed_final(self, result: Mapping[str, Any]) -> None:
+        """Take note of a result, if it is final."""
+        if not result["may_succeed"]:
+            self.end(result["row"], succeeded=result["status"] == ResponseStatus.SUCCESS, cost=Cost.of(result))
+
+    def counting(self) -> Callable[[Mapping[str, Any]], bool]:
+        """Return what says of each result whether it is the one of its row that counts."""
+        seen = bytearray(len(self.done))
+
+        def counts(result: Mapping[str, Any]) -> bool:
+            row = result["row"]
+            if seen[row] or self.failed.get(row) != (result["ended_at"] if result["may_succeed"] else None):
+                return False
+            seen[row] = 1
+            return True
+
+        return counts
 
 
 class State:
@@ -173,48 +256,78 @@ class State:
 
         :param about: asked for that once all rows are written, with the batch's id and number.
         :param earlier: what the batch is about whose place it takes; that goes, with its results.
-        :raises Superseded: if somebody else has begun one.
+        :raises Superseded: if somebody else has begun one, or has gone on with the earlier one.
         """
-        batch, number = uuid.uuid4().hex[:12], earlier.number + 1 if earlier else 1
+        number = earlier.number + 1 if earlier else 1
+        batch = f"{number}-{uuid.uuid4().hex[:12]}"
         self.storage.make()
         self.submissions.create()
         self.results.create()
-        self.claim(batch, "a worker that begins")  # whoever is at an earlier batch submits no more
-        try:
-            with self.storage.open(_rows_of(batch), "wb") as file:
-                for line in stored(rows):
-                    file.write(line)
+        self._claim(batch, "a worker that begins")  # whoever is at an earlier batch submits no more
+        with self.storage.writing(_rows_of(batch)) as file:
+            file.writelines(stored(rows))
             header = about(batch, number)
-        except BaseException:
-            self.storage.remove([_rows_of(batch)])
-            raise
         try:
             if earlier:
                 with self._owned():
                     self.storage.remove(["results.parquet", "manifest.json"])
-            self.storage.create(Header.name(number), json.dumps(asdict(header)).encode())
-        except (FileExistsError, Superseded):
+            self._put(header)
+        except Superseded:
             self.storage.remove([_rows_of(batch)])
-            raise Superseded(f"Another process has begun a batch at {self}; a retry goes on with it") from None
+            raise
         if earlier:
             with self._owned():
                 self.results.rewrite(lambda result: result.get("batch") != earlier.batch)
             self.storage.remove([_rows_of(earlier.batch)])
         return header
 
+    def go_on(self, header: Header) -> Header:
+        """Claim a batch that has begun: for a worker that finds it.
+
+        :raises Superseded: if somebody else has, or has begun another one.
+        """
+        header = replace(header, number=header.number + 1)
+        self._put(header)
+        return self.claim(header.batch, "a worker that goes on")
+
+    def _put(self, header: Header) -> None:
+        try:
+            self.storage.create(Header.name(header.number), json.dumps(asdict(header)).encode())
+        except FileExistsError:
+            told = f"Another process has begun a batch at {self}, or goes on with it; so does a retry"
+            raise Superseded(told) from None
+
     def rows(self, batch: str) -> Iterator[Row]:
         """Read the rows in a stream."""
-        with self.storage.open(_rows_of(batch), "rb") as file:
+        with self.storage.open(_rows_of(batch)) as file:
             yield from restored(file)
 
-    def claim(self, batch: str, owner: str) -> None:
-        """Say who is at the batch from now on.
+    def claim(self, batch: str, owner: str) -> Header:
+        """Say who is at the batch from now on, and return what it is about.
 
         Whoever was before sees it before it writes of another submission. So what it has begun until then is there to
         be read once this returns.
+
+        :raises Deleted: if somebody has deleted it, or begun another one.
+        :raises OSError: if it is not to be seen yet: NFS may show a folder as it was half a minute ago.
         """
+        self._header_of(batch)  # or else whoever is at another one is disturbed
+        self._claim(batch, owner)
+        return self._header_of(batch)
+
+    def _claim(self, batch: str, owner: str) -> None:
         self.submissions.claim({"batch": batch, CLAIM: owner, "at": time.time()})
         self.results.remember()
+
+    def _header_of(self, batch: str) -> Header:
+        header = self.header()
+        if header is None:
+            raise Deleted(f"Somebody has deleted the batch at {self}")
+        if header.batch != batch:
+            if header.number < int(batch.partition("-")[0]):
+                raise OSError(f"{self}: the batch is not to be seen yet")
+            raise Deleted(f"Somebody has begun another batch at {self}")
+        return header
 
     @contextmanager
     def _owned(self) -> Iterator[None]:
@@ -228,98 +341,84 @@ class State:
                 raise Superseded(f"Another process has taken over the batch at {self}")
             yield
 
-    def forget_failed(self, batch: str) -> int:
+    @contextmanager
+    def writing(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a file to write bytes in a stream, which is there in the end, all at once.
+
+        :raises Superseded: if somebody else has claimed the batch.
+        """
+        with ExitStack() as written:
+            yield written.enter_context(self.storage.writing(name))
+            with self._owned():
+                written.close()
+
+    def forget_failed(self, header: Header) -> int:
         """Let rows be run again that failed and may succeed. What they have cost is kept.
 
         :return: how many there are.
         """
         with self._owned():
-            failed: list[dict[str, Any]] = []
-            settled: set[int] = set()
-            for result in self._own(self.results, batch):
+            gone, over = set(), []
+            for result in self._own(self.results, header):
                 if result["may_succeed"]:
-                    failed.append(result)
-                else:
-                    settled.add(result["row"])
-            again = {result["row"]: result["is_known"] for result in failed if result["row"] not in settled}
-            if failed:
-                spent = Totals()
-                for result in failed:
-                    spent.spend(result)
-                told = {
-                    "used_credits": spent.credits,
-                    "tokens": spent.tokens,
-                    "run_time": spent.run_time,
-                    # Whoever is killed before they are removed finds the same ones once more.
-                    "id": hashlib.sha256(json.dumps(sorted(failed, key=itemgetter("row"))).encode()).hexdigest(),
-                }
-                over = [row for row, is_known in again.items() if is_known]
-                self.submissions.append([{"batch": batch, "forget": over, "spent": told}])
-                known = {(result["row"], result["ended_at"]) for result in failed}  # a later one has cost more
-                self.results.rewrite(
-                    lambda result: result.get("batch") != batch or (result["row"], result["ended_at"]) not in known
-                )
-        return len(again)
-
-    def ended(self, batch: str) -> Iterator[dict[str, Any]]:
-        """Read the results of a batch: one of each row, though two processes may have written one each."""
-        return filter(_first_of_each_row(batch), self.results.read())
+                    gone.add((result["row"], result["ended_at"]))  # by name: a late one has cost more
+                    if result["is_known"]:
+                        told = {name: result[name] for name in ("batch", "row", "attempt")}
+                        over.append({**told, "is": "over", "cost": Cost.of(result)})
+            if not gone:
+                return 0
+            again = len(self.progress(header).failed)
+            self.submissions.append(over)
+            self.results.rewrite(
+                lambda result: result.get("batch") != header.batch or (result["row"], result["ended_at"]) not in gone
+            )
+            return again
 
     def progress(self, header: Header) -> Progress:
         """Return where each row of a batch is."""
-        progress = Progress(bytearray(header.rows), {}, {}, Totals())
-        for result in self.ended(header.batch):
-            progress.done[result["row"]] = 1
-            progress.totals.add(result)
-        orphans: dict[Any, None] = {}
-        spent: dict[str, dict[str, Any]] = {}
-        for record in self._own(self.submissions, header.batch):
-            if "orphan" in record:
-                orphans[record["orphan"], record["at"]] = None  # one that was not known to be written comes twice
-            if "spent" in record:
-                spent[record["spent"]["id"]] = record["spent"]
-            for row in record.get("forget", ()):
+        progress = Progress(header.rows)
+        failed: dict[tuple[int, float], tuple[str, Cost]] = {}
+        for result in self._own(self.results, header):
+            attempt = result["row"], result["attempt"]
+            if result["may_succeed"]:
+                if result["is_known"] or attempt not in failed:
+                    failed[attempt] = result["ended_at"], Cost.of(result)
+            else:
+                progress.heed_final(result)
+        for record in self._own(self.submissions, header):
+            if CLAIM not in record:
+                progress.heed(record)
+        for (row, at), (ended_at, cost) in failed.items():
+            if progress.attempts[row] == at and not progress.done[row]:
+                progress.failed[row] = ended_at
+                progress.end(row, succeeded=False, cost=cost)
                 progress.accepted.pop(row, None)
                 progress.begun.pop(row, None)
-            row = record.get("row")
-            if row is None or progress.done[row]:
-                continue
-            if "url" in record:
-                progress.accepted[row] = record["url"], record["at"]
-                progress.begun.pop(row, None)
-            elif record["begun"]:
-                progress.begun[row] = record["at"]
-            elif progress.begun.get(row) == record["noted_at"]:  # and not that of one who has taken over since
-                del progress.begun[row]
-        progress.totals.orphaned = [key for key, _ in orphans]
-        for told in spent.values():
-            progress.totals.spend(told)
         return progress
 
-    def publish(self, batch: str) -> None:
+    def ended(self, header: Header, progress: Progress) -> Iterator[dict[str, Any]]:
+        """Read the results of a batch: the one of each row that counts, though two processes may have written one each.
+
+        :param progress: of the batch.
+        """
+        return filter(progress.counting(), self._own(self.results, header))
+
+    def publish(self, header: Header) -> Progress:
         """Let ``results.jsonl`` hold one result of each row, and no more.
 
+        :return: where each row is.
         :raises Superseded: if somebody else has claimed the batch.
         """
         with self._owned():
-            self.results.publish(_first_of_each_row(batch))
+            progress = self.progress(header)
+            counts = progress.counting()
+            self.results.publish(lambda result: result.get("batch") == header.batch and counts(result))
+        return progress
 
     @staticmethod
-    def _own(journal: Journal, batch: str) -> Iterator[dict[str, Any]]:
-        return (record for record in journal.read() if record.get("batch") == batch)
+    def _own(journal: Journal, header: Header) -> Iterator[dict[str, Any]]:
+        return (record for record in journal.read() if record.get("batch") == header.batch)
 
 
 def _rows_of(batch: str) -> str:
     return f"rows-{batch}.jsonl"
-
-
-def _first_of_each_row(batch: str) -> Callable[[Mapping[str, Any]], bool]:
-    seen: set[int] = set()
-
-    def is_first(result: Mapping[str, Any]) -> bool:
-        if result.get("batch") != batch or result["row"] in seen:
-            return False
-        seen.add(result["row"])
-        return True
-
-    return is_first

@@ -8,12 +8,13 @@ import os
 import tempfile
 import threading
 import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from airflow_provider_aixplain.batch.journal import FileJournal, Journal, ObjectJournal
 from airflow_provider_aixplain.exceptions import AixplainInputError
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 READ_AT_A_TIME = 64
 """How many objects are read at once."""
+
+NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
+"""What a file system says that has no hard links."""
 
 LOCKED_FOR = 10.0
 """Seconds for which another process may hold the lock of a folder."""
@@ -44,16 +48,16 @@ class Storage(ABC):
         """Return a journal; what is read of it as a whole is in ``NAME.jsonl``."""
 
     @abstractmethod
-    def open(self, name: str, mode: str) -> Any:
-        """Open a file, to read or write bytes in a stream."""
+    def open(self, name: str) -> Any:
+        """Open a file, to read bytes in a stream."""
+
+    @abstractmethod
+    def writing(self, name: str) -> AbstractContextManager[IO[bytes]]:
+        """Open a file, to write bytes in a stream: it is there in the end, all at once, if nothing is raised."""
 
     @abstractmethod
     def content(self, name: str) -> bytes | None:
         """Return what a file holds; None if there is none."""
-
-    @abstractmethod
-    def replace(self, name: str, content: bytes) -> None:
-        """Write a file, all at once."""
 
     @abstractmethod
     def create(self, name: str, content: bytes) -> None:
@@ -90,10 +94,26 @@ class FileStorage(Storage):
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def journal(self, name: str) -> FileJournal:
-        return FileJournal(self.folder / f"{name}.jsonl", self.lock)
+        return FileJournal(self, name)
 
-    def open(self, name: str, mode: str) -> Any:
-        return (self.folder / name).open(mode)
+    def open(self, name: str) -> Any:
+        return (self.folder / name).open("rb")
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[IO[bytes]]:
+        with self._new(name) as new:
+            with new.open("xb") as file:
+                yield file
+            os.replace(new, self.folder / name)
+
+    @contextmanager
+    def _new(self, name: str) -> Iterator[Path]:
+        """Return where nobody else writes meanwhile, and leave nothing there."""
+        new = self.folder / f"{name}.{uuid.uuid4().hex}"
+        try:
+            yield new
+        finally:
+            new.unlink(missing_ok=True)
 
     def content(self, name: str) -> bytes | None:
         try:
@@ -101,16 +121,18 @@ class FileStorage(Storage):
         except FileNotFoundError:
             return None
 
-    def replace(self, name: str, content: bytes) -> None:
-        new = self.folder / f"{name}.new"
-        new.write_bytes(content)
-        os.replace(new, self.folder / name)
-
     def create(self, name: str, content: bytes) -> None:
-        with self.lock():
-            if (self.folder / name).exists():
-                raise FileExistsError(self.folder / name)
-            self.replace(name, content)
+        path = self.folder / name
+        with self.lock(), self._new(name) as new:
+            new.write_bytes(content)
+            try:
+                os.link(new, path)  # the server is asked: NFS may show a folder as it was half a minute ago
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                if path.exists():
+                    raise FileExistsError(path) from None
+                os.replace(new, path)
 
     def remove(self, names: Iterable[str]) -> None:
         for name in names:
@@ -191,8 +213,22 @@ class ObjectStorage(Storage):
     def journal(self, name: str) -> ObjectJournal:
         return ObjectJournal(self, name)
 
-    def open(self, name: str, mode: str) -> Any:
-        return self._fs.open(self._full(name), mode)
+    def open(self, name: str) -> Any:
+        return self._fs.open(self._full(name), "rb")
+
+    @contextmanager
+    def writing(self, name: str, *, is_new: bool = False) -> Iterator[IO[bytes]]:
+        """Open a file, to write bytes in a stream: it is there in the end, all at once, if nothing is raised.
+
+        What fsspec opens to be written is written to its end whatever is raised, and so would hold a part then.
+
+        :param is_new: whether nobody else may have written it.
+        :raises FileExistsError: if somebody has.
+        """
+        with tempfile.NamedTemporaryFile() as whole:
+            yield whole
+            whole.flush()
+            self._fs.put_file(whole.name, self._full(name), **({"mode": "create"} if is_new else {}))
 
     def content(self, name: str) -> bytes | None:
         try:
@@ -202,6 +238,7 @@ class ObjectStorage(Storage):
         return found
 
     def replace(self, name: str, content: bytes) -> None:
+        """Write a file, all at once."""
         self._fs.pipe_file(self._full(name), content)
 
     def create(self, name: str, content: bytes) -> None:
@@ -210,19 +247,6 @@ class ObjectStorage(Storage):
         except FileExistsError:
             if self.content(name) != content:  # or else its answer was lost, and it was asked again
                 raise
-
-    def write(self, name: str, lines: Iterable[bytes], *, is_new: bool = False) -> None:
-        """Write a file, all at once, of lines that may be more than the memory holds.
-
-        What is opened to be written is written to its end whatever is raised meanwhile, and so holds a part then.
-
-        :param is_new: whether nobody else may have written it.
-        :raises FileExistsError: if somebody has.
-        """
-        with tempfile.NamedTemporaryFile() as whole:
-            whole.writelines(lines)
-            whole.flush()
-            self._fs.put_file(whole.name, self._full(name), **({"mode": "create"} if is_new else {}))
 
     def remove(self, names: Iterable[str]) -> None:
         if paths := [self._full(name) for name in names]:

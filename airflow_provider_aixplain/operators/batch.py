@@ -46,8 +46,9 @@ class AixplainBatchRunOperator(BaseOperator):
     failed only the ones that may succeed.
 
     The manifest is a dict: ``path`` (of the results), ``rows``, ``succeeded``, ``failed``, ``bad_rows``,
-    ``first_bad_rows`` (texts), ``orphaned`` (keys of rows that were submitted once more, as a process was killed in the
-    middle of their submission), ``credits``, ``tokens``, ``run_time`` and ``seconds`` (of all runs, and of the batch).
+    ``first_bad_rows`` (texts), ``orphaned`` (for each submission of which nobody learnt what became of it, its row's
+    key: there may be a run of the row beside the one whose result is there), ``credits``, ``tokens``, ``run_time`` and
+    ``seconds`` (of all runs, and of the batch).
 
     :param model_id: the model's id on the platform. (templated)
     :param input: the rows: a list; or the URI or ``ObjectStoragePath`` of a file of JSON lines (``.jsonl``), CSV with a
@@ -163,7 +164,7 @@ class AixplainBatchRunOperator(BaseOperator):
             parquet.check()
         state = self._state()
         header = self._prepare(state)
-        again = state.forget_failed(header.batch)
+        again = state.forget_failed(header)
         progress = state.progress(header)
         left = header.rows - progress.totals.done
         self.log.info(
@@ -177,7 +178,7 @@ class AixplainBatchRunOperator(BaseOperator):
         if left and self.deferrable:
             self._defer(state, header)
         error = asyncio.run(self._run(state, header)) if left else None
-        return self.execute_complete(context, {"error": error})
+        return self.execute_complete(context, {"batch": header.batch, "error": error})
 
     def _defer(self, state: State, header: Header) -> NoReturn:
         from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
@@ -198,11 +199,13 @@ class AixplainBatchRunOperator(BaseOperator):
         :return: the manifest.
         :raises AixplainError: if rows failed as ``fail_on`` says, or have no result.
         """
+        from airflow_provider_aixplain.batch.state import Deleted
+
         state = self._state()
-        header = state.header()
-        if header is None:
-            raise AixplainError(f"There is no batch at {state} any more: somebody has deleted it")
-        state.claim(header.batch, "a worker that finishes")
+        try:
+            header = state.claim(event["batch"], "a worker that finishes")
+        except Deleted as error:
+            raise AixplainError(f"result_path: {error}") from None
         if event["error"]:
             self._finish(state, header, is_whole=False)
             raise from_event(event["error"])
@@ -222,8 +225,7 @@ class AixplainBatchRunOperator(BaseOperator):
                 pass
             if (str(reading.fingerprint), reading.bad) == (earlier.fingerprint, earlier.bad_rows):
                 # Whoever may still be at it, as of a task that was cleared, stops before the next submission.
-                state.claim(earlier.batch, "a worker")
-                return earlier
+                return state.go_on(earlier)
             told = f"{state} holds the batch of another input, model or endpoint, of {earlier.started_at}"
             if self.on_changed_input == "fail":
                 raise AixplainInputError(f"result_path: {told}; name another folder, or use on_changed_input='restart'")
@@ -286,15 +288,15 @@ class AixplainBatchRunOperator(BaseOperator):
 
         :param is_whole: whether the batch has come to its end.
         """
-        state.publish(header.batch)
-        totals = state.progress(header).totals
+        progress = state.publish(header)
+        totals = progress.totals
         name = "results.jsonl"
         if self.result_format == "parquet" and is_whole:
             from airflow_provider_aixplain.batch.parquet import write
 
             name = "results.parquet"
-            with state.storage.open(name, "wb") as file:
-                write(state.ended(header.batch), file)
+            with state.writing(name) as file:
+                write(state.ended(header, progress), file)
         manifest = {
             "path": state.storage.uri(name),
             "rows": header.rows,
@@ -302,13 +304,14 @@ class AixplainBatchRunOperator(BaseOperator):
             "failed": totals.failed,
             "bad_rows": header.bad_rows,
             "first_bad_rows": header.first_bad_rows,
-            "orphaned": totals.orphaned,
+            "orphaned": progress.orphaned,
             "credits": totals.credits,
             "tokens": totals.tokens,
             "run_time": totals.run_time,
             "seconds": seconds_since(header.started_at),
         }
-        state.storage.replace("manifest.json", f"{json.dumps(manifest, indent=2)}\n".encode())
+        with state.writing("manifest.json") as file:
+            file.write(f"{json.dumps(manifest, indent=2)}\n".encode())
         told = f"{totals.succeeded} of {header.rows} rows succeeded, {totals.failed} failed"
         self.log.info("%s, for %.6g credits: %s", told, totals.credits, manifest["path"])
         if not is_whole:
@@ -322,8 +325,7 @@ class AixplainBatchRunOperator(BaseOperator):
         if left:
             raise AixplainError(f"{left} of {header.rows} rows have no result: {manifest['path']}")
         if self._has_failed(header.rows, totals.failed):
-            may_succeed = any(result["may_succeed"] for result in state.ended(header.batch))
-            kind = AixplainRunFailed if may_succeed else AixplainPermanentError
+            kind = AixplainRunFailed if progress.failed else AixplainPermanentError
             raise kind(f"{told}, and fail_on is {self.fail_on}: {manifest['path']}")
         return manifest
 

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_aixplain.batch.engine import Engine, Limits
+from airflow_provider_aixplain.batch.patience import patiently
 from airflow_provider_aixplain.batch.progress import watched
 from airflow_provider_aixplain.batch.state import Deleted, Progress, State, Superseded
 from airflow_provider_aixplain.batch.thread import HookElsewhere, elsewhere
 from airflow_provider_aixplain.exceptions import AixplainPermanentError, to_event
 from airflow_provider_aixplain.metrics import of_triggerer
-from airflow_provider_aixplain.protocol.wait import PATIENCE
 
 LOOK_EVERY = 60.0
 """Seconds between looks at what whoever has taken over does."""
 
 
 class AixplainBatchTrigger(BaseTrigger):
-    """Runs what is left of a batch, and fires one event: ``{"error": None}``, or the error that has ended it.
+    """Runs what is left of a batch, and fires one event: ``{"batch": …, "error": …}``, with the batch's id,
+    and the error that has ended it or None.
 
     All that it does is on the result path before it does more; started again, anywhere, it goes on.
 
@@ -66,7 +67,7 @@ class AixplainBatchTrigger(BaseTrigger):
                 else:
                     self.log.warning("Nobody else goes on with the batch: this triggerer does")
                     continue
-            yield TriggerEvent({"error": error})
+            yield TriggerEvent({"batch": self.batch, "error": error})
             return
 
     async def _run(self, state: State) -> dict[str, Any] | None:
@@ -93,23 +94,23 @@ class AixplainBatchTrigger(BaseTrigger):
         Airflow stops a trigger that another triggerer has. So who takes over and does nothing was stopped, as it came
         too late, as after it stood still for a while; and this one, which is still here, is the one that is meant.
         """
+
+        def look() -> bool | Progress:
+            header = state.header()
+            if header is None or header.batch != self.batch:
+                return header is None
+            progress = state.progress(header)
+            return progress.totals.done == header.rows or progress
+
+        def is_in_trouble(error: Exception) -> None:
+            self.log.warning("%s: has trouble, is asked again: %s", state, error)
+
         before: Progress | None = None
-        looked_at = time.monotonic()
         while True:
-            try:
-                header = await asyncio.to_thread(state.header)
-                if header is None or header.batch != self.batch:
-                    return header is None
-                progress = await asyncio.to_thread(state.progress, header)
-            except Exception as error:
-                if time.monotonic() > looked_at + PATIENCE:
-                    raise
-                self.log.warning("%s: has trouble, is asked again: %s", state, error)
-            else:
-                looked_at = time.monotonic()
-                if progress.totals.done == header.rows:
-                    return True
-                if progress == before:
-                    return False
-                before = progress
+            found = await patiently(partial(asyncio.to_thread, look), is_in_trouble)
+            if isinstance(found, bool):
+                return found
+            if found == before:
+                return False
+            before = found
             await asyncio.sleep(LOOK_EVERY)

@@ -125,7 +125,7 @@ def kill(rows: int, seconds: float) -> dict[str, Any]:
         started(folder, emulator.connection).communicate()
         submitted = Counter(run["payload"]["data"] for run in emulator.runs())
         found = results(folder)
-        orphaned = State(folder).progress(header_of(folder)).totals.orphaned
+        orphaned = State(folder).progress(header_of(folder)).orphaned
     return {
         "rows": rows,
         "kills": KILLS,

@@ -16,15 +16,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from airflow_provider_aixplain.batch import engine as module
+from airflow_provider_aixplain.batch import patience
 from airflow_provider_aixplain.batch.engine import Engine, Gate, Limits
 from airflow_provider_aixplain.batch.journal import ObjectJournal
 from airflow_provider_aixplain.batch.rows import Row
-from airflow_provider_aixplain.batch.state import Header, Progress, State, Superseded
+from airflow_provider_aixplain.batch.state import Header, Progress, State, Superseded, result_of
 from airflow_provider_aixplain.exceptions import AixplainPermanentError
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.triggers import batch as trigger_module
@@ -96,20 +98,26 @@ def results(state: State) -> list[dict[str, Any]]:
     batch = batch_of(state)
     if not isinstance(state.results, ObjectJournal):
         own = [result for result in state.results.read() if result["batch"] == batch]
-        assert own == list(state.ended(batch))
+        assert own == list(state.ended(header_of(state), progress_of(state)))
     finisher.claim(batch, "a worker that finishes")
-    finisher.publish(batch)
-    with finisher.storage.open("results.jsonl", "rb") as file:
+    finisher.publish(header_of(state))
+    with finisher.storage.open("results.jsonl") as file:
         found = [json.loads(line) for line in file]
     assert len({result["row"] for result in found}) == len(found), "each row exactly once"
     return found
+
+
+def note(state: State, row: int, attempt: float, what: str, **told: Any) -> None:
+    """As an engine does."""
+    record = {"batch": batch_of(state), "row": row, "attempt": attempt, "is": what, **told}
+    state.submissions.append([record])
 
 
 def forget_failed(state: State) -> int:
     """As a worker does that takes over."""
     worker = State(str(state))
     worker.claim(batch_of(state), "a worker")
-    return worker.forget_failed(batch_of(state))
+    return worker.forget_failed(header_of(state))
 
 
 def test_each_row_is_run_once(place: str, emulator: Emulator, tag: str) -> None:
@@ -137,7 +145,7 @@ def test_no_more_are_in_flight_than_may_be(place: str, emulator: Emulator, tag: 
 def test_a_rate_limit_is_kept(place: str, tag: str) -> None:
     state = begun(place, [f"{tag} {number}" for number in range(10)], delay=0)
     run(state, max_per_second=10)
-    times = [record["at"] for record in state.submissions.read() if record.get("begun")]
+    times = [record["attempt"] for record in state.submissions.read() if record.get("is") == "begun"]
     assert all(later - earlier >= 0.095 for earlier, later in itertools.pairwise(times))
 
 
@@ -195,7 +203,7 @@ def test_a_submission_that_may_have_arrived_is_not_repeated(place: str, platform
     state = begun(place, ["a", "b"])
     engine = run(state, "scripted", max_in_flight=1)
     assert len(platform.submissions) == 2
-    assert engine.progress.totals.orphaned == [1]
+    assert engine.progress.orphaned == [1]
     first, second = sorted(results(state), key=lambda result: result["row"])
     assert (first["status"], first["may_succeed"], second["status"]) == ("FAILED", True, "SUCCESS")
 
@@ -240,7 +248,7 @@ def test_who_is_superseded_stops_and_takes_nothing_away(
     asyncio.run(both())
     assert {result["data"] for result in results(state)} == set(texts)
     again = {text: count for text, count in submitted(emulator, tag).items() if count > 1}
-    assert set(again) <= {texts[int(str(key)) - 1] for key in progress_of(state).totals.orphaned}
+    assert set(again) <= {texts[int(str(key)) - 1] for key in progress_of(state).orphaned}
 
 
 def test_who_only_polls_sees_that_it_is_superseded(place: str, emulator: Emulator, tag: str) -> None:
@@ -317,9 +325,9 @@ def test_what_failed_tries_have_cost_is_kept(place: str) -> None:
 def test_a_burst_of_refusals_counts_once() -> None:
     gate = Gate(None)
     for _ in range(100):
-        gate.pause(None, begun_at=1.0)
+        gate.pause(None, passed_at=1.0)
     assert gate._pause == module.FIRST_PAUSE
-    gate.pause(1e9, begun_at=time.monotonic())
+    gate.pause(1e9, passed_at=time.monotonic())
     assert gate._pause == 2 * module.FIRST_PAUSE
     assert gate._next - time.monotonic() < 700, "nobody waits for years"
 
@@ -342,7 +350,7 @@ def test_rows_that_cannot_be_read_on_lose_no_answer_under_way(
     try:
         with monkeypatch.context() as patch:
             patch.setattr(State, "rows", rows)
-            patch.setattr(module, "PATIENCE", -1)
+            patch.setattr(patience, "PATIENCE", -1)
             with pytest.raises(OSError, match="Stale"):
                 run(state)
     finally:
@@ -351,7 +359,7 @@ def test_rows_that_cannot_be_read_on_lose_no_answer_under_way(
     run(state)
     assert {result["data"] for result in results(state)} == set(texts)
     assert submitted(emulator, tag) == Counter(texts)
-    assert progress_of(state).totals.orphaned == []
+    assert progress_of(state).orphaned == []
 
 
 class Trouble:
@@ -376,7 +384,7 @@ def test_trouble_of_the_storage_is_waited_for(
 ) -> None:
     texts = [f"{tag} {number}" for number in range(10)]
     state = begun(place, texts, delay=0)
-    monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(patience, "PAUSE", 0.01)
     monkeypatch.setattr(module, "READ_AT_A_TIME", 3)
     engine = engine_of(state)
     trouble = Trouble(monkeypatch, State, name, {1, 3})
@@ -399,7 +407,7 @@ def test_rows_that_could_not_be_read_on_are_read_from_there(
                 raise OSError("reset")
             yield row
 
-    monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(patience, "PAUSE", 0.01)
     monkeypatch.setattr(module, "READ_AT_A_TIME", 3)
     monkeypatch.setattr(State, "rows", rows)
     run(state)
@@ -445,14 +453,14 @@ def test_of_two_who_begin_one_has_begun(place: str) -> None:
     def rows() -> Iterator[Row]:
         yield Row(1, "{}")
         second.begin(iter(rows_of(["a", "b", "c"])), about(3))
-        second.results.append([{"batch": batch_of(second), "row": 0, "may_succeed": False}])
+        second.results.append([{"batch": batch_of(second), **result_of(0, 1, 1.0, None, "", may_succeed=False)}])
         yield Row(2, "{}")
 
     with pytest.raises(Superseded, match="has begun"):
         first.begin(rows(), about(2))
     batch = batch_of(second)
     assert [row.key for row in State(place).rows(batch)] == [1, 2, 3]
-    assert len(list(State(place).ended(batch))) == 1
+    assert progress_of(second).totals.succeeded == 1
 
 
 def test_of_two_who_begin_anew_one_has_begun(place: str) -> None:
@@ -463,7 +471,7 @@ def test_of_two_who_begin_anew_one_has_begun(place: str) -> None:
         second.begin(iter(rows_of(["a", "b"])), about(2), earlier)
         yield Row(1, "{}")
 
-    with pytest.raises(Superseded, match="has begun"):
+    with pytest.raises(Superseded, match="Another process"):
         first.begin(rows(), about(1), earlier)
     header = header_of(State(place))
     assert (header.rows, header.number) == (2, 2)
@@ -473,14 +481,10 @@ def test_of_two_who_begin_anew_one_has_begun(place: str) -> None:
 def test_who_tells_late_that_he_has_not_submitted_tells_it_of_himself(place: str) -> None:
     """He stood still, has seen then that he is superseded, and his successor has submitted the row and was killed."""
     state = begun(place, ["a"])
-    for record in (
-        {"begun": True, "at": 1.0},
-        {"begun": True, "at": 2.0},
-        {"begun": False, "at": 3.0, "noted_at": 1.0},
-    ):
-        state.submissions.append([{"batch": batch_of(state), "row": 0, **record}])
+    for what, attempt in (("begun", 1.0), ("begun", 2.0), ("not sent", 1.0)):
+        note(state, 0, attempt, what)
     assert progress_of(state).begun == {0: 2.0}
-    state.submissions.append([{"batch": batch_of(state), "row": 0, "begun": False, "at": 4.0, "noted_at": 2.0}])
+    note(state, 0, 2.0, "not sent")
     assert progress_of(state).begun == {}
 
 
@@ -509,8 +513,8 @@ def test_who_stood_still_when_it_had_begun_leaves_it_to_his_successor(
     monkeypatch.setattr(type(first.storage), "create", stands_still)
     header = first.begin(iter(rows_of(["a"])), about(1))
     with pytest.raises(Superseded):
-        first.forget_failed(header.batch)
-    assert second.forget_failed(header.batch) == 0
+        first.forget_failed(header)
+    assert second.forget_failed(header) == 0
 
 
 def test_an_input_that_is_refused_leaves_nothing(place: str) -> None:
@@ -560,7 +564,7 @@ def test_who_stood_still_forgets_no_failures_that_he_has_not_seen(place: str, mo
     run(state, model_id="fail")
 
     def meanwhile() -> None:
-        assert forget_failed(state) == 2
+        forget_failed(state)
         run(state, model_id="fail")
 
     stands_still_then(monkeypatch, state, meanwhile)
@@ -586,7 +590,7 @@ def test_who_stood_still_as_he_began_takes_no_results_of_a_later_batch(
 
 
 @pytest.mark.parametrize("removes", [State.forget_failed, State.publish])
-def test_who_is_superseded_removes_nothing(place: str, removes: Callable[[State, str], Any]) -> None:
+def test_who_is_superseded_removes_nothing(place: str, removes: Callable[[State, Header], Any]) -> None:
     state = begun(place, ["a", "b"], delay=0)
     old, new, batch = State(place), State(place), batch_of(state)
     old.claim(batch, "a worker")
@@ -594,20 +598,21 @@ def test_who_is_superseded_removes_nothing(place: str, removes: Callable[[State,
     new.claim(batch, "a worker")
     before = [list(journal.read()) for journal in (state.submissions, state.results)]
     with pytest.raises(Superseded):
-        removes(old, batch)
+        removes(old, header_of(old))
     assert [list(journal.read()) for journal in (state.submissions, state.results)] == before
 
 
 def test_what_failed_tries_have_cost_counts_once_whoever_is_killed(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     state = begun(place, ["a", "b"], delay=0)
-    spent = run(state, model_id="fail").progress.totals.credits
+    before = run(state, model_id="fail").progress.totals
     with monkeypatch.context() as patch:
         Trouble(patch, type(state.results), "rewrite", {1, 2})
         for _ in range(2):
             with pytest.raises(OSError, match="SlowDown"):
                 forget_failed(state)
-    assert forget_failed(state) == 2
-    assert progress_of(state).totals.credits == pytest.approx(spent)
+    forget_failed(state)
+    assert list(state.results.read()) == []
+    assert progress_of(state).totals == replace(before, failed=0)
 
 
 def test_a_key_that_was_rotated_is_read_again(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -640,7 +645,7 @@ def test_the_trigger_runs_it(place: str, emulator: Emulator, tag: str) -> None:
     path, stored = trigger.serialize()
     assert path.endswith(".AixplainBatchTrigger")
     (event,) = events_of(AixplainBatchTrigger(**json.loads(json.dumps(stored))))
-    assert event.payload == {"error": None}
+    assert event.payload == {"batch": batch_of(state), "error": None}
     assert len(results(state)) == 20
     assert emulator.runs()[-1]["polled_at"]
 
@@ -677,7 +682,7 @@ def test_who_has_taken_over_is_waited_for_as_long_as_he_goes_on(
 ) -> None:
     """A triggerer that stood still takes over, and is stopped by Airflow at once, or is not."""
     monkeypatch.setattr(trigger_module, "LOOK_EVERY", 5 if goes_on else 1)
-    monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(patience, "PAUSE", 0.01)
     texts = [f"{tag} {number}" for number in range(40)]
     state = begun(place, texts, delay=0.4)
     other = State(place)
@@ -692,9 +697,9 @@ def test_who_has_taken_over_is_waited_for_as_long_as_he_goes_on(
             await Engine(AixplainHook(), "echo", other, batch_of(state), Limits(max_in_flight=5, wait_time=0.2)).run()
         else:
             await asyncio.to_thread(other.claim, batch_of(state), "a triggerer that is stopped now")
-        return (await first).payload
+        return (await first).payload["error"]
 
-    assert asyncio.run(both()) == {"error": None}
+    assert asyncio.run(both()) is None
     assert not other.submissions.is_superseded
     other.submissions.news()
     assert other.submissions.is_superseded is not goes_on
@@ -704,7 +709,8 @@ def test_who_has_taken_over_is_waited_for_as_long_as_he_goes_on(
 
 def test_a_storage_that_stays_in_trouble_ends_the_wait_for_another(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trigger_module, "LOOK_EVERY", 0.01)
-    monkeypatch.setattr(trigger_module, "PATIENCE", 0.1)
+    monkeypatch.setattr(patience, "PATIENCE", 0.05)
+    monkeypatch.setattr(patience, "PAUSE", 0.01)
     state = begun(place, ["a"])
     Trouble(monkeypatch, State, "progress", set(range(10_000)))
     with pytest.raises(OSError, match="SlowDown"):
@@ -721,7 +727,8 @@ def test_a_batch_that_is_gone_ends(place: str, gone: str, monkeypatch: pytest.Mo
         rows = state.storage.content(f"rows-{batch}.jsonl")
         assert rows is not None
         state = begun(place, ["of another model"])
-        state.storage.replace(f"rows-{batch}.jsonl", rows)  # its worker has not come to delete them
+        with state.storage.writing(f"rows-{batch}.jsonl") as file:
+            file.write(rows)  # its worker has not come to delete them
     else:
         state.storage.remove([Header.name(1) if gone == "all of it" else f"rows-{batch}.jsonl"])
     (event,) = events_of(trigger)
@@ -766,7 +773,7 @@ def test_killed_at_any_moment_it_is_whole_in_the_end(
     counts = submitted(emulator, tag)
     assert set(counts) == set(texts)
     again = {text: count for text, count in counts.items() if count > 1}
-    orphaned = Counter(texts[int(str(key)) - 1] for key in engine.progress.totals.orphaned)
+    orphaned = Counter(texts[int(str(key)) - 1] for key in engine.progress.orphaned)
     assert all(count - 1 <= orphaned[text] for text, count in again.items())
 
 

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -290,7 +290,7 @@ def test_what_is_published_is_what_is_kept(place: str, is_published: bool) -> No
         mine.publish(lambda record: True)
     mine.rewrite(lambda record: record["n"] != 3)
     mine.publish(lambda record: record["n"] % 2 == 1)
-    with storage_at(place).open("a.jsonl", "rb") as file:
+    with storage_at(place).open("a.jsonl") as file:
         assert file.read() == b'{"n":1}\n'
 
 
@@ -414,18 +414,19 @@ def test_who_stood_still_while_he_rewrote_takes_nothing_from_his_successor(
     old, new = journals(f"{objects}/stood-{removes}", 2)
     old.claim({"owner": "old"})
     old.append([{"n": n} for n in range(5)])
-    write = ObjectStorage.write
+    writing = ObjectStorage.writing
 
-    def stands_still(self: ObjectStorage, name: str, lines: Iterable[bytes], **arguments: Any) -> None:
-        read = list(lines)
-        monkeypatch.setattr(ObjectStorage, "write", write)
-        new.claim({"owner": "new"})
-        if removes:
-            new.rewrite(lambda record: record.get("n") != 3)
-        new.append([{"n": 9}])
-        write(self, name, read, **arguments)
+    @contextmanager
+    def stands_still(self: ObjectStorage, name: str, **arguments: Any) -> Iterator[Any]:
+        with writing(self, name, **arguments) as file:
+            yield file
+            monkeypatch.setattr(ObjectStorage, "writing", writing)
+            new.claim({"owner": "new"})
+            if removes:
+                new.rewrite(lambda record: record.get("n") != 3)
+            new.append([{"n": 9}])
 
-    monkeypatch.setattr(ObjectStorage, "write", stands_still)
+    monkeypatch.setattr(ObjectStorage, "writing", stands_still)
     with pytest.raises(OSError, match="meanwhile") if removes else nullcontext():
         old.rewrite(lambda record: record.get("n") != 0)
     assert told(new.read()) == ([0, 1, 2, 4, 9] if removes else [1, 2, 3, 4, 9])
@@ -446,6 +447,7 @@ def test_what_others_have_put_there_does_not_matter(objects: str) -> None:
     (mine,) = journals(f"{objects}/stray", 1)
     mine.append([{"n": 1}])
     storage = storage_at(f"{objects}/stray")
+    assert isinstance(storage, ObjectStorage)
     for name in ("a/.keep", "a/000001-x/notes.txt", "a/deep/er/00000001.jsonl", "a/other/00000001.jsonl"):
         storage.replace(name, b"?")
     mine.claim({"owner": "me"})
