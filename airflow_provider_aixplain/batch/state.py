@@ -160,8 +160,38 @@ class Progress:
         self.attempts = array("d", bytes(8 * rows))
         self.accepted, self.begun, self.failed = {}, {}, {}
         self.totals = Totals()
-        self._orphaned: dict[tuple[int, float], str | int] = {}
+        self._orphaned: dict[tuple[int, float], str | int] = {}  # whoever is killed, the next one tells it again
         self._over: set[tuple[int, float]] = set()
+
+    @classmethod
+    def told(
+        cls, rows: int, results: Iterable[Mapping[str, Any]], submissions: Iterable[Mapping[str, Any]]
+    ) -> Progress:
+        """Return what records tell.
+
+        :param rows: how many the batch has.
+        :param results: in any order.
+        :param submissions: those of one writer in their order. They are read after the results, so that what is done
+            takes no memory.
+        """
+        progress = cls(rows)
+        failed: dict[tuple[int, float], tuple[str, Cost]] = {}
+        for result in results:
+            named = result["row"], result["attempt"]
+            if not result["may_succeed"]:
+                progress.heed_final(result)
+            elif result["is_known"] or named not in failed:
+                failed[named] = result["ended_at"], Cost.of(result)
+        for record in submissions:
+            if CLAIM not in record:
+                progress.heed(record)
+        for (row, attempt), (ended_at, cost) in failed.items():
+            if progress.attempts[row] == attempt and not progress.done[row]:
+                progress.failed[row] = ended_at
+                progress.end(row, succeeded=False, cost=cost)
+                progress.accepted.pop(row, None)
+                progress.begun.pop(row, None)
+        return progress
 
     @property
     def orphaned(self) -> list[str | int]:
@@ -171,6 +201,8 @@ class Progress:
     def heed(self, record: Mapping[str, Any]) -> None:
         """Take note of what is told of an attempt."""
         row, attempt = record["row"], record["attempt"]
+        if (row, attempt) in self._over:
+            return
         match record["is"]:
             case "begun" if not self.done[row]:
                 self.begun[row] = attempt
@@ -184,7 +216,7 @@ class Progress:
                 del self.begun[row]
             case "orphaned":
                 self._orphaned[row, attempt] = record["key"]
-            case "over" if (row, attempt) not in self._over:  # whoever is killed, the next one tells it again
+            case "over":
                 self._over.add((row, attempt))
                 self.totals.spend(Cost(*record["cost"]))
                 if self.begun.get(row) == attempt:
@@ -376,25 +408,7 @@ class State:
 
     def progress(self, header: Header) -> Progress:
         """Return where each row of a batch is."""
-        progress = Progress(header.rows)
-        failed: dict[tuple[int, float], tuple[str, Cost]] = {}
-        for result in self._own(self.results, header):
-            attempt = result["row"], result["attempt"]
-            if result["may_succeed"]:
-                if result["is_known"] or attempt not in failed:
-                    failed[attempt] = result["ended_at"], Cost.of(result)
-            else:
-                progress.heed_final(result)
-        for record in self._own(self.submissions, header):
-            if CLAIM not in record:
-                progress.heed(record)
-        for (row, at), (ended_at, cost) in failed.items():
-            if progress.attempts[row] == at and not progress.done[row]:
-                progress.failed[row] = ended_at
-                progress.end(row, succeeded=False, cost=cost)
-                progress.accepted.pop(row, None)
-                progress.begun.pop(row, None)
-        return progress
+        return Progress.told(header.rows, self._own(self.results, header), self._own(self.submissions, header))
 
     def ended(self, header: Header, progress: Progress) -> Iterator[dict[str, Any]]:
         """Read the results of a batch: the one of each row that counts, though two processes may have written one each.

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import itertools
 import json
-import os
 import random
 import signal
 import subprocess
@@ -14,9 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,100 +20,30 @@ import pytest
 from airflow_provider_aixplain.batch import engine as module
 from airflow_provider_aixplain.batch import patience
 from airflow_provider_aixplain.batch.engine import Engine, Gate, Limits
-from airflow_provider_aixplain.batch.journal import ObjectJournal
 from airflow_provider_aixplain.batch.rows import Row
-from airflow_provider_aixplain.batch.state import Header, Progress, State, Superseded, result_of
+from airflow_provider_aixplain.batch.state import Header, State, Superseded
 from airflow_provider_aixplain.exceptions import AixplainPermanentError
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.triggers import batch as trigger_module
 from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
 from tests.airflow.deployment import Emulator
 from tests.airflow.services import ATTACH
+from tests.unit.batch.batches import (
+    KILLED,
+    Trouble,
+    batch_of,
+    begun,
+    engine_of,
+    forget_failed,
+    progress_of,
+    results,
+    run,
+    submitted,
+    trigger_of,
+)
 from tests.unit.transport.scripted import Handler, serve
 
 pytestmark = pytest.mark.usefixtures("connection")
-TAGS = (f"{os.getpid()}-{number}" for number in range(10_000))
-
-
-@pytest.fixture
-def tag() -> str:
-    """What the inputs of one test begin with: the emulator is that of many."""
-    return next(TAGS)
-
-
-def rows_of(texts: list[str], **fields: Any) -> list[Row]:
-    return [Row(index + 1, json.dumps({"data": text, **fields})) for index, text in enumerate(texts)]
-
-
-def about(rows: int) -> Callable[[str, int], Header]:
-    return lambda batch, number: Header("f", rows, 0, [], "2026-01-01T00:00:00+00:00", batch, number)
-
-
-def begun(place: str, texts: list[str], **fields: Any) -> State:
-    state = State(place)
-    state.begin(iter(rows_of(texts, **fields)), about(len(texts)), state.header())
-    return state
-
-
-def header_of(state: State) -> Header:
-    header = state.header()
-    assert header is not None
-    return header
-
-
-def batch_of(state: State) -> str:
-    return header_of(state).batch
-
-
-def progress_of(state: State) -> Progress:
-    return state.progress(header_of(state))
-
-
-def run(state: State, conn_id: str = "aixplain_default", model_id: str = "echo", **limits: Any) -> Engine:
-    engine = Engine(AixplainHook(conn_id), model_id, state, batch_of(state), Limits(**{"wait_time": 0.2, **limits}))
-    asyncio.run(engine.run())
-    return engine
-
-
-def engine_of(state: State, **limits: Any) -> Engine:
-    return Engine(AixplainHook(), "echo", State(str(state)), batch_of(state), Limits(**{"wait_time": 0.2, **limits}))
-
-
-def trigger_of(state: State, **limits: Any) -> AixplainBatchTrigger:
-    return AixplainBatchTrigger(str(state), batch_of(state), "echo", "aixplain_default", limits)
-
-
-def submitted(emulator: Emulator, tag: str) -> Counter[str]:
-    texts = (str(run["payload"].get("data")) for run in emulator.runs())
-    return Counter(text for text in texts if text.startswith(tag))
-
-
-def results(state: State) -> list[dict[str, Any]]:
-    """What is published in the end. An object storage may have results twice before."""
-    finisher = State(str(state))
-    batch = batch_of(state)
-    if not isinstance(state.results, ObjectJournal):
-        own = [result for result in state.results.read() if result["batch"] == batch]
-        assert own == list(state.ended(header_of(state), progress_of(state)))
-    finisher.claim(batch, "a worker that finishes")
-    finisher.publish(header_of(state))
-    with finisher.storage.open("results.jsonl") as file:
-        found = [json.loads(line) for line in file]
-    assert len({result["row"] for result in found}) == len(found), "each row exactly once"
-    return found
-
-
-def note(state: State, row: int, attempt: float, what: str, **told: Any) -> None:
-    """As an engine does."""
-    record = {"batch": batch_of(state), "row": row, "attempt": attempt, "is": what, **told}
-    state.submissions.append([record])
-
-
-def forget_failed(state: State) -> int:
-    """As a worker does that takes over."""
-    worker = State(str(state))
-    worker.claim(batch_of(state), "a worker")
-    return worker.forget_failed(header_of(state))
 
 
 def test_each_row_is_run_once(place: str, emulator: Emulator, tag: str) -> None:
@@ -362,22 +288,6 @@ def test_rows_that_cannot_be_read_on_lose_no_answer_under_way(
     assert progress_of(state).orphaned == []
 
 
-class Trouble:
-    """A method that raises when it is called for some time, and then does what it did."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: type, name: str, times: set[int]) -> None:
-        self.calls = 0
-        method = getattr(kind, name)
-
-        def troubled(*args: Any) -> Any:
-            self.calls += 1
-            if self.calls in times:
-                raise OSError("503 SlowDown")
-            return method(*args)
-
-        monkeypatch.setattr(kind, name, troubled)
-
-
 @pytest.mark.parametrize("name", ["header", "claim", "progress", "rows"])
 def test_trouble_of_the_storage_is_waited_for(
     place: str, emulator: Emulator, tag: str, name: str, monkeypatch: pytest.MonkeyPatch
@@ -442,177 +352,6 @@ def test_who_asks_what_others_have_written_is_not_told_of_before(place: str, mon
         assert len(looks) == 2, "one for all that have asked"
 
     asyncio.run(ask())
-
-
-# Whoever stands still for long, and goes on when Airflow has started another one
-
-
-def test_of_two_who_begin_one_has_begun(place: str) -> None:
-    first, second = State(place), State(place)
-
-    def rows() -> Iterator[Row]:
-        yield Row(1, "{}")
-        second.begin(iter(rows_of(["a", "b", "c"])), about(3))
-        second.results.append([{"batch": batch_of(second), **result_of(0, 1, 1.0, None, "", may_succeed=False)}])
-        yield Row(2, "{}")
-
-    with pytest.raises(Superseded, match="has begun"):
-        first.begin(rows(), about(2))
-    batch = batch_of(second)
-    assert [row.key for row in State(place).rows(batch)] == [1, 2, 3]
-    assert progress_of(second).totals.succeeded == 1
-
-
-def test_of_two_who_begin_anew_one_has_begun(place: str) -> None:
-    first, second = begun(place, ["old"]), State(place)
-    earlier = first.header()
-
-    def rows() -> Iterator[Row]:
-        second.begin(iter(rows_of(["a", "b"])), about(2), earlier)
-        yield Row(1, "{}")
-
-    with pytest.raises(Superseded, match="Another process"):
-        first.begin(rows(), about(1), earlier)
-    header = header_of(State(place))
-    assert (header.rows, header.number) == (2, 2)
-    assert [row.key for row in State(place).rows(header.batch)] == [1, 2]
-
-
-def test_who_tells_late_that_he_has_not_submitted_tells_it_of_himself(place: str) -> None:
-    """He stood still, has seen then that he is superseded, and his successor has submitted the row and was killed."""
-    state = begun(place, ["a"])
-    for what, attempt in (("begun", 1.0), ("begun", 2.0), ("not sent", 1.0)):
-        note(state, 0, attempt, what)
-    assert progress_of(state).begun == {0: 2.0}
-    note(state, 0, 2.0, "not sent")
-    assert progress_of(state).begun == {}
-
-
-def test_who_begins_anew_lets_nobody_submit_for_the_old_batch_meanwhile(place: str) -> None:
-    state, old = begun(place, ["old"]), State(place)
-    old.claim(batch_of(state), "an engine")
-
-    def rows() -> Iterator[Row]:
-        old.submissions.append([{"batch": "old", "row": 0}])
-        assert old.submissions.is_superseded
-        yield Row(1, "{}")
-
-    state.begin(rows(), about(1), state.header())
-
-
-def test_who_stood_still_when_it_had_begun_leaves_it_to_his_successor(
-    place: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, second = State(place), State(place)
-    create = type(first.storage).create
-
-    def stands_still(*arguments: Any) -> None:
-        create(*arguments)
-        second.claim(batch_of(second), "a worker")
-
-    monkeypatch.setattr(type(first.storage), "create", stands_still)
-    header = first.begin(iter(rows_of(["a"])), about(1))
-    with pytest.raises(Superseded):
-        first.forget_failed(header)
-    assert second.forget_failed(header) == 0
-
-
-def test_an_input_that_is_refused_leaves_nothing(place: str) -> None:
-    state = State(place)
-
-    def refused(batch: str, number: int) -> Header:
-        raise AixplainPermanentError("bad rows")
-
-    with pytest.raises(AixplainPermanentError, match="bad rows"):
-        state.begin(iter(rows_of(["a"])), refused)
-    assert state.header() is None
-    names = os.listdir(place.removeprefix("file://")) if place.startswith("file") else state.storage.names("")  # type: ignore[attr-defined]
-    assert not [name for name in names if "rows" in name]
-
-
-def test_who_is_not_told_that_it_has_begun_has_begun(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when the answer of an object storage is lost."""
-    state = State(place)
-    create = type(state.storage).create
-
-    def lost(*arguments: Any) -> None:
-        create(*arguments)
-        raise OSError("reset")
-
-    monkeypatch.setattr(type(state.storage), "create", lost)
-    with pytest.raises(OSError, match="reset"):
-        state.begin(iter(rows_of(["a", "b"])), about(2))
-    assert len(list(State(place).rows(batch_of(state)))) == 2
-
-
-def stands_still_then(monkeypatch: pytest.MonkeyPatch, state: State, meanwhile: Callable[[], Any]) -> None:
-    """Let others go on before the next one rewrites; it holds no lock, as if its host had been frozen for long."""
-    kind = type(state.results)
-    rewrite = kind.rewrite
-
-    def late(self: Any, keep: Any) -> None:
-        monkeypatch.setattr(kind, "rewrite", rewrite)
-        meanwhile()
-        rewrite(self, keep)
-
-    monkeypatch.setattr(kind, "rewrite", late)
-    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
-
-
-def test_who_stood_still_forgets_no_failures_that_he_has_not_seen(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = begun(place, ["a", "b"], delay=0)
-    run(state, model_id="fail")
-
-    def meanwhile() -> None:
-        forget_failed(state)
-        run(state, model_id="fail")
-
-    stands_still_then(monkeypatch, state, meanwhile)
-    with suppress(OSError):  # somebody else has removed records
-        forget_failed(state)
-    assert len(results(state)) == 2
-
-
-def test_who_stood_still_as_he_began_takes_no_results_of_a_later_batch(
-    place: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    state = begun(place, ["old"], delay=0)
-    run(state)
-
-    def meanwhile() -> None:
-        begun(place, ["new", "new too"], delay=0)
-        run(state)
-
-    stands_still_then(monkeypatch, state, meanwhile)
-    with suppress(OSError):
-        begun(place, ["in between"], delay=0)
-    assert {result["data"] for result in results(state)} == {"new", "new too"}
-
-
-@pytest.mark.parametrize("removes", [State.forget_failed, State.publish])
-def test_who_is_superseded_removes_nothing(place: str, removes: Callable[[State, Header], Any]) -> None:
-    state = begun(place, ["a", "b"], delay=0)
-    old, new, batch = State(place), State(place), batch_of(state)
-    old.claim(batch, "a worker")
-    run(state, model_id="fail")
-    new.claim(batch, "a worker")
-    before = [list(journal.read()) for journal in (state.submissions, state.results)]
-    with pytest.raises(Superseded):
-        removes(old, header_of(old))
-    assert [list(journal.read()) for journal in (state.submissions, state.results)] == before
-
-
-def test_what_failed_tries_have_cost_counts_once_whoever_is_killed(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = begun(place, ["a", "b"], delay=0)
-    before = run(state, model_id="fail").progress.totals
-    with monkeypatch.context() as patch:
-        Trouble(patch, type(state.results), "rewrite", {1, 2})
-        for _ in range(2):
-            with pytest.raises(OSError, match="SlowDown"):
-                forget_failed(state)
-    forget_failed(state)
-    assert list(state.results.read()) == []
-    assert progress_of(state).totals == replace(before, failed=0)
 
 
 def test_a_key_that_was_rotated_is_read_again(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -735,19 +474,6 @@ def test_a_batch_that_is_gone_ends(place: str, gone: str, monkeypatch: pytest.Mo
     error = event.payload["error"]
     assert error is None if gone == "all of it" else "is not whole" in str(error)
     assert list(state.results.read()) == []
-
-
-KILLED = """
-import asyncio, json, sys
-from airflow_provider_aixplain.batch.engine import Engine, Limits
-from airflow_provider_aixplain.batch.state import State
-from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-if sys.argv[1].startswith("s3:"):
-    exec(sys.argv[2])
-state = State(sys.argv[1])
-print("ready", flush=True)
-asyncio.run(Engine(AixplainHook(), "echo", state, state.header().batch, Limits(20, wait_time=0.2)).run())
-"""
 
 
 def test_killed_at_any_moment_it_is_whole_in_the_end(
