@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -26,16 +26,19 @@ from airflow_provider_aixplain.exceptions import AixplainPermanentError
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.triggers import batch as trigger_module
 from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
-from tests.airflow.deployment import Emulator
+from tests.airflow.deployment import Emulator, wait_until
 from tests.airflow.services import ATTACH
 from tests.unit.batch.batches import (
     KILLED,
     Trouble,
     batch_of,
     begun,
+    end,
     engine_of,
     forget_failed,
+    note,
     progress_of,
+    published,
     results,
     run,
     submitted,
@@ -94,6 +97,7 @@ class Platform:
     def __init__(self, answers: list[tuple[int, bytes, dict[str, str]]]) -> None:
         self.answers = answers
         self.submissions: list[float] = []
+        self.on_submission: Callable[[], object] = lambda: None
         self._lock = threading.Lock()
 
     def __call__(self, http: Handler) -> None:
@@ -103,6 +107,7 @@ class Platform:
         with self._lock:
             self.submissions.append(time.monotonic())
             status, body, headers = self.answers.pop(0) if self.answers else (201, b"", {})
+        self.on_submission()
         url = f"http://127.0.0.1:{http.server.server_address[1]}/run/{len(self.submissions)}"  # type: ignore[misc]
         http.answer(status, body or json.dumps({"data": url}).encode(), **headers)
 
@@ -501,6 +506,77 @@ def test_killed_at_any_moment_it_is_whole_in_the_end(
     again = {text: count for text, count in counts.items() if count > 1}
     orphaned = Counter(texts[int(str(key)) - 1] for key in engine.progress.orphaned)
     assert all(count - 1 <= orphaned[text] for text, count in again.items())
+
+
+# Who stands still while a submission is under way, and goes on when another one has taken over
+
+
+def test_who_stood_still_while_he_submitted_fails_no_row(
+    place: str, emulator: Emulator, tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """His requests time out then, and his successor has submitted the rows again."""
+    connection = json.loads(emulator.connection)
+    extra = {**connection["extra"], "timeout": 3}
+    monkeypatch.setenv("AIRFLOW_CONN_AIXPLAIN_DEFAULT", json.dumps({**connection, "extra": extra}))
+    monkeypatch.setattr(module, "LAG", -3)
+    texts = [f"{tag} {number}" for number in range(2)]
+    state = begun(place, texts, delay=4)
+    emulator.set_faults(submission_seconds=1.5)
+    command = [sys.executable, "-c", KILLED, str(state), ATTACH]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_until(lambda: len(submitted(emulator, tag)) == 2, "both submissions")
+            process.send_signal(signal.SIGSTOP)
+            emulator.set_faults()
+
+            async def takes_over() -> None:
+                successor = asyncio.ensure_future(engine_of(state).run())
+                await asyncio.to_thread(
+                    wait_until, lambda: len(progress_of(state).accepted) == 2, "both submissions again"
+                )
+                await asyncio.sleep(2)  # until what stands still has waited for longer than it does
+                process.send_signal(signal.SIGCONT)
+                await asyncio.to_thread(process.wait, 60)
+                await successor
+
+            asyncio.run(takes_over())
+        finally:
+            emulator.set_faults()
+            process.kill()
+    assert {result["data"] for result in results(state)} == set(texts)
+    assert submitted(emulator, tag) == Counter(texts * 2)
+    assert Counter(progress_of(state).orphaned) == {1: 1, 2: 1}
+
+
+def test_a_success_that_only_the_answer_to_a_submission_tells_is_kept(place: str, platform: Platform) -> None:
+    state, other = begun(place, ["a"]), State(place)
+    platform.answers = [(201, b'{"status": "SUCCESS", "completed": true, "data": "done"}', {})]
+    platform.on_submission = lambda: other.claim(batch_of(state), "a triggerer")
+    with pytest.raises(Superseded):
+        run(state, "scripted")
+    assert [result["data"] for result in results(state)] == ["done"]
+
+
+def test_a_late_failure_of_an_attempt_that_is_over_takes_no_success_away(
+    place: str, emulator: Emulator, tag: str
+) -> None:
+    state = begun(place, [tag], delay=1)
+    note(state, 0, 1.0, "begun")
+    end(state, 0, 1.0, "failed")
+    forget_failed(state)
+
+    async def both() -> None:
+        engine = engine_of(state)
+        running = asyncio.ensure_future(engine.run())
+        while not progress_of(state).accepted:  # noqa: ASYNC110 # nobody tells
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(end, state, 0, 1.0, "failed")
+        await running
+        assert engine.progress.totals.succeeded == 1
+
+    asyncio.run(both())
+    assert [result["status"] for result in published(state)] == ["SUCCESS"]
+    assert submitted(emulator, tag) == {tag: 1}
 
 
 def test_it_needs_a_batch_that_is_there(place: str) -> None:

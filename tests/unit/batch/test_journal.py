@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
+import os
 import subprocess
 import sys
 import threading
@@ -191,6 +193,65 @@ def test_who_has_lost_his_lock_while_he_rewrote_takes_nothing_away(path: Path, m
     with pytest.raises(OSError, match="somebody else"):
         journal(path).rewrite(keep)
     assert set(numbers(path)) == {1, 2, 3}
+
+
+def test_who_has_lost_his_lock_while_he_appended_overwrites_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    mine, other = journal(path), journal(path)
+    mine.append([{"n": 1}])
+    pread, looks = os.pread, itertools.count()
+
+    def stands_still(*arguments: int) -> bytes:
+        found = pread(*arguments)
+        if next(looks) == 1:  # at how the file ends
+            other.append([{"owner": "other"}, {"n": 2}])
+        return found
+
+    monkeypatch.setattr(os, "pread", stands_still)
+    with pytest.raises(OSError, match="at the same time"):
+        mine.append([{"n": 3, "text": "longer than what the other one has written in the meantime"}])
+    assert told(journal(path).read()) == [1, 2, 3]
+    mine.append([])
+    assert mine.is_superseded
+
+
+def test_who_has_lost_his_lock_while_he_rewrote_writes_into_no_file_of_another(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    journal(path).append([{"n": n, "text": "x" * 100} for n in range(6)])
+
+    def keep(record: dict[str, Any]) -> bool:
+        if record["n"] == 3:
+            journal(path).rewrite(lambda record: record["n"] != 4)
+            journal(path).append([{"n": 6}])
+        return record["n"] != 5
+
+    with pytest.raises(OSError, match="somebody else"):
+        journal(path).rewrite(keep)
+    assert numbers(path) == [0, 1, 2, 3, 5, 6]
+    assert sorted(os.listdir(path.parent)) == ["a.jsonl", "lock"]
+
+
+def test_a_full_disk_is_told_and_spoils_no_record(path: Path) -> None:
+    script = f"""
+import resource, signal
+from pathlib import Path
+from airflow_provider_aixplain.batch.storage import FileStorage
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+mine = FileStorage(Path({str(path.parent)!r})).journal("a")
+mine.append([{{"n": 1}}])
+try:
+    mine.append([{{"n": 2, "text": "x" * 200}}])
+except OSError:
+    print("told")
+"""
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "told\n"
+    journal(path).append([{"n": 3}])
+    assert numbers(path) == [1, 3]
 
 
 def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
@@ -540,3 +601,12 @@ def test_a_file_is_created_once(place: str) -> None:
     with pytest.raises(FileExistsError):
         storage.create("name", b"2")
     assert storage.content("name") == b"1"
+
+
+def test_a_file_is_created_once_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    test_a_file_is_created_once(f"file://{tmp_path}")
+    assert sorted(os.listdir(tmp_path)) == ["lock", "name"]

@@ -11,7 +11,12 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, ObjectStoragePath, TaskDeferred, task
 
 from airflow_provider_aixplain.decorators.batch import AixplainBatchDecoratedOperator, aixplain_batch_task
-from airflow_provider_aixplain.exceptions import AixplainInputError, AixplainPermanentError, AixplainRunFailed
+from airflow_provider_aixplain.exceptions import (
+    AixplainError,
+    AixplainInputError,
+    AixplainPermanentError,
+    AixplainRunFailed,
+)
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
 from tests.airflow.deployment import Emulator
@@ -58,6 +63,18 @@ def test_a_worker_gives_it_to_a_trigger_and_takes_its_end(tmp_path: Path) -> Non
     assert stored["limits"]["max_in_flight"] == 7
     assert set(stored) == {"result_path", "batch", "model_id", "aixplain_conn_id", "limits"}, "and no input"
     assert deferred.value.method_name == "execute_complete"
+
+
+def test_a_worker_that_finishes_takes_no_other_batch_for_its_own(tmp_path: Path) -> None:
+    with pytest.raises(TaskDeferred) as deferred:
+        batch(tmp_path, ["a"], deferrable=True).execute(CONTEXT)
+    event = {"batch": deferred.value.trigger.serialize()[1]["batch"], "error": None}
+    other = batch(tmp_path, ["b"], on_changed_input="restart")
+    other.execute(CONTEXT)
+    with pytest.raises(AixplainError, match="another batch") as told:
+        batch(tmp_path, ["a"]).execute_complete(CONTEXT, event)
+    assert not isinstance(told.value, AirflowFailException), "a retry looks at what is there"
+    assert other.execute(CONTEXT)["succeeded"] == 1, "and takes nothing away"
 
 
 @pytest.mark.parametrize("name", ["in.csv", "in.jsonl"])
