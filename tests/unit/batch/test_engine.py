@@ -557,6 +557,16 @@ def test_a_success_that_only_the_answer_to_a_submission_tells_is_kept(place: str
     assert [result["data"] for result in results(state)] == ["done"]
 
 
+def test_who_is_superseded_fails_no_row_that_may_have_been_accepted(place: str, platform: Platform) -> None:
+    state, other = begun(place, ["a"]), State(place)
+    platform.answers = [(503, b"{}", {})]
+    platform.on_submission = lambda: other.claim(batch_of(state), "a triggerer")
+    with pytest.raises(Superseded):
+        run(state, "scripted")
+    assert list(state.results.read()) == []
+    assert progress_of(state).orphaned == [1]
+
+
 def test_a_late_failure_of_an_attempt_that_is_over_takes_no_success_away(
     place: str, emulator: Emulator, tag: str
 ) -> None:

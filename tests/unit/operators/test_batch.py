@@ -147,6 +147,7 @@ def test_a_retry_or_a_clear_submits_only_what_is_left(tmp_path: Path, emulator: 
     for _ in range(3):
         assert batch(tmp_path, [f"{text} 1", f"{text} 2"]).execute(CONTEXT)["succeeded"] == 2
     assert submitted(emulator, text) == 2
+    assert (tmp_path / "out" / "batch-2.json").exists(), "nobody begins another batch late in its place"
 
 
 def test_input_that_has_changed_is_noticed(tmp_path: Path, emulator: Emulator) -> None:
