@@ -166,10 +166,10 @@ class Engine:
                 self.progress.heed(record)
 
     def _heed_results(self, records: Iterable[dict[str, Any]]) -> None:
-        """Take note of final results that somebody else has written, who was at it before."""
+        """Take note of successes that somebody else has written, who was at it before."""
         for result in records:
             if result.get("batch") == self._batch:
-                self.progress.heed_final(result)
+                self.progress.heed_success(result)
 
     async def _hear(self) -> None:
         """Take note of what others have written until now, or, in an object storage, until a second ago.

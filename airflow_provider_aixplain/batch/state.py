@@ -73,6 +73,14 @@ class Cost(NamedTuple):
         )
 
 
+class Failed(NamedTuple):
+    """The end of a row that failed: when it was known, whether a retry tries it again, and what it has cost."""
+
+    ended_at: str
+    may_succeed: bool
+    cost: Cost
+
+
 @dataclass
 class Totals:
     """The sums of a batch's results, and of what failed attempts have cost that were made again. Times in seconds."""
@@ -136,15 +144,15 @@ def result_of(
 class Progress:
     """Where each row of a batch is.
 
-    An attempt is a submission of a row; it is named by the time when it was begun, in seconds since the epoch. A result
-    that is final (a success, or a failure that no attempt would change) counts whenever it comes. Another one counts
-    as long as it is of the row's last attempt: whoever stood still may write it late.
+    An attempt is a submission of a row, named by the time when it was begun, in seconds since the epoch. A success
+    counts whenever it comes. If there is none, a failure counts that no attempt would change, or that is of the row's
+    last attempt: whoever stood still may write another one late.
 
     :param done: a byte for each row: 1 if it has a result.
     :param attempts: the last attempt of each row; 0 if there is none, or it is over.
     :param accepted: poll URLs of runs without a result, and of which attempts they are, by row.
     :param begun: attempts of which nothing more is known, by row.
-    :param failed: when the results were known that are not final, by row.
+    :param failed: the failures that count, by row.
     :param totals: of the results.
     """
 
@@ -152,7 +160,7 @@ class Progress:
     attempts: array[float]
     accepted: dict[int, tuple[str, float]]
     begun: dict[int, float]
-    failed: dict[int, str]
+    failed: dict[int, Failed]
     totals: Totals
 
     def __init__(self, rows: int) -> None:
@@ -175,23 +183,28 @@ class Progress:
             takes no memory.
         """
         progress = cls(rows)
-        failed: dict[tuple[int, float], tuple[str, Cost]] = {}
+        failures: dict[tuple[int, float], Failed] = {}
         for result in results:
             named = result["row"], result["attempt"]
-            if not result["may_succeed"]:
-                progress.heed_final(result)
-            elif result["is_known"] or named not in failed:
-                failed[named] = result["ended_at"], Cost.of(result)
+            if result["status"] == ResponseStatus.SUCCESS:
+                progress.heed_success(result)
+            elif named not in failures or (failures[named].may_succeed and result["is_known"]):
+                failures[named] = Failed(result["ended_at"], result["may_succeed"], Cost.of(result))
         for record in submissions:
             if CLAIM not in record:
                 progress.heed(record)
-        for (row, attempt), (ended_at, cost) in failed.items():
-            if progress.attempts[row] == attempt and not progress.done[row]:
-                progress.failed[row] = ended_at
-                progress.end(row, succeeded=False, cost=cost)
+        for (row, attempt), failed in sorted(failures.items(), key=lambda found: found[1].may_succeed):
+            if not progress.done[row] and (not failed.may_succeed or progress.attempts[row] == attempt):
+                progress.failed[row] = failed
+                progress.end(row, succeeded=False, cost=failed.cost)
                 progress.accepted.pop(row, None)
                 progress.begun.pop(row, None)
         return progress
+
+    @property
+    def may_succeed(self) -> int:
+        """How many failed rows a retry tries again."""
+        return sum(failed.may_succeed for failed in self.failed.values())
 
     @property
     def orphaned(self) -> list[str | int]:
@@ -235,10 +248,10 @@ class Progress:
         self.totals.failed += not succeeded
         self.totals.spend(cost)
 
-    def heed_final(self, result: Mapping[str, Any]) -> None:
-        """Take note of a result, if it is final."""
-        if not result["may_succeed"]:
-            self.end(result["row"], succeeded=result["status"] == ResponseStatus.SUCCESS, cost=Cost.of(result))
+    def heed_success(self, result: Mapping[str, Any]) -> None:
+        """Take note of a result, if it is a success."""
+        if result["status"] == ResponseStatus.SUCCESS:
+            self.end(result["row"], succeeded=True, cost=Cost.of(result))
 
     def counting(self) -> Callable[[Mapping[str, Any]], bool]:
         """Return what says of each result whether it is the one of its row that counts."""
@@ -246,7 +259,11 @@ class Progress:
 
         def counts(result: Mapping[str, Any]) -> bool:
             row = result["row"]
-            if seen[row] or self.failed.get(row) != (result["ended_at"] if result["may_succeed"] else None):
+            failed = self.failed.get(row)
+            is_it = (
+                result["status"] == ResponseStatus.SUCCESS if failed is None else result["ended_at"] == failed.ended_at
+            )
+            if seen[row] or not is_it:
                 return False
             seen[row] = 1
             return True
@@ -399,7 +416,7 @@ class State:
                         over.append({**told, "is": "over", "cost": Cost.of(result)})
             if not gone:
                 return 0
-            again = len(self.progress(header).failed)
+            again = self.progress(header).may_succeed
             self.submissions.append(over)
             self.results.rewrite(
                 lambda result: result.get("batch") != header.batch or (result["row"], result["ended_at"]) not in gone

@@ -325,7 +325,7 @@ class AixplainBatchRunOperator(BaseOperator):
         if left:
             raise AixplainError(f"{left} of {header.rows} rows have no result: {manifest['path']}")
         if self._has_failed(header.rows, totals.failed):
-            kind = AixplainRunFailed if progress.failed else AixplainPermanentError
+            kind = AixplainRunFailed if progress.may_succeed else AixplainPermanentError
             raise kind(f"{told}, and fail_on is {self.fail_on}: {manifest['path']}")
         return manifest
 

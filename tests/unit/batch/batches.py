@@ -24,6 +24,8 @@ import asyncio, json, sys
 from airflow_provider_aixplain.batch.engine import Engine, Limits
 from airflow_provider_aixplain.batch.state import State
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.batch import engine
+engine.LAG = float((sys.argv + ["60"])[3])
 if sys.argv[1].startswith("s3:"):
     exec(sys.argv[2])
 state = State(sys.argv[1])
@@ -103,11 +105,20 @@ def note(state: State, row: int, attempt: float, what: str, **told: Any) -> None
     state.submissions.append([record])
 
 
-def end(state: State, row: int, attempt: float, error: str = "", *, credits: float = 0, is_known: bool = True) -> None:
+def end(
+    state: State,
+    row: int,
+    attempt: float,
+    error: str = "",
+    *,
+    credits: float = 0,
+    is_known: bool = True,
+    may_succeed: bool = True,
+) -> None:
     """Write a result, as an engine does, whoever has taken over."""
     status = ResponseStatus.FAILED if error else ResponseStatus.SUCCESS
     response = ModelResponse(status, data="x", used_credits=credits)
-    result = result_of(row, row + 1, attempt, response, error, may_succeed=True, is_known=is_known)
+    result = result_of(row, row + 1, attempt, response, error, may_succeed=may_succeed, is_known=is_known)
     state.results.append([{"batch": batch_of(state), **result}])
 
 

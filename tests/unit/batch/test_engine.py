@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ from tests.unit.batch.batches import (
     end,
     engine_of,
     forget_failed,
+    header_of,
     note,
     progress_of,
     published,
@@ -511,13 +513,61 @@ def test_killed_at_any_moment_it_is_whole_in_the_end(
 # Who stands still while a submission is under way, and goes on when another one has taken over
 
 
+def times_out_after(seconds: float, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = json.loads(emulator.connection)
+    extra = {**connection["extra"], "timeout": seconds}
+    monkeypatch.setenv("AIRFLOW_CONN_AIXPLAIN_DEFAULT", json.dumps({**connection, "extra": extra}))
+
+
+def test_frozen_at_any_moment_it_is_whole_in_the_end(
+    place: str, emulator: Emulator, tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Again and again another one takes over, and those who stood still go on in any order."""
+    times_out_after(2, emulator, monkeypatch)
+    monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
+    texts = [f"{tag} {number}" for number in range(100)]
+    state = begun(place, texts, delay=0.5)
+    dice = random.Random(tag)
+    frozen: list[subprocess.Popen[bytes]] = []
+    gone: list[subprocess.Popen[bytes]] = []
+    emulator.set_faults(submission_seconds=0.3)
+    try:
+        for _ in range(8):
+            process = subprocess.Popen([sys.executable, "-c", KILLED, str(state), ATTACH, "1"], stdout=subprocess.PIPE)
+            frozen.append(process)
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(dice.uniform(0.1, 1.2))  # any moment is meant
+            process.send_signal(signal.SIGSTOP)
+            if len(frozen) > 2:
+                gone.append(frozen.pop(dice.randrange(len(frozen))))
+                gone[-1].send_signal(signal.SIGCONT)
+            if dice.random() < 0.3:
+                state.go_on(header_of(state))
+                state.forget_failed(header_of(state))
+        for process in frozen:
+            process.send_signal(signal.SIGCONT)
+        for process in [*frozen, *gone]:
+            process.wait(60)
+    finally:
+        emulator.set_faults()
+        for process in [*frozen, *gone]:
+            process.kill()
+            process.communicate()
+    monkeypatch.setattr(module, "LAG", -2)
+    forget_failed(state)
+    run(state, max_in_flight=50)
+    assert {result["data"] for result in published(state)} == set(texts)
+    counts = submitted(emulator, tag)
+    orphaned = Counter(texts[int(str(key)) - 1] for key in progress_of(state).orphaned)
+    assert all(count - 1 <= orphaned[text] for text, count in counts.items())
+
+
 def test_who_stood_still_while_he_submitted_fails_no_row(
     place: str, emulator: Emulator, tag: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """His requests time out then, and his successor has submitted the rows again."""
-    connection = json.loads(emulator.connection)
-    extra = {**connection["extra"], "timeout": 3}
-    monkeypatch.setenv("AIRFLOW_CONN_AIXPLAIN_DEFAULT", json.dumps({**connection, "extra": extra}))
+    times_out_after(3, emulator, monkeypatch)
     monkeypatch.setattr(module, "LAG", -3)
     texts = [f"{tag} {number}" for number in range(2)]
     state = begun(place, texts, delay=4)
@@ -567,8 +617,9 @@ def test_who_is_superseded_fails_no_row_that_may_have_been_accepted(place: str, 
     assert progress_of(state).orphaned == [1]
 
 
+@pytest.mark.parametrize("may_succeed", [True, False])
 def test_a_late_failure_of_an_attempt_that_is_over_takes_no_success_away(
-    place: str, emulator: Emulator, tag: str
+    place: str, emulator: Emulator, tag: str, may_succeed: bool
 ) -> None:
     state = begun(place, [tag], delay=1)
     note(state, 0, 1.0, "begun")
@@ -580,7 +631,7 @@ def test_a_late_failure_of_an_attempt_that_is_over_takes_no_success_away(
         running = asyncio.ensure_future(engine.run())
         while not progress_of(state).accepted:  # noqa: ASYNC110 # nobody tells
             await asyncio.sleep(0.01)
-        await asyncio.to_thread(end, state, 0, 1.0, "failed")
+        await asyncio.to_thread(partial(end, state, 0, 1.0, "failed", may_succeed=may_succeed))
         await running
         assert engine.progress.totals.succeeded == 1
 
