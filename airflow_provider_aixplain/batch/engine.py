@@ -193,7 +193,7 @@ class Engine:
         """Write down what becomes of an attempt."""
         record = {"batch": self._batch, "row": index, "attempt": attempt, "is": what, **told}
         await self._submissions.write(record)
-        if what == "orphaned":
+        if what in ("orphaned", "over"):
             self.progress.heed(record)
 
     async def _left(self) -> AsyncIterator[tuple[int, Row]]:
@@ -239,53 +239,64 @@ class Engine:
                 read += 1
 
     async def _one(self, index: int, row: Row) -> None:
-        """Bring one row to its end."""
-        pending = self.progress.begun.get(index)
-        if pending is not None and index not in self.progress.accepted:
-            await self._settle(index, row, pending)
-            if self.progress.done[index]:
+        """Bring one row to its end: by runs of it that were accepted; and if there is none, by one that it submits."""
+        await self._settle(index, row)
+        while not self.progress.done[index]:
+            run = self.progress.take(index)
+            if run is None:
+                submitted = await self._submit(index, row)
+                if submitted is None:
+                    if self._is_to_be_submitted(index):  # and is not, as all is over
+                        return
+                    continue
+                attempt, response = submitted
+                if response.status is not ResponseStatus.IN_PROGRESS:
+                    await self._conclude(self._result(index, row, attempt, response, response.error_message or ""))
+                    return
+                run = attempt, response.url or ""
+            attempt, url = run
+            wait = Wait(self._limits.wait_time, self._limits.timeout, PATIENCE, self._run_times)
+            age = max(0.0, time.time() - attempt)
+            with self._interruptible():
+                outcome = await self._hook.await_run(url, wait, age, name=f"Row {row.key}")
+            is_known = outcome.status in ("success", "failed")
+            problem = "" if outcome.status == "success" else outcome.message or outcome.status
+            result = self._result(index, row, attempt, outcome.response, problem, is_known=is_known)
+            self.progress.close(index, attempt)  # it may have been told once more
+            if not problem or index not in self.progress.accepted:
+                await self._conclude(result, is_polled=True)
                 return
-        run = self.progress.accepted.pop(index, None)
-        if run is None:
-            submitted = await self._submit(index, row)
-            if submitted is None:
-                return
-            response, attempt = submitted
-            if response.status is not ResponseStatus.IN_PROGRESS:
-                await self._conclude(index, row, attempt, response, response.error_message or "")
-                return
-            run = response.url or "", attempt
-        url, attempt = run
-        wait = Wait(self._limits.wait_time, self._limits.timeout, PATIENCE, self._run_times)
-        age = max(0.0, time.time() - attempt)
-        with self._interruptible():
-            outcome = await self._hook.await_run(url, wait, age, name=f"Row {row.key}")
-        is_known = outcome.status in ("success", "failed")
-        problem = "" if outcome.status == "success" else outcome.message or outcome.status
-        await self._conclude(index, row, attempt, outcome.response, problem, is_polled=True, is_known=is_known)
+            if is_known:
+                await self._note(index, attempt, "over", cost=Cost.of(result))
 
-    async def _settle(self, index: int, row: Row, attempt: float) -> None:
-        """Wait until the answer to a submission of an earlier process cannot come any more; then it is orphaned."""
-        platform = await self._account()
-        longest = platform.timeout + LAG
-        with self._interruptible():
-            await asyncio.sleep(max(0.0, min(longest, attempt + longest - time.time())))
-        # What has been written meanwhile tells of an answer that came late.
-        await self._hear()
-        if self._is_over:
-            raise asyncio.CancelledError
-        if self.progress.begun.get(index) == attempt and not self.progress.done[index]:
-            await self._note(index, attempt, "orphaned", key=row.key)
+    def _is_to_be_submitted(self, index: int) -> bool:
+        return not self.progress.done[index] and index not in self.progress.accepted
+
+    async def _settle(self, index: int, row: Row) -> None:
+        """Wait until no answer to a submission of an earlier process can come any more; then those are orphaned."""
+        waited_for: set[float] = set()
+        while self._is_to_be_submitted(index) and (left := self.progress.begun.get(index, set()) - waited_for):
+            waited_for |= left
+            longest = (await self._account()).timeout + LAG
+            with self._interruptible():
+                await asyncio.sleep(max(0.0, min(longest, max(left) + longest - time.time())))
+            # What has been written meanwhile tells of an answer that came late, or of another attempt that was begun.
+            await self._hear()
+            if self._is_over:
+                raise asyncio.CancelledError
+        if self._is_to_be_submitted(index):
+            for attempt in sorted(waited_for & self.progress.begun.get(index, set())):
+                await self._note(index, attempt, "orphaned", key=row.key)
 
     async def _account(self) -> Platform:
         """Return the account, for whose Connection one waits a while: a secrets backend comes back."""
         with self._interruptible():
             return await patiently(self._hook.aplatform)
 
-    async def _submit(self, index: int, row: Row) -> tuple[ModelResponse, float] | None:
+    async def _submit(self, index: int, row: Row) -> tuple[float, ModelResponse] | None:
         """Submit a row, once, and write down where its run can be polled.
 
-        :return: the answer, and which attempt it is of; None if the batch is over before.
+        :return: the attempt, and the answer; None if it is not to be submitted any more.
         """
         deadline = time.monotonic() + self._limits.timeout
         refused_key = ""
@@ -293,12 +304,12 @@ class Engine:
             platform = await self._account()
             with self._interruptible():
                 passed_at = await self._gate.passed()
-            if self.is_spent:
+            if self.is_spent or not self._is_to_be_submitted(index):
                 return None
             attempt = time.time()
             note = partial(self._note, index, attempt)
             await note("begun")
-            if self._is_over:
+            if self._is_over or not self._is_to_be_submitted(index):
                 await note("not sent")
                 return None
             try:
@@ -306,18 +317,18 @@ class Engine:
             except Exception as error:  # raised before anything is sent: what goes wrong on the way is a response
                 await note("not sent")
                 if isinstance(error, AixplainInputError):
-                    return ModelResponse(ResponseStatus.FAILED, error_message=str(error), failure=_INVALID), attempt
+                    return attempt, ModelResponse(ResponseStatus.FAILED, error_message=str(error), failure=_INVALID)
                 raise
             failure = response.failure
             if failure is None:
                 self._gate.open()
                 if response.url:
                     await note("accepted", url=response.url)
-                return response, attempt
+                return attempt, response
             if failure.may_be_accepted:
                 self._gate.pause(failure.retry_after, passed_at)
                 await note("orphaned", key=row.key)
-                return response, attempt
+                return attempt, response
             await note("not sent")
             if failure.category is ErrorCategory.AUTHENTICATION and platform.api_key != refused_key:
                 refused_key = platform.api_key
@@ -327,10 +338,10 @@ class Engine:
                 raise error_for(failure, f"Model {self.model_id}: {response.error_message}")
             passes = failure.category is ErrorCategory.RATE_LIMIT or not failure.sent
             if not passes or time.monotonic() > deadline:
-                return response, attempt
+                return attempt, response
             self._gate.pause(failure.retry_after, passed_at)
 
-    async def _conclude(
+    def _result(
         self,
         index: int,
         row: Row,
@@ -338,24 +349,27 @@ class Engine:
         response: ModelResponse | None,
         problem: str,
         *,
-        is_polled: bool = False,
         is_known: bool = True,
-    ) -> None:
+    ) -> dict[str, Any]:
+        if not problem and response is not None and response.status is ResponseStatus.FAILED:
+            problem = "the platform gives no reason"
+        failure = response.failure if response else None
+        may_succeed = not failure or failure.retryable is not False
+        return result_of(index, row.key, attempt, response, problem, may_succeed=may_succeed, is_known=is_known)
+
+    async def _conclude(self, result: dict[str, Any], *, is_polled: bool = False) -> None:
         """Write down how a row has ended, unless somebody else has, or is to: whoever has taken over runs it too.
 
         He may have submitted it again, and then asks for that run. But the success that only the answer to a submission
         tells of would be lost.
         """
-        if not problem and response is not None and response.status is ResponseStatus.FAILED:
-            problem = "the platform gives no reason"
         await self._hear()
-        if self.progress.done[index] or (self._state.submissions.is_superseded and (is_polled or problem)):
+        succeeded = result["status"] == ResponseStatus.SUCCESS
+        is_left_to_others = self._state.submissions.is_superseded and (is_polled or not succeeded)
+        if self.progress.done[result["row"]] or is_left_to_others:
             return
-        failure = response.failure if response else None
-        may_succeed = not failure or failure.retryable is not False
-        result = result_of(index, row.key, attempt, response, problem, may_succeed=may_succeed, is_known=is_known)
         await self._results.write({"batch": self._batch, **result})
-        self.progress.end(index, succeeded=not problem, cost=Cost.of(result))
+        self.progress.end(result["row"], succeeded=succeeded, cost=Cost.of(result))
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:

@@ -140,27 +140,30 @@ class FileJournal(Journal):
         lines = b"".join(map(_line, records))
         # Not at a place that was looked up before: that may be written by now.
         with self._lock(), open(self.path, "r+b", buffering=0, opener=_at_the_end) as file:
-            foreign = self._told(file)
             if (size := file.seek(0, os.SEEK_END)) and os.pread(file.fileno(), 1, size - 1) != b"\n":
                 lines = b"\n" + lines  # the last line's writer was killed in the middle of it
-            written = file.write(lines)
-            if written < len(lines):
+            if (written := file.write(lines)) < len(lines):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
-            if file.tell() != size + written:
-                raise OSError(f"{self}: somebody else has written at the same time")
-            self._end = size + written
-        return foreign
+            end = file.tell()
+            told = self._told(file, end - written)
+            self._end = end
+        return told
 
     def news(self) -> list[Record]:
         with self.path.open("rb") as file:
             return self._told(file)
 
-    def _told(self, file: IO[bytes]) -> list[Record]:
+    def _told(self, file: IO[bytes], end: int | None = None) -> list[Record]:
+        """Read on.
+
+        :param end: where what the caller has appended begins.
+        """
         found = os.fstat(file.fileno())
-        if found.st_ino != self._file or found.st_size < self._end:
+        end = found.st_size if end is None else end
+        if found.st_ino != self._file or end < self._end:
             self.is_superseded = self.is_superseded or self._file != 0  # records were removed
             self._file, self._end = found.st_ino, 0
-        new = os.pread(file.fileno(), found.st_size - self._end, self._end)
+        new = os.pread(file.fileno(), end - self._end, self._end)
         new = new[: new.rfind(b"\n") + 1]  # one who does not hold the lock may see a half of a line
         self._end += len(new)
         records = list(_records(new.splitlines()))
@@ -293,9 +296,11 @@ class ObjectJournal(Journal):
     def _told(self, parts: list[_Part]) -> list[Record]:
         new = [part for part in parts if part.owner != self._own and not part.numbers <= self._known]
         told: list[Record] = []
+        known = set(self._known)  # if one cannot be read, the others are to be told yet too
         for part, content in self._contents(new):
             if content is not None:
-                told += part.unread(content, self._known)
+                told += part.unread(content, known)
+        self._known = known
         return told
 
     async def anews(self) -> list[Record]:

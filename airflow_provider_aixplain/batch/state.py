@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -42,6 +41,7 @@ class Header:
     :param started_at: when, in ISO 8601.
     :param batch: its id: what somebody else's batch still writes here counts for nothing.
     :param number: of the file.
+    :param worker: who wrote it. Two must not write the same: whoever finds what he has written takes it for his own.
     """
 
     fingerprint: str
@@ -51,6 +51,7 @@ class Header:
     started_at: str
     batch: str
     number: int = 1
+    worker: str = ""
 
     @staticmethod
     def name(number: int) -> str:
@@ -74,10 +75,17 @@ class Cost(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """The end of a row that failed: when it was known, whether a retry tries it again, and what it has cost."""
+    """The end of an attempt that failed.
+
+    :param ended_at: when that was known, in ISO 8601.
+    :param may_succeed: whether a retry tries the row again.
+    :param is_known: whether the end of its run is.
+    :param cost: what it has cost.
+    """
 
     ended_at: str
     may_succeed: bool
+    is_known: bool
     cost: Cost
 
 
@@ -144,28 +152,25 @@ def result_of(
 class Progress:
     """Where each row of a batch is.
 
-    An attempt is a submission of a row, named by the time when it was begun, in seconds since the epoch. A success
-    counts whenever it comes. If there is none, a failure counts that no attempt would change, or that is of the row's
-    last attempt: whoever stood still may write another one late.
+    An attempt is a submission of a row, named by the time when it was begun, in seconds since the epoch. Several of one
+    row may be open, where one stood still and another one took over: each record tells of its own attempt, and of no
+    other. A success counts whenever it comes. A failure counts if its attempt is not over, and no other one is open.
 
     :param done: a byte for each row: 1 if it has a result.
-    :param attempts: the last attempt of each row; 0 if there is none, or it is over.
-    :param accepted: poll URLs of runs without a result, and of which attempts they are, by row.
+    :param accepted: poll URLs of runs, by their attempts, by row.
     :param begun: attempts of which nothing more is known, by row.
     :param failed: the failures that count, by row.
     :param totals: of the results.
     """
 
     done: bytearray
-    attempts: array[float]
-    accepted: dict[int, tuple[str, float]]
-    begun: dict[int, float]
+    accepted: dict[int, dict[float, str]]
+    begun: dict[int, set[float]]
     failed: dict[int, Failed]
     totals: Totals
 
     def __init__(self, rows: int) -> None:
         self.done = bytearray(rows)
-        self.attempts = array("d", bytes(8 * rows))
         self.accepted, self.begun, self.failed = {}, {}, {}
         self.totals = Totals()
         self._orphaned: dict[tuple[int, float], str | int] = {}  # whoever is killed, the next one tells it again
@@ -189,17 +194,48 @@ class Progress:
             if result["status"] == ResponseStatus.SUCCESS:
                 progress.heed_success(result)
             elif named not in failures or (failures[named].may_succeed and result["is_known"]):
-                failures[named] = Failed(result["ended_at"], result["may_succeed"], Cost.of(result))
+                failures[named] = Failed(result["ended_at"], result["may_succeed"], result["is_known"], Cost.of(result))
         for record in submissions:
             if CLAIM not in record:
                 progress.heed(record)
-        for (row, attempt), failed in sorted(failures.items(), key=lambda found: found[1].may_succeed):
-            if not progress.done[row] and (not failed.may_succeed or progress.attempts[row] == attempt):
+        for (row, attempt), failed in failures.items():
+            if failed.is_known:
+                progress.close(row, attempt)
+        for (row, attempt), failed in sorted(failures.items()):
+            if not progress.done[row] and (row, attempt) not in progress._over and progress.open(row) <= {attempt}:
                 progress.failed[row] = failed
                 progress.end(row, succeeded=False, cost=failed.cost)
-                progress.accepted.pop(row, None)
-                progress.begun.pop(row, None)
+        for row in filter(progress.done.__getitem__, [*progress.accepted, *progress.begun]):
+            progress.accepted.pop(row, None)
+            progress.begun.pop(row, None)
         return progress
+
+    def open(self, row: int) -> set[float]:
+        """Return the attempts of a row that may have led to a run whose end is not known."""
+        return self.begun.get(row, set()) | set(self.accepted.get(row, ()))
+
+    def take(self, row: int) -> tuple[float, str] | None:
+        """Return an attempt of a row that was accepted, and its poll URL, if there is one; it is gone then."""
+        if not (runs := self.accepted.get(row)):
+            return None
+        attempt = max(runs)
+        url = runs[attempt]
+        self.close(row, attempt)
+        return attempt, url
+
+    def close(self, row: int, attempt: float) -> None:
+        """Take note that an attempt is not open any more."""
+        self._close_begun(row, attempt)
+        if runs := self.accepted.get(row):
+            runs.pop(attempt, None)
+            if not runs:
+                del self.accepted[row]
+
+    def _close_begun(self, row: int, attempt: float) -> None:
+        if attempts := self.begun.get(row):
+            attempts.discard(attempt)
+            if not attempts:
+                del self.begun[row]
 
     @property
     def may_succeed(self) -> int:
@@ -217,27 +253,20 @@ class Progress:
         if (row, attempt) in self._over:
             return
         match record["is"]:
-            case "begun" if not self.done[row]:
-                self.begun[row] = attempt
-                if row not in self.accepted:
-                    self.attempts[row] = attempt
+            case "begun" if not self.done[row] and (row, attempt) not in self._orphaned:
+                self.begun.setdefault(row, set()).add(attempt)
             case "accepted" if not self.done[row]:
-                self.accepted[row] = record["url"], attempt
-                self.attempts[row] = attempt
-                self.begun.pop(row, None)
-            case "not sent" if self.begun.get(row) == attempt:  # and not that of one who has taken over since
-                del self.begun[row]
+                self.close(row, attempt)
+                self.accepted.setdefault(row, {})[attempt] = record["url"]
+            case "not sent":
+                self.close(row, attempt)
             case "orphaned":
                 self._orphaned[row, attempt] = record["key"]
+                self._close_begun(row, attempt)
             case "over":
                 self._over.add((row, attempt))
                 self.totals.spend(Cost(*record["cost"]))
-                if self.begun.get(row) == attempt:
-                    del self.begun[row]
-                if row in self.accepted and self.accepted[row][1] == attempt:
-                    del self.accepted[row]
-                if self.attempts[row] == attempt:
-                    self.attempts[row] = 0
+                self.close(row, attempt)
 
     def end(self, row: int, *, succeeded: bool, cost: Cost) -> None:
         """Take note of a row's result, if it has none."""
@@ -335,7 +364,7 @@ class State:
 
         :raises Superseded: if somebody else has, or has begun another one.
         """
-        header = replace(header, number=header.number + 1)
+        header = replace(header, number=header.number + 1, worker=uuid.uuid4().hex)
         self._put(header)
         return self.claim(header.batch, "a worker that goes on")
 

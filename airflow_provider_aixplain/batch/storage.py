@@ -127,6 +127,9 @@ class FileStorage(Storage):
             new.write_bytes(content)
             try:
                 os.link(new, path)  # the server is asked: NFS may show a folder as it was half a minute ago
+            except FileExistsError:
+                if not os.path.samestat(new.stat(), path.stat()):  # or else the answer was lost, and it was asked again
+                    raise
             except OSError as error:
                 if error.errno not in NO_LINKS:
                     raise

@@ -92,11 +92,11 @@ def test_the_order_of_results_does_not_matter(
         second.totals.credits,
         set(second.failed),
     )
-    assert (first.accepted, first.begun, first.attempts) == (second.accepted, second.begun, second.attempts)
+    assert (first.accepted, first.begun) == (second.accepted, second.begun)
 
 
 @given(st.lists(results_told()), st.lists(records))
-def test_a_success_counts_and_else_a_failure_that_is_final_or_of_the_last_attempt(
+def test_a_success_counts_and_else_a_failure_whose_attempt_is_not_over_if_no_other_is_open(
     ended: list[dict[str, Any]], submissions: list[dict[str, Any]]
 ) -> None:
     progress = Progress.told(ROWS, ended, submissions)
@@ -105,47 +105,42 @@ def test_a_success_counts_and_else_a_failure_that_is_final_or_of_the_last_attemp
     succeeded = {result["row"] for result in ended if result["status"] == "SUCCESS"}
     assert {result["row"] for result in counted if result["status"] == "SUCCESS"} == succeeded
     assert progress.totals.succeeded == len(succeeded)
-    final = {result["row"] for result in ended if not result["may_succeed"]}
-    assert final <= {result["row"] for result in counted}
-    for result in counted:
-        if result["may_succeed"]:
-            assert result["row"] not in final
-            assert result["attempt"] == progress.attempts[result["row"]]
+    over = {(record["row"], record["attempt"]) for record in submissions if record["is"] == "over"}
+    known = {(result["row"], result["attempt"]) for result in ended if result["is_known"]}
+    told = Progress.told(ROWS, [], submissions)
     for row in range(ROWS):
         assert progress.done[row] == (row in succeeded or row in progress.failed)
-        assert not (progress.done[row] and (row in progress.accepted or row in progress.begun))
+        left = {attempt for attempt in told.open(row) if (row, attempt) not in known}
+        assert progress.open(row) == (set() if progress.done[row] else left)
+        failed = {result["attempt"] for result in ended if result["row"] == row} - {
+            over for at, over in over if at == row
+        }
+        may_count = any(left <= {attempt} for attempt in failed)
+        assert (row in progress.failed) == (row not in succeeded and may_count)
 
 
 @given(st.lists(results_told()), st.lists(records))
 def test_an_attempt_that_is_over_is_so_for_good_and_costs_once(
     ended: list[dict[str, Any]], submissions: list[dict[str, Any]]
 ) -> None:
-    over = {(record["row"], record["attempt"]) for record in submissions if record["is"] == "over"}
-    progress = Progress.told(ROWS, ended, [*submissions, *(record for record in submissions if record["is"] == "over")])
+    again = [record for record in submissions if record["is"] == "over"]
+    over = {(record["row"], record["attempt"]) for record in again}
+    progress = Progress.told(ROWS, ended, [*submissions, *again])
     known = sum(result["used_credits"] for result in filter(progress.counting(), ended))
     assert progress.totals.credits == known + len(over)
-    open_rows = [*((row, progress.accepted[row][1]) for row in progress.accepted), *progress.begun.items()]
-    assert not over & set(open_rows)
-    assert not over & {(row, progress.attempts[row]) for row, failed in progress.failed.items() if failed.may_succeed}
+    for row, attempt in over:
+        assert attempt not in progress.open(row)
 
 
-def test_an_attempt_that_is_over_takes_no_other_one_with_it() -> None:
-    submissions = [
-        {"row": 0, "attempt": attempt, "is": what, "url": "u", "cost": [1.0, 0, 0.0]}
-        for attempt, what in ((1.0, "begun"), (2.0, "begun"), (2.0, "accepted"), (1.0, "over"))
-    ]
-    progress = Progress.told(1, [], submissions)
-    assert (progress.accepted, progress.attempts[0]) == ({0: ("u", 2.0)}, 2.0)
+@given(st.lists(records), st.integers(0, ROWS - 1), numbers)
+def test_what_is_told_of_an_attempt_tells_of_no_other(
+    submissions: list[dict[str, Any]], row: int, attempt: float
+) -> None:
+    def left(told: list[dict[str, Any]]) -> set[float]:
+        return Progress.told(ROWS, [], told).open(row) - {attempt}
 
-
-def test_the_last_attempt_is_the_one_that_was_accepted() -> None:
-    """It was after another one had begun the next; in an object storage its records are read before that one's."""
-    submissions = [
-        {"row": 0, "attempt": attempt, "is": what, "url": "u"}
-        for attempt, what in ((1.0, "begun"), (1.0, "accepted"), (2.0, "begun"))
-    ]
-    progress = Progress.told(1, [], submissions)
-    assert (progress.accepted, progress.attempts[0]) == ({0: ("u", 1.0)}, 1.0)
+    others = [told for told in submissions if (told["row"], told["attempt"]) != (row, attempt)]
+    assert left(others) == left(submissions)
 
 
 def test_a_late_failure_of_an_attempt_that_is_over_changes_nothing(place: str) -> None:
@@ -157,9 +152,9 @@ def test_a_late_failure_of_an_attempt_that_is_over_changes_nothing(place: str) -
     note(state, 0, 2.0, "begun")
     for _ in range(2):  # by one who has polled the first run too, and stood still
         end(state, 0, 1.0, "failed", credits=1)
-        assert (progress_of(state).totals.done, progress_of(state).begun) == (0, {0: 2.0})
+        assert (progress_of(state).totals.done, progress_of(state).begun) == (0, {0: {2.0}})
         assert forget_failed(state) == 0
-    assert progress_of(state).begun == {0: 2.0}, "a submission that may be in flight is not forgotten"
+    assert progress_of(state).begun == {0: {2.0}}, "a submission that may be in flight is not forgotten"
     end(state, 0, 1.0, "failed", credits=1)
     end(state, 0, 2.0, credits=5)
     assert [result["status"] for result in published(state)] == ["SUCCESS"]
@@ -238,7 +233,7 @@ def test_who_tells_late_that_he_has_not_submitted_tells_it_of_himself(place: str
     state = begun(place, ["a"])
     for what, attempt in (("begun", 1.0), ("begun", 2.0), ("not sent", 1.0)):
         note(state, 0, attempt, what)
-    assert progress_of(state).begun == {0: 2.0}
+    assert progress_of(state).begun == {0: {2.0}}
     note(state, 0, 2.0, "not sent")
     assert progress_of(state).begun == {}
 
