@@ -464,7 +464,7 @@ class State:
         return filter(progress.counting(), self._own(self.results, header))
 
     def publish(self, header: Header) -> Progress:
-        """Let ``results.jsonl`` hold one result of each row, and no more.
+        """Let ``results.jsonl`` hold one result of each row that has one.
 
         :return: where each row is.
         :raises Superseded: if somebody else has claimed the batch.
@@ -472,7 +472,16 @@ class State:
         with self._owned():
             progress = self.progress(header)
             counts = progress.counting()
-            self.results.publish(lambda result: result.get("batch") == header.batch and counts(result))
+
+            def stays(result: dict[str, Any]) -> bool:
+                if result.get("batch") != header.batch:
+                    return False
+                if counts(result) or not progress.done[result["row"]]:
+                    return True
+                # It has come meanwhile, where NFS took the lock: in a file nothing else has it.
+                return result["status"] == ResponseStatus.SUCCESS and result["row"] in progress.failed
+
+            self.results.publish(stays)
         return progress
 
     @staticmethod

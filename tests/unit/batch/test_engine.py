@@ -101,11 +101,15 @@ class Platform:
         self.answers = answers
         self.submissions: list[float] = []
         self.on_submission: Callable[[], object] = lambda: None
+        self.failing: set[str] = set()
+        self.url = ""
         self._lock = threading.Lock()
 
     def __call__(self, http: Handler) -> None:
         if http.command == "GET":
-            http.answer(200, b'{"completed": true, "status": "SUCCESS", "data": "done", "usedCredits": 1}')
+            ended = "FAILED" if http.path in self.failing else "SUCCESS"
+            told = {"completed": True, "status": ended, "data": "done", "usedCredits": 1}
+            http.answer(200, json.dumps(told).encode())
             return
         with self._lock:
             self.submissions.append(time.monotonic())
@@ -119,6 +123,7 @@ class Platform:
 def platform(monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
     script = Platform([])
     with serve(script) as server:
+        script.url = server.url
         monkeypatch.setenv("AIRFLOW_CONN_SCRIPTED", json.dumps({"host": server.url, "password": "key"}))
         yield script
 
@@ -616,6 +621,78 @@ def test_who_is_superseded_fails_no_row_that_may_have_been_accepted(place: str, 
         run(state, "scripted")
     assert list(state.results.read()) == []
     assert progress_of(state).orphaned == [1]
+
+
+@pytest.mark.parametrize("late", [["begun"], ["begun", "not sent"]])
+def test_who_stood_still_at_the_gate_hides_no_submission_of_his_successor(
+    place: str, platform: Platform, late: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He notes that he begins, sees his successor, and takes it back. That one was killed before he had the answer."""
+    monkeypatch.setattr(module, "LAG", -60)
+    state = begun(place, ["a"])
+    note(state, 0, 2.0, "begun")
+    for what in late:
+        note(state, 0, 1.0, what)
+    run(state, "scripted")
+    assert progress_of(state).orphaned[0] == 1
+    assert len(platform.submissions) == 1
+
+
+def test_what_is_told_while_one_settles_hides_no_submission(
+    place: str, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LAG", -60)
+    monkeypatch.setattr("airflow_provider_aixplain.batch.journal.LIST_EVERY", 0)
+    state, other = begun(place, ["a"]), State(place)
+    note(state, 0, 2.0, "begun")
+    other.claim(batch_of(state), "an engine that stands still")
+    engine = Engine(AixplainHook("scripted"), "echo", State(place), batch_of(state), Limits())
+    hear, times = engine._hear, itertools.count()
+
+    async def hears() -> None:
+        if next(times) == 0:
+            record = {"batch": batch_of(state), "row": 0, "attempt": 1.0}
+            other.submissions.append([{**record, "is": "begun"}, {**record, "is": "not sent"}])
+        await hear()
+
+    monkeypatch.setattr(engine, "_hear", hears)
+    asyncio.run(engine.run())
+    assert progress_of(state).orphaned == [1]
+    assert len(platform.submissions) == 1
+
+
+@pytest.mark.parametrize("failing", ["/run/1", "/run/2"])
+def test_of_two_runs_that_were_accepted_both_are_asked_for(place: str, platform: Platform, failing: str) -> None:
+    """One who stood still has got his answer late. Each has cost a credit."""
+    state = begun(place, ["a"])
+    platform.failing = {failing}
+    for attempt in (1.0, 2.0):
+        note(state, 0, attempt, "begun")
+        note(state, 0, attempt, "accepted", url=f"{platform.url}/run/{attempt:.0f}")
+    run(state, "scripted")
+    assert platform.submissions == []
+    assert [result["status"] for result in results(state)] == ["SUCCESS"]
+    # The one that has failed is known to only if it was asked for first.
+    assert progress_of(state).totals.credits == (2 if failing == "/run/2" else 1)
+
+
+def test_what_has_become_known_at_the_gate_is_not_submitted(
+    place: str, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer has come late, while all wait as the platform has asked them to."""
+    state = begun(place, ["a"])
+    engine = Engine(AixplainHook("scripted"), "echo", State(place), batch_of(state), Limits())
+    passed = engine._gate.passed
+
+    async def waits() -> float:
+        record = {"row": 0, "attempt": 1.0, "is": "accepted", "url": f"{platform.url}/run/1"}
+        engine._heed([{"batch": batch_of(state), **record}])
+        return await passed()
+
+    monkeypatch.setattr(engine._gate, "passed", waits)
+    asyncio.run(engine.run())
+    assert platform.submissions == []
+    assert [result["attempt"] for result in results(state)] == [1.0]
 
 
 @pytest.mark.parametrize("may_succeed", [True, False])

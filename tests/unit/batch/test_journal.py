@@ -569,6 +569,32 @@ def test_a_storage_in_trouble_is_told_and_what_was_not_written_may_be_written_ag
     assert set(told(mine.read())) == {1}
 
 
+def test_trouble_loses_no_news(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, other = journals(place, 2)
+    mine.append([{"n": 0}])
+    other.claim({"owner": "other"})
+    other.append([{"n": 1}])
+    other.append([{"n": 2}])
+    pread, contents, calls = os.pread, ObjectStorage.contents, itertools.count(1)
+
+    def reads(*arguments: int) -> bytes:
+        if next(calls) == 2:
+            raise OSError("reset")
+        return pread(*arguments)
+
+    def gets(self: ObjectStorage, names: list[str]) -> Iterator[bytes | None]:
+        for number, content in enumerate(contents(self, names)):
+            if number == 1 and next(calls) == 1:
+                raise OSError("reset")
+            yield content
+
+    monkeypatch.setattr(os, "pread", reads)
+    monkeypatch.setattr(ObjectStorage, "contents", gets)
+    with pytest.raises(OSError, match="reset"):
+        mine.append([{"n": 3}])
+    assert {1, 2} <= set(told(mine.append([{"n": 3}])))
+
+
 def test_what_others_have_listed_is_not_taken_for_new(objects: str) -> None:
     """A file system keeps what it has listed, for all threads: one who lists with another cannot trust that."""
     old, new = journals(f"{objects}/cached", 2)
@@ -600,6 +626,20 @@ def test_a_file_is_created_once(place: str) -> None:
     with pytest.raises(FileExistsError):
         storage.create("name", b"2")
     assert storage.content("name") == b"1"
+
+
+def test_who_is_not_told_that_he_has_created_a_file_has_created_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the answer of an NFS server is lost: it is asked again then, and the file is there."""
+    link = os.link
+
+    def asked_again(*arguments: Any) -> None:
+        link(*arguments)
+        link(*arguments)
+
+    monkeypatch.setattr(os, "link", asked_again)
+    test_a_file_is_created_once(f"file://{tmp_path}")
 
 
 def test_a_file_is_created_once_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

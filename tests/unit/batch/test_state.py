@@ -438,3 +438,33 @@ def test_who_writes_late_leaves_what_his_successor_has_written(place: str, name:
         writes_late()
     assert state.storage.content(name) == b"new"
     assert [found for found in names(place) if name in found] == [name], "nothing else is left"
+
+
+def test_a_success_that_comes_while_it_is_published_stays(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)  # NFS has taken the lock from who stands still
+    state = begun(place, ["a"])
+    note(state, 0, 1.0, "begun")
+    end(state, 0, 1.0, "failed")
+    progress, writer = State.progress, State(place)
+
+    def stands_still(self: State, header: Header) -> Progress:
+        found = progress(self, header)
+        monkeypatch.setattr(State, "progress", progress)
+        end(writer, 0, 2.0)
+        return found
+
+    monkeypatch.setattr(State, "progress", stands_still)
+    finisher = State(place)
+    finisher.publish(finisher.claim(batch_of(state), "a worker that finishes"))
+    assert progress_of(state).totals.succeeded == 1
+
+
+def test_what_a_failed_run_has_cost_is_kept_though_another_one_is_open(place: str) -> None:
+    state = begun(place, ["a"])
+    note(state, 0, 1.0, "accepted", url="u")
+    end(state, 0, 2.0, "failed", credits=5)
+    published(state)
+    assert progress_of(state).totals.done == 0
+    forget_failed(state)
+    assert progress_of(state).totals.credits == 5
+    assert progress_of(state).accepted == {0: {1.0: "u"}}
