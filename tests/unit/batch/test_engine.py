@@ -692,7 +692,26 @@ def test_what_has_become_known_at_the_gate_is_not_submitted(
     monkeypatch.setattr(engine._gate, "passed", waits)
     asyncio.run(engine.run())
     assert platform.submissions == []
+    assert not [record for record in state.submissions.read() if "is" in record], "nor noted"
     assert [result["attempt"] for result in results(state)] == [1.0]
+
+
+def test_what_is_told_once_more_of_a_run_that_has_failed_is_not_another_one(
+    place: str, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = begun(place, ["a"])
+    note(state, 0, 1.0, "accepted", url=f"{platform.url}/run/1")
+    platform.failing = {"/run/1"}
+    engine = Engine(AixplainHook("scripted"), "echo", State(place), batch_of(state), Limits())
+    await_run = engine._hook.await_run
+
+    async def meanwhile(url: str, *arguments: Any, **named: Any) -> Any:
+        engine._heed([{"batch": batch_of(state), "row": 0, "attempt": 1.0, "is": "accepted", "url": url}])
+        return await await_run(url, *arguments, **named)
+
+    monkeypatch.setattr(engine._hook, "await_run", meanwhile)
+    asyncio.run(engine.run())
+    assert [result["status"] for result in results(state)] == ["FAILED"]
 
 
 @pytest.mark.parametrize("may_succeed", [True, False])

@@ -584,7 +584,7 @@ def test_trouble_loses_no_news(place: str, monkeypatch: pytest.MonkeyPatch) -> N
 
     def gets(self: ObjectStorage, names: list[str]) -> Iterator[bytes | None]:
         for number, content in enumerate(contents(self, names)):
-            if number == 1 and next(calls) == 1:
+            if number == 2 and next(calls) == 1:
                 raise OSError("reset")
             yield content
 

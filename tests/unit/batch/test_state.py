@@ -8,7 +8,6 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,7 +45,7 @@ def names(place: str) -> list[str]:
 
 # What records tell
 
-ROWS = 3
+ROWS = 2
 numbers = st.sampled_from([1.0, 2.0])
 records = st.fixed_dictionaries(
     {
@@ -141,6 +140,17 @@ def test_what_is_told_of_an_attempt_tells_of_no_other(
 
     others = [told for told in submissions if (told["row"], told["attempt"]) != (row, attempt)]
     assert left(others) == left(submissions)
+
+
+def test_a_failure_does_not_count_while_another_attempt_is_open(place: str) -> None:
+    state = begun(place, ["a"])
+    end(state, 0, 1.0, "failed")
+    note(state, 0, 2.0, "begun")
+    assert (progress_of(state).totals.done, progress_of(state).begun) == (0, {0: {2.0}})
+    note(state, 0, 2.0, "orphaned", key=1)
+    assert progress_of(state).totals.failed == 1
+    note(state, 0, 2.0, "begun")  # the same, written again as the answer of the storage was lost
+    assert progress_of(state).totals.failed == 1
 
 
 def test_a_late_failure_of_an_attempt_that_is_over_changes_nothing(place: str) -> None:
@@ -387,8 +397,8 @@ def test_who_begins_anew_late_does_not_take_the_place_of_a_batch_that_goes_on(
     assert not [name for name in names(place) if name.startswith("rows-2")]
 
 
-def test_of_two_who_go_on_one_does(tmp_path: Path) -> None:
-    state = begun(f"file://{tmp_path}/out", ["a"])
+def test_of_two_who_go_on_one_does(place: str) -> None:
+    state = begun(place, ["a"])
     header = header_of(state)
     assert State(str(state)).go_on(header).number == 2
     with pytest.raises(Superseded):
