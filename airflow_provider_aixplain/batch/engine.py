@@ -285,7 +285,7 @@ class Engine:
             if self._is_over:
                 raise asyncio.CancelledError
         if self._is_to_be_submitted(index):
-            for attempt in sorted(waited_for & self.progress.begun.get(index, set())):
+            for attempt in sorted(self.progress.begun.get(index, ())):
                 await self._note(index, attempt, "orphaned", key=row.key)
 
     async def _account(self) -> Platform:

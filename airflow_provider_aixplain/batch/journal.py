@@ -295,6 +295,8 @@ class ObjectJournal(Journal):
 
     def _told(self, parts: list[_Part]) -> list[Record]:
         new = [part for part in parts if part.owner != self._own and not part.numbers <= self._known]
+        if not new:
+            return []
         told: list[Record] = []
         known = set(self._known)  # if one cannot be read, the others are to be told yet too
         for part, content in self._contents(new):

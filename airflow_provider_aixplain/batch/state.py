@@ -191,9 +191,9 @@ class Progress:
         failures: dict[tuple[int, float], Failed] = {}
         for result in results:
             named = result["row"], result["attempt"]
-            if result["status"] == ResponseStatus.SUCCESS:
-                progress.heed_success(result)
-            elif named not in failures or (failures[named].may_succeed and result["is_known"]):
+            if progress.heed_success(result):
+                continue
+            if named not in failures or (failures[named].may_succeed and result["is_known"]):
                 failures[named] = Failed(result["ended_at"], result["may_succeed"], result["is_known"], Cost.of(result))
         for record in submissions:
             if CLAIM not in record:
@@ -277,10 +277,11 @@ class Progress:
         self.totals.failed += not succeeded
         self.totals.spend(cost)
 
-    def heed_success(self, result: Mapping[str, Any]) -> None:
-        """Take note of a result, if it is a success."""
-        if result["status"] == ResponseStatus.SUCCESS:
+    def heed_success(self, result: Mapping[str, Any]) -> bool:
+        """Take note of a result, if it is a success; return whether it is."""
+        if is_it := bool(result["status"] == ResponseStatus.SUCCESS):
             self.end(result["row"], succeeded=True, cost=Cost.of(result))
+        return is_it
 
     def counting(self) -> Callable[[Mapping[str, Any]], bool]:
         """Return what says of each result whether it is the one of its row that counts."""

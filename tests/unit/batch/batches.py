@@ -25,7 +25,8 @@ from airflow_provider_aixplain.batch.engine import Engine, Limits
 from airflow_provider_aixplain.batch.state import State
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.batch import engine
-engine.LAG = float((sys.argv + ["60"])[3])
+if sys.argv[3:]:
+    engine.LAG = float(sys.argv[3])
 if sys.argv[1].startswith("s3:"):
     exec(sys.argv[2])
 state = State(sys.argv[1])
@@ -68,8 +69,9 @@ def run(state: State, conn_id: str = "aixplain_default", model_id: str = "echo",
     return engine
 
 
-def engine_of(state: State, **limits: Any) -> Engine:
-    return Engine(AixplainHook(), "echo", State(str(state)), batch_of(state), Limits(**{"wait_time": 0.2, **limits}))
+def engine_of(state: State, conn_id: str = "aixplain_default", model_id: str = "echo", **limits: Any) -> Engine:
+    told = {"wait_time": 0.2, **limits}
+    return Engine(AixplainHook(conn_id), model_id, State(str(state)), batch_of(state), Limits(**told))
 
 
 def trigger_of(state: State, **limits: Any) -> AixplainBatchTrigger:
@@ -125,8 +127,7 @@ def end(
 def forget_failed(state: State) -> int:
     """As a worker does that takes over."""
     worker = State(str(state))
-    worker.claim(batch_of(state), "a worker")
-    return worker.forget_failed(header_of(state))
+    return worker.forget_failed(worker.claim(batch_of(state), "a worker"))
 
 
 class Trouble:

@@ -646,7 +646,7 @@ def test_what_is_told_while_one_settles_hides_no_submission(
     state, other = begun(place, ["a"]), State(place)
     note(state, 0, 2.0, "begun")
     other.claim(batch_of(state), "an engine that stands still")
-    engine = Engine(AixplainHook("scripted"), "echo", State(place), batch_of(state), Limits())
+    engine = engine_of(state, "scripted")
     hear, times = engine._hear, itertools.count()
 
     async def hears() -> None:
@@ -681,7 +681,7 @@ def test_what_has_become_known_at_the_gate_is_not_submitted(
 ) -> None:
     """An answer has come late, while all wait as the platform has asked them to."""
     state = begun(place, ["a"])
-    engine = Engine(AixplainHook("scripted"), "echo", State(place), batch_of(state), Limits())
+    engine = engine_of(state, "scripted")
     passed = engine._gate.passed
 
     async def waits() -> float:
@@ -702,7 +702,7 @@ def test_what_is_told_once_more_of_a_run_that_has_failed_is_not_another_one(
     state = begun(place, ["a"])
     note(state, 0, 1.0, "accepted", url=f"{platform.url}/run/1")
     platform.failing = {"/run/1"}
-    engine = Engine(AixplainHook("scripted"), "echo", State(place), batch_of(state), Limits())
+    engine = engine_of(state, "scripted")
     await_run = engine._hook.await_run
 
     async def meanwhile(url: str, *arguments: Any, **named: Any) -> Any:
