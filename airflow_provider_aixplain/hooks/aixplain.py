@@ -212,7 +212,7 @@ class AixplainHook(Client, BaseHook):
         from airflow_provider_aixplain.transport import aio
 
         platform = await self.aplatform()
-        return await aio.send(await lease.shared(platform), platform, request, timeout, most)
+        return await aio.send(await lease.session(platform), request, timeout, most)
 
     def _read(self) -> Platform:
         try:

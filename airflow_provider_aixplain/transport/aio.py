@@ -1,221 +1,222 @@
-"""Carries requests over ``aiohttp``, for triggers: one session per event loop and credential."""
+"""Carries requests over ``aiohttp``, for triggers: one session per event loop and account."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-import ssl
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary
 
 import aiohttp
+from urllib3.exceptions import HTTPError
 from yarl import URL
 
 from airflow_provider_aixplain import __version__
-from airflow_provider_aixplain.exceptions import AixplainConfigurationError
 from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, Request
-from airflow_provider_aixplain.transport.connections import Connections, NotConnected, Reply
+from airflow_provider_aixplain.transport.decoding import ACCEPTED_CODINGS, decode, known_codings
+from airflow_provider_aixplain.transport.environment import Route, find_route, quoted_url
+from airflow_provider_aixplain.transport.guard import guarded
 from airflow_provider_aixplain.transport.once import Once
 from airflow_provider_aixplain.transport.platform import MAX_REDIRECTS, SHORTEST_REQUEST, Platform, origin
 
 MAX_CONNECTIONS = 256
 """Requests of one account at a time in one event loop; of those that hang, so many do not stop the others."""
 
-USER_AGENT = f"airflow-provider-aixplain/{__version__} asyncio"
+KEEPALIVE = 15.0
+"""Seconds for which an unused connection is kept: servers, and proxies before them, close theirs after more."""
 
-LONGEST_HEADER = 65536
-"""Bytes of a header's line; what http.client takes too."""
+MAX_HEADER = 65536
+"""Bytes of a line of headers; ``http.client`` accepts as many."""
+
+HEADERS = {
+    "User-Agent": f"airflow-provider-aixplain/{__version__} aiohttp/{aiohttp.__version__}",
+    "Accept-Encoding": ACCEPTED_CODINGS,
+}
 
 
 @dataclass(eq=False)
-class Shared:
-    """What all who send on behalf of one account share in an event loop.
+class PooledSession:
+    """The session that all users of one account share in an event loop.
 
     :param platform: the account.
-    :param connections: for GETs without a proxy.
-    :param session: for all other requests.
-    :param proxies: the environment's proxy for each origin; reading the environment takes longer than a poll.
-    :param users: how many hold it.
-    :param is_retired: whether nobody is to hold it who does not do so already.
+    :param session: sends the requests.
+    :param routes: how each origin is reached; reading the environment takes longer than a poll.
+    :param users: how many leases hold it.
+    :param is_retired: whether new users open another one.
     """
 
     platform: Platform
-    connections: Connections
     session: aiohttp.ClientSession
-    proxies: dict[str, str | None] = field(default_factory=dict)
+    routes: dict[str, Route] = field(default_factory=dict)
     users: int = 0
     is_retired: bool = False
 
-    def proxy(self, url: str) -> str | None:
-        """Return the URL of the proxy that the environment names for a URL."""
-        of = origin(url)
-        if of not in self.proxies:
-            self.proxies[of] = _environment_proxy(url)
-        return self.proxies[of]
+    def route(self, url: str) -> Route:
+        """Return how a URL is reached."""
+        at = origin(url)
+        if at not in self.routes:
+            self.routes[at] = find_route(self.platform, url)
+        return self.routes[at]
 
     def retire(self) -> None:
-        """Let those who come from now on share another one."""
+        """Let new users open another session."""
         if not self.is_retired:
             self.is_retired = True
             del _sessions[asyncio.get_running_loop()][self.platform]
 
-    async def let_go(self) -> None:
-        """Hold it no longer; the last one closes it."""
+    async def release(self) -> None:
+        """Give up one lease; the last one closes the session."""
         self.users -= 1
         if not self.users:
             self.retire()
-            self.connections.close()
             await self.session.close()
 
 
-_sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Platform, Once[Shared]]] = WeakKeyDictionary()
+_sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Platform, Once[PooledSession]]] = WeakKeyDictionary()
 
 
 class Lease:
-    """Holds the session that all users of one account share in this event loop; the last one closes it.
+    """Holds the session that all users of one account share in this event loop; the last lease closes it.
 
-    Connections and names are so looked up once for all runs that a triggerer waits for.
+    So connections and names are looked up once for all runs that a triggerer waits for.
     """
 
     def __init__(self) -> None:
-        self._shared: Shared | None = None
+        self._held: PooledSession | None = None
 
     async def __aenter__(self) -> Lease:
         """Return the lease; it holds nothing yet."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Let go of the session."""
-        held, self._shared = self._shared, None
+        """Release the session."""
+        held, self._held = self._held, None
         if held:
-            await held.let_go()
+            await held.release()
 
-    async def shared(self, platform: Platform) -> Shared:
+    async def session(self, platform: Platform) -> PooledSession:
         """Return the session of an account, and hold it from now on, instead of another one.
 
-        :raises AixplainConfigurationError: if the account's CA file cannot be read.
+        :raises AixplainConfigurationError: if the account's CA certificates cannot be read.
         """
-        held = self._shared
+        held = self._held
         if held and not held.is_retired and held.platform == platform:
             return held
-        while (shared := await _find(platform)).is_retired:
+        while (pooled := await _find(platform)).is_retired:
             pass
-        shared.users += 1
-        self._shared = shared
+        pooled.users += 1
+        self._held = pooled
         if held:
-            await held.let_go()
-        return shared
+            await held.release()
+        return pooled
 
 
-async def _find(platform: Platform) -> Shared:
+async def _find(platform: Platform) -> PooledSession:
     sessions = _sessions.setdefault(asyncio.get_running_loop(), {})
-    _, shared = await sessions.setdefault(platform, Once()).get(lambda: _open(platform), -math.inf)
-    return shared
+    _, pooled = await sessions.setdefault(platform, Once()).get(lambda: _open(platform), -math.inf)
+    return pooled
 
 
-async def _open(platform: Platform) -> Shared:
-    tls = await _tls(platform)
-    return Shared(platform, Connections(tls, MAX_CONNECTIONS), _new_session(tls))
+async def _open(platform: Platform) -> PooledSession:
+    route = find_route(platform, platform.backend_url)
+    tls = await asyncio.to_thread(route.tls_context)  # no other trigger would run while a CA file is read
+    connector = aiohttp.TCPConnector(ssl=tls, limit=MAX_CONNECTIONS, keepalive_timeout=KEEPALIVE)
+    session = aiohttp.ClientSession(
+        connector=guarded(connector),
+        auto_decompress=False,  # before aiohttp 3.14 its own decoders unfold an answer without bound
+        max_line_size=MAX_HEADER,
+        max_field_size=MAX_HEADER,
+        cookie_jar=aiohttp.DummyCookieJar(),  # a cookie of one run must not travel with another's requests
+        trust_env=False,  # find_route reads the environment; aiohttp would add the credentials of a netrc file
+    )
+    return PooledSession(platform, session)
 
 
 async def send(
-    shared: Shared,
-    platform: Platform,
-    request: Request,
-    timeout: float | None = None,
-    most: int | None = None,
+    pooled: PooledSession, request: Request, timeout: float | None = None, most: int | None = None
 ) -> Answer | NoAnswer:
     """Send a request once.
 
-    :param timeout: seconds for the whole exchange; default: as the Connection says.
+    :param pooled: the account's session.
+    :param timeout: seconds for the whole exchange; default: the Connection's.
     :param most: bytes of the answer that are read, if the Connection does not say less; default: as it says.
     :raises AixplainUntrustedUrl: if the request would take the key to a foreign origin.
+    :raises AixplainConfigurationError: if there is no way to the origin that triggers can use.
     """
+    platform = pooled.platform
     limit = platform.timeout if timeout is None else timeout
     most = platform.max_answer if most is None else min(most, platform.max_answer)
     deadline = time.monotonic() + limit
+    exchange = _Exchange(pooled, request, most)
     try:
         for _ in range(1 + MAX_REDIRECTS):
-            reply = await _exchange(shared, platform, request, deadline, most)
-            target = platform.redirect(request.method, request.url, reply.status_code, reply.headers.get("location"))
+            answer = await exchange.run(deadline)
+            location = answer.headers.get("location")
+            target = platform.redirect(request.method, exchange.request.url, answer.status_code, location)
             if target is None:
                 break
-            request = replace(request, url=target)
-    except asyncio.TimeoutError as error:
-        return NoAnswer(f"not within {limit:g} s", sent=not _never_sent(error))
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        is_refused = isinstance(error, aiohttp.ClientSSLError) or isinstance(error.__cause__, ssl.SSLError)
-        if is_refused and isinstance(platform.verify, str):
-            shared.retire()  # its CA file may be mended; a new session reads it again
-        return NoAnswer(printable(platform.hide(f"{type(error).__name__}: {error}")), sent=not _never_sent(error))
-    body = platform.redact(bytes(reply.body[:most]))
-    return Answer(reply.status_code, body, reply.headers, is_cut=len(reply.body) > most)
+            exchange.request = replace(request, url=target)
+        return answer
+    except asyncio.TimeoutError:
+        return NoAnswer(f"not within {limit:g} s", exchange.is_sent)
+    except (aiohttp.ClientError, HTTPError, OSError, ValueError) as error:
+        if isinstance(error, aiohttp.ClientSSLError) and pooled.route(exchange.request.url).has_own_ca:
+            pooled.retire()  # the file may be corrected; a new session reads it again
+        return NoAnswer(printable(platform.hide(f"{type(error).__name__}: {error}")), exchange.is_sent)
 
 
-async def _exchange(shared: Shared, platform: Platform, request: Request, deadline: float, most: int) -> Reply:
-    """Send a request, follow nothing, and return the answer."""
-    headers = {"User-Agent": USER_AGENT, **platform.headers(request)}
-    proxy = platform.proxy or shared.proxy(request.url)
-    if request.method == "GET" and not proxy:
-        return await shared.connections.get(request.url, headers, deadline, most)
-    async with shared.session.request(
-        request.method,
-        URL(request.url, encoded=True),
-        data=request.body,
-        headers=headers,
-        timeout=aiohttp.ClientTimeout(total=max(deadline - time.monotonic(), SHORTEST_REQUEST)),
-        allow_redirects=False,
-        proxy=proxy,
-    ) as response:
-        reply = Reply(response.status, {name.lower(): value for name, value in response.headers.items()})
-        async for piece in response.content.iter_any():
-            reply.body += piece
-            if len(reply.body) > most:
-                response.close()
-                break
-    return reply
+@dataclass
+class _Exchange:
+    """A request on its way.
 
+    :param pooled: the account's session.
+    :param request: what to send.
+    :param most: bytes of the decoded answer that are read.
+    :param is_sent: whether the platform may have received the request: only a body that has left can be a submission.
+    """
 
-async def _tls(platform: Platform) -> ssl.SSLContext:
-    """Return how to verify certificates."""
-    cafile = platform.verify if isinstance(platform.verify, str) else None
-    try:
-        # Reading a CA file takes milliseconds in which no other trigger would run.
-        context = await asyncio.to_thread(ssl.create_default_context, cafile=cafile)
-    except OSError as error:
-        raise AixplainConfigurationError(
-            f"The Connection's verify is {platform.verify!r}, which cannot be read as a CA file: {error}."
-        ) from None
-    if not platform.verify:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
+    pooled: PooledSession
+    request: Request
+    most: int
+    is_sent: bool = False
 
+    async def run(self, deadline: float) -> Answer:
+        """Send the request, follow no redirect, and return the answer, with its beginning if it is too large.
 
-def _new_session(tls: ssl.SSLContext) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=tls, limit=MAX_CONNECTIONS),
-        max_line_size=LONGEST_HEADER,
-        max_field_size=LONGEST_HEADER,
-        cookie_jar=aiohttp.DummyCookieJar(),  # nothing of one run may travel with another
-        # The environment's proxies are found above: aiohttp would bring the credentials of a netrc file along.
-        trust_env=False,
-    )
+        :param deadline: by the monotonic clock, for the whole exchange.
+        """
+        request, platform = self.request, self.pooled.platform
+        headers = {**HEADERS, **platform.headers(request)}
+        if isinstance(request.body, bytes):
+            headers["Content-Length"] = str(len(request.body))
+        else:
+            self.is_sent = True
+        async with self.pooled.session.request(
+            request.method,
+            URL(quoted_url(request.url), encoded=True),
+            data=self._body(request.body) if isinstance(request.body, bytes) else None,
+            headers=headers,
+            timeout=aiohttp.ClientTimeout(total=max(deadline - time.monotonic(), SHORTEST_REQUEST)),
+            allow_redirects=False,
+            proxy=self.pooled.route(request.url).proxy,
+        ) as response:
+            received = {name.lower(): value for name, value in response.headers.items()}
+            body = bytearray()
+            async for piece in response.content.iter_any():
+                body += piece
+                if len(body) > self.most:
+                    response.close()
+                    break
+        whole = bytes(body)
+        if coding := known_codings(received.get("content-encoding", "")):
+            whole = decode(whole, coding, self.most)
+        is_cut = len(whole) > self.most or len(body) > self.most
+        return Answer(response.status, platform.redact(whole[: self.most]), received, is_cut)
 
-
-def _environment_proxy(url: str) -> str | None:
-    parts = urlsplit(url)
-    if proxy_bypass(parts.hostname or ""):
-        return None
-    proxies = getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
-
-
-def _never_sent(error: BaseException) -> bool:
-    """Whether the request failed before anything of it left: no name, no connection, no TLS, no valid URL."""
-    kinds = (NotConnected, aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
-    return isinstance(error, kinds)
+    async def _body(self, body: bytes) -> AsyncIterator[bytes]:
+        # aiohttp asks for the body once it is connected, and has sent the headers.
+        self.is_sent = True
+        yield body

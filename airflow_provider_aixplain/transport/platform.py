@@ -9,6 +9,7 @@ import math
 import os
 import re
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin, urlsplit
@@ -16,7 +17,7 @@ from urllib.parse import quote, urljoin, urlsplit
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainUntrustedUrl
 from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.upload import STORES
-from airflow_provider_aixplain.protocol.values import printable
+from airflow_provider_aixplain.protocol.values import parse, printable
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -38,7 +39,13 @@ SHORTEST_REQUEST = 0.1
 MIB = 1024 * 1024
 MAX_ANSWER_MIB = 256
 DEFAULT_PORTS = {"http": 80, "https": 443}
-_USERINFO = re.compile(r"//[^/\s]+@")
+EXTRA_KEYS = (
+    *("models_run_url", "key_type", "api_key_type", "trusted_origins", "timeout", "max_answer_mib"),
+    *("proxy", "verify", "allow_insecure", "web_url"),
+)
+"""What the extra of a Connection may hold."""
+
+_USERINFO = re.compile(r"(?<=//)\S+@")
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,7 @@ class Platform:
         """Return a text about this platform without the key and the proxy's credentials."""
         for spelling in self._spellings:
             text = text.replace(spelling, "***")
-        return _USERINFO.sub("//***@", text)
+        return hide_userinfo(text)
 
     @cached_property
     def _spellings(self) -> list[str]:
@@ -153,7 +160,7 @@ class Platform:
         headers = {"Content-Type": request.content_type}
         if request.credential is wire.Credential.NONE:
             if not self.stores(request.url):
-                raise self._untrusted(request.url.partition("?")[0], "receive files")
+                raise self._untrusted(_shown_origin(request.url), "receive files")
             return headers
         self.check(request.url)
         if not self.api_key:
@@ -167,6 +174,40 @@ class Platform:
             f"{printable(url)!r} is not on an origin that may {what}. If it belongs to your platform, add its"
             " origin to trusted_origins in the extra of the Connection."
         )
+
+
+def hide_userinfo(text: str) -> str:
+    """Return a text without the user names and passwords of the URLs in it.
+
+    All up to the last ``@`` of a URL is hidden: passwords are often not percent-encoded as they should be.
+    """
+    return _USERINFO.sub("***@", text)
+
+
+def checked_proxy(url: str) -> str:
+    """Return the URL of an HTTP proxy.
+
+    :raises ValueError: if it is none that triggers can use; the message names the remedy, and no password.
+    """
+    parts = urlsplit(url) if isinstance(url, str) and url.isprintable() else urlsplit("")
+    try:
+        is_url = parts.scheme in DEFAULT_PORTS and bool(parts.hostname) and parts.port != 0 and "@" not in parts.path
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise ValueError(
+            "is no URL of an HTTP proxy; write it like http://proxy.example.com:3128, with special characters of a"
+            " password percent-encoded"
+        )
+    return url
+
+
+def _shown_origin(url: str) -> str:
+    """Return the origin of a URL that is a permission by itself, for people."""
+    try:
+        return origin(url)
+    except ValueError:
+        return "a URL that cannot be read"
 
 
 def origin(url: str) -> str:
@@ -189,9 +230,13 @@ def _origin(url: str) -> str:
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     if not host.isascii():
         raise ValueError("its host is not written in ASCII (xn--...)")
-    if parts.netloc.lower() not in (host, f"{host}:{parts.port}"):
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError("its port is no number from 0 to 65535") from None
+    if parts.netloc.lower() not in (host, f"{host}:{port}"):
         raise ValueError("its host and port are written in a way that not everybody reads alike")
-    return f"{parts.scheme}://{host}:{parts.port or DEFAULT_PORTS[parts.scheme]}"
+    return f"{parts.scheme}://{host}:{port or DEFAULT_PORTS[parts.scheme]}"
 
 
 def endpoint(url: Any, *, allow_insecure: bool = False) -> str:
@@ -239,10 +284,20 @@ class _ConnectionReader:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        extra = connection.extra_dejson or {}
+        self.extra = self.read_extra()
+
+    def read_extra(self) -> dict[str, Any]:
+        """Return the extra. Airflow itself drops one that it cannot read, and so the endpoints that it names."""
+        text = (self.connection.extra or "").strip()
+        extra = parse(text) if text else {}
         if not isinstance(extra, dict):
             raise self.wrong("extra", "is no JSON object", 'write it like {"timeout": 60}')
-        self.extra: dict[str, Any] = extra
+        for key in extra:
+            if key not in EXTRA_KEYS:
+                near = get_close_matches(str(key), EXTRA_KEYS, n=1)
+                remedy = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(EXTRA_KEYS)}"
+                raise self.wrong("extra", f"has the unknown key {key!r:.100}", remedy)
+        return dict(self.connection.extra_dejson)  # which also masks its secrets in logs
 
     def read(self) -> Platform:
         try:
@@ -299,7 +354,7 @@ class _ConnectionReader:
         try:
             return endpoint(url, allow_insecure=self.flag("allow_insecure"))
         except ValueError as error:
-            raise self.told(name, f"is {printable(url)!r}: {error}") from None
+            raise self.told(name, f"is {printable(hide_userinfo(str(url)))!r}: {error}") from None
 
     def flag(self, name: str, default: bool = False) -> bool:
         value = self.extra.get(name, default)
@@ -322,10 +377,10 @@ class _ConnectionReader:
         value = self.extra.get("proxy")
         if value in (None, ""):
             return None
-        parts = urlsplit(value) if isinstance(value, str) and value.isprintable() else urlsplit("")
-        if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
-            raise self.wrong("proxy", "is no URL of an HTTP proxy", "write it like http://proxy.example.com:3128")
-        return str(value)
+        try:
+            return checked_proxy(value)
+        except ValueError as error:
+            raise self.told("proxy", str(error)) from None
 
     def number(self, name: str, default: float, most: float, what: str) -> float:
         value = self.extra.get(name)

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import http.client
 import io
 import logging
 import math
-import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from airflow_provider_aixplain import __version__
 from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.protocol.wire import Answer, Credential, NoAnswer, OpenAnswer, Request
-from airflow_provider_aixplain.transport.platform import MAX_REDIRECTS, SHORTEST_REQUEST, Platform
+from airflow_provider_aixplain.transport.decoding import ACCEPTED_CODINGS, decoded_pieces
+from airflow_provider_aixplain.transport.environment import find_route
+from airflow_provider_aixplain.transport.platform import MAX_REDIRECTS, SHORTEST_REQUEST, Platform, origin
 
-PIECE = 64 * 1024
-"""Bytes of a stream that are read at once, if so many have arrived."""
+log = logging.getLogger(__name__)
+
+_TROUBLE = (requests.RequestException, HTTPError, OSError)
 
 
 class PlatformSession(requests.Session):
@@ -37,22 +38,19 @@ class PlatformSession(requests.Session):
     def __init__(self, platform: Platform) -> None:
         super().__init__()
         self.platform = platform
+        self.trust_env = False  # find_route reads the environment; requests would add the credentials of a netrc file
         self.headers["User-Agent"] = f"airflow-provider-aixplain/{__version__} requests/{requests.__version__}"
+        self.headers["Accept-Encoding"] = ACCEPTED_CODINGS
         self.auth = self._authorize
         self.max_redirects = MAX_REDIRECTS
-        for scheme in ("https://", "http://"):
-            self.mount(scheme, _Adapter(max_retries=0))
 
     def request(self, method: str | bytes, url: str | bytes, **kwargs: Any) -> requests.Response:  # type: ignore[override]
-        """Send a request with the account's TLS settings, time limit and proxy, unless it names others.
+        """Send a request with the account's time limit and route, unless it names others.
 
-        With the request and not of the session: what the environment says would override the session's.
+        :raises AixplainConfigurationError: if there is no way to the URL that triggers can use, too.
         """
-        platform = self.platform
-        kwargs.setdefault("timeout", platform.timeout)
-        kwargs.setdefault("verify", platform.verify)
-        if platform.proxy:
-            kwargs.setdefault("proxies", {"http": platform.proxy, "https": platform.proxy})
+        route = find_route(self.platform, url if isinstance(url, str) else url.decode())
+        kwargs = {"timeout": self.platform.timeout, "verify": route.verify, "proxies": route.proxies, **kwargs}
         return super().request(method, url, **kwargs)
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
@@ -61,11 +59,11 @@ class PlatformSession(requests.Session):
         return self.platform.redirect(resp.request.method or "", resp.url, resp.status_code, location)
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        """Give the key to a redirected request as to any other, and no entry of a netrc file."""
+        """Give the key to a redirected request as to any other."""
         self._authorize(prepared_request)
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        # An auth callable, and no header of the session, so that neither the key nor a netrc entry goes to other hosts.
+        # An auth callable, and no header of the session, so that the key goes to no other host.
         if self.platform.trusts(request.url or "") and "Authorization" not in request.headers:
             request.headers[self.platform.key_header] = self.platform.api_key
         return request
@@ -78,15 +76,16 @@ def send(
 
     :param session: carries the key.
     :param request: what to send.
-    :param timeout: seconds for the answer; default: as the Connection says.
+    :param timeout: seconds for the whole exchange; default: the Connection's.
     :param silence: seconds that the platform may be silent meanwhile; default: all of them.
     :raises AixplainUntrustedUrl: if the request would take the key or a file to a foreign origin.
+    :raises AixplainConfigurationError: if there is no way to the origin that triggers can use, too.
     """
     timeout = session.platform.timeout if timeout is None else timeout
     exchange = _Exchange(session, request, min(silence, timeout), time.monotonic() + timeout)
     try:
         with exchange.begin() as response:
-            return _read(session, response)
+            return exchange.read(response)
     except _TROUBLE as error:
         return exchange.no_answer(error)
 
@@ -107,19 +106,41 @@ def open_answer(
         response = exchange.begin()
         if not 200 <= response.status_code <= 299:
             with response:
-                return _read(session, response)
+                return exchange.read(response)
     except _TROUBLE as error:
         return exchange.no_answer(error)
     return OpenAnswer(
         status_code=response.status_code,
         content_type=response.headers.get("Content-Type", "").lower(),
-        body=_arriving(exchange, response),
+        body=exchange.arriving(response),
         close=response.close,
         redact=session.platform.redact,
     )
 
 
-_TROUBLE = (requests.RequestException, HTTPError, OSError)
+class _Body(io.BytesIO):
+    """A body that knows whether it has left, and can be withheld.
+
+    ``http.client`` reads it once it is connected and has sent the headers.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self._lock = threading.Lock()
+        self._is_withheld = self._is_sent = False
+
+    def read(self, size: int | None = -1) -> bytes:
+        with self._lock:
+            if self._is_withheld:
+                raise TimeoutError("the time for the request was up before it was sent")
+            self._is_sent = True
+        return super().read(size)
+
+    def withhold(self) -> bool:
+        """Keep the body from being sent from now on, and return whether it has been."""
+        with self._lock:
+            self._is_withheld = True
+            return self._is_sent
 
 
 @dataclass
@@ -130,177 +151,176 @@ class _Exchange:
     :param request: what to send.
     :param silence: seconds that the platform may be silent.
     :param deadline: when the answer must have been read to its end, by the monotonic clock.
-    :param sent: whether anything of the request has left; the connection says so.
     """
 
     session: PlatformSession
     request: Request
     silence: float
     deadline: float
-    sent: bool = False
+
+    def __post_init__(self) -> None:
+        body = self.request.body
+        self._body = _Body(body) if isinstance(body, bytes) else body
 
     def begin(self) -> requests.Response:
-        """Send the request, and return its answer once the headers have come. Redirects are followed in its time."""
-        platform, request = self.session.platform, self.request
-        token = _current.set(self)
+        """Send the request, and return its answer once the headers have come. Redirects are followed in its time.
+
+        In a thread, since ``requests`` limits each read of a socket and not their sum.
+        """
+        return _call_within(self._left, self._send, lambda response: response.close())
+
+    def read(self, response: requests.Response) -> Answer:
+        """Return an answer with its body; with the beginning of it, if it is larger than it may be."""
+        platform = self.session.platform
+        body = bytearray()
+        for piece in self._pieces(response):
+            body += piece
+            if len(body) > platform.max_answer:
+                break
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        is_cut = len(body) > platform.max_answer
+        return Answer(response.status_code, platform.redact(bytes(body[: platform.max_answer])), headers, is_cut)
+
+    def arriving(self, response: requests.Response) -> Iterator[bytes]:
+        """Return the pieces of an answer as they arrive.
+
+        :raises ConnectionError: if they stop before the end, or are too many.
+        :raises TimeoutError: if they take too long.
+        """
+        most = self.session.platform.max_answer
+        arrived = 0
         try:
-            for _ in range(1 + MAX_REDIRECTS):
-                response = self.session.request(
-                    request.method,
-                    request.url,
-                    data=request.body,
-                    headers=platform.headers(request),
-                    auth=_as_it_is,
-                    timeout=min(self.silence, self.left),
-                    allow_redirects=False,
-                    stream=True,
-                )
-                location = response.headers.get("Location")
-                target = platform.redirect(request.method, request.url, response.status_code, location)
-                if target is None:
-                    break
-                response.close()
-                request = replace(request, url=target)
+            for piece in self._pieces(response):
+                arrived += len(piece)
+                if arrived > most:
+                    raise ConnectionError(f"it is larger than the {most} bytes that are read at most")
+                yield piece
+        except TimeoutError:
+            raise
+        except _TROUBLE as error:
+            raise ConnectionError(self._reason(error)) from None
         finally:
-            _current.reset(token)
-        return response
-
-    @property
-    def left(self) -> float:
-        """The seconds until the deadline."""
-        return max(self.deadline - time.monotonic(), SHORTEST_REQUEST)
-
-    @property
-    def secret(self) -> str:
-        """The query of a URL that is a permission by itself."""
-        return urlsplit(self.request.url).query if self.request.credential is Credential.NONE else ""
-
-    def told(self, error: Exception) -> str:
-        """Return an error as text, without secrets."""
-        text = self.session.platform.hide(f"{type(error).__name__}: {error}")
-        return printable(text.replace(self.secret, "***") if self.secret else text)
+            response.close()
 
     def no_answer(self, error: Exception) -> NoAnswer:
-        """Return what came of the request if no answer did."""
-        return NoAnswer(self.told(error), self.sent)
+        """Return the outcome of a request that brought no answer. Only a body that has left can be a submission."""
+        is_sent = self._body.withhold() if isinstance(self._body, _Body) else True
+        return NoAnswer(self._reason(error), is_sent)
+
+    @property
+    def _left(self) -> float:
+        return max(self.deadline - time.monotonic(), SHORTEST_REQUEST)
+
+    def _send(self) -> requests.Response:
+        platform, request = self.session.platform, self.request
+        _is_presigned.set(request.credential is Credential.NONE)
+        for _ in range(1 + MAX_REDIRECTS):
+            response = self.session.request(
+                request.method,
+                request.url,
+                data=self._body,
+                headers=platform.headers(request),
+                auth=_no_auth,
+                timeout=min(self.silence, self._left),
+                allow_redirects=False,
+                stream=True,
+            )
+            log.debug("%s %s: HTTP %d", request.method, origin(request.url), response.status_code)
+            location = response.headers.get("Location")
+            target = platform.redirect(request.method, request.url, response.status_code, location)
+            if target is None:
+                break
+            response.close()
+            request = replace(request, url=target)
+        return response
+
+    def _pieces(self, response: requests.Response) -> Iterator[bytes]:
+        timer = threading.Timer(min(self._left, threading.TIMEOUT_MAX), _interrupt, (response,))
+        timer.daemon = True
+        timer.start()
+        try:
+            for piece in decoded_pieces(response.raw):
+                self._check_deadline()
+                yield piece
+            self._check_deadline()  # an interrupted answer may look like a complete one
+        except (HTTPError, OSError):
+            self._check_deadline()
+            raise
+        finally:
+            timer.cancel()
+
+    def _check_deadline(self) -> None:
+        if time.monotonic() >= self.deadline:
+            raise TimeoutError("the time for it was up before it was over")
+
+    def _reason(self, error: BaseException) -> str:
+        """Return an error as text, without secrets: the URL of an upload is a permission to write."""
+        cause = _root_cause(error)
+        text = f"{type(error).__name__}: {cause}"
+        if self.request.credential is Credential.NONE:
+            detail = getattr(cause, "strerror", None) or type(cause).__name__
+            text = f"{type(error).__name__}: {detail} (at {origin(self.request.url)})"
+        return printable(self.session.platform.hide(text))
 
 
-def _as_it_is(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Add no credential: the headers have it. What the session adds is for requests of a user's own."""
+def _no_auth(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Add no credential: the headers have it. The session's own is for requests that a user makes with it."""
     return prepared
 
 
-_current: ContextVar[_Exchange | None] = ContextVar("_current", default=None)
+def _interrupt(response: requests.Response) -> None:
+    """End a read of an answer that is under way in another thread."""
+    with suppress(Exception):  # it has been read to its end meanwhile
+        response.raw.shutdown()
 
 
-class _SecretFilter(logging.Filter):
-    """Keeps a URL that is a permission by itself out of urllib3's log."""
+def _root_cause(error: BaseException) -> BaseException:
+    """Return the innermost reason of an error: the texts of ``requests`` and ``urllib3`` repeat whole URLs."""
+    inner = getattr(error, "reason", None) or next((arg for arg in error.args if isinstance(arg, BaseException)), None)
+    return _root_cause(inner) if isinstance(inner, BaseException) else error
+
+
+def _call_within(
+    seconds: float, call: Callable[[], requests.Response], discard: Callable[[requests.Response], None]
+) -> requests.Response:
+    """Return the result of a call that is given up after a while.
+
+    :param discard: takes a result that comes later.
+    :raises TimeoutError: if there is none in time.
+    """
+    future: futures.Future[requests.Response] = futures.Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    def finish(late: futures.Future[requests.Response]) -> None:
+        if late.exception() is None:
+            discard(late.result())
+
+    threading.Thread(target=run, name="aixplain-request", daemon=True).start()
+    try:
+        return future.result(min(seconds, threading.TIMEOUT_MAX))
+    except futures.TimeoutError:
+        future.add_done_callback(finish)
+        raise TimeoutError(f"not within {seconds:g} s") from None
+    except BaseException:  # also what ends a task in the middle of its request
+        future.add_done_callback(finish)
+        raise
+
+
+_is_presigned: ContextVar[bool] = ContextVar("_is_presigned", default=False)
+"""Whether the URL of the request that this thread sends is a permission by itself."""
+
+
+class _PresignedUrlFilter(logging.Filter):
+    """Keeps URLs that are permissions by themselves out of urllib3's log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if (exchange := _current.get()) and exchange.secret:
-            record.msg, record.args = record.getMessage().replace(exchange.secret, "***"), ()
-        return True
+        return not _is_presigned.get()
 
 
-logging.getLogger("urllib3.connectionpool").addFilter(_SecretFilter())
-
-
-class _Until(io.RawIOBase):
-    """Reads a socket until a deadline, however slowly the bytes drip; a socket's own timeout is for each of them."""
-
-    def __init__(self, raw: Any, connection: socket.socket, exchange: _Exchange) -> None:
-        self._raw = raw
-        self._connection = connection
-        self._exchange = exchange
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        if time.monotonic() > self._exchange.deadline:
-            raise TimeoutError("the time for it was up before it was over")
-        silence = self._connection.gettimeout()
-        self._connection.settimeout(min(silence or math.inf, self._exchange.left))
-        try:
-            read: int | None = self._raw.readinto(buffer)
-            return read
-        finally:
-            self._connection.settimeout(silence)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _Response(http.client.HTTPResponse):
-    """An answer whose headers and body are read until the deadline of its request."""
-
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        if exchange := _current.get():
-            self.fp = io.BufferedReader(_Until(self.fp.detach(), sock, exchange))
-
-
-class _Connection(HTTPConnection):
-    """A connection that says when something of a request leaves. What a proxy is asked for is nothing of it."""
-
-    response_class = _Response
-
-    def send(self, data: Any) -> None:
-        if self.sock is None:
-            self.connect()
-        if (exchange := _current.get()) and not (isinstance(data, bytes) and data.startswith(b"CONNECT ")):
-            exchange.sent = True
-        super().send(data)
-
-
-class _TlsConnection(_Connection, HTTPSConnection):
-    """The same over TLS."""
-
-
-class _Adapter(HTTPAdapter):
-    """Makes connections that keep the time of a request, and tell whether it was sent."""
-
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
-        own: dict[Any, Any] = {HTTPConnection: _Connection, HTTPSConnection: _TlsConnection}
-        pool.ConnectionCls = own.get(pool.ConnectionCls, pool.ConnectionCls)
-        if (exchange := _current.get()) and not issubclass(pool.ConnectionCls, _Connection):
-            exchange.sent = True  # that of a SOCKS proxy does not tell
-        return pool
-
-
-def _read(session: PlatformSession, response: requests.Response) -> Answer:
-    """Return an answer with its body; with the beginning of it, if it is larger than it may be."""
-    most = session.platform.max_answer
-    body = bytearray()
-    for piece in _pieces(response):
-        body += piece
-        if len(body) > most:
-            break
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    is_cut = len(body) > most
-    return Answer(response.status_code, session.platform.redact(bytes(body[:most])), headers, is_cut)
-
-
-def _arriving(exchange: _Exchange, response: requests.Response) -> Iterator[bytes]:
-    most = exchange.session.platform.max_answer
-    arrived = 0
-    try:
-        for piece in _pieces(response):
-            arrived += len(piece)
-            if arrived > most:
-                raise ConnectionError(f"it is larger than the {most} bytes that are read at most")
-            yield piece
-    except _TROUBLE as error:
-        if time.monotonic() > exchange.deadline:
-            raise TimeoutError("the time for it was up before it was over") from None
-        raise ConnectionError(exchange.told(error)) from None
-    finally:
-        response.close()
-
-
-def _pieces(response: requests.Response) -> Iterator[bytes]:
-    # read1 gives what is there; requests' own iterators wait until a piece is full.
-    while piece := response.raw.read1(PIECE, decode_content=True):
-        yield piece
+for _name in ("urllib3.connectionpool", "urllib3.util.retry"):
+    logging.getLogger(_name).addFilter(_PresignedUrlFilter())

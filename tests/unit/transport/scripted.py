@@ -8,7 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -49,6 +49,19 @@ class Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = do_DELETE = handle_any
 
+    def do_CONNECT(self) -> None:
+        """Be a proxy's tunnel to whatever the client names."""
+        self.seen.asked.append(Asked("CONNECT", self.path, dict(self.headers.items()), b"", self.client_address[1]))
+        host, _, port = self.path.rpartition(":")
+        with socket.create_connection((host, int(port))) as target:
+            self.send_response(200)
+            self.end_headers()
+            back = threading.Thread(target=copy, args=(target, self.connection))
+            back.start()
+            copy(self.connection, target)
+            back.join()
+        self.close_connection = True
+
     def answer(self, status: int, body: bytes = b"{}", **headers: str) -> None:
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
@@ -74,6 +87,20 @@ class Handler(BaseHTTPRequestHandler):
         """Keep quiet."""
 
 
+class _HTTPServer(ThreadingHTTPServer):
+    request_queue_size = 1024  # with the default of 5, hundreds of clients wait for seconds to connect
+
+
+def copy(source: socket.socket, target: socket.socket) -> None:
+    """Pass on bytes until one side ends."""
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    for end in (source, target):
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
 @contextmanager
 def serve(script: Script, certificate: Path | None = None) -> Iterator[Server]:
     """Run a server for the length of a block.
@@ -81,7 +108,7 @@ def serve(script: Script, certificate: Path | None = None) -> Iterator[Server]:
     :param certificate: a file with a certificate and its key; with it, the server speaks TLS.
     """
     handler = type("Bound", (Handler,), {})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+    with _HTTPServer(("127.0.0.1", 0), handler) as httpd:
         httpd.daemon_threads = True
         httpd.handle_error = lambda *_: None  # type: ignore[method-assign]
         if certificate is not None:

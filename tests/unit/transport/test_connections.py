@@ -1,139 +1,164 @@
-"""Connections of our own against real sockets: how answers arrive, and which connections are used again."""
+"""The connections of triggers: which are used again, and that what happens on one harms no other."""
 
 from __future__ import annotations
 
 import asyncio
-import gzip
 import socket
+import ssl
 import threading
 import time
-import zlib
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from itertools import pairwise
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from pytest_mock import MockerFixture
 
-from airflow_provider_aixplain.transport.connections import Connections, NotConnected, Reply, _asked
-from airflow_provider_aixplain.transport.once import Once
+from airflow_provider_aixplain.exceptions import AixplainConfigurationError
+from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, Request
+from airflow_provider_aixplain.transport import aio, guard
+from airflow_provider_aixplain.transport.aio import PooledSession
 from tests.unit.transport.scripted import Handler, serve
-
-MOST = 100_000
-
-
-async def get(connections: Connections, url: str, seconds: float = 5, most: int = MOST) -> Reply:
-    return await connections.get(url, {"x-api-key": "k"}, time.monotonic() + seconds, most)
+from tests.unit.transport.transports import platform, send_aio
 
 
-def use(user: Callable[[Connections], Awaitable[Any]], most: int = 10) -> Any:
-    """Run a user of connections until it ends, and close them."""
+def use(url: str, user: Callable[[PooledSession], Awaitable[Any]], certificate: Path | None = None) -> Any:
+    """Run a user of the shared session until it ends."""
 
     async def run() -> Any:
-        connections = Connections(tls=None, most=most)  # type: ignore[arg-type] # nothing here speaks TLS
-        try:
-            return await user(connections)
-        finally:
-            connections.close()
+        async with aio.Lease() as lease:
+            return await user(await lease.session(platform(url, verify=str(certificate) if certificate else True)))
 
     return asyncio.run(run())
 
 
-@contextmanager
-def saying(*pieces: bytes) -> Iterator[str]:
-    """The URL of a server that answers a request with these pieces, then ends the connection."""
-
-    def answer() -> None:
-        connection, _ = server.accept()
-        with connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            asked = b""
-            while b"\r\n\r\n" not in asked:
-                asked += connection.recv(4096)
-            for piece in pieces:
-                connection.sendall(piece)
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=answer)
-        thread.start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}/x"
-        thread.join()
+async def get(pooled: PooledSession, url: str, seconds: float = 5) -> Answer | NoAnswer:
+    return await aio.send(pooled, Request("GET", url), seconds)
 
 
-def said(*pieces: bytes, most: int = MOST) -> Reply:
-    with saying(*pieces) as url:
-        return use(lambda connections: get(connections, url, most=most))
+@pytest.fixture(params=["plain", "TLS"])
+def tls(request: pytest.FixtureRequest, certificate: Path) -> Path | None:
+    return certificate if request.param == "TLS" else None
 
 
-ENCODINGS = {"identity": bytes, "gzip": gzip.compress, "deflate": zlib.compress}
+Surplus = Callable[[bytes], list[bytes]]
+
+SURPLUS: dict[str, Surplus] = {
+    "at once": lambda answer: [answer + answer],
+    "later": lambda answer: [answer, answer],
+    "with the end of the answer": lambda answer: [answer[:-2], answer[-2:] + answer],
+    "in two parts": lambda answer: [answer + answer[:20], answer[20:]],
+    "only its beginning": lambda answer: [answer + b"H"],
+}
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    body=st.binary(max_size=3000),
-    encoding=st.sampled_from(sorted(ENCODINGS)),
-    ends=st.sampled_from(["length", "chunks", "end"]),
-    hints=st.booleans(),
-    cuts=st.lists(st.integers(0, 3000), max_size=5),
-)
-def test_an_answer_is_read_however_it_is_cut_into_pieces(
-    body: bytes, encoding: str, ends: str, hints: bool, cuts: list[int]
-) -> None:
-    sent = ENCODINGS[encoding](body)
-    how = {"length": f"Content-Length: {len(sent)}", "chunks": "Transfer-Encoding: chunked", "end": "X-Nothing: here"}
-    head = f"HTTP/1.1 203 Fine\r\nContent-Encoding: {encoding}\r\nX-Word: Ünder\r\n{how[ends]}\r\n\r\n".encode(
-        "latin-1"
-    )
-    if ends == "chunks":
-        half = len(sent) // 2
-        chunks = [chunk for chunk in (sent[:half], sent[half:]) if chunk]
-        sent = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
-    whole = (b"HTTP/1.1 103 Early\r\nLink: </a>\r\n\r\n" if hints else b"") + head + sent
-    places = sorted({min(cut, len(whole)) for cut in cuts} | {0, len(whole)})
-    reply = said(*(whole[start:end] for start, end in pairwise(places)))
-    assert (reply.status_code, bytes(reply.body), reply.headers["x-word"]) == (203, body, "Ünder")
-    assert "link" not in reply.headers
+class GenerousServer:
+    """Answers each request with its path, and then sends more than it is asked.
+
+    :param surplus: returns what it sends for a request, from the answer to it.
+    :param certificate: a file with a certificate and its key; with it, the server speaks TLS.
+    """
+
+    def __init__(self, surplus: Surplus, certificate: Path | None) -> None:
+        self._surplus = surplus
+        self._context = None
+        if certificate:
+            self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            self._context.load_cert_chain(certificate)
+        self.sending = 0
+
+    async def __aenter__(self) -> GenerousServer:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context, backlog=1000)
+        self.url = f"{'https' if self._context else 'http'}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                path = head.split(b" ")[1]
+                self.sending += 1
+                try:
+                    for piece in self._surplus(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(path), path)):
+                        writer.write(piece)
+                        await writer.drain()
+                        await asyncio.sleep(0)
+                finally:
+                    self.sending -= 1
+        writer.close()
+
+    async def has_sent_all(self) -> None:
+        while self.sending:  # noqa: ASYNC110 # it ends when the last writer does
+            await asyncio.sleep(0.001)
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"",
-        b"HTTP/1.1 200 OK\r\nContent-Le",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nab",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nab",
-        b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 2\r\n\r\nab",
-        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nab",
-        b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\nab",
-        b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 1_000_000 + b"\r\n\r\n",
-        b"SSH-2.0-OpenSSH_9\r\n",
-    ],
-    ids=lambda answer: str(answer[15:50]),
-)
-def test_what_is_no_whole_answer_is_none(answer: bytes) -> None:
-    with pytest.raises(ConnectionError) as raised:
-        said(answer)
-    assert not isinstance(raised.value, NotConnected)  # the request has left
-    assert str(raised.value)
+@pytest.mark.parametrize("surplus", SURPLUS.values(), ids=SURPLUS)
+def test_a_surplus_answer_reaches_no_other_run(surplus: Surplus, tls: Path | None) -> None:
+    """24 runs share a session with a server that sends one answer too many, which aiohttp hands to the next run."""
+
+    async def run() -> list[tuple[str, Any]]:
+        pairs: list[tuple[str, Any]] = []
+        async with GenerousServer(surplus, tls) as server, aio.Lease() as lease:
+            account = platform(server.url, verify=str(tls) if tls else True)
+            pooled = await lease.session(account)
+            for number in range(8):
+                paths = [f"/{run}-{number}" for run in range(24)]
+                answers = await asyncio.gather(*(get(pooled, f"{server.url}{path}") for path in paths))
+                pairs += zip(paths, answers, strict=True)
+                await server.has_sent_all()  # what arrives after the next request was sent looks like its answer
+        return pairs
+
+    pairs = asyncio.run(run())
+    answered = [(path, answer.body.decode()) for path, answer in pairs if isinstance(answer, Answer)]
+    assert [body for _, body in answered] == [path for path, _ in answered]
+    assert len(answered) == len(pairs)
 
 
-def test_a_small_answer_that_unfolds_without_end_is_cut() -> None:
-    packed = gzip.compress(bytes(10_000_000))
-    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
-    assert len(said(head, packed, most=1000).body) == 1001
+def test_early_hints_are_no_answer() -> None:
+    hint, answer = b"HTTP/1.1 103 Early\r\nLink: </a>\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+    def script(http: Handler) -> None:
+        http.wfile.write(hint + hint + answer)
+
+    async def user(pooled: PooledSession) -> None:
+        for _ in range(3):
+            received = await get(pooled, f"{server.url}/x")
+            assert isinstance(received, Answer)
+            assert (received.status_code, received.body) == (200, b"{}")
+
+    with serve(script) as server:
+        use(server.url, user)
+    assert len({asked.client_port for asked in server.asked}) == 1
 
 
-def test_a_connection_carries_one_exchange_after_another() -> None:
-    async def user(connections: Connections) -> None:
+@pytest.mark.parametrize("change", ["the factory is gone", "another handler", "a method is gone"])
+def test_an_unknown_aiohttp_is_refused(change: str, mocker: MockerFixture) -> None:
+    if change == "the factory is gone":
+        mocker.patch.object(aio, "guarded", lambda connector: guard.guarded(_without_factory(connector)))
+    elif change == "another handler":
+        mocker.patch.object(guard, "ResponseHandler", type("Other", (guard.ResponseHandler,), {}))
+    else:
+        mocker.patch.object(guard, "_RELIED_ON", (*guard._RELIED_ON, "feed_everything"))
+    with pytest.raises(AixplainConfigurationError, match=f"aiohttp {aiohttp.__version__}"):
+        send_aio(platform("https://platform.invalid"), Request("GET", "https://platform.invalid/x"))
+
+
+def _without_factory(connector: Any) -> Any:
+    del connector._factory
+    return connector
+
+
+def test_a_connection_carries_one_exchange_after_another(tls: Path | None) -> None:
+    async def user(pooled: PooledSession) -> None:
         for _ in range(5):
-            assert (await get(connections, f"{server.url}/x")).status_code == 200
+            assert isinstance(await get(pooled, f"{server.url}/x"), Answer)
 
-    with serve(lambda http: http.answer(200)) as server:
-        use(user)
+    with serve(lambda http: http.answer(200), tls) as server:
+        use(server.url, user, tls)
     assert len({asked.client_port for asked in server.asked}) == 1
 
 
@@ -142,57 +167,50 @@ def test_a_kept_connection_that_the_server_closes_loses_no_poll(how: str) -> Non
     """Whether the client sees it before it sends, or only by the silence that follows."""
 
     def script(http: Handler) -> None:
-        first_here = [asked.client_port for asked in server.asked].count(http.client_address[1]) == 1
-        if first_here:
+        is_first_here = [asked.client_port for asked in server.asked].count(http.client_address[1]) == 1
+        if is_first_here:
             http.answer(200)
-        http.close_connection = how == "end" or not first_here
+        http.close_connection = how == "end" or not is_first_here
 
-    async def user(connections: Connections) -> None:
+    async def user(pooled: PooledSession) -> None:
         for _ in range(3):
-            assert (await get(connections, f"{server.url}/x")).status_code == 200
+            assert isinstance(await get(pooled, f"{server.url}/x"), Answer)
             await asyncio.sleep(0.05 if how == "end" else 0)
 
     with serve(script) as server:
-        use(user)
+        use(server.url, user)
     assert len({asked.client_port for asked in server.asked}) == 3
 
 
-def test_a_new_connection_that_brings_no_answer_is_not_tried_again() -> None:
+def test_a_submission_over_a_kept_connection_that_is_closed_is_not_repeated() -> None:
     def script(http: Handler) -> None:
-        http.close_connection = True
+        if http.command == "GET":
+            http.answer(200)
+        http.close_connection = http.command == "POST"
 
-    with serve(script) as server, pytest.raises(ConnectionError, match="closed without an answer"):
-        use(lambda connections: get(connections, f"{server.url}/x"))
-    assert len(server.asked) == 1
-
-
-@pytest.mark.parametrize("header", [{"Connection": "close"}, {"X-Too": "much"}], ids=["it says so", "it says more"])
-def test_a_connection_that_cannot_be_used_again_is_not(header: dict[str, str]) -> None:
-    def script(http: Handler) -> None:
-        http.answer(200, **header)
-        if "X-Too" in header:
-            http.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother")
-
-    async def user(connections: Connections) -> None:
-        for _ in range(3):
-            assert bytes((await get(connections, f"{server.url}/x")).body) == b"{}"
-            await asyncio.sleep(0.05)
+    async def user(pooled: PooledSession) -> Any:
+        await get(pooled, f"{server.url}/x")
+        return await aio.send(pooled, Request("POST", f"{server.url}/x", b"{}"))
 
     with serve(script) as server:
-        use(user)
-    assert len({asked.client_port for asked in server.asked}) == 3
+        outcome = use(server.url, user)
+    assert isinstance(outcome, NoAnswer)
+    assert outcome.sent
+    assert [asked.method for asked in server.asked] == ["GET", "POST"]
 
 
 def test_a_poll_that_is_given_up_leaves_no_connection_for_the_next() -> None:
     """Its answer may still come, and would be taken for another run's."""
 
-    async def user(connections: Connections) -> None:
-        late = asyncio.create_task(get(connections, f"{server.url}/late"))
+    async def user(pooled: PooledSession) -> None:
+        late = asyncio.create_task(get(pooled, f"{server.url}/late"))
         await asyncio.to_thread(has_arrived.wait, 5)
         late.cancel()
         await asyncio.wait([late])
         may_answer.set()
-        assert bytes((await get(connections, f"{server.url}/next")).body) == b"/next"
+        following = await get(pooled, f"{server.url}/next")
+        assert isinstance(following, Answer)
+        assert following.body == b"/next"
 
     def script(http: Handler) -> None:
         if http.path == "/late":
@@ -202,74 +220,92 @@ def test_a_poll_that_is_given_up_leaves_no_connection_for_the_next() -> None:
 
     has_arrived, may_answer = threading.Event(), threading.Event()
     with serve(script) as server:
-        use(user)
+        use(server.url, user)
 
 
-def test_no_more_connections_than_allowed_and_the_wait_for_one_ends_in_time() -> None:
-    async def user(connections: Connections) -> list[Any]:
-        polls = [get(connections, f"{server.url}/x", seconds=0.5) for _ in range(6)]
-        return await asyncio.gather(*polls, return_exceptions=True)
-
-    may_answer = threading.Event()
-    with serve(lambda http: may_answer.wait(5) and None) as server:
-        ended = use(user, most=2)
+def test_a_submission_that_waits_for_a_connection_is_not_sent(mocker: MockerFixture) -> None:
+    async def user(pooled: PooledSession) -> list[Any]:
+        posts = [
+            asyncio.create_task(aio.send(pooled, Request("POST", f"{server.url}/x", b"{}"), seconds))
+            for seconds in (30, 30, 0.2, 0.2, 0.2, 0.2)
+        ]
+        outcomes = await asyncio.gather(*posts[2:])
         may_answer.set()
+        return [*await asyncio.gather(*posts[:2]), *outcomes]
+
+    mocker.patch.object(aio, "MAX_CONNECTIONS", 2)
+    may_answer = threading.Event()
+    with serve(lambda http: may_answer.wait(30) and http.answer(200)) as server:
+        first, second, *others = use(server.url, user)
+    assert isinstance(first, Answer)
+    assert isinstance(second, Answer)
     assert len(server.asked) == 2
-    assert sum(isinstance(error, NotConnected) for error in ended) == 4
-    assert sum(type(error) is TimeoutError for error in ended) == 2
+    assert [outcome.sent for outcome in others] == [False] * 4
 
 
-def test_a_connection_that_was_idle_for_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def user(connections: Connections) -> None:
-        for _ in range(2):
-            await get(connections, f"{server.url}/x")
+@pytest.mark.parametrize("moments", [0.0, 0.02, 0.2])
+def test_cancelling_waits_that_connect_harms_no_others(moments: float, tls: Path | None) -> None:
+    """A DAG run is marked failed: 200 waits end together while they connect, and 100 others go on."""
 
-    monkeypatch.setattr("airflow_provider_aixplain.transport.connections.IDLE", -1.0)
-    with serve(lambda http: http.answer(200)) as server:
-        use(user)
-    assert len({asked.client_port for asked in server.asked}) == 2
+    async def user(pooled: PooledSession) -> None:
+        async def poll_on(path: str) -> list[Any]:
+            return [await get(pooled, f"{server.url}/{path}", 20) for _ in range(3)]
 
+        async def wait_on() -> None:
+            while True:
+                await get(pooled, f"{server.url}/cancelled", 20)
 
-@given(
-    st.text(st.characters(blacklist_characters="/?#@:[]\\", blacklist_categories=["Cs"])),
-    st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="#")),
-)
-def test_a_url_cannot_write_lines_of_its_own(path: str, query: str) -> None:
-    place, written = _asked(f"https://h.example:8443/{path}?{query}")
-    first, second, rest = written.split("\r\n")
-    method, target, version = first.split(" ")
-    assert (place, method, version, second, rest) == (
-        ("https", "h.example", 8443),
-        "GET",
-        "HTTP/1.1",
-        "Host: h.example:8443",
-        "",
-    )
-    assert target.startswith("/")
-    assert target.isascii()
-    assert target.isprintable()
+        cancelled = [asyncio.create_task(wait_on()) for _ in range(200)]
+        others = [asyncio.create_task(poll_on(f"other-{number}")) for number in range(100)]
+        for number, task in enumerate(cancelled):
+            asyncio.get_running_loop().call_later(moments * number / 200, task.cancel)
+        done, left = await asyncio.wait(cancelled, timeout=20)
+        assert not left
+        assert all(task.cancelled() for task in done)
+        for number, task in enumerate(others):
+            for answer in await task:
+                assert isinstance(answer, Answer), answer
+                assert answer.body == f"/other-{number}".encode()
+
+    with serve(lambda http: http.answer(200, http.path.encode()), tls) as server:
+        use(server.url, user, tls)
 
 
-def test_what_many_look_up_is_looked_up_once() -> None:
-    calls = []
+def test_an_idle_connection_that_is_flooded_is_closed() -> None:
+    async def user(pooled: PooledSession) -> None:
+        assert isinstance(await get(pooled, f"{server.url}/x"), Answer)
+        is_idle.set()
+        await asyncio.to_thread(is_closed.wait, 10)
 
-    async def look_up() -> int:
-        calls.append(None)
-        await asyncio.sleep(0.02)
-        if len(calls) == 1:
-            raise OSError("not there yet")
-        return len(calls)
+    def script(http: Handler) -> None:
+        http.answer(200)
+        is_idle.wait(10)
+        with suppress(OSError):
+            while True:
+                http.connection.sendall(b"x" * 65536)
+        is_closed.set()
+        http.close_connection = True
 
-    async def user() -> None:
-        once, start = Once[int](), time.monotonic()
-        failed = await asyncio.gather(*(once.get(look_up, start) for _ in range(5)), return_exceptions=True)
-        assert {type(error) for error in failed} == {OSError}
-        first, *others = (asyncio.create_task(once.get(look_up, start)) for _ in range(5))
-        await asyncio.sleep(0)
-        first.cancel()
-        assert {(await other)[1] for other in others} == {2}
-        at, found = await once.get(look_up, start)
-        assert found == 2
-        assert (await once.get(look_up, at))[1] == 3
+    is_idle, is_closed = threading.Event(), threading.Event()
+    with serve(script) as server:
+        use(server.url, user)
+    assert is_closed.is_set()
 
-    asyncio.run(user())
+
+def test_a_name_that_does_not_resolve_was_sent_nothing() -> None:
+    outcome = send_aio(platform("http://no-such-host.invalid"), Request("POST", "http://no-such-host.invalid/x", b"{}"))
+    assert isinstance(outcome, NoAnswer)
+    assert not outcome.sent
+
+
+def test_a_connect_that_hangs_ends_in_time() -> None:
+    """A socket whose backlog is full accepts no connection."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, socket.socket() as one, socket.socket() as two:
+        for client in (one, two):
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        start = time.monotonic()
+        outcome = send_aio(platform(url), Request("POST", f"{url}/x", b"{}"), 0.5)
+        assert time.monotonic() - start < 5
+    assert isinstance(outcome, NoAnswer)

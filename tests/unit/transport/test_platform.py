@@ -11,8 +11,9 @@ import pytest
 from airflow.models.connection import Connection
 
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainUntrustedUrl
+from airflow_provider_aixplain.get_provider_info import CONN_FIELDS
 from airflow_provider_aixplain.protocol import wire
-from airflow_provider_aixplain.transport.platform import Platform, origin
+from airflow_provider_aixplain.transport.platform import EXTRA_KEYS, Platform, origin
 
 KEY = "k3y-that-nobody-sees"
 
@@ -133,11 +134,51 @@ def test_what_cannot_work_is_named_with_its_remedy(fields: dict[str, Any], extra
     assert KEY not in str(raised.value)
 
 
-def test_an_extra_that_is_no_object() -> None:
-    """Airflow 3's workers read such a Connection from the environment without complaint."""
-    connection: Any = SimpleNamespace(conn_id="my_conn", password=KEY, extra_dejson=["no", "object"])
+@pytest.mark.parametrize("extra", ["no JSON", "{", '["no", "object"]', "7", '"text"', "{'timeout': 60}"])
+def test_an_extra_that_is_no_json_object_is_refused(extra: str) -> None:
+    """Airflow drops it with a warning, and the key would go to the public endpoints."""
+    connection: Any = SimpleNamespace(conn_id="my_conn", password=KEY, extra=extra, extra_dejson={})
     with pytest.raises(AixplainConfigurationError, match="extra is no JSON object"):
         Platform.from_connection(connection)
+
+
+@pytest.mark.parametrize(
+    ("key", "remedy"),
+    [
+        ("model_run_url", "did you mean models_run_url?"),
+        ("models_run_uri", "did you mean models_run_url?"),
+        ("Verify", "did you mean verify?"),
+        ("proxies", "did you mean proxy?"),
+        ("trusted-origins", "did you mean trusted_origins?"),
+        ("x", "the keys are models_run_url, "),
+    ],
+)
+def test_an_unknown_key_of_the_extra_is_refused(key: str, remedy: str) -> None:
+    with pytest.raises(AixplainConfigurationError) as raised:
+        read({key: "https://models.example"})
+    assert str(raised.value).startswith(f"Connection 'my_conn': extra has the unknown key '{key}'; {remedy}")
+
+
+def test_the_form_offers_no_unknown_key() -> None:
+    assert set(CONN_FIELDS) < set(EXTRA_KEYS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "extra"),
+    [
+        ({"host": "https://me:s3cret/x@a.example"}, {}),
+        ({"host": "me:s3cret@a.example"}, {}),
+        ({}, {"trusted_origins": ["https://me:s3cret@a.example"]}),
+        ({}, {"models_run_url": "https://me:s3c/ret@a.example"}),
+        ({}, {"proxy": "http://me:s3cr/et@a.example:3128"}),
+        ({}, {"proxy": "socks5://me:s3cret@a.example:3128"}),
+        ({}, {"web_url": "https://me:s3cret@a.example"}),
+    ],
+)
+def test_a_password_in_a_url_is_not_shown(fields: dict[str, Any], extra: dict[str, Any]) -> None:
+    with pytest.raises(AixplainConfigurationError) as raised:
+        read(extra, **fields)
+    assert "s3c" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +264,8 @@ def test_a_file_goes_to_the_platforms_stores_without_the_key(url: str, stores: b
     [
         (f"bad header {KEY!r}", "bad header '***'"),
         ("Failed to parse: http://user:secret@proxy:99999", "Failed to parse: http://***@proxy:99999"),
-        ("https://host/a@b", "https://host/a@b"),
+        ("Failed to parse: http://user:sec/ret@proxy:3128 (or so)", "Failed to parse: http://***@proxy:3128 (or so)"),
+        ("https://host/a@b", "https://***@b"),
     ],
 )
 def test_secrets_are_hidden_in_a_text(text: str, shown: str) -> None:

@@ -1,0 +1,238 @@
+"""How answers arrive: cut into pieces, compressed, too large, or none at all; over both transports."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import socket
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, Request
+from airflow_provider_aixplain.transport.decoding import decode, known_codings
+from tests.unit.transport.transports import Send, platform
+
+LIMIT = 100_000
+
+
+@contextmanager
+def answering(*pieces: bytes, endless: bytes = b"") -> Iterator[str]:
+    """The URL of a server that answers each request with these pieces, and ends the connection."""
+
+    def answer(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            asked = b""
+            while b"\r\n\r\n" not in asked:
+                asked += connection.recv(4096)
+            for piece in pieces:
+                connection.sendall(piece)
+            while endless and not is_over.is_set():
+                connection.sendall(endless)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
+
+    is_over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=accept, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            is_over.set()
+            server.shutdown(socket.SHUT_RDWR)
+
+
+def answer_to(send: Send, *pieces: bytes, method: str = "GET", most: int = LIMIT, endless: bytes = b"") -> Any:
+    with answering(*pieces, endless=endless) as url:
+        body = b"{}" if method == "POST" else None
+        return send(platform(url, max_answer=most), Request(method, f"{url}/x", body), 5)
+
+
+def head(**headers: object) -> bytes:
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode("latin-1")
+
+
+def raw_deflate(data: bytes) -> bytes:
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return compressor.compress(data) + compressor.flush()
+
+
+ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
+    "identity": bytes,
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "GZIP": gzip.compress,
+    "deflate": zlib.compress,
+    "Deflate": raw_deflate,
+    "gzip, deflate": lambda data: zlib.compress(gzip.compress(data)),
+}
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    body=st.binary(max_size=3000),
+    encoding=st.sampled_from(sorted(ENCODINGS)),
+    ends=st.sampled_from(["length", "chunks", "end"]),
+    is_hinted=st.booleans(),
+    cuts=st.lists(st.integers(0, 3000), max_size=5),
+)
+def test_an_answer_is_read_however_it_is_cut_into_pieces(
+    send: Send, body: bytes, encoding: str, ends: str, is_hinted: bool, cuts: list[int]
+) -> None:
+    sent = ENCODINGS[encoding](body)
+    how = {"length": f"Content-Length: {len(sent)}", "chunks": "Transfer-Encoding: chunked", "end": "Connection: close"}
+    start = f"HTTP/1.1 203 Fine\r\nContent-Encoding: {encoding}\r\nX-Word: under\r\n{how[ends]}\r\n\r\n".encode()
+    if ends == "chunks":
+        half = len(sent) // 2
+        chunks = [chunk for chunk in (sent[:half], sent[half:]) if chunk]
+        sent = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+    # http.client skips a 100 only; early hints are no answer to requests, but to aiohttp.
+    whole = (b"HTTP/1.1 100 Continue\r\n\r\n" if is_hinted else b"") + start + sent
+    places = sorted({min(cut, len(whole)) for cut in cuts} | {0, len(whole)})
+    answer = answer_to(send, *(whole[start:end] for start, end in pairwise(places)))
+    assert (answer.status_code, answer.body, answer.headers["x-word"]) == (203, body, "under")
+
+
+@pytest.mark.parametrize(
+    "encoding", ["UTF-8", "utf8", "none", "binary", "", "8bit", "gzip2", "identity", "aws-chunked", "UTF-8, none"]
+)
+def test_a_content_encoding_that_names_no_coding_is_ignored(send: Send, encoding: str) -> None:
+    answer = answer_to(send, head(Content_Encoding=encoding, Content_Length=2), b"{}")
+    assert answer.body == b"{}"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "sent"),
+    [
+        ("gzip", gzip.compress(b'{"a"') + gzip.compress(b": 1}")),
+        ("gzip", gzip.compress(b'{"a": 1}') + b"\0" * 20),
+        ("gzip", gzip.compress(b'{"a": 1}') + b"what is this?"),
+        ("gzip ", gzip.compress(b'{"a": 1}')),
+        (" gzip\t", gzip.compress(b'{"a": 1}')),
+        ("gzip, UTF-8", gzip.compress(b'{"a": 1}')),
+        ("deflate", raw_deflate(b'{"a": 1}')),
+        ("deflate", zlib.compress(b'{"a": 1}')),
+    ],
+)
+def test_compressed_answers_are_read_as_servers_write_them(send: Send, encoding: str, sent: bytes) -> None:
+    answer = answer_to(send, head(Content_Encoding=encoding, Content_Length=len(sent)), sent)
+    assert answer.body == b'{"a": 1}'
+
+
+def test_what_is_asked_for_is_what_is_decoded(send: Send) -> None:
+    assert known_codings("gzip, deflate") == "gzip, deflate"
+    assert known_codings("br, zstd") == ""
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Le",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 1_000_000 + b"\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9\r\n",
+    ],
+    ids=lambda answer: str(answer[15:50]),
+)
+def test_an_incomplete_answer_is_none(send: Send, answer: bytes, method: str) -> None:
+    outcome = answer_to(send, answer, method=method)
+    if isinstance(outcome, Answer):  # http.client takes the headers of a cut answer for complete ones
+        assert outcome.body == b""
+        assert b"Content-Le" in answer
+        return
+    assert isinstance(outcome, NoAnswer)
+    assert outcome.sent
+    assert outcome.reason
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "gzip, gzip"])
+def test_an_answer_that_unfolds_without_end_is_cut(send: Send, method: str, encoding: str) -> None:
+    packed = zlib.compress(bytes(10_000_000)) if encoding == "deflate" else gzip.compress(bytes(10_000_000))
+    packed = gzip.compress(packed) if encoding == "gzip, gzip" else packed
+    start = head(Content_Encoding=encoding, Content_Length=len(packed))
+    answer = answer_to(send, start, packed, method=method, most=1000)
+    assert (answer.body, answer.is_cut) == (bytes(1000), True)
+
+
+CHUNK = b"2\r\n{}\r\n0\r\n"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    ("start", "endless"),
+    [
+        (head(), b" " * 65536),
+        (head(Transfer_Encoding="chunked"), b"10000\r\n" + b" " * 65536 + b"\r\n"),
+        (head(Transfer_Encoding="chunked") + CHUNK, b"X-Trailer: " + b"x" * 1000 + b"\r\n"),
+        (head(Transfer_Encoding="chunked") + CHUNK, b"x" * 65536),
+        (head(Transfer_Encoding="chunked"), b"1;" + b"x" * 1000 + b"\r\n \r\n"),
+        (head(Transfer_Encoding="chunked"), b"1;" + b"x" * 65536),
+        (b"HTTP/1.1 200 OK\r\n", b"X-Header: " + b"x" * 1000 + b"\r\n"),
+        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"x" * 65536),
+        (b"", b"HTTP/1.1 100 Continue\r\nX-Header: " + b"x" * 1000 + b"\r\n\r\n"),
+        (b"", b"\r\n" * 1000),
+        (head(Content_Encoding="gzip") + gzip.compress(b"{}"), bytes(65536)),
+    ],
+    ids=["body", "chunks", "trailers", "a trailer", "extensions", "an extension", "headers", "a header", "hints",
+         "blank lines", "after gzip"],
+)  # fmt: skip
+def test_endless_answers_are_read_in_bounded_memory(send: Send, method: str, start: bytes, endless: bytes) -> None:
+    with answering(start, endless=endless) as url, peak_memory() as grown:
+        body = b"{}" if method == "POST" else None
+        outcome = send(platform(url, max_answer=100_000), Request(method, f"{url}/x", body), 1)
+    assert isinstance(outcome, NoAnswer) or outcome.is_cut or outcome.body == b"{}"
+    assert grown() < 30 * 1024 * 1024
+
+
+@contextmanager
+def peak_memory() -> Iterator[Callable[[], int]]:
+    """The bytes by which this process has grown at most since the block began."""
+    grown = before = resident()
+    is_over = threading.Event()
+
+    def watch() -> None:
+        nonlocal grown
+        while not is_over.wait(0.01):
+            grown = max(grown, resident())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield lambda: grown - before
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def resident() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_decoding_stops_at_the_limit(coding: str) -> None:
+    packed = gzip.compress(bytes(200_000_000)) if coding == "gzip" else zlib.compress(bytes(200_000_000))
+    with peak_memory() as grown:
+        assert len(decode(packed, coding, 128 * 1024)) == 128 * 1024 + 1
+    assert grown() < 10 * 1024 * 1024
+
+
+def test_a_complete_answer_is_an_answer(send: Send) -> None:
+    assert isinstance(answer_to(send, head(Content_Length=2), b"{}"), Answer)
