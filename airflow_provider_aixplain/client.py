@@ -17,7 +17,7 @@ from airflow_provider_aixplain.exceptions import (
     AixplainPermanentError,
     told_as_airflow_errors,
 )
-from airflow_provider_aixplain.files import is_file, opened, size_of
+from airflow_provider_aixplain.files import Upload, is_object_path, opened, printable_path, size_of
 from airflow_provider_aixplain.protocol import asset, finetune, upload, wire
 from airflow_provider_aixplain.protocol.asset import ModelParameters
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure, InvalidInput
@@ -74,7 +74,7 @@ class Client:
         """Start a run and do not wait for it. It is billable, and sent exactly once.
 
         :param model_id: the model's id on the platform.
-        :param data: the input: text, or any value that JSON can hold. An ``ObjectStoragePath`` anywhere in it, or in
+        :param data: the input: text, or any value that JSON can hold. An ``Upload`` anywhere in it, or in
             ``parameters``, is uploaded, and sent as a link.
         :param name: a name for the log.
         :param parameters: further parameters of the model.
@@ -290,15 +290,15 @@ class Client:
         :raises AixplainInputError: if there is no such file, or the platform takes none of its size.
         :raises AixplainError: if the platform refuses.
         """
-        if not is_file(path):
+        if not is_object_path(path):
             raise AixplainInputError(
-                f"path is {path!r}: give an ObjectStoragePath, like ObjectStoragePath('file:///a.wav')"
+                f"path is {printable_path(path)!r}: give an ObjectStoragePath, like ObjectStoragePath('file:///a.wav')"
             )
         with told_as_airflow_errors(), opened(path) as file:
             slot = upload.read_slot(self._send(upload.slot_request(self.platform.backend_url, path.name)))
             transfer = upload.transfer(slot, path.name, file)
             upload.read_transfer(self._send(transfer, LONGEST_UPLOAD, silence=self.platform.timeout))
-        log.info("Uploaded %s as %s", path, slot.link)
+        log.info("Uploaded %s as %s", printable_path(path), slot.link)
         return slot.link
 
     def fingerprint(self, model_id: str, data: Any, parameters: Mapping[str, Any] | None = None) -> str:
@@ -308,7 +308,10 @@ class Client:
         """
 
         def stand_in(value: Any) -> Any:
-            return f"{value}, {size_of(value)} bytes" if is_file(value) else NOT_JSON
+            if not isinstance(value, Upload):
+                return NOT_JSON
+            file = value.file
+            return f"{file}, {size_of(file)} bytes"
 
         with told_as_airflow_errors():
             payload = build_payload(data, parameters, convert=stand_in)
@@ -326,25 +329,29 @@ class Client:
         stream: bool | None = None,
     ) -> wire.Request:
         """Return the request of a run. Files are uploaded once everything else is known to be valid."""
-        files: dict[str, ObjectStoragePath] = {}
-        links: dict[str, str] = {}
+        files: dict[tuple[str, str], ObjectStoragePath] = {}
+        links: dict[tuple[str, str], str] = {}
 
         def stand_in(value: Any) -> Any:
-            if not is_file(value):
+            if not isinstance(value, Upload):
                 return NOT_JSON
-            files[str(value)] = value
-            return links.get(str(value), str(value))
+            file = value.file
+            # The same path can be in another store, as with the endpoint among the options.
+            key = str(file), str(file.storage_options)
+            if key in links:
+                return links[key]
+            size_of(file)
+            files[key] = file
+            return str(file)
 
         with told_as_airflow_errors():
             payload = build_payload(data, parameters, convert=stand_in)
             request = make(self.platform.models_run_url, model_id, payload)
             if declared is not None:
                 declared.check(json.loads(payload))
-            for path in files.values():
-                size_of(path)
         if not files and stream is None:
             return request
-        links = {name: self.upload_file(path) for name, path in files.items()}
+        links = {key: self.upload_file(file) for key, file in files.items()}
         with told_as_airflow_errors():
             payload = build_payload(data, parameters, stream, convert=stand_in)
             return make(self.platform.models_run_url, model_id, payload)

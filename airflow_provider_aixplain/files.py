@@ -1,28 +1,164 @@
-"""Files as input: an ``ObjectStoragePath`` in a run's data stands for the file that it names.
+"""Files as input: :class:`Upload` marks a file in a run's input, and the model receives a link to the uploaded file.
 
-Only such an object does. A text never becomes a file, whatever it says: it may come from elsewhere, and would send any
-file that the worker can read.
+Nothing else is uploaded: neither a text that names a file nor an ``ObjectStoragePath``. Both can come from outside, as
+Airflow creates an ``ObjectStoragePath`` from the JSON of an XCom, and could name any file that the worker can read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
+from airflow_provider_aixplain.exceptions import AixplainInputError
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.protocol.upload import check_size
+from airflow_provider_aixplain.protocol.values import NOT_JSON
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+try:
+    from airflow.sdk.definitions._internal.mixins import ResolveMixin
+except ImportError:  # Airflow 2
+    from airflow.utils.mixins import ResolveMixin  # type: ignore[import-not-found,no-redef]
 
-def is_file(value: Any) -> bool:
-    """Whether a value that JSON cannot hold stands for a file."""
+_DESERIALIZERS = ("airflow.serialization", "airflow.sdk.serde")
+
+
+class Upload(ResolveMixin):
+    """Marks a file to be uploaded as input of a run; the model receives a link to it.
+
+    Only Python code can create one. It has no serialized form: it cannot be stored in an XCom, and Airflow's
+    deserializers cannot create one from JSON. Whoever marks a path decides to send that file, so do not mark a path
+    that comes from an untrusted source.
+
+    Airflow renders whatever is a ``ResolveMixin`` by its :meth:`resolve`, and sets the dependencies that
+    :meth:`iter_references` returns.
+
+    :param path: the URI of the file, such as ``file:///data/first.wav`` or ``s3://aws_default@calls/first.wav``; an
+        ``ObjectStoragePath``; or the output of an upstream task that returns one of them. (templated; the output of a
+        task is used as it is)
+    :raises AixplainInputError: if the path is empty, or is something else.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Upload:
+        """Refuse Airflow 2's ``BaseSerialization``, which calls any class that a serialized exception names."""
+        if sys._getframe(1).f_globals.get("__name__", "").startswith(_DESERIALIZERS):
+            raise TypeError("an Upload cannot be deserialized: create it in the DAG's code")
+        return super().__new__(cls)
+
+    def __init__(self, path: str | ObjectStoragePath | ResolveMixin) -> None:
+        if path is None or (isinstance(path, str) and path.strip() in ("", "None")):
+            raise AixplainInputError(
+                f"Upload: path is {path!r}: give the URI of a file; if the path comes from a task or a parameter, that"
+                " has no value"
+            )
+        if not isinstance(path, (str, ResolveMixin)) and not is_object_path(path):
+            raise AixplainInputError(
+                f"Upload: path is a {type(path).__name__}: give a URI, such as file:///data/first.wav, or an"
+                " ObjectStoragePath"
+            )
+        self.path = path
+
+    def iter_references(self) -> Iterable[tuple[Any, str]]:
+        """Return the tasks, and the keys of their XComs, that the path comes from."""
+        return self.path.iter_references() if isinstance(self.path, ResolveMixin) else ()
+
+    def resolve(self, context: Mapping[str, Any], **_: Any) -> Upload:
+        """Return a copy with the rendered path.
+
+        A copy, as mapped tasks of one process share the object that the DAG's code has created.
+
+        :param context: the task's context.
+        :raises AixplainInputError: if the rendered path is empty, ``None`` or neither a text nor an
+            ``ObjectStoragePath``.
+        """
+        return type(self)(context["task"].render_template(self.path, context))
+
+    @property
+    def file(self) -> ObjectStoragePath:
+        """The file to upload.
+
+        :raises InvalidInput: if the path has not been rendered, or is no URI.
+        :raises AixplainInputError: if Airflow knows no filesystem for it.
+        """
+        if isinstance(self.path, ResolveMixin):
+            raise InvalidInput(
+                f"{self!r} has no path yet: Airflow renders it in plain dicts, lists and tuples of a templated field"
+            )
+        if not isinstance(self.path, str):
+            return self.path
+        if "://" not in self.path:
+            raise InvalidInput(f"{self!r}: path is no URI: give one, such as file:///data/first.wav")
+        return object_path("path of Upload", self.path)
+
+    def __repr__(self) -> str:
+        """Return the same text in every process: Airflow stores it in serialized DAGs and rendered templates."""
+        if not isinstance(self.path, ResolveMixin):
+            return f"Upload({printable_path(self.path)!r})"
+        references = ", ".join(f"{operator.task_id}[{key!r}]" for operator, key in self.path.iter_references())
+        return f"Upload({references or type(self.path).__name__})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Upload:
+        """Return a copy, for Airflow copies tasks with what they hold."""
+        return type(self)(copy.deepcopy(self.path, memo))
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled: Airflow 2 can be configured to pickle XComs."""
+        raise TypeError("an Upload cannot be pickled or stored in an XCom: return the path, and mark it in the DAG")
+
+
+def no_upload(value: Any) -> Any:
+    """Refuse files where none is uploaded; other values are ``NOT_JSON``, as for ``build_payload``.
+
+    :raises InvalidInput: if the value is a file.
+    """
+    if isinstance(value, Upload) or hasattr(value, "read_bytes"):
+        shown = value if isinstance(value, Upload) else printable_path(value)
+        raise InvalidInput(
+            f"{shown} is a file, and no file is uploaded here: upload it before with AixplainHook().upload_file, and"
+            " give the link"
+        )
+    return NOT_JSON
+
+
+def is_object_path(value: Any) -> bool:
+    """Return whether a value is an ``ObjectStoragePath``."""
     # Imported here: Airflow's object storage takes long to import, and most runs have no file.
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     return isinstance(value, ObjectStoragePath)
+
+
+def object_path(name: str, uri: str) -> ObjectStoragePath:
+    """Return the path that a URI names.
+
+    :param name: of the argument that holds it.
+    :raises AixplainInputError: if Airflow cannot reach such paths.
+    """
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    try:
+        path = ObjectStoragePath(uri)
+        _ = path.fs
+    except (ValueError, ImportError) as error:
+        scheme = uri.partition("://")[0]
+        raise AixplainInputError(
+            f"{name} is {printable_path(uri)!r}, and Airflow knows no filesystem for {scheme}://: install the provider"
+            " that brings it on workers and triggerers, such as apache-airflow-providers-amazon[s3fs] for s3://"
+            f" ({error})"
+        ) from None
+    return path
+
+
+def printable_path(path: str | ObjectStoragePath) -> str:
+    """Return a path as text for logs and errors: without a password, and without the query of a signed URL."""
+    text = re.sub(r"^([\w+.-]+://[^/?#]*?:)[^/?#]*@", r"\1***@", str(path))
+    return re.sub(r"^(https?://[^?#]*)[?#].*", r"\1?***", text, flags=re.DOTALL)
 
 
 def size_of(path: ObjectStoragePath) -> int:
@@ -31,7 +167,7 @@ def size_of(path: ObjectStoragePath) -> int:
     :raises InvalidInput: if there is no such file, or the platform takes none of its size.
     """
     if not path.is_file():
-        raise InvalidInput(f"there is no file {str(path)!r}: name one that the worker can read")
+        raise InvalidInput(f"there is no file {printable_path(path)!r}: name one that the worker can read")
     size = int(path.stat().st_size)
     check_size(path.name, size)
     return size
@@ -47,4 +183,6 @@ def opened(path: ObjectStoragePath) -> Iterator[BinaryIO]:
     with path.open("rb") as file:
         yield file
     if path.stat().st_size != size:
-        raise InvalidInput(f"the file {str(path)!r} was written to while it was uploaded: try again when it is whole")
+        raise InvalidInput(
+            f"the file {printable_path(path)!r} was written to while it was uploaded: try again when it is whole"
+        )

@@ -232,7 +232,7 @@ class Model:
     ) -> ModelResponse | ModelResponseStreamer:
         """Run the model and wait for its result, blocking. It is billable, and sent exactly once.
 
-        :param data: the input: text, or any value that JSON can hold. An ``ObjectStoragePath`` anywhere in it, or in
+        :param data: the input: text, or any value that JSON can hold. An ``Upload`` anywhere in it, or in
             ``parameters``, is uploaded, and sent as a link.
         :param name: a name for the log.
         :param timeout: seconds after which to give up; the run goes on.

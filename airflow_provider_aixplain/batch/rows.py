@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_aixplain.files import no_upload
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.protocol.payload import build_payload
 from airflow_provider_aixplain.protocol.values import NOT_JSON, parse
@@ -78,7 +79,7 @@ class Mapper:
         key = number if self.key is None else _column(value, self.key)
         if isinstance(key, bool) or not isinstance(key, (str, int)) or key == "":
             raise InvalidInput(f"the key {key!r} is neither a text nor a whole number")
-        return Row(key, build_payload(data, {**self.parameters, **own}))
+        return Row(key, build_payload(data, {**self.parameters, **own}, convert=no_upload))
 
 
 def _column(value: Any, name: str) -> Any:

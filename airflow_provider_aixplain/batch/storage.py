@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from airflow_provider_aixplain.batch.journal import FileJournal, Journal, ObjectJournal
 from airflow_provider_aixplain.exceptions import AixplainInputError
+from airflow_provider_aixplain.files import object_path
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -312,23 +313,3 @@ def lists_at_once(filesystem: Any) -> bool:
     if kind.async_impl:
         return kind._find is not AsyncFileSystem._find
     return kind.find is not AbstractFileSystem.find
-
-
-def object_path(name: str, uri: str) -> ObjectStoragePath:
-    """Return the path that a URI names.
-
-    :param name: of the argument that holds it.
-    :raises AixplainInputError: if Airflow cannot reach such paths.
-    """
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-    try:
-        path = ObjectStoragePath(uri)
-        _ = path.fs
-    except (ValueError, ImportError) as error:
-        scheme = uri.partition("://")[0]
-        raise AixplainInputError(
-            f"{name} is {uri!r}, and Airflow knows no filesystem for {scheme}://: install the provider that brings it"
-            f" on workers and triggerers, such as apache-airflow-providers-amazon[s3fs] for s3:// ({error})"
-        ) from None
-    return path

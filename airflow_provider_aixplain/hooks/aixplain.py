@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from airflow_provider_aixplain.client import Client, no_account
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainError, told_as_airflow_errors
+from airflow_provider_aixplain.files import no_upload
 from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.payload import build_payload
 from airflow_provider_aixplain.protocol.schedule import until_tick
@@ -135,13 +136,15 @@ class AixplainHook(Client, BaseHook):
     async def arun_async(
         self, model_id: str, data: Any, name: str = "model_process", parameters: Mapping[str, Any] | None = None
     ) -> ModelResponse:
-        """Start a run from an event loop; as :meth:`run_async`, but without files: upload those before."""
+        """Start a run from an event loop; as :meth:`run_async`, but an ``Upload`` is refused: upload files before."""
         from airflow_provider_aixplain.transport import aio
 
         self.log.debug("%s: submitting a run of model %s", name, model_id)
         platform = await self.aplatform()
         with told_as_airflow_errors():
-            request = wire.submission(platform.models_run_url, model_id, build_payload(data, parameters))
+            request = wire.submission(
+                platform.models_run_url, model_id, build_payload(data, parameters, convert=no_upload)
+            )
         async with aio.Lease() as lease:
             return wire.read_submission(await self._asend(lease, request))
 

@@ -252,7 +252,7 @@ class AixplainBatchRunOperator(BaseOperator):
             yield from read(self._source(), self._mapper())
 
     def _source(self) -> Any:
-        from airflow_provider_aixplain.batch.storage import object_path
+        from airflow_provider_aixplain.files import object_path
 
         if not isinstance(self.input, str):
             return self.input

@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, XCom, conf, get_listener_manager
 
+from airflow_provider_aixplain.files import Upload
 from airflow_provider_aixplain.submission import RETURN_KEY
 
 AT_START = ("pre_execute", "render_template_fields", "prepare_template", "execute", "hook", "run_name", "_submit")
@@ -109,6 +110,8 @@ def _unfit(value: Any) -> Iterator[str]:
     elif isinstance(value, (list, tuple)):
         for held in value:
             yield from _unfit(held)
+    elif isinstance(value, Upload):
+        yield "a file to upload"
     elif hasattr(value, "resolve") and hasattr(value, "operator"):
         if not hasattr(value, "key") or value.operator.is_mapped or value.operator.get_closest_mapped_task_group():
             yield "XComs of mapped tasks"

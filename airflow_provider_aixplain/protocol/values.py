@@ -37,7 +37,8 @@ def sendable(value: Any, path: str, convert: Convert | None = None) -> Any:
     """Return a copy of a value in the types that JSON can hold. Enum members become their values.
 
     :param path: what to call the value in an error.
-    :param convert: returns what stands for a value that JSON cannot hold, or ``NOT_JSON``.
+    :param convert: returns what stands for a value that JSON cannot hold, or ``NOT_JSON``; it may raise
+        ``InvalidInput``.
     :raises InvalidInput: naming the path to what JSON cannot hold.
     """
     if isinstance(value, Enum):
@@ -55,12 +56,18 @@ def sendable(value: Any, path: str, convert: Convert | None = None) -> Any:
         return {key: sendable(item, f"{path}[{key!r}]", convert) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, _BYTES):
         return [sendable(item, f"{path}[{index}]", convert) for index, item in enumerate(value)]
-    if convert is not None and (converted := convert(value)) is not NOT_JSON:
-        return converted
+    if convert is not None:
+        try:
+            converted = convert(value)
+        except InvalidInput as error:
+            raise InvalidInput(f"{path}: {error}") from None
+        if converted is not NOT_JSON:
+            return converted
     kind = type(value).__name__
     if hasattr(value, "read_bytes"):
         raise InvalidInput(
-            f"{path} is a {kind}: wrap it in an ObjectStoragePath, or upload it before, to send the file"
+            f"{path} is a {kind}, and only marked files are uploaded: if the DAG is to send this file, mark it there,"
+            " as in Upload('s3://aws_default@bucket/a.wav') of airflow_provider_aixplain.files"
         )
     raise InvalidInput(f"{path} is a {kind}, which JSON cannot hold: convert it to text or plain types")
 
