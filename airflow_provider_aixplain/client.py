@@ -329,20 +329,17 @@ class Client:
         stream: bool | None = None,
     ) -> wire.Request:
         """Return the request of a run. Files are uploaded once everything else is known to be valid."""
-        files: dict[tuple[str, str], ObjectStoragePath] = {}
-        links: dict[tuple[str, str], str] = {}
+        files: dict[str, ObjectStoragePath] = {}
+        links: dict[str, str] = {}
 
         def stand_in(value: Any) -> Any:
             if not isinstance(value, Upload):
                 return NOT_JSON
             file = value.file
-            # The same path can be in another store, as with the endpoint among the options.
-            key = str(file), str(file.storage_options)
-            if key in links:
-                return links[key]
-            size_of(file)
-            files[key] = file
-            return str(file)
+            if str(file) not in links:
+                size_of(file)
+                files[str(file)] = file
+            return links.get(str(file), str(file))
 
         with told_as_airflow_errors():
             payload = build_payload(data, parameters, convert=stand_in)
@@ -351,7 +348,7 @@ class Client:
                 declared.check(json.loads(payload))
         if not files and stream is None:
             return request
-        links = {key: self.upload_file(file) for key, file in files.items()}
+        links = {name: self.upload_file(file) for name, file in files.items()}
         with told_as_airflow_errors():
             payload = build_payload(data, parameters, stream, convert=stand_in)
             return make(self.platform.models_run_url, model_id, payload)

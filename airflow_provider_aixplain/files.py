@@ -105,7 +105,8 @@ class Upload(ResolveMixin):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Upload:
         """Return a copy, for Airflow copies tasks with what they hold."""
-        return type(self)(copy.deepcopy(self.path, memo))
+        # A copied ObjectStoragePath loses its Connection (Airflow 2.11 to 3.3).
+        return type(self)(copy.deepcopy(self.path, memo) if isinstance(self.path, ResolveMixin) else self.path)
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled: Airflow 2 can be configured to pickle XComs."""

@@ -66,8 +66,8 @@ def sendable(value: Any, path: str, convert: Convert | None = None) -> Any:
     kind = type(value).__name__
     if hasattr(value, "read_bytes"):
         raise InvalidInput(
-            f"{path} is a {kind}, and only marked files are uploaded: if the DAG is to send this file, mark it there,"
-            " as in Upload('s3://aws_default@bucket/a.wav') of airflow_provider_aixplain.files"
+            f"{path} is a {kind}, which is not uploaded by itself: to send the file, wrap it in Upload of"
+            " airflow_provider_aixplain.files in the DAG's code, as in Upload('file:///data/first.wav')"
         )
     raise InvalidInput(f"{path} is a {kind}, which JSON cannot hold: convert it to text or plain types")
 

@@ -26,6 +26,7 @@ from airflow_provider_aixplain.exceptions import (
     AixplainPermanentError,
     AixplainUntrustedUrl,
 )
+from airflow_provider_aixplain.files import Upload
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.model import (
     AssetStatus,
@@ -249,17 +250,15 @@ class TestCatalogue:
 
 class TestFiles:
     @pytest.fixture
-    def file(self, tmp_path: Path) -> ObjectStoragePath:
+    def file(self, tmp_path: Path) -> Upload:
         path = tmp_path / "review.txt"
         path.write_text("What a terrible disappointment")
-        return ObjectStoragePath(f"file://{path}")
+        return Upload(f"file://{path}")
 
-    def test_an_object_storage_path_is_sent_as_a_link_to_its_contents(
-        self, emulator: Emulator, file: ObjectStoragePath
-    ) -> None:
+    def test_an_upload_is_sent_as_a_link_to_its_contents(self, emulator: Emulator, file: Upload) -> None:
         model = on_its_own(emulator)
         assert whole(model.run(file)).data == "negative"
-        response = whole(model.run({"text": file, "more": [file]}, parameters={"again": file}))
+        response = whole(model.run({"text": file, "more": [Upload(file.file)]}, parameters={"again": file}))
         assert response.data == "negative"
         (run,) = [run for run in emulator.runs() if run["id"] == response["requestId"]]
         link = run["payload"]["text"]
@@ -267,8 +266,8 @@ class TestFiles:
         assert link.endswith("/review.txt")
         assert run["payload"] == {"text": link, "more": [link], "again": link}
 
-    def test_a_text_that_names_a_file_is_a_text(self, emulator: Emulator, file: ObjectStoragePath) -> None:
-        for text in (str(file), file.path):
+    def test_a_text_that_names_a_file_is_a_text(self, emulator: Emulator, file: Upload) -> None:
+        for text in (str(file.path), file.file.path, repr(file)):
             response = whole(on_its_own(emulator, "echo").run(text, parameters={"delay": 0}))
             assert response.data == text
 
@@ -303,12 +302,12 @@ class TestFiles:
         assert pieces
         assert 0 < max(pieces) < 1_000_000, "the file was read at once"
 
-    def test_by_hand(self, connection: object, file: ObjectStoragePath) -> None:
+    def test_by_hand(self, connection: object, file: Upload) -> None:
         hook = AixplainHook()
-        assert whole(hook.run("sentiment", hook.upload_file(file))).data == "negative"
+        assert whole(hook.run("sentiment", hook.upload_file(file.file))).data == "negative"
 
     def test_what_cannot_be_uploaded_is_told_before_anything_is_sent(
-        self, emulator: Emulator, file: ObjectStoragePath, tmp_path: Path
+        self, emulator: Emulator, file: Upload, tmp_path: Path
     ) -> None:
         model = on_its_own(emulator)
         before = len(emulator.runs())
@@ -324,19 +323,21 @@ class TestFiles:
             (huge, r"has 26\.0 MiB, and the platform takes 25 MiB of the kind 'application'"),
         ):
             with pytest.raises(AixplainInputError, match=named):
-                model.run([file, ObjectStoragePath(f"file://{path}")])
-        with pytest.raises(AixplainInputError, match="data is a PosixPath"):
-            model.run(tmp_path)
+                model.run([file, Upload(f"file://{path}")])
+        for path in (tmp_path / "review.txt", file.file):
+            for data, parameters, field in ((path, {}, "data"), ("", {"a": [path]}, r"parameters\['a'\]\[0\]")):
+                with pytest.raises(AixplainInputError, match=f"{field} is a .*Path.*wrap it in Upload"):
+                    model.run_async(data, parameters=parameters)
         with pytest.raises(AixplainInputError, match="give an ObjectStoragePath"):
             model._client.upload_file("file:///a.wav")  # type: ignore[arg-type]
         assert len(emulator.runs()) == before
 
-    def test_all_files_are_looked_at_before_the_first_is_sent(self, file: ObjectStoragePath) -> None:
+    def test_all_files_are_looked_at_before_the_first_is_sent(self, file: Upload) -> None:
         with serve(lambda http: http.answer(500)) as server:
             model = Model("a", api_key=KEY)
             model.url, model.backend_url = f"{server.url}/api/v1/execute", server.url
             with pytest.raises(AixplainInputError, match="there is no file"):
-                model.run([file, ObjectStoragePath("file:///nowhere")])
+                model.run([file, Upload("file:///nowhere")])
         assert server.asked == []
 
     def test_one_that_is_written_to_meanwhile_is_not_submitted(self, tmp_path: Path) -> None:
@@ -352,7 +353,7 @@ class TestFiles:
             model = Model("a", api_key=KEY)
             model.url, model.backend_url = f"{server.url}/api/v1/execute", server.url
             with pytest.raises(AixplainInputError, match="written to while it was uploaded"):
-                model.run(ObjectStoragePath(f"file://{path}"))
+                model.run(Upload(f"file://{path}"))
         assert [asked.method for asked in server.asked if "execute" in asked.path] == []
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import pendulum
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
 from airflow_provider_aixplain.exceptions import (
     AixplainConfigurationError,
@@ -23,6 +23,7 @@ from airflow_provider_aixplain.exceptions import (
     AixplainRunTimeout,
     AixplainUntrustedUrl,
 )
+from airflow_provider_aixplain.files import Upload
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 from airflow_provider_aixplain.operators.waiting import GRACE
 from airflow_provider_aixplain.submission import seconds_since
@@ -249,9 +250,8 @@ class TestStream:
 def test_a_file_is_uploaded_before_the_run(tmp_path: Path, emulator: Emulator) -> None:
     path = tmp_path / "review.txt"
     path.write_text("What a terrible disappointment")
-    file = ObjectStoragePath(f"file://{tmp_path}/{{{{ name }}}}.txt")
-    run = operator(data={"text": file}, deferrable=False)
-    run.render_template_fields({"name": "review"})  # type: ignore[typeddict-item]
+    run = operator(data={"text": Upload(f"file://{tmp_path}/{{{{ name }}}}.txt")}, deferrable=False)
+    run.render_template_fields({"name": "review", "task": run})  # type: ignore[typeddict-item]
     assert run.execute(CONTEXT)["data"] == "negative"
     assert emulator.runs()[-1]["payload"]["text"].startswith("s3://")
 

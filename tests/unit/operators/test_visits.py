@@ -9,6 +9,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, Asset, ObjectStoragePath, get_listener_manager, hookimpl
 from jinja2 import Undefined
 
+from airflow_provider_aixplain.files import Upload
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 from airflow_provider_aixplain.operators.visits import lost_at_end, lost_at_start
 from tests.airflow.deployment import AIRFLOW_3
@@ -145,6 +146,8 @@ class TestStart:
             ({"data": "{{ ti.xcom_pull('a') }}"}, "ti in a template"),
             ({"parameters": {"a": "{{ prev_start_date_success }}"}}, "prev_start_date_success in a template"),
             ({"data": ObjectStoragePath("file:///a.wav")}, "ObjectStoragePath"),
+            ({"data": {"text": Upload("file:///a.wav")}}, "a file to upload"),
+            ({"parameters": {"a": [Upload("file:///a.wav")]}}, "a file to upload"),
             ({"data": {"a": {1, 2}}}, "a set"),
             ({"data": [float("nan")]}, "a float that JSON does not hold"),
             ({"kind": OwnHook}, "hook"),

@@ -125,7 +125,7 @@ def test_what_json_cannot_hold_is_refused_or_converted(value: Any) -> None:
 
 
 def test_a_path_is_told_how_to_be_sent() -> None:
-    with pytest.raises(InvalidInput, match="data is a PosixPath: wrap it in an ObjectStoragePath, or upload it before"):
+    with pytest.raises(InvalidInput, match=r"data is a PosixPath, which is not uploaded.* wrap it in Upload"):
         values.sendable(Path("a.wav"), "data")
 
 
@@ -156,3 +156,11 @@ def test_keys_that_airflow_reserves_get_an_underscore(key: str, spelt: Callable[
     body = f'{{"a": [{{"{spelt(key)}": "builtins.dict", "__var": 1}}]}}'
     assert values.read(body.encode()) == {"a": [{f"_{key}": "builtins.dict", "__var": 1}]}
     assert values.storable({key: key}) == {f"_{key}": key}
+
+
+def test_an_error_of_the_converter_names_the_field() -> None:
+    def convert(value: object) -> object:
+        raise InvalidInput("there is no such file")
+
+    with pytest.raises(InvalidInput, match=r"^data\['a'\]\[0\]: there is no such file$"):
+        values.sendable({"a": [object()]}, "data", convert)
