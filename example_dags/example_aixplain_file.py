@@ -1,12 +1,13 @@
-"""A file as input: an ``ObjectStoragePath`` is uploaded, and the model gets a link to it."""
+"""A file as input: an ``Upload`` is uploaded, and the model receives a link to it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pendulum
-from airflow.providers.common.compat.sdk import ObjectStoragePath, dag
+from airflow.providers.common.compat.sdk import dag
 
+from airflow_provider_aixplain.files import Upload
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 
 FOLDER = Path(__file__).parent / "data"
@@ -22,8 +23,8 @@ def example_aixplain_file():
     AixplainRunModelOperator(
         task_id="analyse",
         model_id="{{ params.model_id }}",
-        # In a bucket: ObjectStoragePath("s3://aws_default@bucket/{{ ds }}/call.wav")
-        data={"text": ObjectStoragePath(f"file://{FOLDER}/{{{{ params.file }}}}")},
+        # In a bucket: Upload("s3://aws_default@bucket/{{ ds }}/call.wav")
+        data={"text": Upload(f"file://{FOLDER}/{{{{ params.file }}}}")},
     )
 
 

@@ -29,6 +29,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.serialization import serialized_objects
 from airflow.serialization.enums import DagAttributeTypes
+from airflow.serialization.helpers import serialize_template_field
 from airflow.serialization.serialized_objects import BaseSerialization
 
 from airflow_provider_aixplain.batch.rows import BadRow, Mapper, read
@@ -209,6 +210,8 @@ class TestDag:
         assert stored == again
         assert " at 0x" not in stored
         assert "Upload('file:///{{ ds }}')" in stored
+        shown = serialize_template_field({"text": Upload("file:///a")}, "data")
+        assert "Upload('file:///a')" in str(shown), "among the rendered templates in Airflow's UI"
         read_again = dag_serialization.from_dict(json.loads(stored))
         assert read_again.get_task("partial").upstream_task_ids == {"one"}
 
