@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parent / "data"
 @dag(
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     schedule=None,
-    params={"model_id": "language", "file": "reviews.txt"},
+    params={"model_id": "language"},
     tags=["aixplain"],
 )
 def example_aixplain_file():
@@ -24,7 +24,7 @@ def example_aixplain_file():
         task_id="analyse",
         model_id="{{ params.model_id }}",
         # In a bucket: Upload("s3://aws_default@bucket/{{ ds }}/call.wav")
-        data={"text": Upload(f"file://{FOLDER}/{{{{ params.file }}}}")},
+        data={"text": Upload(f"file://{FOLDER}/reviews.txt")},
     )
 
 
