@@ -10,7 +10,7 @@ from pathlib import Path
 from aiohttp import web
 
 from airflow_provider_aixplain.emulator.models import MODELS
-from airflow_provider_aixplain.emulator.server import connection_to, create_app
+from airflow_provider_aixplain.emulator.server import KEEP, KEPT_BYTES, connection_to, create_app
 
 
 def main() -> None:
@@ -37,10 +37,19 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, help="an existing folder for its runs, which are there again after a restart"
     )
+    parser.add_argument(
+        "--keep",
+        type=int,
+        default=KEEP,
+        help=f"how many runs to keep, of {KEPT_BYTES // 1024**2} MiB at most: of more, the finished ones that were"
+        " submitted first are deleted (default: %(default)s)",
+    )
     parser.add_argument("--key", help="the only API key that it takes (default: any)")
     arguments = parser.parse_args()
     if not 0 <= arguments.seconds < math.inf:
         parser.error("--seconds takes 0 or more")
+    if arguments.keep < 1:
+        parser.error("--keep takes 1 or more")
     if not 0 <= arguments.faults <= 1:
         parser.error("--faults takes 0 to 1")
     if arguments.folder and not arguments.folder.is_dir():
@@ -53,7 +62,9 @@ def main() -> None:
         url = f"http://{arguments.host}:{server.getsockname()[1]}"
         print(f"Emulating aiXplain at {url}. To use it from Airflow:")
         print(f"export AIRFLOW_CONN_AIXPLAIN_DEFAULT='{connection_to(url, arguments.key)}'", flush=True)
-        app = create_app(arguments.seconds, arguments.faults, arguments.folder, arguments.key)
+        app = create_app(
+            arguments.seconds, arguments.faults, arguments.folder, arguments.key, arguments.host, arguments.keep
+        )
         web.run_app(app, sock=server, print=None, access_log=None)
 
 

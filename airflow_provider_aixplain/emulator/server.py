@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import html
+import ipaddress
 import json
 import math
 import re
 import secrets
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -25,6 +28,16 @@ AT_ONCE = 1.0
 """Seconds that a run may take to be answered with its result, where the client asks for that."""
 
 EPOCHS = 3
+
+KEEP = 10_000
+"""Runs that are kept: if there are more, the finished ones that were submitted first are deleted."""
+
+KEPT_BYTES = 256 * 1024 * 1024
+"""Bytes that are kept of runs' payloads, and as many of uploaded files: if there are more, the first are deleted."""
+
+KEPT_FILES = 1_000
+KEPT_POLLS = 10_000
+"""Times of polls that are kept of one run."""
 
 JOURNAL: web.AppKey[Callable[[], list[dict[str, Any]]]] = web.AppKey("journal")
 """Of the application: returns what was submitted and polled."""
@@ -40,13 +53,19 @@ class Run:
     seconds: float
     submitted_at: float
     output: asyncio.Future[Output]
-    polled_at: list[float] = field(default_factory=list)
+    size: int = 0
+    polled_at: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_POLLS))
     polled_by: set[str] = field(default_factory=set)
 
     @property
     def over_at(self) -> float:
         """When the run's time has passed."""
         return self.submitted_at + self.seconds
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a poll would return the result."""
+        return time.time() >= self.over_at and self.output.done()
 
     async def over(self) -> None:
         """Return when the run is over."""
@@ -55,7 +74,7 @@ class Run:
 
     def answer(self) -> dict[str, Any]:
         """What the platform says of this run now."""
-        if not (time.time() >= self.over_at and self.output.done()):
+        if not self.is_over:
             return {"completed": False, "status": "IN_PROGRESS"}
         size = len(json.dumps(self.payload))
         answer = {
@@ -98,10 +117,23 @@ class Emulator:
     :param store: the folder for uploaded files, and for the runs: an emulator that is started there again knows them.
     :param faults: what goes wrong with polls.
     :param key: the only API key that it takes; default: any.
+    :param host: the address or name that it listens on.
+    :param keep: how many runs to keep.
     """
 
-    def __init__(self, seconds: float, store: Path, faults: Faults, key: str | None = None) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        store: Path,
+        faults: Faults,
+        key: str | None = None,
+        host: str = "127.0.0.1",
+        keep: int = KEEP,
+    ) -> None:
         self.seconds = seconds
+        self.host = host
+        self.keep = keep
+        self.bytes = 0
         self.key = key
         self.store = store
         self.faults = faults
@@ -109,6 +141,17 @@ class Emulator:
         self.runs: dict[str, Run] = {}
         self.models = dict(MODELS)
         self.files: dict[str, Path] = {}
+
+    @web.middleware
+    async def require_host(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        """Refuse a request for another host: a page in a browser that had its own name resolve to this machine."""
+        if not is_own_host(request.headers.get("Host", ""), self.host):
+            raise error(
+                web.HTTPMisdirectedRequest,
+                "the Host header names neither this machine (localhost, 127.0.0.1) nor the emulator's --host",
+            )
+        response: web.StreamResponse = await handler(request)
+        return response
 
     @web.middleware
     async def require_key(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -233,6 +276,7 @@ class Emulator:
         with place.open("wb") as file:
             async for piece in request.content.iter_chunked(64 * 1024):
                 file.write(piece)
+        self.delete_old_files()
         return web.Response()
 
     def journal(self) -> list[dict[str, Any]]:
@@ -272,15 +316,42 @@ class Emulator:
         """Return a run that goes on, also when the emulator is killed and started again."""
         model, payload = self.model(told["model_id"]), told["payload"]
         output = asyncio.ensure_future(asyncio.to_thread(lambda: model.run(self.with_files(payload))))
-        run = self.runs[told["id"]] = Run(**told, output=output)
+        text = json.dumps(told)
+        run = self.runs[told["id"]] = Run(**told, output=output, size=len(text))
+        self.bytes += run.size
         if write:
-            (self.store / f"{run.id}.run").write_text(json.dumps(told))
+            self._file_of(run).write_text(text)
+        self.delete_old_runs()
         return run
+
+    def _file_of(self, run: Run) -> Path:
+        return self.store / f"{run.id}.run"
+
+    def delete_old_runs(self) -> None:
+        """Delete the finished runs that were submitted first, until there are no more than are kept."""
+        for run in list(self.runs.values()):
+            if len(self.runs) <= self.keep and self.bytes <= KEPT_BYTES:
+                return
+            if run.is_over:
+                del self.runs[run.id]
+                self.bytes -= run.size
+                self._file_of(run).unlink(missing_ok=True)
+
+    def delete_old_files(self) -> None:
+        """Delete the files that were uploaded first, until there are no more than are kept."""
+        sizes = {key: place.stat().st_size for key, place in self.files.items() if place.exists()}
+        total = sum(sizes.values())
+        for key, size in sizes.items():
+            if len(self.files) <= KEPT_FILES and total <= KEPT_BYTES:
+                return
+            total -= size
+            self.files.pop(key).unlink()
 
     async def restore(self, _: web.Application) -> None:
         """Find the runs that an earlier emulator in this folder has accepted."""
-        for path in self.store.glob("*.run"):
-            self.remember(json.loads(path.read_text()), write=False)
+        found = [json.loads(path.read_text()) for path in self.store.glob("*.run")]
+        for told in sorted(found, key=lambda told: told["submitted_at"]):
+            self.remember(told, write=False)
 
     def accepted(self, request: web.Request, run: Run) -> web.StreamResponse:
         """Answer with a poll URL."""
@@ -314,8 +385,35 @@ class Emulator:
         return {key: content(value) for key, value in payload.items()}
 
 
+def is_own_host(header: str, listens_on: str) -> bool:
+    """Return whether a ``Host`` header names a server on this machine.
+
+    A page in a browser can send requests to this machine under a name of its own (DNS rebinding), but not under these:
+    ``localhost``, a loopback address, and what the server listens on. One that listens on all addresses accepts each.
+
+    :param header: the header's value, with or without a port.
+    :param listens_on: the server's address or name.
+    """
+    try:
+        host = urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return False
+    if host in ("localhost", listens_on.lower()):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or listens_on in ("", "0.0.0.0", "::") or str(address) == listens_on  # noqa: S104
+
+
 def create_app(
-    seconds: float = 5.0, fault_rate: float = 0.0, folder: Path | None = None, key: str | None = None
+    seconds: float = 5.0,
+    fault_rate: float = 0.0,
+    folder: Path | None = None,
+    key: str | None = None,
+    host: str = "127.0.0.1",
+    keep: int = KEEP,
 ) -> web.Application:
     """Return the emulator as an aiohttp application.
 
@@ -323,10 +421,12 @@ def create_app(
     :param fault_rate: the share of the polls that go wrong, from 0 to 1.
     :param folder: where it keeps files and runs; default: in a temporary one, which goes when it ends.
     :param key: the only API key that it takes; default: any.
+    :param host: the address or name that it listens on; requests for other hosts than that and loopback are refused.
+    :param keep: how many runs to keep.
     """
     temporary = tempfile.TemporaryDirectory(prefix="aixplain-emulator-")
-    emulator = Emulator(seconds, folder or Path(temporary.name), Faults(fault_rate), key)
-    app = web.Application(middlewares=[emulator.require_key], client_max_size=MAX_BODY)
+    emulator = Emulator(seconds, folder or Path(temporary.name), Faults(fault_rate), key, host, keep)
+    app = web.Application(middlewares=[emulator.require_host, emulator.require_key], client_max_size=MAX_BODY)
     app.router.add_post("/api/v1/execute/{model_id:.+}", emulator.submit)
     app.router.add_post("/api/v2/execute/{model_id:.+}", emulator.run_directly)
     app.router.add_get("/api/v1/data/{run_id}", emulator.poll)

@@ -192,7 +192,7 @@ class Emulator:
         self.processes = processes
         self.url = f"http://127.0.0.1:{(port := free_port())}"
         (processes.home / "platform").mkdir()
-        arguments = {"port": port, "seconds": seconds, "folder": processes.home / "platform"}
+        arguments = {"port": port, "seconds": seconds, "folder": processes.home / "platform", "keep": 1_000_000}
         if key:
             arguments["key"] = key
         self._command = [part for name, value in arguments.items() for part in (f"--{name}", str(value))]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
 
+from airflow_provider_aixplain.emulator.server import create_app, is_own_host
 from tests.airflow.deployment import Emulator, Processes, wait_until
 
 KEY = {"x-api-key": "any"}
@@ -173,12 +179,98 @@ def test_its_runs_are_there_again_after_it_was_killed(tmp_path: Path) -> None:
         wait_until(lambda: requests.get(url, headers=KEY, timeout=10).json().get("data") == "still there", "the run")
 
 
+@pytest.mark.parametrize(
+    ("host", "listens_on", "is_own"),
+    [
+        ("localhost", "127.0.0.1", True),
+        ("LOCALHOST:8088", "127.0.0.1", True),
+        ("127.0.0.1:8088", "127.0.0.1", True),
+        ("127.9.9.9", "127.0.0.1", True),
+        ("[::1]:8088", "127.0.0.1", True),
+        ("emulator:8088", "emulator", True),
+        ("192.168.1.5:8088", "192.168.1.5", True),
+        ("192.168.1.5:8088", "0.0.0.0", True),
+        ("[fe80::1]:8088", "::", True),
+        ("evil.example:8088", "127.0.0.1", False),
+        ("evil.example", "0.0.0.0", False),
+        ("localhost.evil.example", "127.0.0.1", False),
+        ("127.0.0.1.evil.example", "127.0.0.1", False),
+        ("192.168.1.5", "127.0.0.1", False),
+        ("[::1", "127.0.0.1", False),
+        ("", "127.0.0.1", False),
+        ("", "", True),
+    ],
+)
+def test_it_knows_its_own_hosts(host: str, listens_on: str, is_own: bool) -> None:
+    assert is_own_host(host, listens_on) is is_own
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/api/v1/execute/echo"), ("GET", "/emulator/runs"), ("PUT", "/emulator/faults"), ("GET", "/nowhere")],
+)
+def test_a_request_for_another_host_is_refused(emulator: Emulator, method: str, path: str) -> None:
+    before = len(emulator.runs())
+    headers = {**KEY, "Host": "evil.example"}
+    answer = requests.request(method, f"{emulator.url}{path}", data=b"{}", headers=headers, timeout=10)
+    assert answer.status_code == 421
+    assert "Host header" in answer.json()["error"]
+    assert len(emulator.runs()) == before
+
+
+def app_of(folder: Path, **arguments: Any) -> tuple[web.Application, Path]:
+    (folder / "runs").mkdir()
+    return create_app(folder=folder / "runs", **arguments), folder / "runs"
+
+
+async def submitted(client: TestClient[Any, Any], **payload: Any) -> str:
+    answer = await client.post("/api/v1/execute/echo", json=payload, headers=KEY)
+    return str(URL((await answer.json())["data"]).path)
+
+
+def test_finished_runs_beyond_the_limit_are_deleted(tmp_path: Path) -> None:
+    app, folder = app_of(tmp_path, keep=3)
+
+    async def check() -> None:
+        async with TestClient(TestServer(app)) as client:
+            slow = await submitted(client, data="slow", delay=60)
+            for number in range(10):
+                url = await submitted(client, data=number, delay=0)
+                assert (await (await client.get(url, headers=KEY)).json())["completed"]
+            kept = [run["payload"]["data"] for run in await (await client.get("/emulator/runs")).json()]
+            assert kept == ["slow", 8, 9], "a run that is not over is kept"
+            assert (await client.get(slow, headers=KEY)).status == 200
+            assert len(list(folder.glob("*.run"))) == 3
+
+    asyncio.run(check())
+
+
+def test_large_payloads_and_files_are_deleted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_provider_aixplain.emulator.server.KEPT_BYTES", 2500)
+    app, folder = app_of(tmp_path)
+
+    async def check() -> None:
+        async with TestClient(TestServer(app)) as client:
+            for _ in range(5):
+                url = await submitted(client, data="a" * 1000, delay=0)
+                assert (await (await client.get(url, headers=KEY)).json())["completed"]
+                offer = await client.post("/sdk/file/upload/temp-url", data={"originalName": "a"}, headers=TOKEN)
+                await client.put(URL((await offer.json())["uploadUrl"]).path, data=b"a" * 1000)
+            assert len(await (await client.get("/emulator/runs")).json()) == 2
+            assert len(list(folder.glob("*.run"))) == 2
+            assert len([path for path in folder.iterdir() if path.suffix != ".run"]) == 2
+
+    asyncio.run(check())
+
+
 @pytest.mark.parametrize("faults", [{"rates": 1}, [], {"rate": "often"}, {"kinds": ["earthquake"]}])
 def test_faults_that_are_none(emulator: Emulator, faults: object) -> None:
     assert requests.put(f"{emulator.url}/emulator/faults", json=faults, timeout=10).status_code == 400
 
 
-@pytest.mark.parametrize("arguments", [["--faults", "2"], ["--folder", "nowhere"], ["--seconds", "-1"]])
+@pytest.mark.parametrize(
+    "arguments", [["--faults", "2"], ["--folder", "nowhere"], ["--seconds", "-1"], ["--keep", "0"]]
+)
 def test_arguments_that_are_none(arguments: list[str]) -> None:
     command = [sys.executable, "-m", "airflow_provider_aixplain.emulator", "--port", "0", *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
