@@ -9,7 +9,8 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_aixplain.exceptions import (
     AixplainInputError,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from airflow_provider_aixplain.transport.platform import Platform
     from airflow_provider_aixplain.transport.sync import PlatformSession
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
 LONGEST_FETCH = 600.0
@@ -56,10 +59,16 @@ class Client:
     is sent.
 
     :param platform: the account.
+    :param key_source: where its key comes from and how to test it, for the errors that report its refusal.
     """
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(
+        self,
+        platform: Platform,
+        key_source: str = "the key (api_key, or TEAM_API_KEY or AIXPLAIN_API_KEY of the environment)",
+    ) -> None:
         self.platform = platform
+        self.key_source = key_source
         self._session: PlatformSession | None = None
 
     def run_async(
@@ -145,7 +154,7 @@ class Client:
         """
         record = self.model_record(model_id)
         if not record["supports_streaming"]:
-            raise AixplainNoStreaming(model_id)
+            raise AixplainNoStreaming(f"Model {model_id!r} does not support streaming: use stream=False")
         return self.stream(model_id, data, parameters, timeout, declared=ModelParameters(record["model_params"]))
 
     def stream(
@@ -175,7 +184,8 @@ class Client:
             timeout = None if timeout is None else seconds("timeout", timeout)
         request = self._request(wire.direct_run, model_id, data, parameters, declared, stream=True)
         silence = max(STREAM_SILENCE, self.platform.timeout)
-        return ModelResponseStreamer(sync.open_answer(self._open(), request, silence, timeout))
+        answer = sync.open_answer(self._open(), request, silence, timeout)
+        return ModelResponseStreamer(self._explained(answer, request))
 
     def poll(self, poll_url: str, name: str = "model_process", timeout: float | None = None) -> ModelResponse:
         """Ask once how a run is doing.
@@ -376,7 +386,15 @@ class Client:
     ) -> wire.Answer | wire.NoAnswer:
         from airflow_provider_aixplain.transport import sync
 
-        return sync.send(self._open(), request, timeout, silence)
+        return self._explained(sync.send(self._open(), request, timeout, silence), request)
+
+    def _explained(self, outcome: T, request: wire.Request) -> T:
+        """Return what came back for a request; if the key was refused, with whose key it is."""
+        if not isinstance(outcome, wire.Answer) or outcome.status_code not in (401, 403):
+            return outcome
+        if request.credential is wire.Credential.NONE:
+            return outcome
+        return replace(outcome, refused=f"the platform refuses {self.key_source}")
 
     def _renew(self) -> str:
         """Look for another key, as the platform refuses this one. Nobody but the caller knows another.

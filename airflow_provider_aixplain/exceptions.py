@@ -58,16 +58,7 @@ class AixplainInputError(AixplainPermanentError, ValueError):
 
 
 class AixplainNoStreaming(AixplainInputError, AssertionError):
-    """A model was asked to stream that does not support it, or is not known to; nothing was sent.
-
-    :param model_id: the model's id on the platform.
-    """
-
-    def __init__(self, model_id: str) -> None:
-        super().__init__(
-            f"Model {model_id!r} does not support streaming, or is not known to: run it without, or get it with its"
-            " record (get_model), or say supports_streaming=True"
-        )
+    """A model was asked to stream that does not support it, or is not known to; nothing was sent."""
 
 
 class AixplainUntrustedUrl(AixplainPermanentError):

@@ -201,7 +201,7 @@ class Model:
 
     @api_key.setter
     def api_key(self, api_key: str) -> None:
-        self._client = Client(replace(self._client.platform, api_key=_key(api_key)))
+        self._client = _KeyClient(replace(self._client.platform, api_key=_key(api_key)))
 
     @property
     def url(self) -> str:
@@ -210,7 +210,7 @@ class Model:
 
     @url.setter
     def url(self, url: str) -> None:
-        self._client = Client(replace(self._client.platform, models_run_url=_endpoint("url", url)))
+        self._client = self._client_with(models_run_url=_endpoint("url", url))
 
     @property
     def backend_url(self) -> str:
@@ -219,7 +219,10 @@ class Model:
 
     @backend_url.setter
     def backend_url(self, url: str) -> None:
-        self._client = Client(replace(self._client.platform, backend_url=_endpoint("backend_url", url)))
+        self._client = self._client_with(backend_url=_endpoint("backend_url", url))
+
+    def _client_with(self, **changes: Any) -> Client:
+        return _KeyClient(replace(self._client.platform, **changes), self._client.key_source)
 
     def run(
         self,
@@ -299,7 +302,10 @@ class Model:
 
     def _stream(self, data: Any, parameters: Mapping[str, Any] | None, timeout: float | None) -> ModelResponseStreamer:
         if not self.supports_streaming:
-            raise AixplainNoStreaming(self.id)
+            raise AixplainNoStreaming(
+                f"Model {self.id!r} does not support streaming, or is not known to: use stream=False; or, if it does,"
+                " Model.get, which asks the platform, or supports_streaming=True"
+            )
         return self._client.stream(self.id, data, parameters, timeout, declared=self.model_params)
 
     def add_additional_info_for_benchmark(self, display_name: str, configuration: Mapping[str, Any]) -> None:
@@ -312,6 +318,26 @@ class Model:
         self.additional_info["configuration"] = configuration
 
 
+class _KeyClient(Client):
+    """A client that was given its key, not a Connection. Copies have the key; pickles do not, nor a proxy's password.
+
+    A client that is unpickled takes the key from the environment, as a new :class:`Model` does.
+    """
+
+    def __copy__(self) -> _KeyClient:
+        return _KeyClient(self.platform, self.key_source)
+
+    def __deepcopy__(self, _: dict[int, Any]) -> _KeyClient:
+        return self.__copy__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled_client, (replace(self.platform, api_key="", proxy=None),)
+
+
+def _unpickled_client(platform: Platform) -> _KeyClient:
+    return _KeyClient(replace(platform, api_key=_key_of_environment()))
+
+
 _ARGUMENTS = [name for name in inspect.signature(Model).parameters if name != "additional_info"]
 
 
@@ -322,9 +348,11 @@ def _function_id(function: str | Enum | Mapping[str, Any] | None) -> str | None:
 
 
 def _public_client(api_key: str | None) -> Client:
-    if api_key is None:
-        api_key = os.environ.get("TEAM_API_KEY") or os.environ.get("AIXPLAIN_API_KEY") or ""
-    return Client(Platform(api_key=_key(api_key)))
+    return _KeyClient(Platform(api_key=_key_of_environment() if api_key is None else _key(api_key)))
+
+
+def _key_of_environment() -> str:
+    return _key(os.environ.get("TEAM_API_KEY") or os.environ.get("AIXPLAIN_API_KEY") or "")
 
 
 def _key(api_key: str) -> str:

@@ -54,6 +54,9 @@ class AixplainHook(Client, BaseHook):
     def __init__(self, aixplain_conn_id: str = default_conn_name, **kwargs: Any) -> None:
         BaseHook.__init__(self, **kwargs)
         self.aixplain_conn_id = aixplain_conn_id
+        self.key_source = (
+            f"the key of Connection {aixplain_conn_id!r} (to test it: airflow connections test {aixplain_conn_id})"
+        )
         self._platform: Platform | None = None
         self._read_at = -math.inf
         self._session = None
@@ -215,7 +218,8 @@ class AixplainHook(Client, BaseHook):
         from airflow_provider_aixplain.transport import aio
 
         platform = await self.aplatform()
-        return await aio.send(await lease.session(platform), request, timeout, most)
+        answer = await aio.send(await lease.session(platform), request, timeout, most)
+        return self._explained(answer, request)
 
     def _read(self) -> Platform:
         try:

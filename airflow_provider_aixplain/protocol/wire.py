@@ -43,12 +43,14 @@ class Answer:
     :param body: the whole body; or its beginning, if it is larger than the reader takes.
     :param headers: by name, in lower case.
     :param is_cut: whether the body is only the beginning.
+    :param refused: what the platform refuses, for people, if the client knows more than the answer reports.
     """
 
     status_code: int
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     is_cut: bool = False
+    refused: str = ""
 
 
 @dataclass(frozen=True)
@@ -268,7 +270,8 @@ def _refusal(answer: Answer, body: Any) -> tuple[Failure, str]:
     category = ErrorCategory.of(answer.status_code)
     failure = Failure(category, answer.status_code, retry_after=_retry_after(answer.headers))
     details = (body.get("error") or body) if isinstance(body, dict) else answer.body.decode(errors="replace")
-    return failure, f"HTTP {answer.status_code} ({failure.category.value}): {details or 'no details'}"
+    refused = f"{answer.refused}: " if answer.refused else ""
+    return failure, f"HTTP {answer.status_code} ({failure.category.value}): {refused}{details or 'no details'}"
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
@@ -25,6 +26,8 @@ from airflow_provider_aixplain.exceptions import (
     AixplainInputError,
     AixplainPermanentError,
     AixplainUntrustedUrl,
+    from_event,
+    to_event,
 )
 from airflow_provider_aixplain.files import Upload
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
@@ -190,11 +193,30 @@ class TestStream:
             lambda: AixplainHook().run_stream("sentiment", TEXT),
         ):
             with pytest.raises(
-                AssertionError, match="'sentiment' does not support streaming, or is not known to"
+                AssertionError, match=r"'sentiment' does not support streaming.*: use stream=False"
             ) as raised:
                 call()
             assert isinstance(raised.value, AirflowFailException)
+            assert "get_model" not in str(raised.value)
+            assert type(from_event(to_event(raised.value))) is type(raised.value)  # type: ignore[arg-type]
         assert len(emulator.runs()) == before
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_that_no_connection_has_is_named(status: int) -> None:
+    with serve(lambda http: http.answer(status, b'{"error": "the platform\'s words"}')) as server:
+        model = Model("sentiment", api_key=KEY, supports_streaming=True)
+        model.url, model.backend_url = f"{server.url}/api/v1/execute", server.url
+        *_, chunk = model.run_stream(TEXT)
+        for message in (
+            model.run_async(TEXT).error_message,
+            whole(model.run(TEXT)).error_message,
+            model.poll(f"{server.url}/run").error_message,
+            chunk.error_message,
+        ):
+            assert "the platform refuses the key (api_key, or TEAM_API_KEY" in message
+            assert "the platform's words" in message
+            assert KEY not in message
 
 
 class TestCatalogue:
@@ -448,10 +470,44 @@ class TestAttributes:
         bound = AixplainHook().get_model("sentiment")
         assert str(connection["password"]).encode() not in pickle.dumps(bound)
 
-    def test_copies_work(self, model: Model) -> None:
+    @pytest.mark.parametrize("made", [copy.copy, copy.deepcopy])
+    def test_copies_work(self, model: Model, made: Callable[[Model], Model]) -> None:
         model.run_async(TEXT)
-        for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-            assert copied.run_async(TEXT).status is ResponseStatus.IN_PROGRESS
+        copied = made(model)
+        assert copied.run_async(TEXT).status is ResponseStatus.IN_PROGRESS
+        assert (copied.api_key, copied.url, copied.to_dict()) == (model.api_key, model.url, model.to_dict())
+
+    def test_a_pickle_holds_no_secret(self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+        proxied = {"host": emulator.url, "password": KEY, "extra": {"proxy": "http://me:s3cret-proxy@127.0.0.1:9"}}
+        monkeypatch.setenv("AIRFLOW_CONN_PROXIED", json.dumps({"conn_type": "aixplain", **proxied}))
+        alone = on_its_own(emulator)
+        alone.run_async(TEXT)
+        bound, moved = Model("sentiment"), Model("sentiment")
+        bound._client = moved._client = AixplainHook("proxied")
+        moved.url = alone.url
+        for held in (alone, bound, moved):
+            assert held.api_key == KEY
+            pickled = pickle.dumps(held)
+            assert KEY.encode() not in pickled
+            assert b"s3cret-proxy" not in pickled
+
+    def test_an_unpickled_model_takes_its_key_from_the_environment(
+        self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("AIXPLAIN_API_KEY", raising=False)
+        monkeypatch.delenv("TEAM_API_KEY", raising=False)
+        pickled = pickle.dumps(on_its_own(emulator))
+        with pytest.raises(AixplainConfigurationError, match="pass it as api_key, or set TEAM_API_KEY"):
+            pickle.loads(pickled).run_async(TEXT)
+        mended = pickle.loads(pickled)
+        mended.api_key = KEY
+        assert mended.run_async(TEXT).status is ResponseStatus.IN_PROGRESS
+        monkeypatch.setenv("TEAM_API_KEY", KEY)
+        assert pickle.loads(pickled).run_async(TEXT).status is ResponseStatus.IN_PROGRESS
+
+    def test_an_unpickled_bound_model_reads_its_connection(self, connection: dict[str, object]) -> None:
+        copied = pickle.loads(pickle.dumps(AixplainHook().get_model("sentiment")))
+        assert copied.run_async(TEXT).status is ResponseStatus.IN_PROGRESS
 
 
 def test_it_runs_without_airflows_database(emulator: Emulator, tmp_path: Path) -> None:

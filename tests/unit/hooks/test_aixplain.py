@@ -13,8 +13,14 @@ from airflow.providers.common.compat.sdk import redact
 from pytest_mock import MockerFixture
 
 from airflow_provider_aixplain.client import Client
-from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainInputError, AixplainUntrustedUrl
+from airflow_provider_aixplain.exceptions import (
+    AixplainConfigurationError,
+    AixplainInputError,
+    AixplainPermanentError,
+    AixplainUntrustedUrl,
+)
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.failure import ErrorCategory
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.wait import Wait
@@ -132,6 +138,32 @@ def test_a_copy_of_a_used_hook_works_and_holds_no_key(connection: dict[str, obje
     copied = pickle.dumps(hook)
     assert str(connection["password"]).encode() not in copied
     assert pickle.loads(copied).run_async("echo", TEXT).status is ResponseStatus.IN_PROGRESS
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_names_its_connection(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(lambda http: http.answer(status, b'{"error": "%s"}' % (b"long words " * 1000))) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_REFUSED", json.dumps({"host": server.url, "password": "key"}))
+        hook, url = AixplainHook("refused"), f"{server.url}/run"
+        told = [
+            hook.run_async("echo", TEXT).error_message,
+            hook.poll(url).error_message,
+            asyncio.run(hook.arun_async("echo", TEXT)).error_message,
+            asyncio.run(hook.apoll(url)).error_message,
+            hook.wait_for_run(url, Wait(0, 10)).message,
+            asyncio.run(hook.await_run(url, Wait(0, 10))).message,
+        ]
+        with pytest.raises(AixplainPermanentError) as raised:
+            hook.get_model("echo")
+        for message in [*told, str(raised.value)]:
+            assert f"HTTP {status} (" in message
+            assert "the key of Connection 'refused' (to test it: airflow connections test refused)" in message
+
+
+def test_a_refused_upload_is_not_the_keys_fault() -> None:
+    outcome = wire.Answer(403, b"expired")
+    upload = wire.Request("PUT", "https://store.example", credential=wire.Credential.NONE)
+    assert AixplainHook()._explained(outcome, upload) is outcome
 
 
 def test_bad_input_costs_nothing(emulator: Emulator) -> None:
