@@ -42,6 +42,7 @@ from airflow_provider_aixplain.submission import (
     now,
     seconds_since,
 )
+from airflow_provider_aixplain.triggers.worker_release import runs_inline, wait_for_worker_release
 
 LARGEST_RESPONSE = 128 * 1024
 """Bytes of an answer that the triggerer reads: all its other triggers stand still while one of 10 MB is parsed, for a
@@ -126,7 +127,7 @@ class AixplainModelRunTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the run is over, the time is up, or the platform refuses to tell."""
         if not self.end_from_trigger:  # who has to wait for the worker anyway need not poll meanwhile
-            await self._worker_gone()
+            await self._wait_for_worker_release()
         yield await self._end(await self._wait())
 
     async def _wait(self) -> Outcome:
@@ -154,7 +155,10 @@ class AixplainModelRunTrigger(BaseTrigger):
     async def _end(self, outcome: Outcome) -> TriggerEvent:
         """Return the event that ends the task, once its XComs are pushed, or that a worker takes."""
         event = outcome.to_event(self.poll_url)
-        if self.end_from_trigger and outcome.status == "success" and event["response"] is not None:
+        can_end_task = self.end_from_trigger and outcome.status == "success" and event["response"] is not None
+        if can_end_task and runs_inline(self):
+            self.log.info("The task finishes in its own process, as there is no triggerer: end_from_trigger is ignored")
+        elif can_end_task:
             try:
                 # TaskSuccessEvent could take them along, but Airflow 3.3.2 hands such XComs on as JSON text, and
                 # commits each by itself when the task is over already.
@@ -168,7 +172,7 @@ class AixplainModelRunTrigger(BaseTrigger):
             else:
                 count_end(self.model_id, "success", event["response"], of_triggerer)
                 return TaskSuccessEvent()
-        await self._worker_gone()
+        await self._wait_for_worker_release()
         return TriggerEvent(event)
 
     async def _links(self) -> dict[str, str]:
@@ -196,9 +200,9 @@ class AixplainModelRunTrigger(BaseTrigger):
             printable(self.poll_url),
         )
 
-    async def _worker_gone(self) -> None:
-        """Return when the worker that deferred the task has surely let go of it."""
-        await asyncio.sleep(max(0.0, _worker_lingers() - seconds_since(self.deferred_at)))
+    async def _wait_for_worker_release(self) -> None:
+        """Return when the worker that deferred the task has surely released it."""
+        await wait_for_worker_release(self, self.deferred_at)
 
 
 class AixplainModelStartTrigger(AixplainModelRunTrigger):
@@ -306,7 +310,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
 
         return super().get_template_env(dag).overlay(undefined=StrictUndefined)
 
-    async def _worker_gone(self) -> None:
+    async def _wait_for_worker_release(self) -> None:
         """Return at once: no worker has deferred the task."""
 
     async def _links(self) -> dict[str, str]:
@@ -524,15 +528,3 @@ def _taken_over_after() -> float:
     """Return for how long a triggerer may stand still, in seconds, and surely has not been taken for dead."""
     threshold: float = conf.getfloat("triggerer", "triggerer_health_check_threshold")
     return threshold / 2
-
-
-def _worker_lingers() -> float:
-    """Return how long the worker that deferred a task may hold on to it, in seconds.
-
-    Airflow 3 fails a task that is queued again before its executor has told the end of the first visit ("finished with
-    state success, but the task instance's state attribute is queued"), and a worker may see that end only after
-    ``[workers] min_heartbeat_interval``. Of 40 runs of 2 s that Airflow 3.3.2 resumed at once, 12 were lost that way,
-    and paid. Airflow 2 has neither the option nor the trouble.
-    """
-    interval = conf.getfloat("workers", "min_heartbeat_interval", fallback=0.0)
-    return interval + 1 if interval else 0.0

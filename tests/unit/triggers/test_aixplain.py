@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import certifi
@@ -21,6 +22,7 @@ from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.protocol.wait import Wait
 from airflow_provider_aixplain.transport.platform import Platform
 from airflow_provider_aixplain.triggers.aixplain import LARGEST_RESPONSE, AixplainModelRunTrigger
+from airflow_provider_aixplain.triggers.worker_release import runs_inline
 from tests.airflow.deployment import Emulator, Processes
 from tests.unit.transport.scripted import Handler, Server, serve
 
@@ -38,7 +40,10 @@ def submit(model_id: str = "sentiment", **parameters: Any) -> str:
     return str(AixplainHook().run_async(model_id, "The coffee is wonderful.", parameters=parameters).url)
 
 
-def events_of(trigger: BaseTrigger) -> list[Any]:
+def events_of(trigger: BaseTrigger, *, in_triggerer: bool = True) -> list[Any]:
+    if in_triggerer:
+        trigger.trigger_id = 1  # type: ignore[assignment] # as a triggerer does
+
     async def run() -> list[Any]:
         return [event async for event in trigger.run()]
 
@@ -74,6 +79,41 @@ def test_it_fires_only_when_the_worker_must_have_gone(emulator: Emulator, monkey
     assert event_of(AixplainModelRunTrigger(url))["status"] == "success"
     run = next(run for run in emulator.runs() if run["id"] == url.rpartition("/")[2])
     assert run["polled_at"][0] - run["submitted_at"] >= 2 - 0.1
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"end_from_trigger": True}, {"end_from_trigger": True, "do_xcom_push": False}]
+)
+def test_run_inline_it_waits_for_no_worker_and_ends_no_task(
+    arguments: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """``dag.test()`` runs triggers in the process of the task."""
+    monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "100000")
+    caplog.set_level("INFO")
+    trigger = restored(AixplainModelRunTrigger(submit(), wait_time=0.2, **arguments))
+    (event,) = events_of(trigger, in_triggerer=False)
+    assert not isinstance(event, TaskSuccessEvent)
+    assert event.payload["response"]["data"] == "positive"
+    logged = caplog.text + capsys.readouterr().out
+    assert "warning" not in logged.lower()
+    assert ("end_from_trigger is ignored" in logged) is bool(arguments)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "is_inline"),
+    [
+        ({"trigger_id": None, "task_instance": None}, True),
+        ({"trigger_id": 1, "task_instance": None}, False),
+        ({"trigger_id": None, "task_instance": "any"}, False),
+        ({"trigger_id": None}, False),
+        ({}, False),
+    ],
+)
+def test_only_a_trigger_that_airflow_has_not_registered_is_inline(attributes: dict[str, Any], is_inline: bool) -> None:
+    assert runs_inline(SimpleNamespace(**attributes)) is is_inline  # type: ignore[arg-type]
 
 
 class TestEndFromTrigger:
