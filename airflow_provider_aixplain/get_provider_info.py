@@ -70,7 +70,7 @@ RELABELING = {"password": "API key", "host": "Backend URL"}
 PLACEHOLDERS = {
     "password": "from the platform's settings",
     "host": "https://platform-api.aixplain.com",
-    "port": "443",
+    "port": "enter 443 if the URL names no port, or Airflow's Test button fails",
     "models_run_url": "https://models.aixplain.com/api/v1/execute",
     "trusted_origins": "https://files.example.com, https://other.example.com",
     "proxy": "http://proxy.example.com:3128",
@@ -103,6 +103,21 @@ def get_provider_info() -> dict[str, Any]:
             {"name": "aixplain", "class-name": f"{PACKAGE}.decorators.aixplain.aixplain_task"},
             {"name": "aixplain_batch", "class-name": f"{PACKAGE}.decorators.batch.aixplain_batch_task"},
         ],
+        "config": {
+            "aixplain": {
+                "description": "Settings of the aiXplain provider.",
+                "options": {
+                    "deferrable": {
+                        "description": "Whether aiXplain's operators, sensors and decorators wait in the triggerer,"
+                        " unless their argument ``deferrable`` is given.",
+                        "version_added": "0.1.0",
+                        "type": "boolean",
+                        "example": "False",
+                        "default": "True",
+                    }
+                },
+            }
+        },
         "extra-links": [f"{PACKAGE}.links.AixplainModelLink", f"{PACKAGE}.links.AixplainRunLink"],
         "connection-types": [
             {

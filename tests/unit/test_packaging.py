@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -54,6 +55,20 @@ def test_airflow_knows_the_form_of_a_connection() -> None:
     assert {name for name, widget in known.connection_form_widgets.items() if widget.is_sensitive} >= {
         "extra__aixplain__proxy"
     }
+
+
+@pytest.mark.parametrize(
+    ("environment", "shown"), [({}, "True"), ({"AIRFLOW__AIXPLAIN__DEFERRABLE": "False"}, "False")]
+)
+def test_the_command_line_shows_the_configuration(environment: dict[str, str], shown: str) -> None:
+    command = [sys.executable, "-m", "airflow", "config", "get-value", "aixplain", "deferrable"]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == [shown], done.stderr
+
+
+def test_the_form_says_that_the_port_is_needed() -> None:
+    """The button "Test Connection" of Airflow 3.3.2 sends 0 for an empty port, and is answered with "Bad Request"."""
+    assert "enter 443" in ProvidersManager().field_behaviours["aixplain"]["placeholders"]["port"]
 
 
 def test_distributions_hold_what_a_user_needs_and_come_out_alike(
