@@ -6,8 +6,8 @@ import csv
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field
+from typing import IO, TYPE_CHECKING, Any
 
 from airflow_provider_aixplain.files import no_upload
 from airflow_provider_aixplain.protocol.failure import InvalidInput
@@ -90,10 +90,11 @@ def _column(value: Any, name: str) -> Any:
     return value[name]
 
 
-def read(source: Sequence[Any] | ObjectStoragePath, mapper: Mapper) -> Iterator[Row | BadRow]:
+def read(source: Sequence[Any] | Iterator[Any] | ObjectStoragePath, mapper: Mapper) -> Iterator[Row | BadRow]:
     """Read rows in a stream.
 
-    :param source: a list, or a file of JSON lines, CSV with a header, or Parquet, as the end of its name says.
+    :param source: a list, an iterator, or a file of JSON lines, CSV with a header, or Parquet, as the end of its name
+        says.
     :param mapper: makes inputs of them.
     :raises InvalidInput: if the source cannot be read at all.
     """
@@ -115,7 +116,7 @@ def read(source: Sequence[Any] | ObjectStoragePath, mapper: Mapper) -> Iterator[
 
 
 def _values(source: Any) -> Iterator[tuple[int, Any]]:
-    if isinstance(source, Sequence) and not isinstance(source, (str, bytes)):
+    if isinstance(source, (Sequence, Iterator)) and not isinstance(source, (str, bytes)):
         return enumerate(source, start=1)
     if not hasattr(source, "open"):
         raise InvalidInput(f"input is a {type(source).__name__}: give a list, or the URI of a file")
@@ -206,6 +207,21 @@ def stored(rows: Iterable[Row]) -> Iterator[bytes]:
     """Return rows as the lines of a file, which :func:`restored` reads."""
     for row in rows:
         yield json.dumps({"key": row.key, "payload": row.payload}).encode() + b"\n"
+
+
+def spooled(values: Iterable[Row | BadRow], file: IO[bytes]) -> Iterator[Row | BadRow]:
+    """Yield values and write each to a file, which :func:`unspooled` reads."""
+    for value in values:
+        file.write(json.dumps([isinstance(value, Row), asdict(value)]).encode() + b"\n")
+        yield value
+
+
+def unspooled(file: IO[bytes]) -> Iterator[Row | BadRow]:
+    """Yield the values that :func:`spooled` has written."""
+    file.seek(0)
+    for line in file:
+        is_row, value = json.loads(line)
+        yield (Row if is_row else BadRow)(**value)
 
 
 def restored(lines: Iterable[bytes]) -> Iterator[Row]:

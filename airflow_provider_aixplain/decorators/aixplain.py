@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,9 +22,10 @@ class AixplainDecoratedOperator(InputOfFunction, AixplainRunModelOperator):
     The function returns the run's ``data``, or a dict of exactly ``data`` and ``parameters``; parameters that the
     decorator names too are the function's then. What it returns is sent as it is: templates in it are not rendered.
 
-    :param python_callable: the function.
+    :param python_callable: the function; it may be ``async``, but no generator: a run has one input.
     :param op_args: its positional arguments. (templated)
     :param op_kwargs: its arguments by name. (templated)
+    :raises AixplainInputError: if the function is a generator.
     """
 
     made = "data"
@@ -34,11 +36,20 @@ class AixplainDecoratedOperator(InputOfFunction, AixplainRunModelOperator):
     }
     custom_operator_name = "@task.aixplain"
 
+    def __init__(self, *, python_callable: Callable[..., Any], **kwargs: Any) -> None:
+        if inspect.isgeneratorfunction(python_callable) or inspect.isasyncgenfunction(python_callable):
+            raise AixplainInputError(
+                "@task.aixplain: the function is a generator, and a run has one input: return it instead of yielding,"
+                " or use @task.aixplain_batch, which runs the model on each value"
+            )
+        super().__init__(python_callable=python_callable, **kwargs)
+
     def execute(self, context: Context) -> Any:
         """Call the function, submit a run of what it returns, and defer until it is over.
 
         :return: the response as a dict.
         """
+        self._refuse_nested(context)
         # First: whether an earlier try was delivered is told to this one only, and the function may fail.
         self._record(context).read()
         made = self.call(context)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class AixplainBatchDecoratedOperator(InputOfFunction, AixplainBatchRunOperator):
     """Runs a model on each row that a function returns; made by ``@task.aixplain_batch``.
 
-    :param python_callable: the function; it returns the ``input``: a list, or the URI or path of a file.
+    :param python_callable: the function, which may be ``async``; it returns the ``input``: a list or an iterator, or
+        the URI or path of a file. A generator is read row by row.
     :param op_args: its positional arguments. (templated)
     :param op_kwargs: its arguments by name. (templated)
     """
@@ -35,6 +36,7 @@ class AixplainBatchDecoratedOperator(InputOfFunction, AixplainBatchRunOperator):
 
         :return: the manifest.
         """
+        self._refuse_nested(context)
         self.input = self.call(context)
         return AixplainBatchRunOperator.execute(self, context)
 

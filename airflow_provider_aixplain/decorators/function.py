@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import asyncio
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator, DecoratedOperator, context_merge, determine_kwargs
@@ -41,10 +43,35 @@ class InputOfFunction(DecoratedOperator):
         )
 
     def call(self, context: Context) -> Any:
-        """Call the function, and return what it returns."""
+        """Call the function, once, and return its value: awaited if it is async, an iterator if it is a generator.
+
+        Nothing else may run an event loop in this thread.
+        """
         context_merge(context, self.op_kwargs)
         kwargs = determine_kwargs(self.python_callable, self.op_args, context)
-        return self.python_callable(*self.op_args, **kwargs)
+        value = self.python_callable(*self.op_args, **kwargs)
+        if inspect.isawaitable(value):
+            value = asyncio.run(_result_of(value))
+        return _values_of(value) if inspect.isasyncgen(value) else value
+
+
+async def _result_of(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def _values_of(generator: AsyncGenerator[Any, Any]) -> Iterator[Any]:
+    """Yield the values of an async generator, each as it is asked for."""
+    loop = asyncio.new_event_loop()
+    try:
+        while True:
+            try:
+                value = loop.run_until_complete(anext(generator))
+            except StopAsyncIteration:
+                return
+            yield value
+    finally:
+        loop.run_until_complete(generator.aclose())
+        loop.close()
 
 
 def templated(operator: type[BaseOperator], made: str) -> tuple[str, ...]:

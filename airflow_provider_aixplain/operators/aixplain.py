@@ -17,7 +17,7 @@ from airflow_provider_aixplain.exceptions import (
     told_as_airflow_errors,
 )
 from airflow_provider_aixplain.metrics import count_end, count_wait
-from airflow_provider_aixplain.operators.arguments import one_of
+from airflow_provider_aixplain.operators.arguments import deferrable_or_default, is_nested, one_of, refuse_nested
 from airflow_provider_aixplain.operators.visits import lost_at_end, lost_at_start, with_xcom_references
 from airflow_provider_aixplain.operators.waiting import RunWaiter
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, told_cost
@@ -69,7 +69,8 @@ class AixplainRunModelOperator(RunWaiter):
     :param name: what the log calls the run; default: the task's id. (templated)
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``. (templated)
     :param wait_for_completion: if False, the task ends with the submission's response, whose ``url`` is the poll URL.
-    :param deferrable: if False, the task waits on the worker.
+    :param deferrable: if False, the task waits on the worker; default: ``[aixplain] deferrable`` of Airflow's
+        configuration, which is True unless set.
     :param stream: whether to write the model's text to the task's log as it is made, and return the whole of it. That
         holds the worker as long as the model writes, and needs a model that supports streaming.
     :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % a poll up to 60 seconds.
@@ -108,7 +109,7 @@ class AixplainRunModelOperator(RunWaiter):
         name: str | None = None,
         aixplain_conn_id: str = "aixplain_default",
         wait_for_completion: bool = True,
-        deferrable: bool = True,
+        deferrable: bool | None = None,
         stream: bool = False,
         wait_time: float | timedelta = 0.5,
         timeout: float | timedelta = 86400,
@@ -127,7 +128,7 @@ class AixplainRunModelOperator(RunWaiter):
         self.name = name
         self.aixplain_conn_id = aixplain_conn_id
         self.wait_for_completion = wait_for_completion
-        self.deferrable = deferrable
+        self.deferrable = deferrable_or_default(deferrable)
         self.stream = stream
         if stream and not wait_for_completion:
             raise AixplainInputError("stream and wait_for_completion=False: choose one, a stream is read to its end")
@@ -151,7 +152,9 @@ class AixplainRunModelOperator(RunWaiter):
         """Submit the run, or find the one that an earlier try has submitted, and defer until it is over.
 
         :return: the response as a dict.
+        :raises AixplainInputError: if it would defer within another task.
         """
+        self._refuse_nested(context)
         if self.start_from_trigger:
             # This one's templates are rendered; the one that its DAG holds has what the scheduler has seen.
             planned = self.dag.get_task(self.task_id) if self.has_dag() else self  # type: ignore[no-untyped-call]
@@ -299,8 +302,13 @@ class AixplainRunModelOperator(RunWaiter):
             response = self.hook.poll(poll_url, self.run_name)
         return response
 
+    def _refuse_nested(self, context: Context) -> None:
+        defers = self.deferrable and self.wait_for_completion
+        refuse_nested(self, context, gives_up_worker=defers, remedy="deferrable=False")
+
     def _record(self, context: Context) -> SubmissionRecord:
-        return SubmissionRecord(context, durable=self.durable)
+        # The store of an outer task cannot tell apart the runs that several calls within it submit.
+        return SubmissionRecord(context, durable=self.durable and not is_nested(self, context))
 
     def _submit(self) -> ModelResponse:
         return self.hook.run_async(self.model_id, self.data, self.run_name, self.parameters)

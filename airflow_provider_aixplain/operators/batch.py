@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
@@ -20,7 +21,12 @@ from airflow_provider_aixplain.exceptions import (
     from_event,
     told_as_airflow_errors,
 )
-from airflow_provider_aixplain.operators.arguments import one_of
+from airflow_provider_aixplain.operators.arguments import (
+    RESUMED_WITHOUT_EVENT,
+    deferrable_or_default,
+    one_of,
+    refuse_nested,
+)
 from airflow_provider_aixplain.protocol.values import NOT_JSON, parse
 from airflow_provider_aixplain.protocol.wait import seconds
 from airflow_provider_aixplain.submission import now, seconds_since
@@ -75,7 +81,8 @@ class AixplainBatchRunOperator(BaseOperator):
     :param fail_on: when rows that failed fail the task: ``any`` of them, ``all`` of them, or more than this fraction.
     :param wait_time: seconds before a run's second poll, as long as nothing is known of the model's run times.
     :param timeout: seconds, or a timedelta, after which a row is given up; its run goes on.
-    :param deferrable: if False, all is done on the worker.
+    :param deferrable: if False, all is done on the worker; default: ``[aixplain] deferrable`` of Airflow's
+        configuration, which is True unless set.
     :raises AixplainInputError: if an argument can make no batch.
     """
 
@@ -112,7 +119,7 @@ class AixplainBatchRunOperator(BaseOperator):
         fail_on: Literal["any", "all"] | float = "any",
         wait_time: float | timedelta = 0.5,
         timeout: float | timedelta = 86400,
-        deferrable: bool = True,
+        deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -137,7 +144,7 @@ class AixplainBatchRunOperator(BaseOperator):
         with told_as_airflow_errors():
             self.wait_time = seconds("wait_time", wait_time)
             self.timeout = seconds("timeout", timeout)
-        self.deferrable = deferrable
+        self.deferrable = deferrable_or_default(deferrable)
 
     @cached_property
     def hook(self) -> AixplainHook:
@@ -157,7 +164,9 @@ class AixplainBatchRunOperator(BaseOperator):
         """Read the input, and defer until each row has a result.
 
         :return: the manifest.
+        :raises AixplainInputError: if it would defer within another task.
         """
+        self._refuse_nested(context)
         if self.result_format == "parquet":
             from airflow_provider_aixplain.batch import parquet
 
@@ -180,6 +189,9 @@ class AixplainBatchRunOperator(BaseOperator):
         error = asyncio.run(self._run(state, header)) if left else None
         return self.execute_complete(context, {"batch": header.batch, "error": error})
 
+    def _refuse_nested(self, context: Context) -> None:
+        refuse_nested(self, context, gives_up_worker=self.deferrable, remedy="deferrable=False")
+
     def _defer(self, state: State, header: Header) -> NoReturn:
         from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
 
@@ -192,15 +204,17 @@ class AixplainBatchRunOperator(BaseOperator):
         )
         self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout)
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Take the end of the batch.
 
         :param event: the payload of the event of the trigger.
         :return: the manifest.
-        :raises AixplainError: if rows failed as ``fail_on`` says, or have no result.
+        :raises AixplainError: if rows failed as ``fail_on`` says, or have no result, or there is no event.
         """
         from airflow_provider_aixplain.batch.state import Deleted
 
+        if event is None:
+            raise AixplainError(f"{RESUMED_WITHOUT_EVENT}. A retry, or a clear, runs the rows that have no result")
         state = self._state()
         try:
             header = state.claim(event["batch"], "a worker that finishes")
@@ -213,14 +227,27 @@ class AixplainBatchRunOperator(BaseOperator):
 
     def _prepare(self, state: State) -> Header:
         """Return what the batch is about, once the rows are where a trigger finds them, and nobody else is at it."""
+        with TemporaryFile() as spool:
+            return self._write_rows(state, spool)
+
+    def _write_rows(self, state: State, spool: IO[bytes]) -> Header:
+        """Do what :meth:`_prepare` does.
+
+        :param spool: keeps the rows of an input that can be read only once, on disk instead of in memory.
+        """
+        from airflow_provider_aixplain.batch.rows import spooled, unspooled
         from airflow_provider_aixplain.protocol import wire
 
         platform = self.hook.platform
         with told_as_airflow_errors():
             url = wire.submission(platform.models_run_url, self.model_id, "{}").url
         earlier = state.header()
+        values = self._read()
         if earlier is not None:
-            reading = _Reading(self._read(), url)
+            is_read_once = isinstance(self.input, Iterator)
+            if is_read_once:
+                values = spooled(values, spool)
+            reading = _Reading(values, url)
             for _ in reading:
                 pass
             if (str(reading.fingerprint), reading.bad) == (earlier.fingerprint, earlier.bad_rows):
@@ -230,7 +257,8 @@ class AixplainBatchRunOperator(BaseOperator):
             if self.on_changed_input == "fail":
                 raise AixplainInputError(f"result_path: {told}; name another folder, or use on_changed_input='restart'")
             self.log.warning("%s. It is deleted", told)
-        reading = _Reading(self._read(), url)
+            values = unspooled(spool) if is_read_once else self._read()
+        reading = _Reading(values, url)
 
         def about(batch: str, number: int) -> Header:
             if reading.bad and self.on_bad_row == "fail":

@@ -19,6 +19,7 @@ from airflow_provider_aixplain.exceptions import (
 )
 from airflow_provider_aixplain.links import LINKS, is_kept_by_airflow, link_xcoms
 from airflow_provider_aixplain.metrics import count_end, outcome_of
+from airflow_provider_aixplain.operators.arguments import RESUMED_WITHOUT_EVENT
 from airflow_provider_aixplain.operators.visits import lost_at_end
 from airflow_provider_aixplain.protocol.response import told_cost
 from airflow_provider_aixplain.protocol.values import printable
@@ -93,16 +94,27 @@ class RunWaiter(BaseOperator):
         return super().resume_execution(next_method, next_kwargs, context)
 
     def take_event(
-        self, context: Context, event: dict[str, Any], submitted_at: str | None = None, timeout: float | None = None
+        self,
+        context: Context,
+        event: dict[str, Any] | None = None,
+        submitted_at: str | None = None,
+        timeout: float | None = None,
+        poll_url: str | None = None,
     ) -> dict[str, Any]:
         """Take the event of the trigger, and fetch the response if it is too large for one.
 
-        :param event: the payload of the event of the trigger.
+        :param event: the payload of the event of the trigger; without it the run is polled here.
         :param submitted_at: the trigger's; a task that its trigger has started does not know it, and waits on from now.
         :param timeout: the trigger's.
+        :param poll_url: the trigger's.
         :return: what :meth:`execute_complete` makes of it.
-        :raises AixplainError: if there is no run.
+        :raises AixplainError: if there is no run, or neither an event nor a poll URL.
         """
+        if event is None:
+            if poll_url is None:
+                raise AixplainError(RESUMED_WITHOUT_EVENT)
+            self.log.warning("%s: %s. Polling the run: %s", self.run_name, RESUMED_WITHOUT_EVENT, printable(poll_url))
+            event = {"status": "success", "response": None, "poll_url": poll_url}
         if submitted_at is None:
             self._has_links = False  # no worker has been here before
             self.set_links(context, event["poll_url"])
@@ -183,7 +195,7 @@ class RunWaiter(BaseOperator):
                 model_id=self.model_id,
             ),
             method_name="take_event",
-            kwargs={"submitted_at": submitted_at, "timeout": timeout},
+            kwargs={"submitted_at": submitted_at, "timeout": timeout, "poll_url": poll_url},
             # Where no triggerer runs, Airflow itself keeps an execution_timeout; otherwise the trigger tells more.
             timeout=limit + GRACE if limit else None,
         )

@@ -18,7 +18,7 @@ from airflow_provider_aixplain.exceptions import (
     told_as_airflow_errors,
 )
 from airflow_provider_aixplain.metrics import count_wait
-from airflow_provider_aixplain.operators.arguments import one_of
+from airflow_provider_aixplain.operators.arguments import deferrable_or_default, one_of, refuse_nested
 from airflow_provider_aixplain.operators.waiting import RunWaiter
 from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.wait import LONGEST, PATIENCE, Wait, seconds
@@ -40,7 +40,8 @@ class AixplainModelRunSensor(RunWaiter, BaseSensorOperator):
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``. (templated)
     :param model_id: the model's id, for the task's link to its page, for metrics and for ``polling="adaptive"``;
         default: not known. (templated)
-    :param deferrable: if False, the task pokes on the worker, as ``mode`` and ``poke_interval`` say.
+    :param deferrable: if False, the task pokes on the worker, as ``mode`` and ``poke_interval`` say; default:
+        ``[aixplain] deferrable`` of Airflow's configuration, which is True unless set.
     :param wait_time: seconds before the second poll in the triggerer, at least 0.2; grows by 10 % a poll up to 60.
     :param timeout: seconds, or a timedelta, after which to stop waiting, from the start of the task; default: Airflow's
         ``[sensors] default_timeout``, seven days unless set. The run itself goes on. As for all sensors, no retry
@@ -62,7 +63,7 @@ class AixplainModelRunSensor(RunWaiter, BaseSensorOperator):
         poll_url: str,
         aixplain_conn_id: str = "aixplain_default",
         model_id: str = "",
-        deferrable: bool = True,
+        deferrable: bool | None = None,
         wait_time: float | timedelta = 0.5,
         end_from_trigger: bool = False,
         polling: Literal["backoff", "adaptive"] = "backoff",
@@ -73,7 +74,7 @@ class AixplainModelRunSensor(RunWaiter, BaseSensorOperator):
         self.poll_url = poll_url
         self.aixplain_conn_id = aixplain_conn_id
         self.model_id = model_id
-        self.deferrable = deferrable
+        self.deferrable = deferrable_or_default(deferrable)
         with told_as_airflow_errors():
             self.wait_time = seconds("wait_time", wait_time)
         self.ends_from_trigger = end_from_trigger
@@ -83,7 +84,10 @@ class AixplainModelRunSensor(RunWaiter, BaseSensorOperator):
         """Ask once, and if the run is not over defer until it is.
 
         :return: the response as a dict.
+        :raises AixplainInputError: if it would defer, or reschedule itself, within another task.
         """
+        gives_up_worker = self.deferrable or self.reschedule
+        refuse_nested(self, context, gives_up_worker=gives_up_worker, remedy="deferrable=False and mode='poke'")
         with told_as_airflow_errors():
             wire.poll(self.poll_url)
         self.hook.platform.check(self.poll_url)

@@ -18,6 +18,8 @@ from airflow_provider_aixplain.batch.state import Deleted, Progress, State, Supe
 from airflow_provider_aixplain.batch.thread import HookElsewhere, elsewhere
 from airflow_provider_aixplain.exceptions import AixplainPermanentError, to_event
 from airflow_provider_aixplain.metrics import of_triggerer
+from airflow_provider_aixplain.submission import now
+from airflow_provider_aixplain.triggers.worker_release import wait_for_worker_release
 
 LOOK_EVERY = 60.0
 """Seconds between looks at what whoever has taken over does."""
@@ -53,6 +55,7 @@ class AixplainBatchTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Run the rows that are left."""
+        started_at = now()  # after the deferral, so that the wait at the end is long enough
         state = State(self.result_path)
         while True:
             try:
@@ -67,6 +70,7 @@ class AixplainBatchTrigger(BaseTrigger):
                 else:
                     self.log.warning("Nobody else goes on with the batch: this triggerer does")
                     continue
+            await wait_for_worker_release(self, started_at)
             yield TriggerEvent({"batch": self.batch, "error": error})
             return
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, task
+from airflow.providers.common.compat.sdk import DAG, BaseOperator, task
 
 from airflow_provider_aixplain.decorators.aixplain import AixplainDecoratedOperator, aixplain_task
 from airflow_provider_aixplain.exceptions import AixplainInputError
@@ -13,6 +17,7 @@ from airflow_provider_aixplain.operators.visits import lost_at_start
 from tests.airflow.deployment import AIRFLOW_3, Emulator
 
 pytestmark = pytest.mark.usefixtures("connection")
+CONTEXT: Any = {}
 
 
 def made_by(returned: Any, **arguments: Any) -> AixplainDecoratedOperator:
@@ -89,3 +94,65 @@ def test_airflow_knows_it_by_its_name() -> None:
     assert isinstance(output.operator, AixplainDecoratedOperator)
     assert output.operator.task_id == "summarize"
     assert output.operator.model_id == "echo"
+
+
+class Function:
+    """A callable object whose call is async."""
+
+    async def __call__(self, text: str) -> Any:
+        await asyncio.sleep(0)
+        return {"data": text, "parameters": {"delay": 0}}
+
+
+async def asynchronous(text: str) -> Any:
+    return await Function()(text)
+
+
+@functools.wraps(asynchronous)
+def wrapped(*args: Any, **kwargs: Any) -> Any:
+    return asynchronous(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [asynchronous, Function(), functools.partial(asynchronous), wrapped],
+    ids=["function", "object", "partial", "wrapped"],
+)
+def test_an_async_function_is_awaited(emulator: Emulator, function: Any) -> None:
+    operator = AixplainDecoratedOperator(
+        task_id="made", model_id="echo", wait_for_completion=False, python_callable=function, op_args=["hello"]
+    )
+    operator.execute(CONTEXT)
+    assert emulator.runs()[-1]["payload"] == {"data": "hello", "delay": 0}
+
+
+def generator() -> Iterator[str]:
+    yield "a"
+
+
+async def async_generator() -> AsyncIterator[str]:
+    yield "a"
+
+
+@pytest.mark.parametrize("function", [generator, async_generator, functools.partial(generator)])
+def test_a_generator_is_refused_when_the_dag_is_read(function: Any) -> None:
+    with DAG("generated", schedule=None), pytest.raises(AixplainInputError, match=r"use @task\.aixplain_batch"):
+        AixplainDecoratedOperator(task_id="made", model_id="echo", python_callable=function)
+
+
+def test_a_generator_that_a_function_returns_is_no_input(emulator: Emulator) -> None:
+    before = len(emulator.runs())
+    with pytest.raises(AixplainInputError, match="data is a generator"):
+        sent(emulator, generator())
+    assert len(emulator.runs()) == before
+
+
+def test_a_function_is_not_called_for_a_task_within_another() -> None:
+    def text() -> str:
+        raise AssertionError("it was called")
+
+    operator = AixplainDecoratedOperator(task_id="made", model_id="echo", python_callable=text)
+    outer = BaseOperator(task_id="outer")
+    context: Any = {"ti": SimpleNamespace(task=outer, task_id="outer")}
+    with pytest.raises(AixplainInputError, match="is called within task 'outer'"):
+        operator.execute(context)

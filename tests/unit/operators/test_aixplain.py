@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import time
@@ -9,11 +10,14 @@ from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
+from unittest.mock import MagicMock
 
 import pendulum
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, TaskDeferred
 
+from airflow_provider_aixplain.decorators.aixplain import AixplainDecoratedOperator
+from airflow_provider_aixplain.decorators.batch import AixplainBatchDecoratedOperator
 from airflow_provider_aixplain.exceptions import (
     AixplainConfigurationError,
     AixplainError,
@@ -25,7 +29,9 @@ from airflow_provider_aixplain.exceptions import (
 )
 from airflow_provider_aixplain.files import Upload
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 from airflow_provider_aixplain.operators.waiting import GRACE
+from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
 from airflow_provider_aixplain.submission import seconds_since
 from airflow_provider_aixplain.transport.platform import Platform
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
@@ -48,7 +54,11 @@ def test_it_defers_to_a_trigger_that_knows_neither_key_nor_input(emulator: Emula
         operator(wait_time=2, timeout=timedelta(hours=1)).execute(CONTEXT)
     trigger = deferred.value.trigger
     assert deferred.value.method_name == "take_event"
-    assert deferred.value.kwargs == {"submitted_at": trigger.submitted_at, "timeout": trigger.timeout}
+    assert deferred.value.kwargs == {
+        "submitted_at": trigger.submitted_at,
+        "timeout": trigger.timeout,
+        "poll_url": trigger.poll_url,
+    }
     assert isinstance(trigger, AixplainModelRunTrigger)
     _, stored = trigger.serialize()
     told = {"poll_url", "aixplain_conn_id", "wait_time", "timeout", "submitted_at", "deferred_at"}
@@ -549,3 +559,118 @@ def test_a_poll_url_on_a_foreign_host(emulator: Emulator) -> None:
     finally:
         emulator.set_faults()
     assert sum(run["payload"] == {"data": "foreign"} for run in emulator.runs()) == 1
+
+
+def deferred_by(task: Any, context: Any = CONTEXT) -> TaskDeferred:
+    with pytest.raises(TaskDeferred) as deferred:
+        task.execute(context)
+    return deferred.value
+
+
+class TestResumedWithoutEvent:
+    """As when ``airflow dags test`` and a scheduler use one database: one defers a task that the other resumes."""
+
+    def test_the_run_is_polled_and_no_other_is_submitted(
+        self, emulator: Emulator, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        kwargs = deferred_by(operator(parameters={"delay": 0})).kwargs
+        before = len(emulator.runs())
+        response = operator().resume_execution("take_event", kwargs, CONTEXT)
+        assert (response["data"], response["url"]) == ("positive", kwargs["poll_url"])
+        assert len(emulator.runs()) == before
+        assert "use another AIRFLOW_HOME" in caplog.text + capsys.readouterr().out
+
+    def test_a_run_in_progress_is_waited_for_again(self) -> None:
+        kwargs = deferred_by(operator(parameters={"delay": 60})).kwargs
+        with pytest.raises(TaskDeferred) as again:
+            operator().resume_execution("take_event", kwargs, CONTEXT)
+        assert again.value.kwargs == kwargs
+
+    def test_without_a_poll_url_it_is_a_clear_error(self) -> None:
+        with pytest.raises(AixplainError, match="use another AIRFLOW_HOME"):
+            operator().resume_execution("take_event", {}, CONTEXT)
+
+
+class Outer(BaseOperator):
+    """Another task, within which an operator's ``execute`` is called."""
+
+
+def within(task: Any, **context: Any) -> Any:
+    return {"ti": SimpleNamespace(task=task, task_id=task.task_id), **context}
+
+
+class TestNested:
+    """Its ``execute`` is called by another task, such as a function of ``@task``."""
+
+    @pytest.mark.parametrize(
+        "nested",
+        [
+            lambda: operator(),
+            lambda: operator(stream=True, model_id="echo"),
+            lambda: AixplainModelRunSensor(task_id="wait", poll_url="http://127.0.0.1/none"),
+            lambda: AixplainModelRunSensor(
+                task_id="wait", poll_url="http://127.0.0.1/none", deferrable=False, mode="reschedule"
+            ),
+            lambda: AixplainBatchRunOperator(task_id="batch", model_id="echo", input=["a"], result_path="file:///no"),
+        ],
+    )
+    @pytest.mark.parametrize("task_id", ["outer", "analyse", "wait", "batch"])
+    def test_what_gives_up_its_worker_is_refused(self, nested: Any, task_id: str, emulator: Emulator) -> None:
+        before = len(emulator.runs())
+        task = nested()
+        named = f"{task.task_id}: .* is called within task '{task_id}'.*deferrable=False"
+        with pytest.raises(AixplainInputError, match=named):
+            task.execute(within(Outer(task_id=task_id)))
+        assert len(emulator.runs()) == before
+
+    def test_what_waits_on_the_worker_works(self, emulator: Emulator) -> None:
+        store = Store()
+        for _ in range(2):
+            task = operator(deferrable=False, wait_time=0.2, parameters={"delay": 0})
+            response = task.execute(within(Outer(task_id="outer"), task_state_store=store))
+            assert response["data"] == "positive"
+        assert store == {}, "several calls in one task would take each other's runs for their own"
+        submitted = operator(wait_for_completion=False).execute(within(Outer(task_id="outer")))
+        assert submitted["status"] == "IN_PROGRESS"
+
+    @pytest.mark.parametrize(
+        "context",
+        [
+            {},
+            {"ti": None},
+            {"ti": MagicMock()},
+            {"ti": SimpleNamespace(task_id="other")},
+            {"ti": MagicMock(task=SimpleNamespace(task_id="other"))},
+        ],
+    )
+    def test_a_context_of_a_users_test_is_no_other_task(self, context: Any) -> None:
+        assert deferred_by(operator(durable=False), context)
+
+    def test_copies_of_a_task_are_the_same_task(self) -> None:
+        task = operator(durable=False)
+        for running in (task, copy.copy(task), task.prepare_for_execution()):
+            assert deferred_by(task, within(running))
+
+
+@pytest.mark.parametrize(("configured", "is_deferrable"), [(None, True), ("True", True), ("False", False)])
+def test_the_configuration_decides_unless_the_task_does(
+    configured: str | None, is_deferrable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if configured is not None:
+        monkeypatch.setenv("AIRFLOW__AIXPLAIN__DEFERRABLE", configured)
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "False" if is_deferrable else "True")
+
+    def tasks(**arguments: Any) -> list[Any]:
+        batch = {"model_id": "echo", "result_path": "file:///no", **arguments}
+        return [
+            operator(**arguments),
+            AixplainModelRunSensor(task_id="wait", poll_url="http://127.0.0.1/none", **arguments),
+            AixplainBatchRunOperator(task_id="batch", input=["a"], **batch),
+            AixplainDecoratedOperator(task_id="made", model_id="echo", python_callable=lambda: "a", **arguments),
+            AixplainBatchDecoratedOperator(task_id="made", python_callable=lambda: ["a"], **batch),
+        ]
+
+    assert [task.deferrable for task in tasks()] == [is_deferrable] * 5
+    assert [task.deferrable for task in tasks(deferrable=None)] == [is_deferrable] * 5
+    assert [task.deferrable for task in tasks(deferrable=True)] == [True] * 5
+    assert [task.deferrable for task in tasks(deferrable=False)] == [False] * 5

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import weakref
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +259,138 @@ def test_a_decorated_function_makes_the_input(tmp_path: Path) -> None:
     assert isinstance(by_name.operator, AixplainBatchDecoratedOperator)
     results = (tmp_path / "out" / "results.jsonl").read_text()
     assert "b {{ c }}" in results
+
+
+class TestFunctionsThatMakeRows:
+    """A function of ``@task.aixplain_batch`` yields its rows, or is async, or both."""
+
+    def made_by(self, tmp_path: Path, function: Any, **arguments: Any) -> Any:
+        told = {"task_id": "batch", "model_id": "echo", "result_path": f"file://{tmp_path}/out", **NOW, **arguments}
+        return AixplainBatchDecoratedOperator(python_callable=function, **told).execute(CONTEXT)
+
+    def results(self, tmp_path: Path) -> dict[Any, Any]:
+        lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+        return {line["key"]: line["data"] for line in map(json.loads, lines)}
+
+    def functions(self, rows: list[Any], calls: list[int]) -> dict[str, Any]:
+        def generator() -> Iterator[Any]:
+            calls.append(0)
+            yield from rows
+
+        async def async_generator() -> AsyncIterator[Any]:
+            calls.append(0)
+            for row in rows:
+                await asyncio.sleep(0)
+                yield row
+
+        async def asynchronous() -> list[Any]:
+            calls.append(0)
+            return rows
+
+        async def returns_a_generator() -> AsyncIterator[Any]:
+            return async_generator()
+
+        return {
+            "generator": generator,
+            "async generator": async_generator,
+            "async": asynchronous,
+            "async that returns a generator": returns_a_generator,
+            "map": lambda: map(str, generator()),
+        }
+
+    KINDS = ("generator", "async generator", "async", "async that returns a generator", "map")
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_each_row_is_run(self, tmp_path: Path, kind: str) -> None:
+        calls: list[int] = []
+        manifest = self.made_by(tmp_path, self.functions(["a", "b", "c"], calls)[kind])
+        assert (manifest["succeeded"], len(calls)) == (3, 1)
+        assert self.results(tmp_path) == {1: "a", 2: "b", 3: "c"}
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_retry_calls_it_once_and_submits_nothing_again(
+        self, tmp_path: Path, kind: str, emulator: Emulator
+    ) -> None:
+        text, calls = next(TAGS), list[int]()
+        for _ in range(2):
+            self.made_by(tmp_path, self.functions([f"{text} 1", f"{text} 2"], calls)[kind])
+        assert (len(calls), submitted(emulator, text)) == (2, 2)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_restart_with_other_rows_calls_it_once(self, tmp_path: Path, kind: str) -> None:
+        self.made_by(tmp_path, lambda: ["before"])
+        calls: list[int] = []
+        rows = ["a", None, "b"] if kind != "map" else ["a", "", "b"]
+        told = {"on_changed_input": "restart", "on_bad_row": "skip"}
+        manifest = self.made_by(tmp_path, self.functions(rows, calls)[kind], **told)
+        assert (manifest["rows"] + manifest["bad_rows"], len(calls)) == (3, 1)
+        assert {1: "a", 3: "b"}.items() <= self.results(tmp_path).items()
+
+    def test_rows_are_not_held_in_memory(self, tmp_path: Path) -> None:
+        held: list[int] = []
+
+        class Text(str):
+            __slots__ = ("__weakref__",)
+
+        def generator() -> Iterator[str]:
+            alive: weakref.WeakSet[Text] = weakref.WeakSet()
+            for number in range(50):
+                text = Text(f"{number}")
+                alive.add(text)
+                held.append(len(alive))
+                yield text
+
+        state = batch(tmp_path, None)
+        state.input = generator()
+        state._prepare(state._state())
+        assert len(held) == 50
+        assert max(held) <= 3
+
+    @pytest.mark.parametrize("kind", ["generator", "async generator"])
+    def test_an_error_in_it_submits_nothing_and_a_retry_begins(
+        self, tmp_path: Path, kind: str, emulator: Emulator
+    ) -> None:
+        text = next(TAGS)
+
+        class Broken(list[str]):
+            def __iter__(self) -> Iterator[str]:
+                yield text
+                raise LookupError("the source broke off")
+
+        with pytest.raises(LookupError, match="the source broke off"):
+            self.made_by(tmp_path, self.functions(Broken(), [])[kind])
+        assert submitted(emulator, text) == 0
+        assert self.made_by(tmp_path, self.functions([text], [])[kind])["succeeded"] == 1
+
+
+def test_it_says_so_when_it_is_resumed_without_an_event(tmp_path: Path) -> None:
+    """As when ``airflow dags test`` and a scheduler use one database."""
+    with pytest.raises(AixplainError, match=r"use another AIRFLOW_HOME for it\. A retry") as raised:
+        batch(tmp_path, ["a"]).resume_execution("execute_complete", {}, CONTEXT)
+    assert not isinstance(raised.value, AirflowFailException)
+
+
+@pytest.mark.parametrize("in_triggerer", [True, False])
+def test_its_trigger_resumes_no_task_before_its_worker_is_gone(
+    tmp_path: Path, in_triggerer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "100000")
+    with pytest.raises(TaskDeferred) as deferred:
+        batch(tmp_path, ["a"], deferrable=True).execute(CONTEXT)
+    trigger = deferred.value.trigger
+    waits: list[float] = []
+
+    async def first_event() -> Any:
+        sleep = asyncio.sleep
+
+        async def record(seconds: float, *_: Any) -> None:
+            waits.append(seconds)
+            await sleep(0 if seconds > 1000 else seconds)
+
+        monkeypatch.setattr("airflow_provider_aixplain.triggers.worker_release.asyncio.sleep", record)
+        return await anext(aiter(trigger.run()))
+
+    if in_triggerer:
+        trigger.trigger_id = 1  # type: ignore[assignment] # as a triggerer does
+    assert asyncio.run(first_event()).payload["error"] is None
+    assert any(seconds > 90_000 for seconds in waits) is in_triggerer
