@@ -58,7 +58,7 @@ CONN_FIELDS: dict[str, Any] = {
     },
     "web_url": {
         "label": "Site with the models' pages",
-        "description": "Where links from tasks lead; default: https://platform.aixplain.com",
+        "description": "Where the link of a task leads; default: https://platform.aixplain.com",
         "schema": {"type": ["string", "null"]},
     },
 }
@@ -118,7 +118,7 @@ def get_provider_info() -> dict[str, Any]:
                 },
             }
         },
-        "extra-links": [f"{PACKAGE}.links.AixplainModelLink", f"{PACKAGE}.links.AixplainRunLink"],
+        "extra-links": [f"{PACKAGE}.links.AixplainModelLink"],
         "connection-types": [
             {
                 "connection-type": "aixplain",

@@ -1,4 +1,7 @@
-"""Links from a task in Airflow's UI to its model and its run on the platform."""
+"""The link from a task in Airflow's UI to its model's page on the platform.
+
+A run has no such link: all that the platform has of it is the poll URL, which it refuses without the key.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,15 @@ from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
 
-    from airflow_provider_aixplain.transport.platform import Platform
 
+class AixplainModelLink(BaseOperatorLink):
+    """The link to the model's page, which is stored in an XCom of the task.
 
-class _Link(BaseOperatorLink):
-    """A link that is known once the task's run is, and is kept in an XCom of the task.
-
-    Airflow 3 asks for it on the worker, at the end of each visit, and keeps it itself. Airflow 2 asks for it when
-    somebody looks at the task, so there the task has kept it.
+    Airflow 3 calls :meth:`get_link` on the worker, at the end of each visit, and stores the URL itself. Airflow 2 calls
+    it when somebody looks at the task, so there the task has stored it.
     """
+
+    name = "aiXplain model"
 
     @property
     def xcom_key(self) -> str:
@@ -30,39 +33,13 @@ class _Link(BaseOperatorLink):
         :param operator: the task.
         :param ti_key: which of its instances.
         """
-        links = getattr(operator, "links", None)
-        if links is not None:
-            return str(links.get(self.xcom_key, ""))
-        return str(XCom.get_value(key=self.xcom_key, ti_key=ti_key) or "")
+        page = getattr(operator, "model_page", None)
+        return str(XCom.get_value(key=self.xcom_key, ti_key=ti_key) or "") if page is None else str(page)
 
 
-class AixplainModelLink(_Link):
-    """To the model's page on the platform."""
-
-    name = "aiXplain model"
+MODEL_LINK = AixplainModelLink()
 
 
-class AixplainRunLink(_Link):
-    """To the run: its poll URL, which is all that the platform has of it."""
-
-    name = "aiXplain run"
-
-
-MODEL_LINK, RUN_LINK = AixplainModelLink(), AixplainRunLink()
-LINKS = (MODEL_LINK, RUN_LINK)
-
-
-def link_xcoms(platform: Platform, model_id: str, poll_url: str) -> dict[str, str]:
-    """Return the XComs that the links are kept in, by key.
-
-    :param platform: knows where its models' pages are.
-    :param model_id: the model's id; empty if it is not known.
-    :param poll_url: the run's; empty as long as there is none.
-    """
-    page = platform.model_page(model_id) if model_id else ""
-    return {MODEL_LINK.xcom_key: page, RUN_LINK.xcom_key: poll_url}
-
-
-def is_kept_by_airflow() -> bool:
-    """Whether Airflow itself keeps what a link says at the end of a worker's visit, as Airflow 3 does."""
+def is_stored_by_airflow() -> bool:
+    """Whether Airflow itself stores a link's URL at the end of a worker's visit, as Airflow 3 does."""
     return hasattr(BaseOperatorLink, "xcom_key")

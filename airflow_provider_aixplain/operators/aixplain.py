@@ -164,7 +164,7 @@ class AixplainRunModelOperator(RunWaiter):
         record = self._record(context)
         self._submission = earlier = record.read()
         fingerprint = self.hook.fingerprint(self.model_id, self.data, self.parameters)
-        self.set_links(context)
+        self.set_link(context)
         response = self._resume(earlier, fingerprint, record) if earlier else None
         if earlier is not None and response is not None:
             submission, age = earlier, earlier.age
@@ -176,7 +176,6 @@ class AixplainRunModelOperator(RunWaiter):
         self._submission = submission
         record.update(submission)
         poll_url = response.url or ""
-        self.set_links(context, poll_url)
         if is_over:
             self.log.info("%s: %s answered after %s", self.run_name, self.subject, told_cost(response))
         else:

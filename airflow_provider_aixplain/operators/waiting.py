@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from datetime import timedelta
 from functools import cached_property
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import BaseOperator, BaseOperatorLink
@@ -17,7 +16,7 @@ from airflow_provider_aixplain.exceptions import (
     AixplainRunTimeout,
     from_event,
 )
-from airflow_provider_aixplain.links import LINKS, is_kept_by_airflow, link_xcoms
+from airflow_provider_aixplain.links import MODEL_LINK, is_stored_by_airflow
 from airflow_provider_aixplain.metrics import count_end, outcome_of
 from airflow_provider_aixplain.operators.arguments import RESUMED_WITHOUT_EVENT
 from airflow_provider_aixplain.operators.visits import lost_at_end
@@ -51,19 +50,19 @@ class RunWaiter(BaseOperator):
     polling: str = "backoff"
     model_id: str = ""
 
-    links: Mapping[str, str] = MappingProxyType({})
-    """What :mod:`airflow_provider_aixplain.links` keep of this task, by their XComs' keys."""
+    model_page: str | None = None
+    """The URL of the model's page; empty if no model is named, None if it is not looked up."""
 
     response: dict[str, Any] | None = None
     """The ModelResponse of the run, once it is over, for listeners."""
 
-    _has_links = False
+    _has_link = False
 
     @property
     def operator_extra_links(self) -> Collection[BaseOperatorLink]:  # type: ignore[override] # Airflow takes both
-        """The links to the model and the run. A worker's last visit leaves them as the first has made them."""
+        """The link to the model. The first visit of a worker stores it; the last one leaves it unchanged."""
         # Airflow asks this of a mapped task too, which is none of these.
-        return () if getattr(self, "_has_links", False) else LINKS
+        return () if getattr(self, "_has_link", False) else (MODEL_LINK,)
 
     @property
     def run_name(self) -> str:
@@ -90,7 +89,7 @@ class RunWaiter(BaseOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on where the task was deferred."""
-        self._has_links = True
+        self._has_link = True
         return super().resume_execution(next_method, next_kwargs, context)
 
     def take_event(
@@ -116,8 +115,8 @@ class RunWaiter(BaseOperator):
             self.log.warning("%s: %s. Polling the run: %s", self.run_name, RESUMED_WITHOUT_EVENT, printable(poll_url))
             event = {"status": "success", "response": None, "poll_url": poll_url}
         if submitted_at is None:
-            self._has_links = False  # no worker has been here before
-            self.set_links(context, event["poll_url"])
+            self._has_link = False  # no worker has been here before
+            self.set_link(context)
         if event["status"] == "refused":
             error = from_event(event["error"])
             count_end(self.model_id, outcome_of(error), None)
@@ -146,16 +145,15 @@ class RunWaiter(BaseOperator):
         subject = f"{self.subject[0].upper()}{self.subject[1:]}"
         raise error(f"{subject}: {what}: {event['message']} (poll URL: {event['poll_url']})")
 
-    def set_links(self, context: Context, poll_url: str = "") -> None:
-        """Let the links of this task lead to its model and, once there is one, its run; if they cannot, they do not."""
+    def set_link(self, context: Context) -> None:
+        """Look up the URL of the model's page for this task's link; a task that cannot goes without the link."""
         try:
-            self.links = link_xcoms(self.hook.platform, self.model_id, poll_url)
+            self.model_page = self.hook.platform.model_page(self.model_id) if self.model_id else ""
             task_instance = context.get("ti")
-            if task_instance is not None and not is_kept_by_airflow():
-                for key, url in self.links.items():
-                    task_instance.xcom_push(key=key, value=url)
+            if task_instance is not None and not is_stored_by_airflow():
+                task_instance.xcom_push(key=MODEL_LINK.xcom_key, value=self.model_page)
         except Exception as error:
-            self.log.warning("%s: no links: %s: %s", self.run_name, type(error).__name__, error)
+            self.log.warning("%s: no link to the model: %s: %s", self.run_name, type(error).__name__, error)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Return what the openlineage provider, which alone calls this, is to know of the run."""

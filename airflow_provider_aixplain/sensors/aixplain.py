@@ -91,7 +91,7 @@ class AixplainModelRunSensor(RunWaiter, BaseSensorOperator):
         with told_as_airflow_errors():
             wire.poll(self.poll_url)
         self.hook.platform.check(self.poll_url)
-        self.set_links(context, self.poll_url)
+        self.set_link(context)
         if not self.deferrable:
             return super().execute(context)
         outcome = self._ask()

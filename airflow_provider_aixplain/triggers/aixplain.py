@@ -24,7 +24,7 @@ from airflow_provider_aixplain.exceptions import (
     told_as_airflow_errors,
 )
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-from airflow_provider_aixplain.links import link_xcoms
+from airflow_provider_aixplain.links import MODEL_LINK
 from airflow_provider_aixplain.metrics import count_end, count_wait, of_triggerer
 from airflow_provider_aixplain.protocol.adaptive import RunTimes
 from airflow_provider_aixplain.protocol.response import FIELDS, ModelResponse, ResponseStatus, told_cost
@@ -163,7 +163,7 @@ class AixplainModelRunTrigger(BaseTrigger):
                 # TaskSuccessEvent could take them along, but Airflow 3.3.2 hands such XComs on as JSON text, and
                 # commits each by itself when the task is over already.
                 if self.do_xcom_push:
-                    fields = {**event["response"], **await self._links()} if self.multiple_outputs else {}
+                    fields = {**event["response"], **await self._link()} if self.multiple_outputs else {}
                     await self.record.push(event["response"], fields)
             except Behind as error:
                 self.log.info("A worker takes the result, as it is sooner: %s", error)
@@ -175,8 +175,8 @@ class AixplainModelRunTrigger(BaseTrigger):
         await self._wait_for_worker_release()
         return TriggerEvent(event)
 
-    async def _links(self) -> dict[str, str]:
-        """Return the XComs of the task's links that no worker has kept."""
+    async def _link(self) -> dict[str, str]:
+        """Return the XCom of the task's link, by its key, if no worker has stored it."""
         return {}
 
     @cached_property
@@ -313,8 +313,8 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
     async def _wait_for_worker_release(self) -> None:
         """Return at once: no worker has deferred the task."""
 
-    async def _links(self) -> dict[str, str]:
-        return link_xcoms(await self.hook.aplatform(), self.model_id, self.poll_url)
+    async def _link(self) -> dict[str, str]:
+        return {MODEL_LINK.xcom_key: (await self.hook.aplatform()).model_page(self.model_id)}
 
     async def _submitted(self) -> ModelResponse | None:
         """Submit the run, or find the one that was submitted before, and remember where to poll.

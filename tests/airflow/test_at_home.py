@@ -68,13 +68,12 @@ def test_the_log_tells_the_story_of_a_run(home: Home, run_id: str) -> None:
 
 
 @pytest.mark.parametrize("task_id", ["run", "wait", "decorated"])
-def test_links_lead_to_the_model_and_the_run(home: Home, run_id: str, task_id: str) -> None:
+def test_the_link_leads_to_the_model(home: Home, run_id: str, task_id: str) -> None:
     path = f"/dags/{DAG}/dagRuns/{run_id}/taskInstances/{task_id}/links"
     found = home.airflow.call("GET", path)
     links: dict[str, Any] = found["extra_links"] if AIRFLOW_3 else found
-    url = home.airflow.xcoms(DAG, run_id, task_id)["url"]
     model = "sentiment" if task_id == "run" else "echo"
-    assert links == {"aiXplain model": f"{home.emulator.url}/discover/model/{model}", "aiXplain run": url}
+    assert links == {"aiXplain model": f"{home.emulator.url}/discover/model/{model}"}
 
 
 class TestMetrics:

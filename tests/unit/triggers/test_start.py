@@ -25,7 +25,7 @@ from airflow_provider_aixplain.exceptions import (
     from_event,
 )
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-from airflow_provider_aixplain.links import LINKS
+from airflow_provider_aixplain.links import MODEL_LINK
 from airflow_provider_aixplain.submission import KEY, RUN_KEY, TriggeredSubmission, TriggerRecord
 from airflow_provider_aixplain.triggers import aixplain
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelStartTrigger, xcom_reference
@@ -118,7 +118,7 @@ def test_it_submits_and_ends_the_task(task: Any, emulator: Emulator) -> None:
     one = task(data="once")
     assert isinstance(one.start(), TaskSuccessEvent)
     assert set(one.result()) == RESPONSE_FIELDS
-    beside = {"return_value", KEY, RUN_KEY, *(link.xcom_key for link in LINKS)}
+    beside = {"return_value", KEY, RUN_KEY, MODEL_LINK.xcom_key}
     fields = {key: value for (_, key), value in one.xcoms.items() if key not in beside}
     assert fields == one.result()
     assert one.record["poll_url"] == one.result()["url"]
