@@ -11,8 +11,6 @@ from functools import cached_property
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
-from airflow.providers.common.compat.sdk import BaseOperator
-
 from airflow_provider_aixplain.exceptions import (
     AixplainError,
     AixplainInputError,
@@ -30,6 +28,7 @@ from airflow_provider_aixplain.operators.arguments import (
 from airflow_provider_aixplain.protocol.values import NOT_JSON, parse
 from airflow_provider_aixplain.protocol.wait import seconds
 from airflow_provider_aixplain.submission import now, seconds_since
+from airflow_provider_aixplain.templates import TemplatedOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 SHOWN_BAD_ROWS = 20
 
 
-class AixplainBatchRunOperator(BaseOperator):
+class AixplainBatchRunOperator(TemplatedOperator):
     """Runs a model on each row of an input, as one task, and returns a manifest.
 
     A worker reads the input and writes what is to be submitted to ``result_path``; a trigger submits the runs, so many
@@ -167,6 +166,7 @@ class AixplainBatchRunOperator(BaseOperator):
         :raises AixplainInputError: if it would defer within another task.
         """
         self._refuse_nested(context)
+        self.check_templates(*AixplainBatchRunOperator.template_fields)
         if self.result_format == "parquet":
             from airflow_provider_aixplain.batch import parquet
 

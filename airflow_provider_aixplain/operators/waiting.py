@@ -7,7 +7,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.providers.common.compat.sdk import BaseOperator, BaseOperatorLink
+from airflow.providers.common.compat.sdk import BaseOperatorLink
 
 from airflow_provider_aixplain.exceptions import (
     AixplainError,
@@ -24,6 +24,7 @@ from airflow_provider_aixplain.protocol.response import told_cost
 from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.protocol.wait import PATIENCE, Wait
 from airflow_provider_aixplain.submission import now, seconds_since
+from airflow_provider_aixplain.templates import TemplatedOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -37,7 +38,7 @@ GRACE = timedelta(minutes=1)
 """How much longer than an ``execution_timeout`` a task may stay deferred, where no triggerer ends its wait."""
 
 
-class RunWaiter(BaseOperator):
+class RunWaiter(TemplatedOperator):
     """A task that waits for a run: its ``execute`` defers it, and a worker takes the end in :meth:`take_event`."""
 
     aixplain_conn_id: str

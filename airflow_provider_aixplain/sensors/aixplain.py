@@ -88,6 +88,7 @@ class AixplainModelRunSensor(RunWaiter, BaseSensorOperator):
         """
         gives_up_worker = self.deferrable or self.reschedule
         refuse_nested(self, context, gives_up_worker=gives_up_worker, remedy="deferrable=False and mode='poke'")
+        self.check_templates("poll_url")
         with told_as_airflow_errors():
             wire.poll(self.poll_url)
         self.hook.platform.check(self.poll_url)

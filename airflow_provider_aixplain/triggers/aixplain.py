@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -42,6 +42,7 @@ from airflow_provider_aixplain.submission import (
     now,
     seconds_since,
 )
+from airflow_provider_aixplain.templates import TemplateChecks
 from airflow_provider_aixplain.triggers.worker_release import runs_inline, wait_for_worker_release
 
 LARGEST_RESPONSE = 128 * 1024
@@ -205,7 +206,7 @@ class AixplainModelRunTrigger(BaseTrigger):
         await wait_for_worker_release(self, self.deferred_at)
 
 
-class AixplainModelStartTrigger(AixplainModelRunTrigger):
+class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
     """Submits a run, waits for it as :class:`AixplainModelRunTrigger` does, and fires one event as that does.
 
     Airflow's scheduler makes it, so that no worker starts the task, and the triggerer renders its templates. It may be
@@ -310,6 +311,12 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
 
         return super().get_template_env(dag).overlay(undefined=StrictUndefined)
 
+    def _do_render_template_fields(
+        self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
+    ) -> None:
+        self.keep_unrendered(parent, template_fields, seen_oids)
+        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+
     async def _wait_for_worker_release(self) -> None:
         """Return at once: no worker has deferred the task."""
 
@@ -353,6 +360,8 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger):
         """
         await self.hook.aplatform()
         await self._pull("data", "parameters")
+        self.check_templates("model_id", "data", "parameters")
+        self.warn_of_payload(self.data)
         return await asyncio.to_thread(self.hook.fingerprint, self.model_id, self.data, self.parameters)
 
     async def _pull(self, *names: str) -> None:

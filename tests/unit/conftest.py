@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,3 +33,36 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "file":
         return f"file://{tmp_path}/out"
     return f"{request.getfixturevalue('objects')}/{next(_numbers)}"
+
+
+class TaskLog:
+    """What operators and triggers have written to their tasks' logs."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
+        self._caplog = caplog
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines(logging.DEBUG))
+
+    def lines(self, level: int = logging.WARNING) -> list[str]:
+        """The lines of this level and above."""
+        return [
+            record.getMessage() for record in self._caplog.records if record.levelno >= level and record.name == NAME
+        ]
+
+
+NAME = "task"
+
+
+@pytest.fixture
+def task_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> TaskLog:
+    """The log of the tasks in this test; Airflow 3 has another logger than Python's."""
+    from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+    from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
+    from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
+    from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
+
+    for kind in (AixplainRunModelOperator, AixplainBatchRunOperator, AixplainModelRunTrigger, AixplainBatchTrigger):
+        monkeypatch.setattr(kind, "log", logging.getLogger(NAME))
+    caplog.set_level(logging.DEBUG, NAME)
+    return TaskLog(caplog)
