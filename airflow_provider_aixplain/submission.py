@@ -38,6 +38,12 @@ UNKNOWN_PAUSE = 10.0
 """Seconds between the polls of a later try for a run that the platform does not know: who believes that too early pays
 twice."""
 
+CLEARED = "the task had its result when it was cleared, so the model runs again, which is billed"
+NOT_REMEMBERED = (
+    "this is a later try, and no submission of an earlier one is remembered: that needs Airflow 3.3 and durable=True."
+    " The model may run again, which is billed"
+)
+
 
 def now() -> str:
     """Return the time, in ISO 8601."""
@@ -124,6 +130,10 @@ class SubmissionRecord:
         # Airflow raises it when a task is cleared, and keeps it from one retry to the next.
         task_instance = context.get("ti")
         self._max_tries = getattr(task_instance, "max_tries", None)
+        try_number = getattr(task_instance, "try_number", None)
+        is_later = isinstance(try_number, int) and try_number > 1
+        self.why_again = NOT_REMEMBERED if self._store is None and is_later else ""
+        """Why this try runs a model once more, although nothing went wrong; known after :meth:`read`."""
         # A trigger that ends a task cannot reach the store, so the XComs tell: of a task that begins anew, Airflow
         # names those that an earlier try has left (3.3.2; where it does not, the earlier run counts as not delivered).
         started = getattr(task_instance, "_ti_context_from_server", None)
@@ -139,8 +149,10 @@ class SubmissionRecord:
             # Its trigger has ended the task. Airflow has removed the XComs by now, and so does not tell the next try.
             earlier = replace(earlier, is_delivered=True)
             self._store.set(KEY, {**asdict(earlier), "max_tries": max_tries})
-        # A task that was cleared after its success is meant to run the model again.
-        return None if earlier.is_delivered and max_tries != self._max_tries else earlier
+        if earlier.is_delivered and max_tries != self._max_tries:
+            self.why_again = CLEARED  # as somebody wants it
+            return None
+        return earlier
 
     def begin(self, submission: Submission) -> None:
         """Remember that a submission is about to be made.

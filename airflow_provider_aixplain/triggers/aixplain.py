@@ -31,7 +31,9 @@ from airflow_provider_aixplain.protocol.response import FIELDS, ModelResponse, R
 from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.protocol.wait import LONGEST, PATIENCE, Outcome, Wait
 from airflow_provider_aixplain.submission import (
+    CLEARED,
     LAG,
+    NOT_REMEMBERED,
     UNKNOWN_PAUSE,
     UNKNOWN_POLLS,
     Behind,
@@ -389,9 +391,10 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
         record = self.record
         is_own = earlier.try_id == record.try_id
         if not is_own and await record.is_delivered(earlier):
-            self.log.info("%s: the task was cleared, and runs the model again", self.run_name)
+            self.log.info("%s: %s", self.run_name, CLEARED)
             return await record.start_over(earlier, FIELDS)
         if not is_own and not self.durable:
+            self.log.info("%s: %s", self.run_name, NOT_REMEMBERED)
             return earlier
         if not earlier.poll_url and not earlier.response:
             if self.on_orphaned_submission == "fail":

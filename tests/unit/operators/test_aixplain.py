@@ -32,11 +32,12 @@ from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperato
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 from airflow_provider_aixplain.operators.waiting import GRACE
 from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
-from airflow_provider_aixplain.submission import seconds_since
+from airflow_provider_aixplain.submission import CLEARED, NOT_REMEMBERED, seconds_since
 from airflow_provider_aixplain.transport.platform import Platform
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
 from tests.airflow.deployment import Emulator
 from tests.public_api import RESPONSE_FIELDS
+from tests.unit.conftest import TaskLog
 from tests.unit.transport.scripted import Handler, serve
 
 pytestmark = pytest.mark.usefixtures("connection")
@@ -283,12 +284,14 @@ class Tries:
         self.store = Store()
         self.arguments = {"deferrable": False, "wait_time": 0.2, "task_id": "tries", **arguments}
         self.max_tries = 0
+        self.try_number = 1
         self.xcoms: list[str] = []
 
     def run(self, **arguments: Any) -> Any:
         task = operator(**{**self.arguments, **arguments})
         from_server = SimpleNamespace(xcom_keys_to_clear=self.xcoms)
-        instance = SimpleNamespace(max_tries=self.max_tries, _ti_context_from_server=from_server)
+        tries = {"max_tries": self.max_tries, "try_number": self.try_number}
+        instance = SimpleNamespace(**tries, _ti_context_from_server=from_server)
         context: Any = {"task_state_store": self.store, "ti": instance}
         self.xcoms = []  # Airflow clears them where a task begins anew
         response = task.execute(context)
@@ -342,14 +345,16 @@ class TestLaterTries:
     @pytest.mark.parametrize("pushes", [True, False])
     @pytest.mark.parametrize("waits", [True, False])
     def test_a_task_that_was_cleared_after_its_success_runs_again(
-        self, waits: bool, pushes: bool, emulator: Emulator
+        self, waits: bool, pushes: bool, emulator: Emulator, task_log: TaskLog
     ) -> None:
         text = f"cleared {waits} {pushes}"
         tries = Tries(model_id="echo", data=text, wait_for_completion=waits, do_xcom_push=pushes)
         tries.run()
+        assert CLEARED not in str(task_log)
         tries.max_tries = 1
         tries.run()
         assert self.submitted(emulator, text) == 2
+        assert str(task_log).count(f"tries: {CLEARED}") == 1
 
     def test_a_run_that_failed_is_submitted_anew(self, emulator: Emulator) -> None:
         before = len(emulator.runs())
@@ -401,11 +406,14 @@ class TestLaterTries:
             tries.run(**arguments)
         assert not tries.store
 
-    def test_without_durable_each_try_submits(self, emulator: Emulator) -> None:
+    def test_without_durable_each_try_submits(self, emulator: Emulator, task_log: TaskLog) -> None:
         tries = Tries(model_id="echo", data="not durable", parameters={"delay": 0}, durable=False)
-        for _ in range(2):
-            tries.run()
+        tries.run()
+        assert NOT_REMEMBERED not in str(task_log)
+        tries.try_number = 2
+        tries.run()
         assert self.submitted(emulator, "not durable") == 2
+        assert str(task_log).count(f"tries: {NOT_REMEMBERED}") == 1
         assert not tries.store
 
     def test_what_is_stored_tells_neither_key_nor_input(self, connection: dict[str, object]) -> None:

@@ -26,11 +26,19 @@ from airflow_provider_aixplain.exceptions import (
 )
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.links import MODEL_LINK
-from airflow_provider_aixplain.submission import KEY, RUN_KEY, TriggeredSubmission, TriggerRecord
+from airflow_provider_aixplain.submission import (
+    CLEARED,
+    KEY,
+    NOT_REMEMBERED,
+    RUN_KEY,
+    TriggeredSubmission,
+    TriggerRecord,
+)
 from airflow_provider_aixplain.triggers import aixplain
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelStartTrigger, xcom_reference
 from tests.airflow.deployment import AIRFLOW_3, Emulator
 from tests.public_api import RESPONSE_FIELDS
+from tests.unit.conftest import TaskLog
 from tests.unit.transport.scripted import Handler, serve
 
 pytestmark = [
@@ -171,14 +179,15 @@ def test_a_retry_goes_on_with_the_run(task: Any, emulator: Emulator) -> None:
     assert submitted(emulator, "retried") == 1
 
 
-def test_unless_it_is_not_to_be_durable(task: Any, emulator: Emulator) -> None:
+def test_unless_it_is_not_to_be_durable(task: Any, emulator: Emulator, task_log: TaskLog) -> None:
     one = task(data="fleeting", durable=False)
     one.start(timeout=0)
-    one.start()
+    one.start(timeout=0)
     assert submitted(emulator, "fleeting") == 1, "the same try"
     one.retry()
     one.start()
     assert submitted(emulator, "fleeting") == 2
+    assert str(task_log).count(f"task: {NOT_REMEMBERED}") == 1
 
 
 @pytest.mark.parametrize("changed", [{"data": "other input"}, {"model_id": "language"}])
@@ -212,7 +221,7 @@ def test_a_run_that_the_platform_does_not_know_is_submitted_anew(task: Any, emul
     assert submitted(emulator, "unknown") == 2
 
 
-def test_a_task_that_was_cleared_after_its_end_runs_again(task: Any, emulator: Emulator) -> None:
+def test_a_task_that_was_cleared_after_its_end_runs_again(task: Any, emulator: Emulator, task_log: TaskLog) -> None:
     one = task(data="cleared", multiple_outputs=True)
     one.start()
     first = one.result()
@@ -221,6 +230,7 @@ def test_a_task_that_was_cleared_after_its_end_runs_again(task: Any, emulator: E
     assert one.result() is None, "what comes after must not read the last result"
     assert ("task", "data") not in one.xcoms
     assert submitted(emulator, "cleared") == 2
+    assert str(task_log).count(f"task: {CLEARED}") == 1
     one.retry()
     one.start(parameters={"delay": 60}, timeout=0)
     assert submitted(emulator, "cleared") == 2, "that run was not delivered"
