@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import random
 import time
@@ -19,6 +18,7 @@ from airflow_provider_aixplain.batch.journal import CLAIM, Journal
 from airflow_provider_aixplain.batch.patience import patiently
 from airflow_provider_aixplain.batch.rows import Row
 from airflow_provider_aixplain.batch.state import Cost, Deleted, Progress, State, Superseded, result_of
+from airflow_provider_aixplain.batch.trouble import Trouble
 from airflow_provider_aixplain.exceptions import AixplainInputError, error_for
 from airflow_provider_aixplain.protocol.adaptive import RunTimes
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
@@ -30,8 +30,6 @@ from airflow_provider_aixplain.submission import LAG
 if TYPE_CHECKING:
     from airflow_provider_aixplain.hooks.aixplain import AixplainHook
     from airflow_provider_aixplain.transport.platform import Platform
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -86,9 +84,11 @@ class Engine:
         self._problem: BaseException | None = None
         self._hearing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._submissions = Writer(state.submissions, self._heed, self._gate)
-        self._results = Writer(state.results, self._heed_results, self._gate)
+        self._submissions = Writer(state.submissions, self._heed, self._stored)
+        self._results = Writer(state.results, self._heed_results, self._stored)
+        self._waited_for: set[tuple[int, float]] = set()
         self.progress = Progress(0)
+        self.trouble = Trouble()
         self.in_flight = 0
 
     def stop(self) -> None:
@@ -125,7 +125,7 @@ class Engine:
 
         try:
             with self._interruptible():
-                await _stored(partial(asyncio.to_thread, self._claim), self._state, self._gate)
+                await self._stored(partial(asyncio.to_thread, self._claim), self._state)
             self._heed([])
             async for index, row in self._left():
                 with self._interruptible():
@@ -142,6 +142,16 @@ class Engine:
             await asyncio.wait(list(tasks))
         if self._problem is not None:
             raise self._problem
+
+    @property
+    def place(self) -> str:
+        """Where the batch is recorded."""
+        return str(self._state)
+
+    @property
+    def open_runs(self) -> int:
+        """How many runs were accepted, and are not known to have finished: once this stops, they still cost."""
+        return len(self._waited_for) + sum(map(len, self.progress.accepted.values()))
 
     @property
     def is_spent(self) -> bool:
@@ -184,8 +194,8 @@ class Engine:
 
     async def _look(self) -> None:
         try:
-            self._heed(await _stored(self._state.submissions.anews, self._state.submissions, self._gate))
-            self._heed_results(await _stored(self._state.results.anews, self._state.results, self._gate))
+            self._heed(await self._stored(self._state.submissions.anews, self._state.submissions))
+            self._heed_results(await self._stored(self._state.results.anews, self._state.results))
         finally:
             self._hearing = None
 
@@ -231,7 +241,7 @@ class Engine:
 
         while True:
             with self._interruptible():
-                chunk = await _stored(partial(asyncio.to_thread, some), self._state, self._gate)
+                chunk = await self._stored(partial(asyncio.to_thread, some), self._state)
             if not chunk:
                 return
             for row in chunk:
@@ -257,8 +267,11 @@ class Engine:
             attempt, url = run
             wait = Wait(self._limits.wait_time, self._limits.timeout, PATIENCE, self._run_times)
             age = max(0.0, time.time() - attempt)
+            self._waited_for.add((index, attempt))
             with self._interruptible():
-                outcome = await self._hook.await_run(url, wait, age, name=f"Row {row.key}")
+                on_trouble = partial(self.trouble.add, "failed polls")
+                outcome = await self._hook.await_run(url, wait, age, name=f"Row {row.key}", on_trouble=on_trouble)
+            self._waited_for.discard((index, attempt))
             is_known = outcome.status in ("success", "failed")
             problem = "" if outcome.status == "success" else outcome.message or outcome.status
             result = self._result(index, row, attempt, outcome.response, problem, is_known=is_known)
@@ -291,7 +304,7 @@ class Engine:
     async def _account(self) -> Platform:
         """Return the account, for whose Connection one waits a while: a secrets backend comes back."""
         with self._interruptible():
-            return await patiently(self._hook.aplatform)
+            return await patiently(self._hook.aplatform, partial(self.trouble.add, "failed reads of the Connection"))
 
     async def _submit(self, index: int, row: Row) -> tuple[float, ModelResponse] | None:
         """Submit a row, once, and write down where its run can be polled.
@@ -325,13 +338,16 @@ class Engine:
                 if response.url:
                     await note("accepted", url=response.url)
                 return attempt, response
+            told = f"Row {row.key}: {response.error_message}"
             if failure.may_be_accepted:
+                self.trouble.add("submissions without an answer", told)
                 self._gate.pause(failure.retry_after, passed_at)
                 await note("orphaned", key=row.key)
                 return attempt, response
             await note("not sent")
             if failure.category is ErrorCategory.AUTHENTICATION and platform.api_key != refused_key:
                 refused_key = platform.api_key
+                self.trouble.add("refused submissions", told)
                 await self._hook._arenew()  # it may have been rotated
                 continue
             if failure.category in ENDING:
@@ -339,6 +355,7 @@ class Engine:
             passes = failure.category is ErrorCategory.RATE_LIMIT or not failure.sent
             if not passes or time.monotonic() > deadline:
                 return attempt, response
+            self.trouble.add("refused submissions", told)
             self._gate.pause(failure.retry_after, passed_at)
 
     def _result(
@@ -370,6 +387,23 @@ class Engine:
             return
         await self._results.write({"batch": self._batch, **result})
         self.progress.end(result["row"], succeeded=succeeded, cost=Cost.of(result))
+
+    async def _stored(self, ask: Callable[[], Awaitable[T]], of: Journal | State) -> T:
+        """Return what a storage answers; while it has trouble it is asked again, and nothing is submitted.
+
+        :param of: what is asked for, for the log.
+        :raises Superseded: if somebody else is at the batch, or has deleted it.
+        :raises Exception: whatever the storage has for trouble.
+        """
+
+        def is_in_trouble(error: Exception) -> None:
+            self.trouble.add("storage errors", error, f"{of}: ")
+            self._gate.pause(None)
+
+        try:
+            return await patiently(ask, is_in_trouble, final=(Superseded, FileNotFoundError))
+        except FileNotFoundError:
+            raise Deleted(f"{of}: somebody has deleted it") from None
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -428,13 +462,18 @@ class Writer:
 
     :param journal: the journal.
     :param heed: takes what others have written.
-    :param gate: is closed while the journal cannot be written to.
+    :param stored: asks the storage, again while it has trouble.
     """
 
-    def __init__(self, journal: Journal, heed: Callable[[Iterable[dict[str, Any]]], None], gate: Gate) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        heed: Callable[[Iterable[dict[str, Any]]], None],
+        stored: Callable[[Callable[[], Awaitable[Any]], Journal], Awaitable[Any]],
+    ) -> None:
         self._journal = journal
         self._heed = heed
-        self._gate = gate
+        self._stored = stored
         self._left: list[tuple[dict[str, Any], asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
 
@@ -457,7 +496,7 @@ class Writer:
             some, self._left = self._left, []
             try:
                 records = [record for record, _ in some]
-                self._heed(await _stored(partial(self._journal.aappend, records), self._journal, self._gate))
+                self._heed(await self._stored(partial(self._journal.aappend, records), self._journal))
             except Exception as error:
                 for _, written in some:
                     written.set_exception(error)
@@ -465,21 +504,3 @@ class Writer:
                 for _, written in some:
                     written.set_result(None)
         self._writing = None
-
-
-async def _stored(ask: Callable[[], Awaitable[T]], of: Journal | State, gate: Gate) -> T:
-    """Return what a storage answers; while it has trouble it is asked again, and nothing is submitted.
-
-    :param of: what is asked for, for the log.
-    :raises Superseded: if somebody else is at the batch, or has deleted it.
-    :raises Exception: whatever the storage has for trouble.
-    """
-
-    def is_in_trouble(error: Exception) -> None:
-        log.warning("%s: has trouble, is asked again: %s", of, error)
-        gate.pause(None)
-
-    try:
-        return await patiently(ask, is_in_trouble, final=(Superseded, FileNotFoundError))
-    except FileNotFoundError:
-        raise Deleted(f"{of}: somebody has deleted it") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -73,6 +74,8 @@ async def watched(
     report = Report(engine.model_id, stats)
     while True:
         done, _ = await asyncio.wait({running}, timeout=LOOK_EVERY)
+        if told := engine.trouble.report(math.inf if done else time.monotonic()):
+            log.warning("%s", told)
         if told := report.due(engine, is_over=bool(done)):
             log.info("%s", told)
         if done:
@@ -82,3 +85,15 @@ async def watched(
             if isinstance(error, AixplainError):
                 return to_event(error)
             raise error
+
+
+def warn_of_open_runs(engine: Engine, log: Any) -> None:
+    """Log how many runs of a batch nobody waits for once this process stops, if any."""
+    if engine.open_runs:
+        log.warning(
+            "This process no longer waits for the batch. In flight and billed, as the platform cannot cancel a run: %d."
+            " Unless another process resumes the batch, clear the task to get their results, which costs nothing more."
+            " They are recorded at %s",
+            engine.open_runs,
+            engine.place,
+        )

@@ -6,7 +6,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -165,7 +165,13 @@ class AixplainHook(Client, BaseHook):
             return await self._apoll(lease, request, timeout, most)
 
     async def await_run(
-        self, poll_url: str, wait: Wait, elapsed: float = 0.0, name: str = "model_process", most: int | None = None
+        self,
+        poll_url: str,
+        wait: Wait,
+        elapsed: float = 0.0,
+        name: str = "model_process",
+        most: int | None = None,
+        on_trouble: Callable[[str], object] | None = None,
     ) -> Outcome:
         """Poll until a wait ends, from an event loop; as :meth:`wait_for_run`.
 
@@ -173,6 +179,7 @@ class AixplainHook(Client, BaseHook):
 
         :param elapsed: seconds since the submission, at this call.
         :param most: bytes of an answer that are read, if the Connection does not say less; default: as it says.
+        :param on_trouble: is called with the message of each poll that failed; the wait is not logged then.
         """
         from airflow_provider_aixplain.transport import aio
 
@@ -193,7 +200,10 @@ class AixplainHook(Client, BaseHook):
                         wait.learn(response, elapsed, random.random())
                     return outcome
                 trouble = await self._arenew() if wait.denied and self._platform else ""
-                if report := wait.report(response, elapsed):
+                if on_trouble is not None:
+                    if response.failure:
+                        on_trouble(f"{name}: {response.error_message}{trouble}")
+                elif report := wait.report(response, elapsed):
                     self.log.info("%s: %s%s", name, report, trouble)
                 delay = wait.delay(elapsed, random.random())
 

@@ -33,7 +33,7 @@ from airflow_provider_aixplain.templates import TemplatedOperator
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_aixplain.batch.engine import Limits
+    from airflow_provider_aixplain.batch.engine import Engine, Limits
     from airflow_provider_aixplain.batch.rows import BadRow, Mapper, Row
     from airflow_provider_aixplain.batch.state import Header, State
     from airflow_provider_aixplain.hooks.aixplain import AixplainHook
@@ -97,6 +97,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json"}
     ui_color = "#e5f0ff"
+    _engine: Engine | None = None
 
     def __init__(
         self,
@@ -308,8 +309,25 @@ class AixplainBatchRunOperator(TemplatedOperator):
         from airflow_provider_aixplain.batch.progress import watched
         from airflow_provider_aixplain.metrics import of_worker
 
-        engine = Engine(self.hook, self.model_id, state, header.batch, self.limits)
-        return await watched(engine, asyncio.ensure_future(engine.run()), self.log, of_worker)
+        self._engine = engine = Engine(self.hook, self.model_id, state, header.batch, self.limits)
+        try:
+            return await watched(engine, asyncio.ensure_future(engine.run()), self.log, of_worker)
+        finally:
+            self._warn_of_open_runs()
+
+    def on_kill(self) -> None:
+        """Submit no more, and log how many runs are in flight, where the batch runs on the worker."""
+        if self._engine is not None:
+            self._engine.stop_from_elsewhere()
+        self._warn_of_open_runs()
+
+    def _warn_of_open_runs(self) -> None:
+        """Log how many runs are in flight, once."""
+        from airflow_provider_aixplain.batch.progress import warn_of_open_runs
+
+        if self._engine is not None:
+            warn_of_open_runs(self._engine, self.log)
+            self._engine = None
 
     def _finish(self, state: State, header: Header, *, is_whole: bool = True) -> dict[str, Any]:
         """Write the manifest, and decide whether the task has failed.

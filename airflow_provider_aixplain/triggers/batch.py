@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import asdict
@@ -13,9 +14,10 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_aixplain.batch.engine import Engine, Limits
 from airflow_provider_aixplain.batch.patience import patiently
-from airflow_provider_aixplain.batch.progress import watched
+from airflow_provider_aixplain.batch.progress import warn_of_open_runs, watched
 from airflow_provider_aixplain.batch.state import Deleted, Progress, State, Superseded
 from airflow_provider_aixplain.batch.thread import HookElsewhere, elsewhere
+from airflow_provider_aixplain.batch.trouble import Trouble
 from airflow_provider_aixplain.exceptions import AixplainPermanentError, to_event
 from airflow_provider_aixplain.metrics import of_triggerer
 from airflow_provider_aixplain.submission import now
@@ -91,6 +93,8 @@ class AixplainBatchTrigger(BaseTrigger):
             while not running.done():
                 with suppress(asyncio.CancelledError, Exception):
                     await asyncio.shield(running)
+            # Here and not in on_kill, which Airflow calls from 3.3 on only.
+            warn_of_open_runs(engine, self.log)
 
     async def _is_done_by_other(self, state: State) -> bool:
         """Return whether whoever has taken over is done, or has deleted all, once that is so or it does no more.
@@ -106,8 +110,12 @@ class AixplainBatchTrigger(BaseTrigger):
             progress = state.progress(header)
             return progress.totals.done == header.rows or progress
 
+        trouble = Trouble()
+
         def is_in_trouble(error: Exception) -> None:
-            self.log.warning("%s: has trouble, is asked again: %s", state, error)
+            trouble.add("storage errors", error, f"{state}: ")
+            if line := trouble.report(time.monotonic()):
+                self.log.warning("%s", line)
 
         before: Progress | None = None
         while True:

@@ -1,0 +1,56 @@
+"""What goes wrong while a batch runs, for its task's log."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from threading import Lock
+
+from airflow_provider_aixplain.protocol.values import printable
+
+FIRST_INTERVAL = 10.0
+LONGEST_INTERVAL = 300.0
+
+
+class Trouble:
+    """Counts failures that a batch survives, and states when and what to report of them.
+
+    The first one is reported at once, later ones together at intervals that double from 10 seconds to five minutes. An
+    interval without a failure starts this anew. One thread may add while another one reports.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._counts: Counter[str] = Counter()
+        self._last = ""
+        self._report_at = -math.inf
+        self._interval = FIRST_INTERVAL
+
+    def add(self, kind: str, problem: object, place: str = "") -> None:
+        """Count a failure.
+
+        :param kind: a plural, such as ``failed polls``.
+        :param problem: what happened: an error, or a message.
+        :param place: where; the report puts it before the problem.
+        """
+        name = f"{type(problem).__name__}: " if isinstance(problem, Exception) else ""
+        with self._lock:
+            self._counts[kind] += 1
+            self._last = printable(f"{place}{name}{problem}")
+
+    def report(self, now: float) -> str | None:
+        """Return the line to log now, if any.
+
+        :param now: the time in seconds, by a monotonic clock.
+        """
+        if now < self._report_at:
+            return None
+        with self._lock:
+            counts, self._counts = self._counts, Counter()
+        if not counts:
+            self._interval = FIRST_INTERVAL
+            return None
+        self._report_at = now + self._interval
+        self._interval = min(self._interval * 2, LONGEST_INTERVAL)
+        summary = ", ".join(f"{kind}: {count}" for kind, count in counts.items())
+        return f"Trouble, which the batch waits out ({summary} since the last report). The last: {self._last}"

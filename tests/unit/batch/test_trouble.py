@@ -1,0 +1,179 @@
+"""When trouble of a batch is reported, and where: in its task's log."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_aixplain.batch import patience
+from airflow_provider_aixplain.batch.state import State
+from airflow_provider_aixplain.batch.trouble import LONGEST_INTERVAL, Trouble
+from airflow_provider_aixplain.exceptions import AixplainError
+from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
+from tests.airflow.deployment import Emulator
+from tests.unit.batch import batches
+from tests.unit.batch.batches import begun, progress_of, submitted, trigger_of
+from tests.unit.conftest import TaskLog
+
+pytestmark = pytest.mark.usefixtures("connection")
+TAGS = (f"t{os.getpid()}-{number}" for number in itertools.count())
+
+
+class TestReports:
+    def test_the_first_failure_is_reported_at_once(self) -> None:
+        trouble = Trouble()
+        assert trouble.report(100) is None
+        trouble.add("failed polls", "Row 7: HTTP 503")
+        report = trouble.report(100.5)
+        assert report is not None
+        assert "failed polls: 1 since" in report
+        assert report.endswith("Row 7: HTTP 503")
+
+    def test_later_ones_are_reported_together(self) -> None:
+        trouble = Trouble()
+        trouble.add("failed polls", "a")
+        trouble.report(0)
+        for _ in range(3):
+            trouble.add("failed polls", "b")
+        trouble.add("storage errors", TimeoutError(), "s3://bucket/out: ")
+        assert trouble.report(9.9) is None
+        report = trouble.report(10)
+        assert report is not None
+        assert "failed polls: 3, storage errors: 1" in report
+        assert report.endswith("s3://bucket/out: TimeoutError: ")
+
+    def test_intervals_double_up_to_five_minutes(self) -> None:
+        trouble, reported = Trouble(), []
+        for now in range(1000):
+            trouble.add("failed polls", "a")
+            if trouble.report(now):
+                reported.append(now)
+        assert reported == [0, 10, 30, 70, 150, 310, 610, 910]
+
+    def test_after_a_quiet_interval_it_is_reported_at_once_again(self) -> None:
+        trouble = Trouble()
+        for now in (0, 10, 30):
+            trouble.add("failed polls", "a")
+            assert trouble.report(now)
+        assert trouble.report(70) is None
+        trouble.add("failed polls", "a")
+        assert trouble.report(71)
+        trouble.add("failed polls", "a")
+        assert trouble.report(81)
+
+    def test_a_message_from_outside_forges_no_line(self) -> None:
+        trouble = Trouble()
+        trouble.add("failed polls", "a\nERROR forged")
+        assert "\n" not in str(trouble.report(0))
+
+    @given(st.lists(st.tuples(st.floats(0, 30), st.booleans()), max_size=50))
+    def test_every_failure_is_reported_once(self, steps: list[tuple[float, bool]]) -> None:
+        trouble, now, counted = Trouble(), 0.0, 0
+        reports = []
+        for seconds, is_failure in steps:
+            now += seconds
+            if is_failure:
+                trouble.add("failed polls", "a")
+                counted += 1
+            reports.append(trouble.report(now))
+        reports.append(trouble.report(now + LONGEST_INTERVAL))
+        shown = [int(report.split("failed polls: ")[1].split()[0]) for report in reports if report]
+        assert sum(shown) == counted
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    while not condition():  # noqa: ASYNC110 # nobody tells
+        await asyncio.sleep(0.02)
+
+
+def stopped_once(condition: Callable[[], Any], trigger: Any) -> None:
+    """Run a trigger until a condition holds, and stop it as a triggerer does."""
+
+    async def stop() -> None:
+        task = asyncio.ensure_future(anext(trigger.run()))
+        await until(condition)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(stop())
+
+
+def test_failed_polls_are_in_the_tasks_log(tmp_path: Path, emulator: Emulator, task_log: TaskLog) -> None:
+    state = begun(f"file://{tmp_path}/out", [next(TAGS)], delay=0.1)
+    emulator.set_faults(rate=1, kinds=["garbage"])
+    try:
+        stopped_once(lambda: "failed polls: " in str(task_log), trigger_of(state))
+    finally:
+        emulator.set_faults()
+    (line,) = [line for line in task_log.lines() if line.startswith("Trouble")]
+    assert "The last: Row 1: HTTP 200 with an answer" in line
+
+
+def test_storage_errors_are_in_the_tasks_log(
+    tmp_path: Path, task_log: TaskLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = begun(f"file://{tmp_path}/out", [next(TAGS)], delay=0)
+    monkeypatch.setattr(patience, "PAUSE", 0.01)
+    batches.Trouble(monkeypatch, State, "claim", {1})
+    asyncio.run(anext(trigger_of(state).run()))
+    (line,) = task_log.lines()
+    assert "storage errors: 1" in line
+    assert line.endswith(f"{state}: OSError: 503 SlowDown")
+
+
+def test_a_stopped_trigger_logs_how_many_runs_are_billed(tmp_path: Path, emulator: Emulator, task_log: TaskLog) -> None:
+    tag = next(TAGS)
+    state = begun(f"file://{tmp_path}/out", [f"{tag} {number}" for number in range(20)], delay=60)
+    stopped_once(lambda: len(progress_of(state).accepted) == 4, trigger_of(state, max_in_flight=4))
+    (line,) = task_log.lines()
+    assert "In flight and billed, as the platform cannot cancel a run: 4." in line
+    assert line.endswith(f"recorded at {state}")
+
+
+def test_a_trigger_that_has_finished_warns_of_nothing(tmp_path: Path, task_log: TaskLog) -> None:
+    state = begun(f"file://{tmp_path}/out", [next(TAGS) for _ in range(5)], delay=0)
+    asyncio.run(anext(trigger_of(state).run()))
+    assert task_log.lines() == []
+
+
+def test_a_batch_killed_on_its_worker_submits_no_more(tmp_path: Path, emulator: Emulator, task_log: TaskLog) -> None:
+    tag, place = next(TAGS), f"file://{tmp_path}/out"
+    batch = AixplainBatchRunOperator(
+        task_id="batch",
+        model_id="echo",
+        input=[f"{tag} {number}" for number in range(20)],
+        parameters={"delay": 2},
+        result_path=place,
+        max_in_flight=3,
+        deferrable=False,
+    )
+    context: Any = {}
+
+    async def kill() -> None:
+        await asyncio.wait_for(until(lambda: len(_accepted(tmp_path / "out")) == 3), 60)
+        batch.on_kill()
+
+    with ThreadPoolExecutor(1) as thread:
+        killed = thread.submit(asyncio.run, kill())
+        with pytest.raises(AixplainError, match="20 of 20 rows have no result"):
+            batch.execute(context)
+        killed.result()
+    assert sum(submitted(emulator, tag).values()) == 3
+    (line,) = [line for line in task_log.lines() if "In flight and billed" in line]
+    assert "cancel a run: 3." in line
+    assert line.endswith(f"recorded at {place}")
+
+
+def _accepted(path: Path) -> Any:
+    state = State(f"file://{path}")
+    return progress_of(state).accepted if path.is_dir() and state.header() else {}
