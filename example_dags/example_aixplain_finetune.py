@@ -26,7 +26,7 @@ def example_aixplain_finetune():
     analyse = AixplainRunModelOperator(
         task_id="analyse",
         model_id="{{ params.model_id }}",
-        data="{{ params.text }}",
+        data={"data": "{{ params.text }}"},
     )
 
     trained("{{ params.model_id }}") >> analyse

@@ -18,7 +18,7 @@ def example_aixplain_no_worker():
     AixplainRunModelOperator(
         task_id="analyse",
         model_id="sentiment",
-        data="{{ params.text }}",
+        data={"data": "{{ params.text }}"},
         start_from_trigger=True,
         end_from_trigger=True,
         polling="adaptive",

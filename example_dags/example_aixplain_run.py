@@ -18,7 +18,7 @@ def example_aixplain_run():
     analyse = AixplainRunModelOperator(
         task_id="analyse",
         model_id="{{ params.model_id }}",
-        data="{{ params.text }}",
+        data={"data": "{{ params.text }}"},
     )
 
     @task

@@ -19,7 +19,7 @@ def example_aixplain_sensor():
     submit = AixplainRunModelOperator(
         task_id="submit",
         model_id="{{ params.model_id }}",
-        data="{{ params.text }}",
+        data={"data": "{{ params.text }}"},
         wait_for_completion=False,
     )
     wait = AixplainModelRunSensor(

@@ -18,7 +18,7 @@ def example_aixplain_stream():
     AixplainRunModelOperator(
         task_id="write",
         model_id="{{ params.model_id }}",
-        data="{{ params.text }}",
+        data={"data": "{{ params.text }}"},
         stream=True,
     )
 

@@ -62,9 +62,9 @@ class AixplainRunModelOperator(RunWaiter):
     ``used_credits``, ``run_time``, ``usage``, ``url``, ``error_code``, ``asset`` and ``additional_fields``.
 
     :param model_id: the model's id on the platform. (templated)
-    :param data: the input: text, or any value that JSON can hold. An
-        :class:`~airflow_provider_aixplain.files.Upload` anywhere in it, or in ``parameters``, is uploaded, and sent as
-        a link. (templated)
+    :param data: the input: text, or any value that JSON can hold. Text that holds a JSON object sets parameters too:
+        for text from outside use ``{"data": text}``. An :class:`~airflow_provider_aixplain.files.Upload` anywhere in
+        it, or in ``parameters``, is uploaded, and sent as a link. (templated)
     :param parameters: further parameters of the model, by name. (templated)
     :param name: what the log calls the run; default: the task's id. (templated)
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``. (templated)

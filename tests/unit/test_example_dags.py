@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import socket
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG
+
+from tests.documentation import PAGES
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "example_dags").glob("*.py"))
 
@@ -29,3 +32,9 @@ def test_it_is_read_without_a_network(path: Path, monkeypatch: pytest.MonkeyPatc
     assert isinstance(dag, DAG)
     assert dag.dag_id == path.stem
     assert dag.task_ids
+
+
+@pytest.mark.parametrize("path", [*EXAMPLES, *PAGES], ids=lambda path: path.stem)
+def test_text_from_outside_sets_no_parameters(path: Path) -> None:
+    """Bare text that holds a JSON object would, so it is sent as ``{"data": text}``."""
+    assert not re.search(r"""\bdata=f?["']\{\{""", path.read_text(encoding="utf-8"))
