@@ -372,7 +372,16 @@ class Engine:
             problem = "the platform gives no reason"
         failure = response.failure if response else None
         may_succeed = not failure or failure.retryable is not False
-        return result_of(index, row.key, attempt, response, problem, may_succeed=may_succeed, is_known=is_known)
+        return result_of(
+            index,
+            row.key,
+            attempt,
+            response,
+            problem,
+            may_succeed=may_succeed,
+            is_known=is_known,
+            columns=row.columns,
+        )
 
     async def _conclude(self, result: dict[str, Any], *, is_polled: bool = False) -> None:
         """Write down how a row has ended, unless somebody else has, or is to: whoever has taken over runs it too.

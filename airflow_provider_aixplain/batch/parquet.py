@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from typing import Any
 
 from airflow_provider_aixplain.exceptions import AixplainInputError
-from airflow_provider_aixplain.protocol.values import number
+from airflow_provider_aixplain.protocol.values import number, storable
 
 ROWS_AT_A_TIME = 10_000
 
@@ -26,11 +26,12 @@ def check() -> None:
         ) from None
 
 
-def write(results: Iterable[Mapping[str, Any]], file: Any) -> None:
+def write(results: Iterable[Mapping[str, Any]], file: Any, columns: Collection[str] = ()) -> None:
     """Write results to a file, in a stream.
 
     :param results: as :func:`~airflow_provider_aixplain.batch.state.result_of` makes them.
     :param file: open, for bytes.
+    :param columns: of the input, which results repeat: the fields of ``input``, as texts.
     """
     import pyarrow
     from pyarrow import parquet
@@ -42,6 +43,7 @@ def write(results: Iterable[Mapping[str, Any]], file: Any) -> None:
             **dict.fromkeys(texts, pyarrow.string()),
             **dict.fromkeys(floats, pyarrow.float64()),
             "tokens": pyarrow.int64(),
+            **({"input": pyarrow.struct(dict.fromkeys(columns, pyarrow.string()))} if columns else {}),
         }
     )
     left = iter(results)
@@ -53,7 +55,15 @@ def write(results: Iterable[Mapping[str, Any]], file: Any) -> None:
                     "key": str(result["key"]),
                     "data": None if result["data"] is None else json.dumps(result["data"]),
                     **{name: number(result[name]) for name in floats},
+                    "input": {name: _text(value) for name, value in result.get("input", {}).items()},
                 }
                 for result in some
             ]
             writer.write_table(pyarrow.Table.from_pylist(lines, schema=schema))
+
+
+def _text(value: Any) -> str | None:
+    """Return a text as it is, with U+FFFD for what is no character; null as null, and anything else as JSON."""
+    if value is None:
+        return None
+    return str(storable(value)) if isinstance(value, str) else json.dumps(value)

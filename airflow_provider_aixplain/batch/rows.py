@@ -1,68 +1,94 @@
-"""The rows of a batch: read in a stream, and made the input of a run each."""
+"""Map the rows of a batch's input to the inputs of runs."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import IO, TYPE_CHECKING, Any
+from datetime import date, time
+from decimal import Decimal
+from enum import Enum
+from numbers import Integral, Real
+from typing import IO, Any
+from uuid import UUID
 
+from airflow_provider_aixplain.batch.readers import records
 from airflow_provider_aixplain.files import no_upload
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.protocol.payload import build_payload
-from airflow_provider_aixplain.protocol.values import NOT_JSON, parse
+from airflow_provider_aixplain.protocol.values import NOT_JSON, printable, sendable, storable
 
-if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-FORMATS = ("jsonl", "csv", "parquet")
+MAX_WHOLE_FLOAT = 2**53
+"""Above it a float may stand for several whole numbers."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One run's input.
 
-    :param key: what its result is found by: text or a number.
+    :param key: what its result is found by: a text or a whole number.
     :param payload: the body of its run, as JSON.
+    :param columns: columns of the input that its result repeats, by name.
     """
 
     key: str | int
     payload: str
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class BadRow:
     """A row that is no input.
 
-    :param line: where it stands: the line of a file, or the place in a list, from 1.
+    :param line: the line of its file where it begins, or its number in a list or a Parquet file, from 1.
     :param reason: what is wrong with it.
+    :param file: the name of its file, if the input is a folder.
     """
 
     line: int
     reason: str
+    file: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where the row is, for people."""
+        return f"{self.file} line {self.line}".lstrip()
 
     def __str__(self) -> str:
-        """Return both, for people."""
-        return f"line {self.line}: {self.reason}"
+        """Return the place and the reason, for people."""
+        return f"{self.place}: {self.reason}"
 
 
 @dataclass(frozen=True)
 class Mapper:
     """Makes the input of a run of a row.
 
+    A value of a column is sent as it is: a text stays a text, whatever it looks like, and no value sets parameters.
+    Decimals are sent as their exact text, dates and times in ISO 8601, UUIDs as text.
+
     :param data: the column with the run's ``data``; or a mapping from the names of its fields to columns; or None: the
-        row itself is the ``data``.
+        row itself is the payload if it is an object, and ``data`` if it is anything else.
     :param parameters: parameters of all runs, by name.
     :param parameter_columns: parameters that are columns, by name.
     :param key: the column with the key; None: the number of the row, from 1.
+    :param include_columns: the columns that the result repeats.
+    :raises InvalidInput: if parameters would replace the ``data`` that a column holds.
     """
 
     data: str | Mapping[str, str] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     parameter_columns: Mapping[str, str] = field(default_factory=dict)
     key: str | None = None
+    include_columns: Collection[str] = ()
+
+    @property
+    def columns(self) -> set[str]:
+        """The columns that each row has to have."""
+        data = [self.data] if isinstance(self.data, str) else (self.data or {}).values()
+        key = [] if self.key is None else [self.key]
+        return {*data, *self.parameter_columns.values(), *self.include_columns, *key}
 
     def row(self, number: int, value: Any) -> Row:
         """Return the input that a row makes.
@@ -70,16 +96,99 @@ class Mapper:
         :param number: of the row, from 1.
         :raises InvalidInput: saying what is wrong with the row.
         """
-        data = value
-        if isinstance(self.data, str):
-            data = _column(value, self.data)
-        elif self.data is not None:
-            data = {name: _column(value, column) for name, column in self.data.items()}
-        own = {name: _column(value, column) for name, column in self.parameter_columns.items()}
-        key = number if self.key is None else _column(value, self.key)
-        if isinstance(key, bool) or not isinstance(key, (str, int)) or key == "":
-            raise InvalidInput(f"the key {key!r} is neither a text nor a whole number")
-        return Row(key, build_payload(data, {**self.parameters, **own}, convert=no_upload))
+        parameters = {
+            **self.parameters,
+            **{name: _column(value, column) for name, column in self.parameter_columns.items()},
+        }
+        key = number if self.key is None else _key(_column(value, self.key))
+        included = {name: self._included(value, name) for name in self.include_columns}
+        payload: Mapping[str, Any]
+        if isinstance(self.data, Mapping):
+            payload = {name: _column(value, column) for name, column in self.data.items()}
+        elif self.data is None and isinstance(value, Mapping):
+            payload = value
+        else:
+            data = value if self.data is None else _column(value, self.data)
+            if data is None:
+                raise InvalidInput("data is None: the row has no input for the model")
+            if "data" in parameters:
+                raise InvalidInput("parameters hold 'data' too, which is the row's: leave it out")
+            payload = {"data": _sendable(data, "data")}
+        return Row(key, build_payload(payload, parameters, convert=convert), included)
+
+    @staticmethod
+    def _included(row: Any, name: str) -> Any:
+        value = _column(row, name)
+        return None if _is_missing(value) else _sendable(value, f"column {name!r}")
+
+
+def convert(value: Any) -> Any:
+    """Return what is sent for a value that JSON cannot hold but tables have, or ``NOT_JSON``.
+
+    :raises InvalidInput: if it is a file to upload.
+    """
+    if type(value).__name__ == "ndarray" and value.shape:
+        return [sendable(item, "an item of an array", convert) for item in value]
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, Decimal):
+        return str(value) if value.is_finite() else NOT_JSON
+    if _is_missing(value):
+        return NOT_JSON
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    # A number, truth value or time of numpy
+    kind = value.dtype.kind if getattr(value, "shape", None) == () else ""
+    is_float = kind == "f" and value.dtype.itemsize <= 8 and math.isfinite(value)
+    kinds: dict[str, Callable[[Any], Any]] = {
+        "b": bool,
+        "i": int,
+        "u": int,
+        "M": str,
+        **({"f": float} if is_float else {}),
+    }
+    return kinds[kind](value) if kind in kinds else no_upload(value)
+
+
+def _is_missing(value: Any) -> bool:
+    """Return whether a value is None, or one of those that numpy and pandas have in its place: NaN, NaT or NA."""
+    if isinstance(value, Decimal):
+        return value.is_nan()
+    is_scalar = isinstance(value, (Real, date)) or getattr(value, "shape", None) == ()
+    return value is None or type(value).__name__ == "NAType" or (is_scalar and bool(value != value))
+
+
+def _sendable(value: Any, path: str) -> Any:
+    try:
+        return sendable(value, path, convert)
+    except RecursionError:
+        raise InvalidInput(f"{path} contains itself, or nests too deeply to be sent as JSON") from None
+
+
+def _key(value: Any) -> str | int:
+    """Return the key that a value is: a text, or a whole number of any type.
+
+    :raises InvalidInput: if it is neither, or Airflow cannot store it.
+    """
+    key: Any = value.value if isinstance(value, Enum) else value
+    if isinstance(key, bool):
+        key = None
+    elif isinstance(key, Integral):
+        key = int(key)
+    elif isinstance(key, Decimal):
+        key = int(key) if key.is_finite() and abs(key) < 2**64 and key == int(key) else None
+    elif isinstance(key, Real):
+        number: Any = key
+        key = int(number) if abs(number) <= MAX_WHOLE_FLOAT and number == int(number) else None
+    elif isinstance(key, (str, UUID)):
+        key = str(key)
+    if not isinstance(key, (str, int)) or key == "":
+        raise InvalidInput(f"the key {value!r:.100} is neither a text nor a whole number")
+    if storable(key) != key:
+        raise InvalidInput(
+            f"the key {key!r:.100} has more than 64 bits, or a character that Airflow cannot store: use another text"
+        )
+    return key
 
 
 def _column(value: Any, name: str) -> Any:
@@ -90,99 +199,33 @@ def _column(value: Any, name: str) -> Any:
     return value[name]
 
 
-def read(source: Sequence[Any] | Iterator[Any] | ObjectStoragePath, mapper: Mapper) -> Iterator[Row | BadRow]:
+def read(source: Any, mapper: Mapper, encoding: str = "utf-8", delimiter: str | None = None) -> Iterator[Row | BadRow]:
     """Read rows in a stream.
 
-    :param source: a list, an iterator, or a file of JSON lines, CSV with a header, or Parquet, as the end of its name
-        says.
+    :param source: a list or an iterator; or an ``ObjectStoragePath`` of a file of JSON lines, CSV with a header or Parquet, as the end
+        of its name says, or of a folder of such files.
     :param mapper: makes inputs of them.
+    :param encoding: of text files.
+    :param delimiter: of CSV files; None: a comma, or a tab in ``.tsv`` files.
     :raises InvalidInput: if the source cannot be read at all.
+    :raises OSError: if the storage has trouble that a retry may overcome.
     """
-    keys: set[str | int] = set()
-    for number, (line, value) in enumerate(_values(source), start=1):
-        if isinstance(value, BadRow):
-            yield value
-            continue
+    keys: set[str] = set()
+    found = records(source, mapper.columns, encoding, delimiter, is_whole=mapper.data is None)
+    for number, record in enumerate(found, start=1):
         try:
-            row = mapper.row(number, value)
+            if record.problem:
+                raise InvalidInput(record.problem)
+            row = mapper.row(number, record.value)
             if mapper.key is not None:
-                if row.key in keys:
-                    raise InvalidInput(f"the key {row.key!r} is that of an earlier row too")
-                keys.add(row.key)
+                # As text: that is what results in Parquet hold.
+                if str(row.key) in keys:
+                    raise InvalidInput(f"the key {row.key!r:.100} is that of an earlier row too")
+                keys.add(str(row.key))
         except InvalidInput as error:
-            yield BadRow(line, str(error))
+            yield BadRow(record.line, printable(error), record.file)
         else:
             yield row
-
-
-def _values(source: Any) -> Iterator[tuple[int, Any]]:
-    if isinstance(source, (Sequence, Iterator)) and not isinstance(source, (str, bytes)):
-        return enumerate(source, start=1)
-    if not hasattr(source, "open"):
-        raise InvalidInput(f"input is a {type(source).__name__}: give a list, or the URI of a file")
-    kind = source.name.rpartition(".")[2].lower()
-    kind = {"json": "jsonl", "ndjson": "jsonl"}.get(kind, kind)
-    if kind not in FORMATS:
-        raise InvalidInput(f"input is {str(source)!r}: its name has to end with .{', .'.join(FORMATS)}")
-    if not source.is_file():
-        raise InvalidInput(f"input is {str(source)!r}, and there is no such file")
-    return {"jsonl": _json_lines, "csv": _csv_lines, "parquet": _parquet_rows}[kind](source)
-
-
-def _json_lines(path: ObjectStoragePath) -> Iterator[tuple[int, Any]]:
-    with _opened(path, "rb") as file:
-        for line, text in enumerate(file, start=1):
-            if not text.strip():
-                continue
-            try:
-                value = parse(text.decode())
-            except UnicodeDecodeError as error:
-                value, text = NOT_JSON, str(error).encode()
-            yield line, BadRow(line, f"it is no JSON: {text[:80]!r}") if value is NOT_JSON else value
-
-
-def _csv_lines(path: ObjectStoragePath) -> Iterator[tuple[int, Any]]:
-    with _opened(path, "r", encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
-        try:
-            header = next(reader)
-        except StopIteration:
-            raise InvalidInput(f"input is {str(path)!r}, and it is empty: its first line has to name columns") from None
-        if len(set(header)) != len(header):
-            raise InvalidInput(f"input is {str(path)!r}, and a column's name stands twice in its first line")
-        while True:
-            line = reader.line_num + 1
-            try:
-                values = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield line, BadRow(line, f"it is no CSV: {error}")
-                continue
-            if not values:
-                continue
-            if len(values) != len(header):
-                yield line, BadRow(line, f"it has {len(values)} values for {len(header)} columns")
-            else:
-                yield line, dict(zip(header, values, strict=True))
-
-
-def _parquet_rows(path: ObjectStoragePath) -> Iterator[tuple[int, Any]]:
-    try:
-        from pyarrow import parquet
-    except ImportError:
-        raise InvalidInput("input is Parquet: pip install 'airflow-provider-aixplain[parquet]'") from None
-    with _opened(path, "rb") as file:
-        line = 0
-        for batch in parquet.ParquetFile(file).iter_batches():
-            for value in batch.to_pylist():
-                line += 1
-                yield line, value
-
-
-def _opened(path: ObjectStoragePath, mode: str, **kwargs: Any) -> Any:
-    """Open a file: what Airflow 2.11's own ``open`` returns cannot be read line by line."""
-    return path.fs.open(path.path, mode, **kwargs)
 
 
 class Fingerprint:
@@ -196,7 +239,7 @@ class Fingerprint:
 
     def add(self, row: Row) -> None:
         """Take one more row in."""
-        self._hash.update(json.dumps([row.key, row.payload]).encode())
+        self._hash.update(json.dumps([row.key, row.payload, row.columns]).encode())
 
     def __str__(self) -> str:
         """Return it as text."""
@@ -206,7 +249,7 @@ class Fingerprint:
 def stored(rows: Iterable[Row]) -> Iterator[bytes]:
     """Return rows as the lines of a file, which :func:`restored` reads."""
     for row in rows:
-        yield json.dumps({"key": row.key, "payload": row.payload}).encode() + b"\n"
+        yield json.dumps({"key": row.key, "payload": row.payload, "columns": row.columns}).encode() + b"\n"
 
 
 def spooled(values: Iterable[Row | BadRow], file: IO[bytes]) -> Iterator[Row | BadRow]:

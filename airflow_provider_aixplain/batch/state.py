@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from decimal import Decimal
 from typing import IO, Any, NamedTuple
 
 from airflow_provider_aixplain.batch.journal import CLAIM, Journal
@@ -91,19 +92,32 @@ class Failed(NamedTuple):
 
 @dataclass
 class Totals:
-    """The sums of a batch's results, and of what failed attempts have cost that were made again. Times in seconds."""
+    """The sums of a batch's results, and of what failed attempts have cost that were made again. Times in seconds.
+
+    Numbers are added as they are written, in decimal: 0.1 and 0.2 are 0.3.
+    """
 
     succeeded: int = 0
     failed: int = 0
-    credits: float = 0.0
     tokens: int = 0
-    run_time: float = 0.0
+    _credits: Decimal = Decimal(0)
+    _run_time: Decimal = Decimal(0)
 
     def spend(self, cost: Cost) -> None:
         """Count what a run has cost."""
-        self.credits += cost.credits
+        self._credits += Decimal(str(cost.credits))
+        self._run_time += Decimal(str(cost.run_time))
         self.tokens += cost.tokens
-        self.run_time += cost.run_time
+
+    @property
+    def credits(self) -> float:
+        """Credits that were spent."""
+        return float(self._credits)
+
+    @property
+    def run_time(self) -> float:
+        """Seconds that the runs took."""
+        return float(self._run_time)
 
     @property
     def done(self) -> int:
@@ -120,6 +134,7 @@ def result_of(
     *,
     may_succeed: bool,
     is_known: bool = True,
+    columns: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the line that tells of a row's end.
 
@@ -130,6 +145,7 @@ def result_of(
     :param error: what went wrong; empty if nothing did.
     :param may_succeed: whether a later attempt may have more luck, if something did.
     :param is_known: whether the end of the run is; if not, a retry asks for the same run.
+    :param columns: of the input, which the line repeats as ``input``, if there are any.
     """
     usage = response.usage if response else None
     return {
@@ -145,6 +161,7 @@ def result_of(
         "attempt": attempt,
         "may_succeed": bool(error) and (may_succeed or not is_known),
         "is_known": is_known,
+        **({"input": columns} if columns else {}),
     }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from functools import cached_property
@@ -57,15 +58,22 @@ class AixplainBatchRunOperator(TemplatedOperator):
 
     :param model_id: the model's id on the platform. (templated)
     :param input: the rows: a list; or the URI or ``ObjectStoragePath`` of a file of JSON lines (``.jsonl``), CSV with a
-        header, or Parquet (``pip install 'airflow-provider-aixplain[parquet]'``). (templated)
+        header, or Parquet (``pip install 'airflow-provider-aixplain[parquet]'``), or of a folder of such files. It
+        names what the worker reads, so never set it from text of untrusted origin. (templated)
     :param result_path: the URI of a folder for the results and the state of this batch, and of no other: in an object
         storage, with the id of its Connection if it needs one (``s3://aws_default@bucket/folder``); or on a file system
         that workers and triggerers share (``file:///data/out``). (templated)
-    :param data: the column with a run's ``data``; or a dict from the fields of it to columns; default: the row itself.
-        (templated)
+    :param data: the column whose values are sent as ``data``: a text stays a text, whatever it looks like; or a dict
+        from the payload's fields to columns; default: the row itself. (templated)
     :param parameters: further parameters of all runs, by name. (templated)
     :param parameter_columns: parameters that columns hold: a dict from names to columns. (templated)
-    :param key: the column with the key of a row, which its result has too; default: the number of the row, from 1.
+    :param key: the column with the key of a row, which its result has too: a text or whole number, unique; default:
+        the number of the row, from 1. (templated)
+    :param include_columns: names of input columns that each result repeats, as the object ``input``. A column that
+        does not exist is an error. Default: none. (templated)
+    :param encoding: of a text file: the name of a Python codec; UTF-8, with or without a byte order mark, by default.
+        (templated)
+    :param delimiter: of a CSV file: one character. Default: a comma, or a tab if the name ends with ``.tsv``.
         (templated)
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``. (templated)
     :param max_in_flight: how many runs at a time.
@@ -93,6 +101,9 @@ class AixplainBatchRunOperator(TemplatedOperator):
         "parameters",
         "parameter_columns",
         "key",
+        "include_columns",
+        "encoding",
+        "delimiter",
         "aixplain_conn_id",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json"}
@@ -109,6 +120,9 @@ class AixplainBatchRunOperator(TemplatedOperator):
         parameters: Mapping[str, Any] | None = None,
         parameter_columns: Mapping[str, str] | None = None,
         key: str | None = None,
+        include_columns: Sequence[str] | None = None,
+        encoding: str = "utf-8",
+        delimiter: str | None = None,
         aixplain_conn_id: str = "aixplain_default",
         max_in_flight: int = 100,
         max_per_second: float | None = None,
@@ -130,6 +144,9 @@ class AixplainBatchRunOperator(TemplatedOperator):
         self.parameters = parameters
         self.parameter_columns = parameter_columns
         self.key = key
+        self.include_columns = include_columns
+        self.encoding = encoding
+        self.delimiter = delimiter
         self.aixplain_conn_id = aixplain_conn_id
         self.max_in_flight = _positive("max_in_flight", max_in_flight, int)
         self.max_per_second = None if max_per_second is None else _positive("max_per_second", max_per_second)
@@ -173,7 +190,8 @@ class AixplainBatchRunOperator(TemplatedOperator):
 
             parquet.check()
         state = self._state()
-        header = self._prepare(state)
+        with _writable(state):
+            header = self._prepare(state)
         again = state.forget_failed(header)
         progress = state.progress(header)
         left = header.rows - progress.totals.done
@@ -263,8 +281,9 @@ class AixplainBatchRunOperator(TemplatedOperator):
 
         def about(batch: str, number: int) -> Header:
             if reading.bad and self.on_bad_row == "fail":
-                shown = "; ".join(map(str, reading.first_bad))
-                raise AixplainInputError(f"input has {reading.bad} bad rows, and on_bad_row is fail: {shown}")
+                raise AixplainInputError(
+                    f"input has {reading.bad} bad rows, and on_bad_row is fail: {_summary(reading.first_bad)}"
+                )
             if not reading.rows:
                 raise AixplainInputError("input has no rows")
             return reading.header(batch, number)
@@ -278,7 +297,10 @@ class AixplainBatchRunOperator(TemplatedOperator):
         from airflow_provider_aixplain.batch.rows import read
 
         with told_as_airflow_errors():
-            yield from read(self._source(), self._mapper())
+            try:
+                yield from read(self._source(), self._mapper(), self.encoding, self.delimiter)
+            except OSError as error:
+                raise AixplainError(f"input is {str(self.input)[:200]!r}, and cannot be read now: {error}") from error
 
     def _source(self) -> Any:
         from airflow_provider_aixplain.files import object_path
@@ -296,7 +318,13 @@ class AixplainBatchRunOperator(TemplatedOperator):
     def _mapper(self) -> Mapper:
         from airflow_provider_aixplain.batch.rows import Mapper
 
-        return Mapper(self.data, self.parameters or {}, self.parameter_columns or {}, self.key)
+        if isinstance(self.include_columns, str) or not all(
+            isinstance(name, str) for name in self.include_columns or ()
+        ):
+            raise AixplainInputError(f"include_columns is {self.include_columns!r}: give a list of names of columns")
+        return Mapper(
+            self.data, self.parameters or {}, self.parameter_columns or {}, self.key, tuple(self.include_columns or ())
+        )
 
     def _state(self) -> State:
         from airflow_provider_aixplain.batch.state import State
@@ -342,7 +370,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
 
             name = "results.parquet"
             with state.writing(name) as file:
-                write(state.ended(header, progress), file)
+                write(state.ended(header, progress), file, self.include_columns or ())
         manifest = {
             "path": state.storage.uri(name),
             "rows": header.rows,
@@ -416,6 +444,32 @@ class _Reading:
 
         told = [str(bad) for bad in self.first_bad]
         return Header(str(self.fingerprint), self.rows, self.bad, told, now(), batch, number)
+
+
+def _summary(rows: Iterable[BadRow]) -> str:
+    """Return what is wrong with rows, for people: each reason once, after the lines that have it."""
+    places: dict[str, list[str]] = {}
+    for row in rows:
+        places.setdefault(row.reason, []).append(row.place)
+    return "; ".join(f"{', '.join(found)}: {reason}" for reason, found in places.items())
+
+
+@contextmanager
+def _writable(state: State) -> Iterator[None]:
+    """Raise the error of a result path that can never be written as one that retrying does not change.
+
+    :raises AixplainInputError: naming the result path.
+    """
+    from airflow_provider_aixplain.batch.readers import is_permanent
+
+    try:
+        yield
+    except OSError as error:
+        if not is_permanent(error):
+            raise
+        raise AixplainInputError(
+            f"result_path: {state} cannot be written: {error}. Name a folder that workers and triggerers can write to"
+        ) from error
 
 
 def _positive(name: str, value: Any, kind: Any = (int, float)) -> Any:
