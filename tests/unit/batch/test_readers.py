@@ -544,8 +544,8 @@ def test_what_csv_has_written_is_read_back(
 ) -> None:
     header, cells = table
     # Some versions of `csv` write a carriage return that is not the line end without quotes: nobody can read that back.
-    other = {"\n": "\r", "\r": "\n", "\r\n": "\n"}[end]
-    assume(quoting != csv.QUOTE_MINIMAL or not any(other in text for text in chain(header, *cells)))
+    unquoted = {"\n": "\r", "\r": "\n"}.get(end) if quoting == csv.QUOTE_MINIMAL else None
+    assume(not unquoted or not any(unquoted in text for text in chain(header, *cells)))
     assume(not header[0].startswith("\ufeff") or encoding in ("utf-8-sig", "utf-16"))
     file = io.StringIO(newline="")
     writer = csv.writer(file, delimiter=delimiter, lineterminator=end, quoting=quoting)
@@ -558,14 +558,12 @@ def test_what_csv_has_written_is_read_back(
 
 
 @FUZZ
-@given(
-    st.lists(st.dictionaries(st.text(max_size=5), st.integers() | st.text() | st.none() | st.booleans(), min_size=1))
-)
-def test_what_json_has_written_is_read_back(path: Any, values: list[dict[str, Any]]) -> None:
-    content = "\n".join(json.dumps(value, ensure_ascii=False) for value in values).encode("utf-8", "replace")
-    found = rows(path("in.jsonl", content))
-    expected = [json.loads(line) for line in content.decode().split("\n") if line]
-    assert [json.loads(row.payload) for row in found if isinstance(row, Row)] == expected
+@given(tables(), st.sampled_from(["\n", "\r\n", "\n\n"]))
+def test_what_json_has_written_is_read_back(path: Any, table: Any, end: str) -> None:
+    header, cells = table
+    values = [dict(zip(header, row, strict=True)) for row in cells]
+    found = rows(path("in.jsonl", end.join(json.dumps(value, ensure_ascii=False) for value in values).encode()))
+    assert [json.loads(row.payload) if isinstance(row, Row) else row for row in found] == values
 
 
 def read_or_refuse(source: Any, **arguments: Any) -> None:

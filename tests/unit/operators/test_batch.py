@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import weakref
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, ObjectStoragePath, TaskDeferred, task
 
+from airflow_provider_aixplain.batch.state import Cost, Totals
 from airflow_provider_aixplain.decorators.batch import AixplainBatchDecoratedOperator, aixplain_batch_task
 from airflow_provider_aixplain.exceptions import (
     AixplainError,
@@ -80,13 +82,123 @@ def test_a_worker_that_finishes_takes_no_other_batch_for_its_own(tmp_path: Path)
     assert other.execute(CONTEXT)["succeeded"] == 1, "and takes nothing away"
 
 
-@pytest.mark.parametrize("name", ["in.csv", "in.jsonl"])
+@pytest.mark.parametrize("name", ["in.csv", "in.jsonl", "out.csv/part-0.csv"])
 def test_a_file_is_read_by_its_columns(tmp_path: Path, name: str) -> None:
     text = "id,text\nx,hello\n" if name.endswith("csv") else '{"id": "x", "text": "hello"}\n'
+    (tmp_path / "out.csv").mkdir()
     (tmp_path / name).write_text(text)
-    batch(tmp_path, f"file://{tmp_path}/{name}", key="id", data="text").execute(CONTEXT)
+    batch(tmp_path, f"file://{tmp_path}/{name.partition('part')[0]}", key="id", data="text").execute(CONTEXT)
     (result,) = batch(tmp_path, [])._state().results.read()
     assert (result["key"], result["data"]) == ("x", "hello")
+
+
+def test_texts_of_a_file_stay_texts(tmp_path: Path, emulator: Emulator) -> None:
+    text = next(TAGS)
+    cells = [f'{{"data": "{text}", "max_tokens": 100000}}', f" {text} 1E5 ", f'"{text}"']
+    (tmp_path / "in.jsonl").write_text("\n".join(json.dumps({"text": cell}) for cell in cells))
+    batch(tmp_path, f"file://{tmp_path}/in.jsonl", data="text", parameters={}).execute(CONTEXT)
+    sent = [run["payload"] for run in emulator.runs() if text in str(run["payload"].get("data"))]
+    assert sorted(sent, key=str) == sorted(({"data": cell} for cell in cells), key=str)
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "problem"),
+    [
+        (b'text\n{0} 1\n"{0} 2\n{0} 3\n', {"data": "text"}, "line 3: unexpected end of data"),
+        (b"id;text\n1;{0}\n", {}, "use delimiter=';'"),
+        (b"text\n{0}\xe9\n", {"data": "text"}, "name its encoding, such as encoding='cp1252'"),
+        (b"id,text\n1,{0}\n2,{0}\n", {"data": "txt"}, "it has no column 'txt'; there are 'id', 'text'$"),
+        (b"text\n{0}\n", {"data": "text", "include_columns": ["id"]}, "it has no column 'id'; there are 'text'$"),
+        (b"text\n{0}\n", {"data": "text", "include_columns": "text"}, "include_columns is 'text': give a list"),
+        (b"text\n{0}\n", {"data": "text", "include_columns": [5]}, "include_columns is .5.: give a list"),
+    ],
+)
+@pytest.mark.parametrize("on_bad_row", ["fail", "skip"])
+def test_a_file_that_cannot_be_read_costs_nothing(
+    tmp_path: Path, emulator: Emulator, content: bytes, arguments: dict[str, Any], problem: str, on_bad_row: str
+) -> None:
+    text = next(TAGS)
+    (tmp_path / "in.csv").write_bytes(content.replace(b"{0}", text.encode()))
+    with pytest.raises(AixplainInputError, match=problem) as raised:
+        batch(tmp_path, f"file://{tmp_path}/in.csv", on_bad_row=on_bad_row, **arguments).execute(CONTEXT)
+    assert isinstance(raised.value, AirflowFailException)
+    assert submitted(emulator, text) == 0
+
+
+def test_a_long_cell_is_one_run(tmp_path: Path, emulator: Emulator) -> None:
+    text = next(TAGS)
+    cell = f"{text}\n" * 20_000
+    (tmp_path / "in.csv").write_text(f'text\n"{cell}"\n')
+    arguments: dict[str, Any] = {"data": "text", "on_bad_row": "skip", "model_id": "nobodys"}
+    with pytest.raises(AixplainPermanentError, match="0 of 1 rows succeeded, 1 failed"):
+        batch(tmp_path, f"file://{tmp_path}/in.csv", **arguments).execute(CONTEXT)
+
+
+def test_trouble_while_reading_leaves_the_retries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in.csv").write_text("text\na\n")
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(type(ObjectStoragePath(f"file://{tmp_path}").fs), "isfile", fail)
+    with pytest.raises(AixplainError, match=r"cannot be read now: .*Input/output error") as raised:
+        batch(tmp_path, f"file://{tmp_path}/in.csv").execute(CONTEXT)
+    assert not isinstance(raised.value, AirflowFailException)
+
+
+def test_results_repeat_columns_of_the_input(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet is an extra")
+    source = [{"text": "a", "label": "x", "n": 1}, {"text": "b", "label": None, "n": "\ud800"}]
+    arguments: dict[str, Any] = {"data": "text", "include_columns": ["label", "n"], "result_format": "parquet"}
+    batch(tmp_path, source, **arguments).execute(CONTEXT)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert {line["data"]: line["input"] for line in lines} == {
+        "a": {"label": "x", "n": 1},
+        "b": {"label": None, "n": "\ud800"},
+    }
+    rows = parquet.read_table(tmp_path / "out" / "results.parquet").to_pylist()
+    assert {row["data"]: row["input"] for row in rows} == {
+        '"a"': {"label": "x", "n": "1"},
+        '"b"': {"label": None, "n": "\ufffd"},
+    }
+    with pytest.raises(AixplainInputError, match="holds the batch of another input"):
+        batch(tmp_path, source, **{**arguments, "include_columns": ["n"]}).execute(CONTEXT)
+
+
+def test_how_a_file_is_read_is_templated() -> None:
+    assert {"encoding", "delimiter", "include_columns"} < set(AixplainBatchRunOperator.template_fields)
+    assert {"encoding", "delimiter", "include_columns"} < set(AixplainBatchDecoratedOperator.template_fields)
+
+
+def test_a_result_path_that_cannot_be_written_is_bad_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emulator: Emulator
+) -> None:
+    text = next(TAGS)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AixplainInputError, match=r"result_path: file://.*/file/out cannot be written: .*Name a folder"):
+        batch(tmp_path, [text], result_path=f"file://{tmp_path}/file/out").execute(CONTEXT)
+    for error, kind in (
+        (PermissionError(13, "Permission denied"), AixplainInputError),
+        (OSError(30, "Read-only file system"), AixplainInputError),
+        (OSError(28, "No space left on device"), OSError),
+    ):
+
+        def fail(*_: Any, error: OSError = error, **__: Any) -> Any:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "mkdir", fail)
+            with pytest.raises(kind):
+                batch(tmp_path, [text]).execute(CONTEXT)
+    assert submitted(emulator, text) == 0
+
+
+def test_sums_are_decimal() -> None:
+    totals = Totals()
+    for _ in range(3):
+        totals.spend(Cost(0.1, 1, 0.7))
+    totals.spend(Cost(1e-7, 0, 0))
+    assert (totals.credits, totals.run_time, totals.tokens) == (0.3000001, 2.1, 3)
 
 
 def test_a_template_may_give_a_list_as_text(tmp_path: Path) -> None:
@@ -143,6 +255,12 @@ def test_bad_rows_fail_it_before_anything_is_submitted(tmp_path: Path, emulator:
     manifest = batch(tmp_path, [text, None], on_bad_row="skip").execute(CONTEXT)
     assert (manifest["rows"], manifest["bad_rows"]) == (1, 1)
     assert manifest["first_bad_rows"][0].startswith("line 2: data is None")
+
+
+def test_a_reason_of_many_rows_is_reported_once(tmp_path: Path) -> None:
+    source = [{"a": 1}, {"a": 2}, {"b": 3}]
+    with pytest.raises(AixplainInputError, match=r"is fail: line 1, line 2: it has no column 'b'; there are a$"):
+        batch(tmp_path, source, data="b").execute(CONTEXT)
 
 
 def test_a_retry_or_a_clear_submits_only_what_is_left(tmp_path: Path, emulator: Emulator) -> None:
@@ -241,6 +359,26 @@ def test_an_object_storage_holds_all_of_it(objects: str, emulator: Emulator) -> 
     path = run("echo", rows, result_format="parquet")["path"]
     with ObjectStoragePath(path).open("rb") as file:
         assert pyarrow.read_table(file).num_rows == 5
+
+
+def test_a_folder_of_parquet_in_an_object_storage_is_read(objects: str, emulator: Emulator) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="Parquet is an extra")
+    from pyarrow import parquet
+
+    text, place = next(TAGS), ObjectStoragePath(f"{objects}/{next(TAGS)}")
+    for number in range(2):
+        path = place / "in" / f"day=0{number}" / f"part-{number}.snappy.parquet"
+        file = io.BytesIO()
+        parquet.write_table(pyarrow.table({"id": [number], "text": [f"{text} {number}"]}), file)
+        path.fs.pipe_file(path.path, file.getvalue())
+    place.fs.pipe_file((place / "in" / "_SUCCESS").path, b"")
+    arguments: dict[str, Any] = {"data": "text", "key": "id", "include_columns": ["day"], "result_path": f"{place}/out"}
+    manifest = batch(Path(), f"{place}/in/", **arguments).execute(CONTEXT)
+    lines = [json.loads(line) for line in ObjectStoragePath(manifest["path"]).read_text().splitlines()]
+    assert sorted((line["key"], line["data"], line["input"]) for line in lines) == [
+        (0, f"{text} 0", {"day": "00"}),
+        (1, f"{text} 1", {"day": "01"}),
+    ]
 
 
 def test_a_decorated_function_makes_the_input(tmp_path: Path) -> None:
