@@ -59,16 +59,18 @@ OTHER_FORMATS = {
 SIGNATURES = {
     b"PK\x03\x04": "a ZIP archive or an Excel workbook: save the workbook as 'CSV UTF-8', or unpack the archive",
     b"\xd0\xcf\x11\xe0": "an Excel workbook: save it as 'CSV UTF-8'",
-    b"PAR1": "Parquet: let its name end with .parquet",
+    b"PAR1\x15": "Parquet: let its name end with .parquet",
     b"Obj\x01": "Avro: convert it to Parquet",
-    b"ORC": "ORC: convert it to Parquet",
-    b"BZh": "compressed with bzip2: unpack it",
+    b"BZh91AY": "compressed with bzip2: unpack it",
     b"\xfd7zXZ": "compressed with xz: unpack it",
     b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it",
 }
 """What a text file really is, by its first bytes, and the remedy."""
 
 GZIP = b"\x1f\x8b"
+
+END_OF_FILE = "\x1a"
+"""Written by DOS programs after the last line."""
 
 BYTE_ORDER_MARKS = {  # UTF-32's begins with UTF-16's
     codecs.BOM_UTF8: ("utf-8", "utf-8-sig"),
@@ -269,9 +271,9 @@ class Reader:
                         f"line {line} holds only the beginning of a JSON value: write each row as one line"
                         " (an array: jq -c '.[]' FILE; objects: jq -c . FILE)"
                     ) from None
-                yield Record(None, line, f"it is no JSON: {error.msg} at character {error.pos + 1}: {text[:80]!r}")
+                yield Record(None, line, f"invalid JSON: {error.msg} at character {error.pos + 1}: {text[:80]!r}")
             except (ValueError, RecursionError) as error:
-                yield Record(None, line, f"it is no JSON that can be sent: {printable(error)}")
+                yield Record(None, line, f"invalid JSON: {printable(error)}")
             else:
                 if isinstance(value, list) and file.suffix == "json":
                     raise file.error(
@@ -287,7 +289,7 @@ class Reader:
                 "name the delimiter of a text file: delimiter='\\t' with encoding='utf-16' for what Excel saves as"
                 " 'Unicode Text'"
             )
-        text = _Lines(self._lines(file, is_csv=True), file)
+        text = _CsvText(self._lines(file, is_csv=True), file)
         delimiter = self._delimiter or ("\t" if file.suffix == "tsv" else ",")
         if announced := re.fullmatch(
             r'"?sep=([^"\r\n\0 ])"?\s*', first := next(text, ""), re.IGNORECASE
@@ -317,7 +319,7 @@ class Reader:
                     yield Record({name: values[index] for index, name in named}, line)
 
     @staticmethod
-    def _next_row(rows: Iterator[list[str]], text: _Lines, delimiter: str) -> list[str]:
+    def _next_row(rows: Iterator[list[str]], text: _CsvText, delimiter: str) -> list[str]:
         """Return the next row that is not a blank line; an empty list at the end.
 
         :raises InvalidInput: for a quote that is not closed, or that stands inside a cell: where such a row ends, and
@@ -335,10 +337,10 @@ class Reader:
             if not values:
                 continue
             if any('"' in value for value in values) and not _is_quoted_well(text.record(), delimiter):
-                raise text.error("a quote inside a cell that is not quoted")
+                raise text.error("there is a quote inside an unquoted cell")
             return values
 
-    def _check_header(self, header: list[str], text: _Lines, delimiter: str, *, is_given: bool, file: File) -> int:
+    def _check_header(self, header: list[str], text: _CsvText, delimiter: str, *, is_given: bool, file: File) -> int:
         """Return how many values a row has at least: columns at the end may have no name, and no values.
 
         :raises InvalidInput: if the header cannot be that of the input.
@@ -354,7 +356,7 @@ class Reader:
         if not names:
             raise file.error("its first line names no columns")
         if repeated := [name for name, times in Counter(names).items() if times > 1]:
-            raise file.error(f"a column's name stands twice in its first line: {_listed(repeated)}")
+            raise file.error(f"its first line has two columns named {_listed(repeated)}")
         self._check_columns(names, file)
         if self._header is None:
             self._header = header
@@ -381,7 +383,7 @@ class Reader:
                 parquet = ParquetFile(opened, pre_buffer=False, buffer_size=2**20, page_checksum_verification=True)
                 names = parquet.schema_arrow.names
                 if repeated := [name for name, times in Counter(names).items() if times > 1]:
-                    raise file.error(f"a column's name stands twice in it: {_listed(repeated)}")
+                    raise file.error(f"it has two columns named {_listed(repeated)}")
                 self._check_columns(names, file)
                 used = [name for name in names if self._reads(name)]
                 for batch in parquet.iter_batches(batch_size=PARQUET_ROWS, columns=used, use_threads=False):
@@ -390,7 +392,7 @@ class Reader:
                         line += 1
                         yield _parquet_record(columns, index, line)
         except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-            raise file.error(f"after row {line}: it is no Parquet, or damaged: {error}") from None
+            raise file.error(f"after row {line}: it is damaged, or not Parquet: {error}") from None
 
     def _reads(self, name: str) -> bool:
         return self._is_whole or name in self._columns
@@ -427,8 +429,8 @@ class Reader:
                 if "\0" in piece:
                     number += piece[: piece.index("\0")].count(end)
                     raise file.error(
-                        f"line {number}: there is a NUL character, so it is no text of encoding {self._encoding!r}:"
-                        " try encoding='utf-16'"
+                        f"line {number}: it has a NUL character, so its encoding is not {self._encoding}: try"
+                        " encoding='utf-16'"
                     )
                 *ended, last = piece.split(end)
                 for line in ended:
@@ -440,12 +442,12 @@ class Reader:
                 if length > MAX_RECORD_LENGTH:
                     raise file.error(f"line {number} is longer than {MAX_RECORD_LENGTH} characters")
         except UnicodeError as error:
-            place, remedy = "", "name its encoding, such as encoding='cp1252' for what Excel saves as 'CSV'"
+            place, remedy = "", "set encoding, such as encoding='cp1252' for what Excel saves as 'CSV'"
             if isinstance(error, UnicodeDecodeError):
                 number += error.object[: error.start].count(end.encode())
                 place = f" (byte {error.object[error.start : error.start + 1].hex()})"
-            raise file.error(f"line {number}: it is no text of encoding {self._encoding!r}{place}: {remedy}") from None
-        if last := "".join(rest):
+            raise file.error(f"line {number}: it is not valid {self._encoding}{place}: {remedy}") from None
+        if (last := "".join(rest)) not in ("", END_OF_FILE):
             yield last
 
     def _decoded(self, file: File) -> Iterator[str]:
@@ -481,7 +483,7 @@ class Reader:
             )
 
 
-class _Lines:
+class _CsvText:
     """The lines of a CSV file, and those of the current row.
 
     :param lines: of the file.
@@ -527,8 +529,8 @@ class _Lines:
     def error(self, problem: str) -> InvalidInput:
         """Return the error for the current row."""
         return self._file.error(
-            f"line {self.record_line}: {problem}. A cell with quotes, delimiters or line ends has to be in quotes, and"
-            " each quote inside it doubled (in Spark: option('escape', '\"'))"
+            f"line {self.record_line}: {problem}. Quote cells that have quotes, delimiters or line ends in them, and"
+            " double each quote inside (in Spark: option('escape', '\"'))"
         )
 
 
@@ -628,13 +630,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         repeated = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
-        raise ValueError(f"a name stands twice in an object: {_listed(repeated)}")
+        raise ValueError(f"an object has two members named {_listed(repeated)}")
     return found
 
 
 def _finite(text: str) -> float:
     if not math.isfinite(value := float(text)):
-        raise ValueError(f"{text} is no number of JSON, or too large")
+        raise ValueError(f"{text} is not a number that JSON can hold")
     return value
 
 

@@ -190,8 +190,9 @@ class AixplainBatchRunOperator(TemplatedOperator):
 
             parquet.check()
         state = self._state()
+        url = self._submission_url()
         with _writable(state):
-            header = self._prepare(state)
+            header = self._prepare(state, url)
         again = state.forget_failed(header)
         progress = state.progress(header)
         left = header.rows - progress.totals.done
@@ -244,22 +245,29 @@ class AixplainBatchRunOperator(TemplatedOperator):
             raise from_event(event["error"])
         return self._finish(state, header)
 
-    def _prepare(self, state: State) -> Header:
-        """Return what the batch is about, once the rows are where a trigger finds them, and nobody else is at it."""
-        with TemporaryFile() as spool:
-            return self._write_rows(state, spool)
+    def _submission_url(self) -> str:
+        """Return where runs are submitted."""
+        from airflow_provider_aixplain.protocol import wire
 
-    def _write_rows(self, state: State, spool: IO[bytes]) -> Header:
+        platform = self.hook.platform
+        with told_as_airflow_errors():
+            return wire.submission(platform.models_run_url, self.model_id, "{}").url
+
+    def _prepare(self, state: State, url: str) -> Header:
+        """Return what the batch is about, once the rows are where a trigger finds them, and nobody else is at it.
+
+        :param url: where runs are submitted.
+        """
+        with TemporaryFile() as spool:
+            return self._write_rows(state, url, spool)
+
+    def _write_rows(self, state: State, url: str, spool: IO[bytes]) -> Header:
         """Do what :meth:`_prepare` does.
 
         :param spool: keeps the rows of an input that can be read only once, on disk instead of in memory.
         """
         from airflow_provider_aixplain.batch.rows import spooled, unspooled
-        from airflow_provider_aixplain.protocol import wire
 
-        platform = self.hook.platform
-        with told_as_airflow_errors():
-            url = wire.submission(platform.models_run_url, self.model_id, "{}").url
         earlier = state.header()
         values = self._read()
         if earlier is not None:

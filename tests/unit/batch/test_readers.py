@@ -7,10 +7,12 @@ import datetime
 import gzip
 import io
 import json
+import random
 import time
+import tracemalloc
 from collections.abc import Callable
 from decimal import Decimal
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +74,14 @@ def test_texts_of_a_column_stay_texts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ('id,text\n1,"open\n2,b\n3,c\n', r"in.csv': line 2: unexpected end of data\. .*each quote inside it doubled"),
+        ('id,text\n1,"open\n2,b\n3,c\n', r"in.csv': line 2: unexpected end of data\. .*double each quote inside"),
         ('id,text\n1,a\n2,"say "hi" now"\n3,"c"\n', "line 3: ',' expected after '\"'"),
-        ('id,text\n1,5" pipe\n2,6" pipe\n', "line 2: a quote inside a cell that is not quoted"),
-        ('id,text\n1, "a\n2,b"\n', "line 2: a quote inside a cell that is not quoted"),
+        ('id,text\n1,5" pipe\n2,6" pipe\n', "line 2: there is a quote inside an unquoted cell"),
+        ('id,text\n1, "a\n2,b"\n', "line 2: there is a quote inside an unquoted cell"),
         ('id,text\n1,"a \\"b\\" c"\n', "line 2: ',' expected after"),
         ('id,text\n1,"a \\""\n2,b\n3,"c"\n', "line 2: ',' expected after|line 2: unexpected end of data"),
         ("id,text\n1,a\rb\n2,c\n", "line 2: new-line character seen in unquoted field"),
-        ('id,te"xt\n1,a\n', "line 1: a quote inside a cell"),
+        ('id,te"xt\n1,a\n', "line 1: there is a quote inside"),
     ],
 )
 def test_csv_with_quotes_astray_is_refused_with_the_line(tmp_path: Path, content: str, problem: str) -> None:
@@ -119,11 +121,34 @@ def test_a_limit_that_others_set_meanwhile_stays(tmp_path: Path) -> None:
 
 def test_a_row_without_end_is_refused_in_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "MAX_RECORD_LENGTH", 100_000)
-    with pytest.raises(InvalidInput, match=r"line 2: the row is longer than 100000 characters.*each quote"):
+    with pytest.raises(InvalidInput, match=r"line 2: the row is longer than 100000 characters.*double each quote"):
         texts(tmp_path, "in.csv", 'text\n"' + "open\n" * 100_000)
     for name in ("in.csv", "in.jsonl"):
         with pytest.raises(InvalidInput, match="line 1 is longer than 100000 characters"):
             texts(tmp_path, name, "x" * 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "line"),
+    [("in.csv", "text\n", '"{} ""b"""\n'), ("in.jsonl", "", '{{"text": "{}"}}\n')],
+)
+def test_text_is_read_in_a_stream(tmp_path: Path, name: str, header: str, line: str) -> None:
+    reading = read(put(tmp_path, name, header + line.format("a" * 100) * 100_000), Mapper("text"))
+    tracemalloc.start()
+    try:
+        assert sum(isinstance(row, Row) for row in islice(reading, 20_000)) == 20_000
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_row_group_of_parquet_is_read_in_a_stream(tmp_path: Path) -> None:
+    texts = [random.randbytes(500).hex() for _ in range(20_000)]
+    parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "in.parquet", use_dictionary=False)
+    reading = read(ObjectStoragePath(f"file://{tmp_path}/in.parquet"), Mapper("text"))
+    pool = pyarrow.default_memory_pool()
+    before = pool.bytes_allocated()
+    assert max(pool.bytes_allocated() - before for _ in reading) < 8_000_000
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n"])
@@ -150,6 +175,8 @@ def test_another_delimiter_is_refused_with_the_remedy(tmp_path: Path, header: st
 @pytest.mark.parametrize(
     ("name", "content", "arguments"),
     [
+        ("in.csv", 'text\r\n"a, b"\r\n\x1a', {}),
+        ("in.csv", 'PAR1,text\n1,"a, b"\n', {}),
         ("in.csv", "id;text\n1;a, b\n", {"delimiter": ";"}),
         ("in.csv", "sep=;\r\nid;text\r\n1;a, b\r\n", {}),
         ("in.csv", '"sep=;"\r\nid;text\r\n1;a, b\r\n', {"delimiter": ";"}),
@@ -184,15 +211,20 @@ def test_a_declared_encoding_is_read(tmp_path: Path, encoding: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "arguments", "problem"),
     [
-        ("in.csv", "text\na\nCafé\n".encode("cp1252"), {}, r"line 3: .*'utf-8' \(byte e9\).* encoding='cp1252'"),
+        (
+            "in.csv",
+            "text\na\nCafé\n".encode("cp1252"),
+            {},
+            r"line 3: it is not valid utf-8 \(byte e9\).* encoding='cp1252'",
+        ),
         ("in.jsonl", b'{"text": "a"}\n{"text": "\xe9"}', {}, r"line 2: .*\(byte e9\)"),
-        ("in.csv", b"text\ncut\xe2\x82", {}, r"line 2: .*'utf-8' \(byte e2\)"),
+        ("in.csv", b"text\ncut\xe2\x82", {}, r"line 2: .*utf-8 \(byte e2\)"),
         ("in.csv", "text\na\n".encode("utf-16"), {}, "byte order mark is that of utf-16.* use encoding='utf-16'"),
         ("in.csv", "text\na\n".encode("utf-32"), {}, "use encoding='utf-32'"),
         ("in.csv", "\ufefftext\na\n", {"encoding": "cp1252"}, "mark is that of utf-8, and encoding is 'cp1252'"),
         ("in.csv", "\ufefftext\n".encode("utf-16-le"), {"encoding": "utf-16-be"}, "use encoding='utf-16'"),
-        ("in.csv", "text\na\n".encode("utf-16-le"), {}, "line 1: there is a NUL character.* try encoding='utf-16'"),
-        ("in.jsonl", b'"a"\n"\0"\n', {}, "line 2: there is a NUL"),
+        ("in.csv", "text\na\n".encode("utf-16-le"), {}, "line 1: it has a NUL character.* try encoding='utf-16'"),
+        ("in.jsonl", b'"a"\n"\0"\n', {}, "line 2: it has a NUL"),
         ("in.csv", "text\n", {"encoding": "klingon"}, "encoding is 'klingon': give the name of a Python codec"),
         ("in.csv", "text\n", {"encoding": "base64"}, "encoding is 'base64'"),
         ("in.csv", "text\n", {"encoding": None}, "encoding is None"),
@@ -201,12 +233,12 @@ def test_a_declared_encoding_is_read(tmp_path: Path, encoding: str) -> None:
         ("in.csv", "sep=;\ntext\n", {"delimiter": ","}, "its first line says 'sep=;', and delimiter is ','"),
         ("in.csv", ",,\na,b,c\n", {}, "its first line names no columns"),
         ("in.csv", "\n", {}, "it is empty: its first line has to name columns"),
-        ("in.csv", "text,id,text\n", {}, "a column's name stands twice in its first line: 'text'"),
+        ("in.csv", "text,id,text\n", {}, "its first line has two columns named 'text'"),
         ("in.csv", "id,Text\n1,a\n2,b\n", {}, "it has no column 'text'; there are 'id', 'Text'$"),
         ("in.txt", "text\na\n", {}, "name the delimiter of a text file.*'Unicode Text'"),
         ("in.xlsx", b"PK\3\4", {}, r"end with \.jsonl, \.csv, \.parquet.*it is a workbook: save it as 'CSV UTF-8'"),
         ("in.csv", b"PK\3\4more", {}, "it is a ZIP archive or an Excel workbook: save the workbook as 'CSV UTF-8'"),
-        ("in.csv", b"PAR1", {}, "it is Parquet: let its name end with .parquet"),
+        ("in.csv", b"PAR1\x15", {}, "it is Parquet: let its name end with .parquet"),
         ("in.jsonl", b"\x28\xb5\x2f\xfd", {}, "compressed with zstd: unpack it"),
         ("in.csv", "<!DOCTYPE html>\n<p>", {}, "it is HTML or XML"),
         ("in.csv.bz2", b"BZh", {}, "it is packed: unpack it"),
@@ -218,8 +250,8 @@ def test_a_declared_encoding_is_read(tmp_path: Path, encoding: str) -> None:
         ("in.json", '[\n{"text": "a"},\n{"text": "b"}\n]', {}, "line 1 holds only the beginning of a JSON value"),
         ("in.jsonl", '{"text": "a"}\n{\n"n":\n{"text": "b"}\n}', {}, "line 2 holds only the beginning"),
         ("in.jsonl", '{"text": "a\n{"text": "b"}\n', {}, "line 1 holds only the beginning"),
-        ("in.parquet", b"", {}, "after row 0: it is no Parquet, or damaged"),
-        ("in.parquet", b"PAR1" * 9, {}, "it is no Parquet, or damaged"),
+        ("in.parquet", b"", {}, "after row 0: it is damaged, or not Parquet"),
+        ("in.parquet", b"PAR1" * 9, {}, "it is damaged, or not Parquet"),
         ("in.parquet.gz", b"", {}, "it is compressed as a whole"),
     ],
 )
@@ -246,10 +278,10 @@ def test_json_lines_change_no_value(tmp_path: Path) -> None:
     content += '{"text": {"max_tokens": 5}}\n' + "[" * 100_000 + "]" * 100_000 + "\n{}\n5\n"
     found = texts(tmp_path, "in.jsonl", content)
     assert found[0] == 123456789012345678901234567890
-    assert found[1] == "it is no JSON that can be sent: a name stands twice in an object: 'text'"
-    assert found[2].startswith("it is no JSON that can be sent: 1e999")
+    assert found[1] == "invalid JSON: an object has two members named 'text'"
+    assert found[2].startswith("invalid JSON: 1e999")
     assert found[3:5] == [1.1, {"max_tokens": 5}]
-    assert "it is no JSON that can be sent: maximum recursion" in found[5]
+    assert "invalid JSON: maximum recursion" in found[5]
     assert found[6:] == ["it has no column 'text'; there are none", "it has no column 'text': it is a int"]
 
 
@@ -462,7 +494,7 @@ def test_a_bad_row_of_a_folder_names_its_file(tmp_path: Path) -> None:
 
 def test_a_parquet_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table([["a"], ["b"]], names=["text", "text"]), tmp_path / "in.parquet")
-    with pytest.raises(InvalidInput, match="a column's name stands twice in it: 'text'"):
+    with pytest.raises(InvalidInput, match="it has two columns named 'text'"):
         rows(ObjectStoragePath(f"file://{tmp_path}/in.parquet"), data="text")
 
 

@@ -95,7 +95,7 @@ def test_parquet(tmp_path: Path) -> None:
     [
         ("in.xlsx", "", "its name has to end with .jsonl, .csv, .parquet"),
         ("in.csv", "", "it is empty"),
-        ("in.csv", "a,a\n", "a column's name stands twice"),
+        ("in.csv", "a,a\n", "its first line has two columns named 'a'"),
     ],
 )
 def test_a_source_that_cannot_be_read(tmp_path: Path, name: str, text: str, named: str) -> None:

@@ -106,7 +106,7 @@ def test_texts_of_a_file_stay_texts(tmp_path: Path, emulator: Emulator) -> None:
     [
         (b'text\n{0} 1\n"{0} 2\n{0} 3\n', {"data": "text"}, "line 3: unexpected end of data"),
         (b"id;text\n1;{0}\n", {}, "use delimiter=';'"),
-        (b"text\n{0}\xe9\n", {"data": "text"}, "name its encoding, such as encoding='cp1252'"),
+        (b"text\n{0}\xe9\n", {"data": "text"}, "set encoding, such as encoding='cp1252'"),
         (b"id,text\n1,{0}\n2,{0}\n", {"data": "txt"}, "it has no column 'txt'; there are 'id', 'text'$"),
         (b"text\n{0}\n", {"data": "text", "include_columns": ["id"]}, "it has no column 'id'; there are 'text'$"),
         (b"text\n{0}\n", {"data": "text", "include_columns": "text"}, "include_columns is 'text': give a list"),
