@@ -263,7 +263,7 @@ class Reader:
             if not text:
                 continue
             try:
-                value = _decoder.decode(text)
+                value = parse_json(text)
             except json.JSONDecodeError as error:
                 if error.pos >= len(text) or error.msg.startswith("Unterminated string"):
                     # Parts of a value that spans lines may be values too, and would become rows.
@@ -638,6 +638,15 @@ def _finite(text: str) -> float:
     if not math.isfinite(value := float(text)):
         raise ValueError(f"{text} is not a number that JSON can hold")
     return value
+
+
+def parse_json(text: str) -> Any:
+    """Return the JSON value of a text.
+
+    :raises ValueError: if it is none, or would change: objects with two members of one name, NaN, overflowing numbers.
+    :raises RecursionError: if it nests too deeply.
+    """
+    return _decoder.decode(text)
 
 
 _decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)

@@ -26,7 +26,6 @@ from airflow_provider_aixplain.operators.arguments import (
     one_of,
     refuse_nested,
 )
-from airflow_provider_aixplain.protocol.values import NOT_JSON, parse
 from airflow_provider_aixplain.protocol.wait import seconds
 from airflow_provider_aixplain.submission import now, seconds_since
 from airflow_provider_aixplain.templates import TemplatedOperator
@@ -311,12 +310,16 @@ class AixplainBatchRunOperator(TemplatedOperator):
                 raise AixplainError(f"input is {str(self.input)[:200]!r}, and cannot be read now: {error}") from error
 
     def _source(self) -> Any:
+        from airflow_provider_aixplain.batch.readers import parse_json
         from airflow_provider_aixplain.files import object_path
 
         if not isinstance(self.input, str):
             return self.input
-        if (value := parse(self.input)) is not NOT_JSON and isinstance(value, list):
-            return value
+        if self.input.lstrip().startswith("["):
+            try:
+                return parse_json(self.input.strip())
+            except (ValueError, RecursionError) as error:
+                raise AixplainInputError(f"input is {self.input[:200]!r}, which is invalid JSON: {error}") from None
         if "://" not in self.input:
             raise AixplainInputError(
                 f"input is {self.input[:200]!r}: give a list, or a URI such as file:///data/in.csv"

@@ -210,6 +210,8 @@ def test_a_template_may_give_a_list_as_text(tmp_path: Path) -> None:
     [
         ({"source": "in.csv"}, "input is 'in.csv': give a list, or a URI"),
         ({"source": []}, "input has no rows"),
+        ({"source": '["a", '}, "invalid JSON: Expecting value"),
+        ({"source": '[{"a": 1, "a": 2}]'}, "invalid JSON: an object has two members named 'a'"),
         ({"source": 7}, "input is a int"),
         ({"source": [1], "result_path": "/data/out"}, "result_path is '/data/out': give the URI"),
         ({"source": [1], "result_path": "file://data/out"}, "result_path is 'file://data/out': give the URI"),
