@@ -202,8 +202,8 @@ def _column(value: Any, name: str) -> Any:
 def read(source: Any, mapper: Mapper, encoding: str = "utf-8", delimiter: str | None = None) -> Iterator[Row | BadRow]:
     """Read rows in a stream.
 
-    :param source: a list or an iterator; or an ``ObjectStoragePath`` of a file of JSON lines, CSV with a header or Parquet, as the end
-        of its name says, or of a folder of such files.
+    :param source: a list or an iterator; or an ``ObjectStoragePath`` of a file of JSON lines, CSV with a header or
+        Parquet, as the end of its name says, or of a folder of such files.
     :param mapper: makes inputs of them.
     :param encoding: of text files.
     :param delimiter: of CSV files; None: a comma, or a tab in ``.tsv`` files.

@@ -480,9 +480,9 @@ class TestFunctionsThatMakeRows:
                 held.append(len(alive))
                 yield text
 
-        state = batch(tmp_path, None)
-        state.input = generator()
-        state._prepare(state._state())
+        task = batch(tmp_path, None)
+        task.input = generator()
+        task._prepare(task._state(), task._submission_url())
         assert len(held) == 50
         assert max(held) <= 3
 
