@@ -9,8 +9,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_aixplain.protocol.failure import Failure, InvalidInput, RequestFailed
-from airflow_provider_aixplain.protocol.response import ModelResponse
-from airflow_provider_aixplain.protocol.values import printable
+from airflow_provider_aixplain.protocol.response import ModelResponse, failure_reason
 
 
 class AixplainError(AirflowException):
@@ -100,7 +99,7 @@ def error_of(response: ModelResponse, model_id: str, what: str = "the submission
     :param model_id: the model's id on the platform.
     :param what: what was sent, for people.
     """
-    reason = printable(response.error_message or "the platform gives no reason")
+    reason = failure_reason(response)
     if response.failure is None:
         return AixplainRunFailed(f"Model {model_id}: the run failed: {reason}")
     return error_for(response.failure, f"Model {model_id}: {what} failed: {reason}")

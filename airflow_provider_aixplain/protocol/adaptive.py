@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from airflow_provider_aixplain.protocol.schedule import MIN_WAIT, Backoff, jitter
+from airflow_provider_aixplain.protocol.values import number
 
 REMEMBERED = 64
 """Run times of a model; few enough that what it was like a hundred runs ago is forgotten."""
@@ -106,8 +107,9 @@ class RunTimes:
         :param over: when it was seen to be over.
         :param chance: a random number from 0 to 1.
         """
-        if isinstance(told, (int, float)) and pending < told <= over:
-            self._remember(float(told))
+        run_time = number(told)
+        if run_time is not None and pending < run_time <= over:
+            self._remember(float(run_time))
         elif pending or began <= FRESH:
             # Somewhere in between. A first poll that finds it over was too late, but nobody knows by how much.
             earliest = pending or 0.9 * over

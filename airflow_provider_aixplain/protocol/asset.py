@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -111,7 +112,7 @@ class Parameter:
         if types is None or value is None:
             return True
         if isinstance(value, str) and self.data_type == "number":
-            return number(value) is not None
+            return number(value, sys.float_info.max) is not None
         if isinstance(value, str) and self.data_type == "boolean":
             return value.lower() in ("true", "false")
         return bool in types if isinstance(value, bool) else isinstance(value, types)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.failure import ErrorCategory
-from airflow_provider_aixplain.protocol.values import read
 
 NO_MODEL = "000000000000000000000000"
 NO_RUN = "00000000-0000-0000-0000-000000000000"
@@ -42,5 +41,5 @@ def _problem(outcome: wire.Answer | wire.NoAnswer, url: str, name: str) -> str:
         return f"{url} {REFUSED} (HTTP {outcome.status_code})"
     if ErrorCategory.of(outcome.status_code) in PASSES:
         return f"{url} has trouble, try again later (HTTP {outcome.status_code})"
-    is_one = outcome.status_code in (200, 404) and isinstance(read(outcome.body), dict)
+    is_one = outcome.status_code in (200, 404) and isinstance(outcome.value(), dict)
     return "" if is_one else f"{url} is not the platform: check {name} (HTTP {outcome.status_code})"

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from datetime import datetime
-from enum import Enum
 from typing import Any
 
+from airflow_provider_aixplain.protocol import statuses
 from airflow_provider_aixplain.protocol.failure import Failure
-from airflow_provider_aixplain.protocol.values import as_text, number, printable, storable, time
-
-
-class ResponseStatus(str, Enum):
-    """The states of a run that the platform knows."""
-
-    IN_PROGRESS = "IN_PROGRESS"
-    SUCCESS = "SUCCESS"
-    FAILED = "FAILED"
-
-    def __str__(self) -> str:
-        """Return the platform's word for it."""
-        return self.value
+from airflow_provider_aixplain.protocol.statuses import NO_REASON
+from airflow_provider_aixplain.protocol.statuses import ResponseStatus as ResponseStatus
+from airflow_provider_aixplain.protocol.values import number, printable, storable
 
 
 @dataclass(repr=False)
@@ -33,17 +21,18 @@ class ModelResponse:
     Its fields can be read and set as items too: ``response["data"]``. So can the additional ones, and ``usedCredits``
     and ``runTime`` by the platform's spelling.
 
-    A field holds what the platform sent, null included, with three exceptions on which callers can build: ``status`` is
-    one of the three known ones, ``completed`` a truth value and ``error_message`` a text. What was sent there and is
-    none stays in ``additional_fields``.
+    A field holds what the platform sent, null included, except for three fields whose type is certain: ``status`` is a
+    :class:`ResponseStatus`, ``completed`` a truth value and ``error_message`` a text, as
+    :mod:`~airflow_provider_aixplain.protocol.statuses` derives them. A status that was sent in another word stays in
+    ``additional_fields``.
 
     :param status: the state of the run.
     :param data: the output of the model: text, or any JSON value.
     :param details: further output, an object or a list.
-    :param completed: whether the run is over.
-    :param error_message: what went wrong, in the platform's words; empty if nothing did.
-    :param used_credits: what the run cost, in credits.
-    :param run_time: how long the model ran, in seconds.
+    :param completed: whether the run has finished.
+    :param error_message: what went wrong, in the platform's words; of a run that succeeded a warning; else empty.
+    :param used_credits: what the run cost, in credits; 0 if the platform does not state it.
+    :param run_time: how long the model ran, in seconds; 0 if the platform does not state it.
     :param usage: token counts (``prompt_tokens``, ``completion_tokens``, ``total_tokens``) where the supplier counts;
         depending on the supplier numbers, texts that hold numbers, ``"NaN"`` or null.
     :param url: the poll URL of a run that was accepted.
@@ -112,11 +101,18 @@ class ModelResponse:
         if isinstance(key, str):
             if key in FIELDS:
                 return self.__dict__, key
-            if key in self.additional_fields:
-                return self.additional_fields, key
             if key in _SPELLINGS:
                 return self.__dict__, _SPELLINGS[key]
+            if key in self.additional_fields:
+                return self.additional_fields, key
         raise KeyError(f"the response has no {key!r}")
+
+
+def failure_reason(response: ModelResponse) -> str:
+    """Return why a run or a request failed, with the platform's error code if there is one, for an error or a log."""
+    reason = printable(response.error_message or NO_REASON)
+    code = printable(response.error_code or "")
+    return reason if not code or code in reason else f"{reason} (error code {code})"
 
 
 def told_cost(response: ModelResponse | Mapping[str, Any]) -> str:
@@ -137,108 +133,50 @@ _short.maxstring = _short.maxother = 200
 _short.maxdict = _short.maxlist = 10
 
 
-def read_response(body: dict[str, Any], *, otherwise: ResponseStatus) -> ModelResponse:
+def read_response(
+    body: dict[str, Any], *, has_data: bool | None = None, completed: bool | None = None
+) -> ModelResponse:
     """Return the response that an answer's JSON object holds.
 
-    Where the platform has two spellings of a key the seed's wins, unless it is null; the other one stays in
+    Where the platform has two spellings of a key, the one that counts becomes the field, and the other one stays in
     ``additional_fields``.
 
-    :param otherwise: the status of an answer that names none of the three known ones.
+    :param has_data: whether the run has output, if that shows elsewhere.
+    :param completed: what to read instead of the answer's ``completed``.
     """
+    status, is_completed, message = statuses.judge(body, has_data=has_data, completed=completed)
     rest = dict(body)
 
     def take(default: Any, *keys: str) -> Any:
-        if rest.keys().isdisjoint(keys):
-            return default
-        said = [key for key in keys if key in rest]
-        for key in said:
+        """Remove and return the first value that is not null; remove all that are."""
+        sent = [key for key in keys if key in rest]
+        for key in sent:
             if rest[key] is None:
                 del rest[key]
-        told = next((key for key in said if key in rest), None)
-        return None if told is None else rest.pop(told)
+        chosen = next((key for key in sent if key in rest), None)
+        return default if not sent else None if chosen is None else rest.pop(chosen)
 
-    def figure(of_parts: Callable[[dict[str, Any]], float | None], *keys: str) -> Any:
-        told = take(0, *keys)
-        data = body.get("data")
-        if not isinstance(data, dict) or any(body.get(key) is not None for key in keys):
-            return told
-        measured = of_parts(data)
-        return told if measured is None else measured
-
-    status, completed = rest.get("status"), rest.get("completed")
-    known = isinstance(status, str) and status in _KNOWN
-    if known or status is None:
+    if rest.get("status") in (None, status.value):
         rest.pop("status", None)
-    if isinstance(completed, bool) or completed is None:
+    if isinstance(rest.get("completed"), (bool, type(None))):
         rest.pop("completed", None)
-    error_message = take("", "error_message", "errorMessage")
-    if error_message in ("", None):
-        error_message = as_text(rest.get("error") or None)
-        if rest.get("supplierError") is not None:
-            error_message = f"{error_message} - {as_text(rest['supplierError'])}"
+    if rest.get("error_message") in (None, ""):
+        rest.pop("error_message", None)
+    take("", *filter(rest.get, ("error_message", "errorMessage")))
+    for keys in (statuses.CREDITS[0], statuses.RUN_TIME[0]):
+        take(0, *sorted(keys, key=lambda key: not statuses.is_figure(rest.get(key))))
+    take(None, "error_code")
     return ModelResponse(
-        status=ResponseStatus(status) if known else otherwise,
+        status=status,
         data=take("", "data"),
         details=take({}, "details"),
-        completed=completed is True,
-        error_message=as_text(error_message),
-        used_credits=figure(_credits_of_parts, "usedCredits", "used_credits"),
-        run_time=figure(_run_time_of_parts, "runTime", "run_time"),
+        completed=is_completed,
+        error_message=message,
+        used_credits=statuses.credits_of(body),
+        run_time=statuses.run_time_of(body),
         usage=take(None, "usage"),
         url=take(None, "url"),
-        error_code=take(None, "error_code"),
+        error_code=statuses.error_code_of(body),
         asset=take(None, "asset"),
         additional_fields=rest,
     )
-
-
-_KNOWN = {status.value for status in ResponseStatus}
-
-
-def _credits_of_parts(data: dict[str, Any]) -> float | None:
-    """Return the credits that a run of several steps tells with its output: for all of them, else their sum."""
-    whole = _figure(_statistics(data), "credits", "usedCredits", "used_credits", "totalCredits", "total_credits")
-    parts = [_figure(step, "usedCredits", "used_credits", "credits") for step in _steps(data)]
-    return whole if whole is not None else _sum(parts)
-
-
-def _run_time_of_parts(data: dict[str, Any]) -> float | None:
-    """Return the seconds that a run of several steps tells with its output.
-
-    For all of them; else from the start of the first to the end of the last, as steps may overlap; else their sum.
-    """
-    whole = _figure(_statistics(data), "runtime", "runTime", "run_time", "duration")
-    if whole is not None:
-        return whole
-    steps = _steps(data)
-    starts = [found for step in steps if (found := _time(step, "start_time", "startTime"))]
-    ends = [found for step in steps if (found := _time(step, "end_time", "endTime"))]
-    if starts and ends and ends[-1] >= starts[0]:
-        return (ends[-1] - starts[0]).total_seconds()
-    return _sum([_figure(step, "runTime", "run_time", "runtime") for step in steps])
-
-
-def _statistics(data: dict[str, Any]) -> dict[str, Any]:
-    found = data.get("executionStats") or data.get("execution_stats")
-    return found if isinstance(found, dict) else {}
-
-
-def _steps(data: dict[str, Any]) -> list[dict[str, Any]]:
-    steps = data.get("steps")
-    return [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
-
-
-def _figure(mapping: dict[str, Any], *keys: str) -> float | None:
-    return next((found for key in keys if (found := number(mapping.get(key))) is not None), None)
-
-
-def _sum(parts: list[float | None]) -> float | None:
-    said = [part for part in parts if part is not None]
-    try:
-        return math.fsum(said) if said else None
-    except OverflowError:
-        return None
-
-
-def _time(step: dict[str, Any], *keys: str) -> datetime | None:
-    return next((found for key in keys if (found := time(step.get(key)))), None)

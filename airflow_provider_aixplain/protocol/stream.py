@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from types import TracebackType
 from typing import Any
 
+from airflow_provider_aixplain.protocol import sse
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, read_response
-from airflow_provider_aixplain.protocol.values import NOT_JSON, as_text, printable, read
+from airflow_provider_aixplain.protocol.statuses import NO_REASON, is_success, status_word
+from airflow_provider_aixplain.protocol.values import NOT_JSON, as_text, printable, read, read_text, storable
 from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, OpenAnswer, read_submission
 
-MAX_EVENT = 64 * 1024 * 1024
-"""Bytes that one event, or an answer that is no stream, may take: a stream is read in bounded memory."""
-
-_DONE = "[DONE]"
-_OTHER_FIELDS = (b"event:", b"id:", b"retry:", b":")
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_DONE = sse.DONE.decode()
 
 
 class ModelResponseStreamer:
@@ -68,53 +65,118 @@ class ModelResponseStreamer:
 
 
 class Transcript:
-    """The whole answer of a stream, put together from its chunks."""
+    """The whole answer of a stream, assembled from its chunks.
+
+    The text is joined, and so are the pieces of what OpenAI's chunks bring beside it: the calls of tools, reasons and
+    further choices stand in ``additional_fields["choices"]``, each with a whole ``message``, as an answer that is not
+    streamed has them. Any other field keeps its last value.
+    """
 
     def __init__(self) -> None:
         self._parts: list[Any] = []
         self._whole = ModelResponse(ResponseStatus.IN_PROGRESS)
+        self._choices: dict[Any, list[dict[str, Any]]] = {}
 
     def add(self, chunk: ModelResponse) -> str:
-        """Take in the next chunk, and return its text. What else it says replaces what an earlier one said."""
+        """Add the next chunk, and return its text."""
         self._parts.append(chunk.data)
-        for name in ("status", "completed", "error_message", "failure"):
+        for name in ("status", "completed", "failure"):
             setattr(self._whole, name, getattr(chunk, name))
-        for name in ("details", "used_credits", "run_time", "usage", "url", "error_code", "asset"):
+        for name in (
+            "error_message",
+            "details",
+            "used_credits",
+            "run_time",
+            "usage",
+            "url",
+            "error_code",
+            "asset",
+        ):
             if value := getattr(chunk, name):
                 setattr(self._whole, name, value)
-        self._whole.additional_fields.update({key: value for key, value in chunk.additional_fields.items() if value})
+        for key, value in chunk.additional_fields.items():
+            if key == "choices" and isinstance(value, list):
+                for choice in filter(_is_object, value):
+                    index = _index(choice)
+                    self._choices.setdefault(index, []).append(choice if index else _text_of(choice)[1])
+            elif value:
+                self._whole.additional_fields[key] = value
         return as_text(chunk.data)
 
     def response(self) -> ModelResponse:
         """Return the answer as far as it has come."""
-        alone = len(self._parts) == 1
-        self._whole.data = self._parts[0] if alone else "".join(map(as_text, self._parts))
+        is_alone = len(self._parts) == 1
+        self._whole.data = self._parts[0] if is_alone else "".join(map(as_text, self._parts))
+        if self._choices:
+            self._whole.additional_fields["choices"] = [_join_choice(pieces) for pieces in self._choices.values()]
         return self._whole
+
+
+def _join_choice(pieces: list[dict[str, Any]]) -> dict[str, Any]:
+    joined = {key: value for piece in pieces for key, value in piece.items() if key != "delta" and value is not None}
+    deltas = [piece["delta"] for piece in pieces if piece.get("delta")]
+    return {**joined, "message": _join(deltas)} if deltas else joined
+
+
+_NAMES = frozenset({"index", "id", "type", "role", "name"})
+"""Keys of a piece whose value names something: some suppliers repeat it in each piece."""
+
+
+def _join(pieces: list[Any], key: str = "") -> Any:
+    """Return what the pieces of a value make: texts are joined, objects by key, lists by the ``index`` of their items.
+
+    :param key: the key of the value.
+    """
+    pieces = [piece for piece in pieces if piece is not None]
+    if pieces and all(isinstance(piece, str) for piece in pieces):
+        return pieces[0] if key in _NAMES and len(set(pieces)) == 1 else "".join(pieces)
+    if pieces and all(map(_is_object, pieces)):
+        values: dict[str, list[Any]] = {}
+        for name, value in chain.from_iterable(piece.items() for piece in pieces):
+            values.setdefault(name, []).append(value)
+        return {name: _join(of_name, name) for name, of_name in values.items()}
+    if pieces and all(isinstance(piece, list) for piece in pieces):
+        items: dict[Any, list[Any]] = {}
+        for number, item in enumerate(chain.from_iterable(pieces)):
+            is_indexed = _is_object(item) and isinstance(item.get("index"), int)
+            items.setdefault(item["index"] if is_indexed else ("last", number), []).append(item)
+        return [_join(of_index) if len(of_index) > 1 else of_index[0] for of_index in items.values()]
+    return pieces[-1] if pieces else None
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _index(choice: dict[str, Any]) -> Any:
+    index = choice.get("index")
+    return index if isinstance(index, int) else 0
 
 
 def _chunks(answer: OpenAnswer) -> Iterator[ModelResponse]:
     events = _Events(answer)
     complete = False
+    has_text = False
     held: ModelResponse | None = None
     try:
         if (whole := events.plain_answer()) is not None:
-            yield read_submission(Answer(answer.status_code, whole))
+            yield read_submission(Answer(answer.status_code, whole, redact=answer.redact))
             return
         for event in events:
             if event is None:
                 complete = True
                 break
-            chunk = _read_chunk(event)
+            chunk = _read_chunk(event, has_text)
             if chunk.status is ResponseStatus.FAILED:
                 yield chunk
                 return
             if chunk.data:
                 # Text that comes after it shows that what looked like the end was none.
-                complete = False
+                complete, has_text = False, True
                 if held is not None:
                     yield held
                     held = None
-            complete = complete or chunk.completed or chunk.status is ResponseStatus.SUCCESS
+            complete = complete or chunk.status is ResponseStatus.SUCCESS
             chunk.status, chunk.completed = ResponseStatus.IN_PROGRESS, False
             if chunk.data == _DONE:
                 complete, held = True, chunk
@@ -122,7 +184,7 @@ def _chunks(answer: OpenAnswer) -> Iterator[ModelResponse]:
                 yield chunk
         reason = "it ended without saying that it is complete"
     except (ConnectionError, TimeoutError) as error:
-        complete = complete and not events.unfinished
+        complete = complete and not events.is_inside
         reason = str(error)
     if complete:
         yield ModelResponse(ResponseStatus.SUCCESS, completed=True)
@@ -132,110 +194,93 @@ def _chunks(answer: OpenAnswer) -> Iterator[ModelResponse]:
 
 
 class _Events:
-    """The events of an answer, each as soon as it is whole: at a blank line, or when one line holds a JSON object.
-
-    An event is a JSON object, or a text, or None for ``[DONE]``. A line without a field's name counts as data, as some
-    suppliers send plain JSON lines.
-    """
+    """The events of an answer: JSON objects, texts, or None for ``[DONE]``."""
 
     def __init__(self, answer: OpenAnswer) -> None:
-        self._is_stream = "event-stream" in answer.content_type
-        self._lines: Iterator[bytes] = map(answer.redact, self._cut(answer.body))
-        self._line: list[bytes] = []
-        self._data: list[bytes] = []
+        self._is_stream: bool | None = True if "event-stream" in answer.content_type else None
+        self._pieces = iter(answer.body)
+        self._redact = answer.redact
+        self._decoder = sse.EventDecoder()
 
     @property
-    def unfinished(self) -> bool:
+    def is_inside(self) -> bool:
         """Whether an event has begun and not ended."""
-        return any(self._line) or any(self._data)
+        return self._decoder.is_inside
 
     def plain_answer(self) -> bytes | None:
         """Return the whole body if it is no stream, else None."""
-        first = next((line for line in self._lines if line.strip()), b"").removeprefix(_BYTE_ORDER_MARK)
-        self._lines = chain([first], self._lines)
-        if self._is_stream or first.startswith((b"data:", *_OTHER_FIELDS)):
+        start = b""
+        while self._is_stream is None and (piece := next(self._pieces, None)) is not None:
+            start = start + piece if start.strip() else piece
+            self._is_stream = sse.looks_like_events(start)
+        if self._is_stream:
+            self._pieces = chain([start], self._pieces)
             return None
-        lines, size = [], 0
-        for line in self._lines:
-            lines.append(line)
-            size += len(line)
-            _check_size(size)
-        whole = b"\n".join(lines)
-        if isinstance(read(first), dict) and read(whole) is NOT_JSON:
-            self._lines = iter(lines)
+        pieces, size = [start], len(start)
+        for piece in self._pieces:
+            pieces.append(piece)
+            size += len(piece)
+            sse.check_size(size)
+        whole = b"".join(pieces)
+        if not isinstance(read(whole), dict) and isinstance(read(whole.lstrip().partition(b"\n")[0]), dict):
+            self._pieces = iter([whole])  # JSON lines
             return None
         return whole
 
     def __iter__(self) -> Iterator[dict[str, Any] | str | None]:
-        size = 0
-        is_error = False
-        for line in self._lines:
-            if line.startswith(_OTHER_FIELDS):
-                is_error = is_error or line.replace(b" ", b"") == b"event:error"
-                continue
-            data = line[5:].removeprefix(b" ") if line.startswith(b"data:") else line
-            is_done = data.strip() == _DONE.encode()
-            is_whole = not self._data and isinstance(read(data), dict)
-            if line and not is_done:
-                self._data.append(data)
-                size += len(data)
-                _check_size(size)
-            if self._data and (is_done or is_whole or not line):
-                yield self._event(is_error)
-                size, is_error = 0, False
-            if is_done:
-                yield None
-        # What a cut has left of an event is no text of the model's.
-        if self._data and not self._data[0].startswith((b"{", b"[", b'"')):
-            yield self._event(is_error)
+        for piece in self._pieces:
+            for event in self._decoder.feed(piece):
+                yield from self._read(event)
+        for event in self._decoder.end():
+            # What a cut has left of a JSON value is no text of the model's.
+            if not event.data.startswith((b"{", b"[", b'"')) or self._lines(event) or read(event.data) is not NOT_JSON:
+                yield from self._read(event)
 
-    def _event(self, is_error: bool) -> dict[str, Any] | str:
-        data = b"\n".join(self._data)
-        self._data = []
-        value = read(data)
-        if is_error:
-            return {"error": data.decode(errors="replace") if value is NOT_JSON else value}
-        return value if isinstance(value, (dict, str)) else data.decode(errors="replace")
+    def _read(self, event: sse.Event) -> Iterator[dict[str, Any] | str | None]:
+        text = event.data.decode(errors="replace")
+        value = read_text(text, self._redact)
+        text = storable(text, self._redact)
+        if event.name.strip() == b"error":
+            yield {"error": (text or True) if value is NOT_JSON else value}
+        elif isinstance(value, (dict, str)):
+            yield value
+        elif text:
+            yield from self._lines(event) or [text]
 
-    def _cut(self, body: Iterable[bytes]) -> Iterator[bytes]:
-        """Cut bytes into lines at LF or CR LF, and nowhere else: Unicode's other separators may stand in a text."""
-        size = 0
-        for piece in body:
-            *ends, rest = piece.split(b"\n")
-            for end in ends:
-                line = b"".join([*self._line, end])
-                self._line, size = [], 0
-                yield line.removesuffix(b"\r")
-            self._line.append(rest)
-            size += len(rest)
-            _check_size(size)
-        line = b"".join(self._line)
-        self._line = []
-        yield line
+    def _lines(self, event: sse.Event) -> list[dict[str, Any] | None]:
+        """Return the lines of an event if each is a JSON object or ``[DONE]``: some suppliers send no blank lines."""
+        values = []
+        for line in event.data.split(b"\n"):
+            value = None if line.strip() == sse.DONE else read_text(line.decode(errors="replace"), self._redact)
+            if not isinstance(value, dict) and line.strip() != sse.DONE:
+                return []
+            values.append(value)
+        return values
 
 
-def _read_chunk(event: dict[str, Any] | str) -> ModelResponse:
-    """Return an event as a response: failed, or successful if it says that the stream is complete, or in progress."""
+def _read_chunk(event: dict[str, Any] | str, has_text: bool) -> ModelResponse:
+    """Return an event as a response: failed, or successful if it states that the stream is complete, or in progress.
+
+    :param has_text: whether earlier events have brought text.
+    """
     if isinstance(event, str):
         return ModelResponse(ResponseStatus.IN_PROGRESS, data=event)
-    choices = event.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-    status, finish = as_text(event.get("status")).upper(), choice.get("finish_reason")
-    succeeded = status in ("SUCCESS", "COMPLETED")
-    chunk = read_response(event, otherwise=ResponseStatus.IN_PROGRESS)
-    error = event.get("error")
-    reported = chunk.error_message and not succeeded
-    if error or reported or status in ("FAILED", "ERROR") or finish == "error":
-        told = error.get("message") if isinstance(error, dict) else None
-        reasons = (told, chunk.error_message, event.get("message"), choice.get("error"))
+    choice = _text_choice(event)
+    finish = choice.get("finish_reason")
+    if choice.get("error") and not event.get("error"):
+        event = {**event, "error": choice["error"]}
+    text = "" if has_text and "delta" not in choice and "text" not in choice else _text_of(choice)[0]
+    chunk = read_response(event, has_data=has_text or bool(text) or None)
+    is_reported = chunk.error_message and chunk.status is ResponseStatus.IN_PROGRESS
+    is_failed = chunk.status is ResponseStatus.FAILED or (is_reported and not is_success(status_word(event)))
+    if is_failed or event.get("error") or finish == "error":
         chunk.status, chunk.completed, chunk.data = ResponseStatus.FAILED, True, ""
-        chunk.error_message = next((as_text(reason) for reason in reasons if reason), "the platform gives no reason")
+        chunk.error_message = chunk.error_message or as_text(event.get("message")) or NO_REASON
         return chunk
-    ended = succeeded or (isinstance(finish, str) and finish != "")
-    chunk.status = ResponseStatus.SUCCESS if ended else ResponseStatus.IN_PROGRESS
-    delta = choice.get("delta")
-    if isinstance(delta, dict) and isinstance(delta.get("content"), str):
-        chunk.data = delta["content"]
+    if isinstance(finish, str) and finish:
+        chunk.status = ResponseStatus.SUCCESS
+    if text:
+        chunk.data = text
     elif isinstance(chunk.data, dict):
         chunk.additional_fields["data"] = chunk.data
         chunk.data = as_text(next((chunk.data[key] for key in ("text", "output") if key in chunk.data), chunk.data))
@@ -244,6 +289,27 @@ def _read_chunk(event: dict[str, Any] | str) -> ModelResponse:
     return chunk
 
 
-def _check_size(size: int) -> None:
-    if size > MAX_EVENT:
-        raise ConnectionError(f"a part of it is longer than {MAX_EVENT} bytes")
+def _text_choice(event: dict[str, Any]) -> dict[str, Any]:
+    """Return the choice of an OpenAI chunk whose text is the answer: the first one; empty if it is not there."""
+    choices = event.get("choices")
+    choices = filter(_is_object, choices) if isinstance(choices, list) else ()
+    return next((choice for choice in choices if _index(choice) == 0), {})
+
+
+def _text_of(choice: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the text of a choice, and the choice without it."""
+    for name, key in (("delta", "content"), ("message", "content"), ("", "text")):
+        place = choice.get(name) if name else choice
+        if isinstance(place, dict) and place.get(key):
+            content = place[key]
+            parts = content if isinstance(content, list) else [content]
+            others = [part for part in parts if not _text_of_part(part)]
+            kept = {k: v for k, v in place.items() if k != key} | ({key: others} if others else {})
+            return "".join(map(_text_of_part, parts)), {**choice, name: kept} if name else kept
+    return "", choice
+
+
+def _text_of_part(part: Any) -> str:
+    """Return the text of a part of a message's content: a text, or an object with ``text``; else nothing."""
+    text = part.get("text") if isinstance(part, dict) else part
+    return text if isinstance(text, str) else ""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from datetime import datetime, timezone
+from decimal import Decimal
 from enum import Enum
 from typing import Any
 
@@ -18,10 +19,14 @@ MAX_ERROR_LENGTH = 2000
 MAX_DEPTH = 100
 """Levels of nesting that an answer keeps; what lies deeper stays as JSON text. Airflow 3.3.2 hands on some 200."""
 
+MAX_FIGURE = 1e12
+"""The largest cost, duration (in seconds) or count that is believed; a larger one is treated as unknown."""
+
 NOT_JSON = object()
 """What reading gives for a text that holds no JSON value; None is a value."""
 
 Convert = Callable[[Any], Any]
+Redact = Callable[[str], str]
 
 RESERVED_KEYS = frozenset({"__classname__", "__id__", "__type"})
 """Keys that stand for a class in what Airflow stores: it refuses to store them, or makes an object of them."""
@@ -80,62 +85,92 @@ def parse(text: str) -> Any:
         return NOT_JSON
 
 
-def read(body: bytes) -> Any:
-    """Return the JSON value of an answer, in types that Airflow can hand on; or ``NOT_JSON``.
+def decode(body: bytes) -> str:
+    """Return the text of an answer in any encoding that JSON permits; bytes that are not valid in it become U+FFFD."""
+    return body.decode(json.detect_encoding(body), "replace")
+
+
+def read(body: bytes, redact: Redact = str) -> Any:
+    """Return the JSON value of an answer, in types that Airflow can store; or ``NOT_JSON``.
 
     Numbers that do not fit 64 bits, infinite ones and NaN stay as their text, and so does what nests too deeply; half
     surrogate pairs and NUL become U+FFFD; keys that Airflow reserves get an underscore in front. A trigger's event with
     such a value ends Airflow's whole triggerer or fails the task that takes it (seen in Airflow 3.3.2), and PostgreSQL
     refuses NUL as an XCom.
+
+    :param redact: removes secrets from a text. It is applied to the decoded texts and keys, as an escape can spell any
+        letter of a secret.
     """
     # Decoded here: given bytes, json lets raw half pairs pass, and gives a whole answer up for one odd byte.
-    text = body.decode(json.detect_encoding(body), "replace")
-    may_be_deep = text.count("[") + text.count("{") > MAX_DEPTH
+    return read_text(decode(body), redact)
+
+
+def read_text(text: str, redact: Redact = str) -> Any:
+    """Return the JSON value of a text as :func:`read` does."""
     try:
         value = _decoder.decode(text)
-        return storable(value) if may_be_deep or _MAY_BE_UNSTORABLE.search(text) else value
+        # Without escapes each text is a part of the whole, so that a look at the whole shows what needs a change.
+        is_clean = text.count("[") + text.count("{") <= MAX_DEPTH and not _MAY_BE_UNSTORABLE.search(text)
+        if is_clean and (redact is str or ("\\" not in text and redact(text) == text)):
+            return value
+        return storable(value, redact)
     except (ValueError, RecursionError):
         return NOT_JSON
 
 
-def storable(value: Any, depth: int = 0) -> Any:
-    """Return a copy of any value in plain JSON types that Airflow can hand on, as :func:`read` does; the rest as text.
+def storable(value: Any, redact: Redact = str, depth: int = 0) -> Any:
+    """Return a copy of any value in plain JSON types that Airflow can store, as :func:`read` does; the rest as text.
 
+    :param redact: removes secrets from a text.
     :param depth: how deep the value lies.
     """
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Enum):
-        return storable(value.value, depth)
+        return storable(value.value, redact, depth)
     if isinstance(value, str):
-        return _UNSTORABLE.sub("\ufffd", value)
-    if isinstance(value, int):
-        return int(value) if -(2**63) <= value < 2**63 else str(value)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else str(value)
-    collection = isinstance(value, (Mapping, Sequence, Set)) and not isinstance(value, _BYTES)
-    if collection and depth == MAX_DEPTH:
+        return redact(_UNSTORABLE.sub("\ufffd", value))
+    if isinstance(value, (int, float)):
+        fits = -(2**63) <= value < 2**63 if isinstance(value, int) else math.isfinite(value)
+        shown = str(value)
+        return +value if fits and redact(shown) == shown else redact(shown)
+    # The plain types come first: a look at the abstract ones takes longer than all the rest.
+    is_list = type(value) is list
+    is_mapping = not is_list and (type(value) is dict or isinstance(value, Mapping))
+    is_collection = is_list or is_mapping or isinstance(value, (Sequence, Set))
+    if not is_collection or isinstance(value, _BYTES):
+        return storable(str(value), redact)
+    if depth == MAX_DEPTH:
         try:
-            return json.dumps(value, default=str)
-        except (ValueError, RecursionError):
+            return redact(_encoder.encode(value))
+        except (TypeError, ValueError, RecursionError):
             return "…"
-    if isinstance(value, Mapping):
-        return {_storable_key(key): storable(item, depth + 1) for key, item in value.items()}
-    if collection:
-        return [storable(item, depth + 1) for item in value]
-    return storable(str(value))
+    if is_mapping:
+        return {_storable_key(key, redact): storable(item, redact, depth + 1) for key, item in value.items()}
+    return [storable(item, redact, depth + 1) for item in value]
 
 
-def number(value: Any) -> int | float | None:
-    """Return a number, also one that is written as text; or None. ``"NaN"`` and truth values are no numbers."""
+def number(value: Any, largest: float = MAX_FIGURE) -> int | float | None:
+    """Return a number, also one that is written as text; or None. ``"NaN"`` and truth values are no numbers.
+
+    :param largest: the largest absolute value that counts as a number.
+    """
     if isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
             return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -largest <= value <= largest:
         return None
     return value
+
+
+def decimal_sum(figures: Iterable[float]) -> float:
+    """Return the sum of numbers as they are written: 0.1 and 0.2 make 0.3, which adding floats does not give.
+
+    :param figures: finite numbers, such as :func:`number` returns.
+    """
+    return float(sum((Decimal(repr(figure)) for figure in figures), Decimal(0)))
 
 
 def time(value: Any) -> datetime | None:
@@ -158,8 +193,8 @@ def printable(text: object) -> str:
     return shown if len(shown) <= MAX_ERROR_LENGTH else f"{shown[:MAX_ERROR_LENGTH]}…"
 
 
-def _storable_key(key: Any) -> str:
-    text = _UNSTORABLE.sub("\ufffd", str(key))
+def _storable_key(key: Any, redact: Redact) -> str:
+    text = redact(_UNSTORABLE.sub("\ufffd", str(key)))
     return f"_{text}" if text in RESERVED_KEYS else text
 
 
@@ -179,3 +214,4 @@ def _float(text: str) -> float | str:
 
 # Not strict: a supplier's raw tabs and line ends in a text do not lose the answer.
 _decoder = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=str, strict=False)
+_encoder = json.JSONEncoder(default=str)

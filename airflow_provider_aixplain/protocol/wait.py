@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from airflow_provider_aixplain.protocol.adaptive import RunTimes
 from airflow_provider_aixplain.protocol.failure import InvalidInput
-from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, failure_reason
 from airflow_provider_aixplain.protocol.schedule import Backoff, asked_delay
 from airflow_provider_aixplain.protocol.values import printable
 
@@ -112,7 +112,7 @@ class Wait:
         self.polls += 1
         if response.completed:
             succeeded = response.status is ResponseStatus.SUCCESS
-            message = "" if succeeded else printable(response.error_message or "the platform gives no reason")
+            message = "" if succeeded else failure_reason(response)
             return Outcome("success" if succeeded else "failed", message, response)
         failure = response.failure
         if failure is None:

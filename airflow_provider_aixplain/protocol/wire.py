@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import timezone
 from enum import Enum
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
+from airflow_provider_aixplain.protocol import statuses
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure, InvalidInput, RequestFailed
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, read_response
-from airflow_provider_aixplain.protocol.values import printable, read
-
-_HTTP_DATE = "%a, %d %b %Y %H:%M:%S GMT"
+from airflow_provider_aixplain.protocol.values import MAX_FIGURE, Redact, decode, printable, read
 
 
 class Credential(Enum):
@@ -43,6 +43,8 @@ class Answer:
     :param body: the whole body; or its beginning, if it is larger than the reader takes.
     :param headers: by name, in lower case.
     :param is_cut: whether the body is only the beginning.
+    :param redact: removes the key from a text. The body is not redacted: only its decoded texts can be.
+    :param received_at: when the answer came, in seconds since 1970; stands in for a missing or odd ``Date`` header.
     :param refused: what the platform refuses, for people, if the client knows more than the answer reports.
     """
 
@@ -50,7 +52,17 @@ class Answer:
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     is_cut: bool = False
+    redact: Redact = str
+    received_at: float | None = None
     refused: str = ""
+
+    def value(self) -> Any:
+        """Return the JSON value of the body without the key, or ``NOT_JSON``."""
+        return read(self.body, self.redact)
+
+    def text(self) -> str:
+        """Return the body as text without the key. NUL is left out: it is in between in UTF-16 taken for UTF-8."""
+        return self.redact(decode(self.body).replace("\0", ""))
 
 
 @dataclass(frozen=True)
@@ -74,14 +86,14 @@ class OpenAnswer:
     :param body: the bytes as they arrive; raises :class:`ConnectionError` if they stop before the end, and
         :class:`TimeoutError` if that takes too long.
     :param close: ends the exchange.
-    :param redact: takes the key out of a line.
+    :param redact: removes the key from a text.
     """
 
     status_code: int
     content_type: str
     body: Iterable[bytes]
     close: Callable[[], None] = lambda: None
-    redact: Callable[[bytes], bytes] = bytes
+    redact: Redact = str
 
 
 def submission(models_run_url: str, model_id: str, payload: str) -> Request:
@@ -162,22 +174,43 @@ def read_submission(outcome: Answer | NoAnswer) -> ModelResponse:
         arrived = "the platform may have received the submission" if outcome.sent else "nothing was sent"
         failure = Failure(ErrorCategory.PLATFORM, sent=outcome.sent)
         return _failed(failure, f"No answer, {arrived}: {outcome.reason}", completed=True)
-    body = read(outcome.body)
-    if not 200 <= outcome.status_code <= 299:
+    body = outcome.value()
+    if not _is_granted(outcome):
         return _failed(*_refusal(outcome, body), completed=True)
     if not isinstance(body, dict):
         return _failed(*_malformed(outcome, "is no JSON object"), completed=True)
-    status = body.get("status") or ResponseStatus.IN_PROGRESS
-    if status == ResponseStatus.IN_PROGRESS:
-        url = body.get("data")
-        if not isinstance(url, str) or not url or not url.isprintable():
-            return _failed(*_malformed(outcome, "accepts the run and names no poll URL"), completed=True)
-        rest = {key: value for key, value in body.items() if key not in ("status", "data", "completed")}
+    word = statuses.status_word(body)
+    response = read_response(body)
+    url = poll_url_of(body)
+    is_empty = response.status is ResponseStatus.SUCCESS and not statuses.has_output(body)
+    if response.completed and not (statuses.is_running(word) and (url or is_empty)):
+        return response
+    if url:
+        rest = {key: value for key, value in body.items() if key != "completed" and value != url}
+        if statuses.is_running(word):
+            rest.pop("status", None)
         return ModelResponse(ResponseStatus.IN_PROGRESS, url=url, additional_fields=rest)
-    response = read_response(body, otherwise=ResponseStatus.FAILED)
-    if "status" in response.additional_fields and not response.error_message:
-        response.error_message = printable(f"the platform answers with the status {status!r} and {response.data!r}")
-    return response
+    if statuses.is_success(word):
+        # There is nothing to poll: what the platform calls a success is the result, whatever else it states.
+        return read_response(body, completed=True)
+    if not statuses.is_running(word):
+        response.status, response.completed = ResponseStatus.FAILED, True
+        response.error_message = printable(
+            f"the platform answers with the status {body['status']!r} and names no poll URL: {body.get('data')!r}"
+        )
+        return response
+    request_id = f" for the request {body['requestId']!r}" if body.get("requestId") else ""
+    return _failed(*_malformed(outcome, f"accepts the run and names no poll URL{request_id}"), completed=True)
+
+
+def poll_url_of(body: Mapping[str, Any]) -> str | None:
+    """Return the poll URL that the answer to a submission names in ``data``, or else in ``url``, as pipelines do."""
+    return next((url for url in (body.get("data"), body.get("url")) if is_http_url(url)), None)
+
+
+def is_http_url(value: Any) -> bool:
+    """Return whether a value is a text that starts like an http(s) URL and has no control characters."""
+    return isinstance(value, str) and value.isprintable() and value.lower().startswith(("https://", "http://"))
 
 
 def read_poll(outcome: Answer | NoAnswer) -> ModelResponse:
@@ -188,21 +221,15 @@ def read_poll(outcome: Answer | NoAnswer) -> ModelResponse:
     """
     if isinstance(outcome, NoAnswer):
         return _failed(Failure(ErrorCategory.PLATFORM), f"No answer: {outcome.reason}", completed=False)
-    body = read(outcome.body)
-    if isinstance(body, dict) and "completed" in body:
-        if body["completed"] is not True:
-            return read_response(body, otherwise=ResponseStatus.IN_PROGRESS)
-        went_wrong = "error_message" in body or "errorMessage" in body or "supplierError" in body
-        over = ResponseStatus.FAILED if went_wrong else ResponseStatus.SUCCESS
-        response = read_response(body, otherwise=over)
-        if response.status is ResponseStatus.IN_PROGRESS:
-            # Whoever says that a run is over, and in progress, says nothing of how it ended.
-            response.status, response.additional_fields["status"] = over, response.status.value
-        return response
-    may_be_over = outcome.is_cut and outcome.body.lstrip().startswith(b"{")
-    if not 200 <= outcome.status_code <= 299 and not may_be_over:
+    body = outcome.value()
+    if not _is_granted(outcome):
         return _failed(*_refusal(outcome, body), completed=False)
-    return _failed(*_malformed(outcome, "does not say whether the run is over"), completed=False)
+    if isinstance(body, dict):
+        response = read_response(body)
+        # Without either key an error is one of a gateway, not of the run.
+        if not response.error_message or not body.keys().isdisjoint(("status", "completed")):
+            return response
+    return _failed(*_malformed(outcome, "does not state whether the run has finished"), completed=False)
 
 
 def read_object(outcome: Answer | NoAnswer, what: str) -> dict[str, Any]:
@@ -212,7 +239,7 @@ def read_object(outcome: Answer | NoAnswer, what: str) -> dict[str, Any]:
     :raises RequestFailed: if it did not come.
     """
     answer = expect(outcome, what)
-    body = read(answer.body)
+    body = answer.value()
     if not isinstance(body, dict):
         raise _no_news(what, *_malformed(answer, "is no JSON object"))
     return body
@@ -225,7 +252,7 @@ def read_deletion(outcome: Answer | NoAnswer) -> None:
     """
     answer = expect(outcome, "deletion")
     if answer.status_code != 200:
-        raise _no_news("deletion", *_refusal(answer, read(answer.body)))
+        raise _no_news("deletion", *_refusal(answer, answer.value()))
 
 
 def expect(outcome: Answer | NoAnswer, what: str) -> Answer:
@@ -236,8 +263,8 @@ def expect(outcome: Answer | NoAnswer, what: str) -> Answer:
     """
     if isinstance(outcome, NoAnswer):
         raise _no_news(what, Failure(ErrorCategory.PLATFORM), f"no answer: {outcome.reason}")
-    if not 200 <= outcome.status_code <= 299:
-        raise _no_news(what, *_refusal(outcome, read(outcome.body)))
+    if not _is_granted(outcome):
+        raise _no_news(what, *_refusal(outcome, outcome.value()))
     return outcome
 
 
@@ -266,33 +293,46 @@ def _failed(failure: Failure, message: str, *, completed: bool) -> ModelResponse
     return ModelResponse(ResponseStatus.FAILED, completed=completed, error_message=printable(message), failure=failure)
 
 
+def _is_granted(answer: Answer) -> bool:
+    return 200 <= answer.status_code <= 299
+
+
 def _refusal(answer: Answer, body: Any) -> tuple[Failure, str]:
     category = ErrorCategory.of(answer.status_code)
-    failure = Failure(category, answer.status_code, retry_after=_retry_after(answer.headers))
-    details = (body.get("error") or body) if isinstance(body, dict) else answer.body.decode(errors="replace")
+    failure = Failure(category, answer.status_code, retry_after=_retry_after(answer))
+    reason = statuses.reason_of(body) if isinstance(body, dict) else ""
+    code = statuses.error_code_of(body) if isinstance(body, dict) else None
     refused = f"{answer.refused}: " if answer.refused else ""
-    return failure, f"HTTP {answer.status_code} ({failure.category.value}): {refused}{details or 'no details'}"
+    details = reason or answer.text() or "no details"
+    shown = f" (error code {code})" if reason and code is not None else ""
+    return failure, f"HTTP {answer.status_code} ({category.value}): {refused}{details}{shown}"
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that an answer asks to wait: it says so, or names a time that counts from its own."""
-    told = headers.get("retry-after", "").strip()
-    if told.isascii() and told.isdigit():
-        return float(told)
+def _retry_after(answer: Answer) -> float | None:
+    """Return the seconds that an answer asks to wait: a number, or a date that counts from the answer's own."""
+    text = answer.headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]+(\.[0-9]*)?", text):
+        return min(float(text), MAX_FIGURE)
+    then, now = _http_time(text), _http_time(answer.headers.get("date", ""))
+    now = answer.received_at if now is None else now
+    return None if then is None or now is None else min(max(0.0, then - now), MAX_FIGURE)
+
+
+def _http_time(text: str) -> float | None:
+    """Return the seconds since 1970 of a date in any of the three forms that HTTP permits; or None."""
+    from email.utils import parsedate_to_datetime  # imported late, as it imports socket
+
     try:
-        then, now = (datetime.strptime(text, _HTTP_DATE) for text in (told, headers.get("date", "").strip()))
-    except ValueError:
+        date = parsedate_to_datetime(text)
+        return (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return max(0.0, (then - now).total_seconds())
 
 
 def _malformed(answer: Answer, what: str) -> tuple[Failure, str]:
     if answer.is_cut:
-        told = (
-            f"HTTP {answer.status_code} with an answer of more than the {len(answer.body)} bytes that are read at most"
-        )
+        problem = f"with an answer of more than the {len(answer.body)} bytes that are read at most"
         remedy = "if that is too little, raise max_answer_mib in the extra of the Connection"
-        return Failure(ErrorCategory.SIZE, answer.status_code), f"{told}; {remedy}"
-    text = answer.body.decode(errors="replace") or "an empty body"
+        return Failure(ErrorCategory.SIZE, answer.status_code), f"HTTP {answer.status_code} {problem}; {remedy}"
     failure = Failure(ErrorCategory.PLATFORM, answer.status_code)
-    return failure, f"HTTP {answer.status_code} with an answer that {what}: {text}"
+    return failure, f"HTTP {answer.status_code} with an answer that {what}: {answer.text() or 'an empty body'}"

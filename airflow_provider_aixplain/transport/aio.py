@@ -214,7 +214,7 @@ class _Exchange:
         if coding := known_codings(received.get("content-encoding", "")):
             whole = decode(whole, coding, self.most)
         is_cut = len(whole) > self.most or len(body) > self.most
-        return Answer(response.status, platform.redact(whole[: self.most]), received, is_cut)
+        return Answer(response.status, whole[: self.most], received, is_cut, platform.redact, received_at=time.time())
 
     async def _body(self, body: bytes) -> AsyncIterator[bytes]:
         # aiohttp asks for the body once it is connected, and has sent the headers.

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import html
 import ipaddress
-import json
 import math
 import os
 import re
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
+from html.entities import html5
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -118,28 +117,25 @@ class Platform:
             return False
         return self.trusts(url) or (scheme == "https" and f".{host}".endswith(tuple(f".{store}" for store in STORES)))
 
-    def redact(self, body: bytes) -> bytes:
-        """Return an answer without the key: a platform that repeats it must not bring it into logs and XComs."""
-        for spelling in self._spellings:
-            body = body.replace(spelling.encode(), b"***")
-        return body
+    def redact(self, text: str) -> str:
+        """Return a text without the key: a platform that repeats it must not bring it into logs and XComs."""
+        if any(mark in text for mark in "\\%&"):
+            return self._key_pattern.sub("***", text)
+        return text.replace(self.api_key, "***") if self._is_secret else text
 
     def hide(self, text: str) -> str:
         """Return a text about this platform without the key and the proxy's credentials."""
-        for spelling in self._spellings:
-            text = text.replace(spelling, "***")
-        return hide_userinfo(text)
+        return hide_userinfo(self.redact(text))
+
+    @property
+    def _is_secret(self) -> bool:
+        """Whether the key is one: a short one is a placeholder, and may stand in any text."""
+        return len(self.api_key) >= SHORTEST_SECRET
 
     @cached_property
-    def _spellings(self) -> list[str]:
-        """The key as it may stand in texts: plain, and as Python, JSON, URLs and HTML write it.
-
-        A short one is no secret but a placeholder, and may stand in any text.
-        """
-        if len(self.api_key) < SHORTEST_SECRET:
-            return []
-        encoders = (str, lambda key: repr(key)[1:-1], lambda key: json.dumps(key)[1:-1], quote, html.escape)
-        return sorted({encode(self.api_key) for encode in encoders})
+    def _key_pattern(self) -> re.Pattern[str]:
+        """Matches the key in the spellings of JSON, Python, URLs and HTML, also mixed and nested."""
+        return re.compile("".join(map(_spellings, self.api_key)) if self._is_secret else "(?!)")
 
     def redirect(self, method: str, url: str, status_code: int, location: str | None) -> str | None:
         """Return where to follow an answer to, or None: only a GET is repeated, and only for a trusted origin."""
@@ -208,6 +204,14 @@ def _shown_origin(url: str) -> str:
         return origin(url)
     except ValueError:
         return "a URL that cannot be read"
+def _spellings(character: str) -> str:
+    """Return a pattern for a character as JSON, Python, URLs and HTML may write it, up to three times nested."""
+    code = f"{ord(character):02x}"
+    names = "".join(f"|{name.rstrip(';')};?" for name, value in html5.items() if value == character)
+    return (
+        rf"(?:\\{{0,7}}{re.escape(character)}|\\{{1,7}}(?:u00|x)(?i:{code})|%(?:25){{0,3}}(?i:{code})"
+        rf"|&(?:amp;){{0,3}}(?:\#0{{0,6}}{ord(character)};?|\#[xX]0{{0,6}}(?i:{code});?{names}))"
+    )
 
 
 def origin(url: str) -> str:

@@ -179,7 +179,8 @@ class _Exchange:
                 break
         headers = {name.lower(): value for name, value in response.headers.items()}
         is_cut = len(body) > platform.max_answer
-        return Answer(response.status_code, platform.redact(bytes(body[: platform.max_answer])), headers, is_cut)
+        whole = bytes(body[: platform.max_answer])
+        return Answer(response.status_code, whole, headers, is_cut, platform.redact, received_at=time.time())
 
     def arriving(self, response: requests.Response) -> Iterator[bytes]:
         """Return the pieces of an answer as they arrive.

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_aixplain.protocol import stream
+from airflow_provider_aixplain.protocol import sse
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer, Transcript
@@ -192,8 +192,8 @@ class TestEnd:
             ({"error": {"message": "no", "code": 1}}, "no"),
             ({"error": {"code": 1}}, '{"code": 1}'),
             ({"status": "FAILED", "error_message": "no"}, "no"),
-            ({"status": "error", "errorMessage": "no"}, "no"),
-            ({"status": "Error", "message": "no"}, "no"),
+            ({"status": "error", "errorMessage": "no"}, "ERROR: no"),
+            ({"status": "Error", "message": "no"}, "ERROR: no"),
             ({"choices": [{"finish_reason": "error", "error": "no"}]}, "no"),
             ({"status": "FAILED"}, "the platform gives no reason"),
             ({"completed": True, "error_message": "no"}, "no"),
@@ -250,7 +250,7 @@ class TestNoStream:
 class TestMemory:
     @pytest.fixture(autouse=True)
     def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(stream, "MAX_EVENT", 100)
+        monkeypatch.setattr(sse, "MAX_EVENT", 100)
 
     def test_a_line_an_event_and_a_plain_answer_are_bounded(self) -> None:
         too_long = cut("a part of it is longer than 100 bytes")
@@ -276,7 +276,7 @@ class TestClosing:
 
 def test_the_key_is_taken_out_of_whole_lines() -> None:
     pieces = [b'data: {"data": "my KE', b'Y"}\n\ndata: [DONE]\n\n']
-    answer = OpenAnswer(200, SSE, pieces, redact=lambda line: line.replace(b"KEY", b"***"))
+    answer = OpenAnswer(200, SSE, pieces, redact=lambda text: text.replace("KEY", "***"))
     assert [chunk.data for chunk in ModelResponseStreamer(answer)] == ["my ***", ""]
 
 

@@ -1,0 +1,124 @@
+"""Server-sent events, decoded as the WHATWG HTML standard specifies, from bytes that arrive in pieces."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from airflow_provider_aixplain.protocol.values import read
+
+MAX_EVENT = 64 * 1024 * 1024
+"""Bytes that one event, or an answer that is no stream, may take: a stream is read in bounded memory."""
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+DONE = b"[DONE]"
+
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event.
+
+    :param data: its lines of data, joined by LF.
+    :param name: its type; empty if it has none.
+    """
+
+    data: bytes
+    name: bytes = b""
+
+
+class EventDecoder:
+    """Decodes events: :meth:`feed` takes bytes as they arrive, :meth:`end` returns what has no end.
+
+    ``id`` and ``retry`` are ignored, as a run is never requested again, and so are comments and unknown fields. One
+    tolerance goes beyond the standard: a line that is a JSON object or ``[DONE]`` by itself, without a field's name, is
+    an event, as some suppliers send JSON lines.
+    """
+
+    def __init__(self) -> None:
+        self._line: list[bytes] = []
+        self._line_size = 0
+        self._data: list[bytes] = []
+        self._data_size = 0
+        self._name = b""
+        self._is_first_line = True
+        self._ended_with_cr = False
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether an event has begun and not ended."""
+        return any(self._line) or bool(self._data)
+
+    def feed(self, piece: bytes) -> Iterator[Event]:
+        """Return the events that this piece completes.
+
+        :raises ConnectionError: if an event is larger than may be kept.
+        """
+        if not piece:
+            return
+        rest_of_crlf, self._ended_with_cr = self._ended_with_cr, piece.endswith(b"\r")
+        *ends, rest = _LINE_END.split(piece.removeprefix(b"\n") if rest_of_crlf else piece)
+        for end in ends:
+            yield from self._add_line(self._take_line(end))
+        self._line.append(rest)
+        self._line_size += len(rest)
+        check_size(self._line_size)
+
+    def end(self) -> Iterator[Event]:
+        """Return what the end of the stream has cut off: the standard discards it."""
+        if any(self._line):
+            yield from self._add_line(self._take_line(b""))
+        if event := self._take_event():
+            yield event
+
+    def _take_line(self, end: bytes) -> bytes:
+        line = b"".join([*self._line, end])
+        self._line, self._line_size = [], 0
+        if self._is_first_line:
+            self._is_first_line = False
+            return line.removeprefix(BYTE_ORDER_MARK)
+        return line
+
+    def _add_line(self, line: bytes) -> Iterator[Event]:
+        if not line:
+            if event := self._take_event():
+                yield event
+            return
+        if line.strip() == DONE or (line.startswith(b"{") and isinstance(read(line), dict)):
+            if event := self._take_event():
+                yield event
+            yield Event(line.strip())
+            return
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            self._data.append(value)
+            self._data_size += len(value) + 1
+            check_size(self._data_size)
+        elif field == b"event":
+            self._name = value
+
+    def _take_event(self) -> Event | None:
+        event = Event(b"\n".join(self._data), self._name) if self._data else None
+        self._data, self._data_size, self._name = [], 0, b""
+        return event
+
+
+def looks_like_events(start: bytes) -> bool | None:
+    """Return whether an answer that begins like this is a stream of events; None if more of it is needed to know."""
+    start = start.removeprefix(BYTE_ORDER_MARK).lstrip()
+    if re.match(rb"(data|event|id|retry)?:|(data|event|id|retry)[\r\n]", start):
+        return True
+    longest = len(b"event:")
+    return None if len(start) < longest else False
+
+
+def check_size(size: int) -> None:
+    """Raise if a part of a stream is larger than may be kept.
+
+    :raises ConnectionError: if it is.
+    """
+    if size > MAX_EVENT:
+        raise ConnectionError(f"a part of it is longer than {MAX_EVENT} bytes")

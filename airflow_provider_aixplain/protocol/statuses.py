@@ -1,0 +1,205 @@
+"""How a run ended, why, and what it cost, as an answer of the platform states it.
+
+This is the only place that interprets statuses, reasons and costs. Polls, submissions and streams use it.
+
+================================  =================  ==========================================================
+``status`` (any case)             ``completed``      the run
+================================  =================  ==========================================================
+SUCCESS, COMPLETED                true or absent     succeeded
+SUCCESS, COMPLETED                false              is running
+FAILED, ABORTED, CANCELLED,       any                failed
+CANCELED, ERROR
+IN_PROGRESS or absent             false or absent    is running
+IN_PROGRESS or absent             true               succeeded, or failed if the answer has a reason
+any other                         false or absent    is running
+any other                         true               succeeded if the answer has ``data`` and no reason, else failed
+================================  =================  ==========================================================
+
+An unknown status of a completed run is always reported in ``error_message``. The platform's own clients disagree about
+it: the model class of ``aixplain.modules`` ignores it, its team agents and ``aixplain.v2`` treat it as a failure. Output
+that has been billed is returned; a success without output is not assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from enum import Enum
+from itertools import chain
+from typing import Any
+
+from airflow_provider_aixplain.protocol.values import as_text, decimal_sum, number, printable, time
+
+
+class ResponseStatus(str, Enum):
+    """The states of a run."""
+
+    IN_PROGRESS = "IN_PROGRESS"
+    SUCCESS = "SUCCESS"
+    FAILED = "FAILED"
+
+    def __str__(self) -> str:
+        """Return the platform's word for it."""
+        return self.value
+
+
+NO_REASON = "the platform gives no reason"
+
+_SUCCEEDED = frozenset({"SUCCESS", "COMPLETED"})
+_FAILED = frozenset({"FAILED", "ABORTED", "CANCELLED", "CANCELED", "ERROR"})
+_RUNNING = frozenset({"", "IN_PROGRESS"})
+
+# The spellings of costs, in the order in which they count: at the top of an answer, in data.executionStats, in data
+# itself, and in each of data.steps.
+CREDITS = (
+    ("usedCredits", "used_credits"),
+    ("credits", "usedCredits", "used_credits", "totalCredits", "total_credits"),
+    ("usedCredits", "used_credits"),
+    ("usedCredits", "used_credits", "credits"),
+)
+RUN_TIME = (
+    ("runTime", "run_time"),
+    ("runtime", "runTime", "run_time", "duration"),
+    ("runTime", "run_time"),
+    ("runTime", "run_time", "runtime"),
+)
+
+
+def judge(
+    body: Mapping[str, Any], *, has_data: bool | None = None, completed: bool | None = None
+) -> tuple[ResponseStatus, bool, str]:
+    """Return the state of a run, whether it has finished, and the reason or warning that goes with it.
+
+    :param body: an answer of the platform.
+    :param has_data: whether the run has output; default: whether ``data`` of the answer holds something.
+    :param completed: what to read instead of the answer's ``completed``.
+    """
+    word = status_word(body)
+    reason = reason_of(body)
+    if completed is None and isinstance(body.get("completed"), bool):
+        completed = body["completed"]
+    if word in _FAILED:
+        reason = reason or _text(body.get("message"))
+        return ResponseStatus.FAILED, True, reason if word == "FAILED" else f"{word}: {reason or NO_REASON}"
+    if not completed and not (word in _SUCCEEDED and completed is None):
+        return ResponseStatus.IN_PROGRESS, False, reason
+    if word in _SUCCEEDED:
+        return ResponseStatus.SUCCESS, True, reason
+    if word in _RUNNING:
+        return (ResponseStatus.FAILED if reason else ResponseStatus.SUCCESS), True, reason
+    unknown = f"the platform reports the unknown status {printable(repr(body['status']))}"
+    if reason:
+        return ResponseStatus.FAILED, True, f"{unknown}: {reason}"
+    if not (has_output(body) if has_data is None else has_data):
+        return ResponseStatus.FAILED, True, f"{unknown} and no data"
+    return ResponseStatus.SUCCESS, True, f"{unknown}; the run counts as a success, as its answer has data"
+
+
+def status_word(body: Mapping[str, Any]) -> str:
+    """Return the status of an answer in upper case; empty if there is none. What is not a text becomes JSON text."""
+    status = body.get("status")
+    return as_text(status).strip().upper().replace("-", "_").replace(" ", "_") if status else ""
+
+
+def is_running(word: str) -> bool:
+    """Return whether a status word leaves open how the run ends."""
+    return word in _RUNNING
+
+
+def is_success(word: str) -> bool:
+    """Return whether a status word names a success."""
+    return word in _SUCCEEDED
+
+
+def has_output(body: Mapping[str, Any]) -> bool:
+    """Return whether ``data`` of an answer holds something. 0 and false are output, empty texts and collections not."""
+    data = body.get("data")
+    return data is not None and data not in ("", {}, [])
+
+
+def reason_of(body: Mapping[str, Any]) -> str:
+    """Return why a run failed, or a warning, in the platform's words; empty if there is neither."""
+    data = body.get("data")
+    error = data.get("error") if isinstance(data, dict) else None
+    reasons = (
+        body.get("error_message"),
+        body.get("errorMessage"),
+        _message(body.get("errorDetails")),
+        body.get("error"),
+        # data is the model's output: a number of that name, such as an error rate, is not a reason.
+        error if isinstance(error, (str, dict)) else None,
+    )
+    reason = next((text for value in reasons if (text := _text(value))), "")
+    supplier = _text(body.get("supplierError"))
+    return f"{reason} - {supplier}" if supplier and supplier not in reason else reason
+
+
+def error_code_of(body: Mapping[str, Any]) -> Any:
+    """Return the platform's code of an error, or None."""
+    places = (body.get("errorDetails"), body.get("error"))
+    codes = [body.get("error_code"), *(place.get("code") for place in places if isinstance(place, dict))]
+    return next((code for code in codes if code is not None), None)
+
+
+def credits_of(body: Mapping[str, Any]) -> Any:
+    """Return what a run cost, in credits: the first figure above 0, else what the answer has at its top, else 0."""
+    return _first(body, CREDITS, _sum_of_steps(body, CREDITS[-1]))
+
+
+def run_time_of(body: Mapping[str, Any]) -> Any:
+    """Return how long a run took, in seconds: the first figure above 0, else what the answer has at its top, else 0."""
+    return _first(body, RUN_TIME, _span_of_steps(body), _sum_of_steps(body, RUN_TIME[-1]))
+
+
+def _first(body: Mapping[str, Any], spellings: tuple[tuple[str, ...], ...], *of_steps: float | None) -> Any:
+    top, in_statistics, in_data, _ = spellings
+    data = body["data"] if isinstance(body.get("data"), dict) else {}
+    statistics = data.get("executionStats") or data.get("execution_stats")
+    sent = [body[key] for key in top if key in body]
+    if found := next(filter(is_figure, sent), None):
+        return found  # as it was sent
+    within = chain(_values(statistics, in_statistics), _values(data, in_data), of_steps)
+    if found := next(filter(is_figure, within), None):
+        return number(found)
+    return next((value for value in sent if value is not None), None if sent else 0)
+
+
+def is_figure(value: Any) -> bool:
+    """Return whether a value is a cost or a duration above 0, as a number or a text."""
+    return (number(value) or 0) > 0
+
+
+def _values(place: Any, keys: Iterable[str]) -> Iterator[Any]:
+    return (place.get(key) for key in keys) if isinstance(place, dict) else iter(())
+
+
+def _sum_of_steps(body: Mapping[str, Any], keys: tuple[str, ...]) -> float | None:
+    figures = (next(filter(is_figure, _values(step, keys)), None) for step in _steps(body))
+    return number(decimal_sum(found for figure in figures if (found := number(figure)) is not None))
+
+
+def _span_of_steps(body: Mapping[str, Any]) -> float | None:
+    """Return the seconds from the start of the first step to the end of the last, as steps may overlap."""
+    steps = _steps(body)
+    starts = [found for step in steps if (found := _time(step, "start_time", "startTime"))]
+    ends = [found for step in steps if (found := _time(step, "end_time", "endTime"))]
+    return (ends[-1] - starts[0]).total_seconds() if starts and ends else None
+
+
+def _steps(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    data = body.get("data")
+    steps = data.get("steps") if isinstance(data, dict) else None
+    return [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
+
+
+def _time(step: dict[str, Any], *keys: str) -> datetime | None:
+    return next((found for key in keys if (found := time(step.get(key)))), None)
+
+
+def _message(value: Any) -> Any:
+    return value.get("message") if isinstance(value, dict) else value
+
+
+def _text(value: Any) -> str:
+    """Return a reason as text: a text, the message of an object, or JSON; empty if it states nothing."""
+    return as_text(_message(value) or value) if value else ""
