@@ -149,12 +149,14 @@ def read_response(
 
     def take(default: Any, *keys: str) -> Any:
         """Remove and return the first value that is not null; remove all that are."""
+        if rest.keys().isdisjoint(keys):
+            return default
         sent = [key for key in keys if key in rest]
         for key in sent:
             if rest[key] is None:
                 del rest[key]
         chosen = next((key for key in sent if key in rest), None)
-        return default if not sent else None if chosen is None else rest.pop(chosen)
+        return None if chosen is None else rest.pop(chosen)
 
     if rest.get("status") in (None, status.value):
         rest.pop("status", None)
@@ -162,9 +164,10 @@ def read_response(
         rest.pop("completed", None)
     if rest.get("error_message") in (None, ""):
         rest.pop("error_message", None)
-    take("", *filter(rest.get, ("error_message", "errorMessage")))
+    take("", *filter(rest.get, ("error_message", "errorMessage")))  # the one that counts as the reason
     for keys in (statuses.CREDITS[0], statuses.RUN_TIME[0]):
-        take(0, *sorted(keys, key=lambda key: not statuses.is_figure(rest.get(key))))
+        if not rest.keys().isdisjoint(keys):  # for speed: a run that goes on has none of them
+            take(0, *sorted(keys, key=lambda key: not statuses.is_figure(rest.get(key))))
     take(None, "error_code")
     return ModelResponse(
         status=status,

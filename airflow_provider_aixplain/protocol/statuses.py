@@ -16,16 +16,16 @@ any other                         true               succeeded if the answer has
 ================================  =================  ==========================================================
 
 An unknown status of a completed run is always reported in ``error_message``. The platform's own clients disagree about
-it: the model class of ``aixplain.modules`` ignores it, its team agents and ``aixplain.v2`` treat it as a failure. Output
-that has been billed is returned; a success without output is not assumed.
+it: the model class of ``aixplain.modules`` ignores it, its team agents and ``aixplain.v2`` treat it as a failure.
+Output that was billed is returned; a success without output is not assumed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from enum import Enum
-from itertools import chain
 from typing import Any
 
 from airflow_provider_aixplain.protocol.values import as_text, decimal_sum, number, printable, time
@@ -48,6 +48,7 @@ NO_REASON = "the platform gives no reason"
 _SUCCEEDED = frozenset({"SUCCESS", "COMPLETED"})
 _FAILED = frozenset({"FAILED", "ABORTED", "CANCELLED", "CANCELED", "ERROR"})
 _RUNNING = frozenset({"", "IN_PROGRESS"})
+_REASONS = frozenset({"error_message", "errorMessage", "errorDetails", "error", "supplierError"})
 
 # The spellings of costs, in the order in which they count: at the top of an answer, in data.executionStats, in data
 # itself, and in each of data.steps.
@@ -98,7 +99,7 @@ def judge(
 def status_word(body: Mapping[str, Any]) -> str:
     """Return the status of an answer in upper case; empty if there is none. What is not a text becomes JSON text."""
     status = body.get("status")
-    return as_text(status).strip().upper().replace("-", "_").replace(" ", "_") if status else ""
+    return re.sub("[- ]", "_", as_text(status).strip().upper()) if status else ""
 
 
 def is_running(word: str) -> bool:
@@ -120,6 +121,8 @@ def has_output(body: Mapping[str, Any]) -> bool:
 def reason_of(body: Mapping[str, Any]) -> str:
     """Return why a run failed, or a warning, in the platform's words; empty if there is neither."""
     data = body.get("data")
+    if not isinstance(data, dict) and body.keys().isdisjoint(_REASONS):
+        return ""
     error = data.get("error") if isinstance(data, dict) else None
     reasons = (
         body.get("error_message"),
@@ -136,31 +139,42 @@ def reason_of(body: Mapping[str, Any]) -> str:
 
 def error_code_of(body: Mapping[str, Any]) -> Any:
     """Return the platform's code of an error, or None."""
-    places = (body.get("errorDetails"), body.get("error"))
-    codes = [body.get("error_code"), *(place.get("code") for place in places if isinstance(place, dict))]
-    return next((code for code in codes if code is not None), None)
+    for code in (
+        body.get("error_code"),
+        *_values(body.get("errorDetails"), ["code"]),
+        *_values(body.get("error"), ["code"]),
+    ):
+        if code is not None:
+            return code
+    return None
 
 
 def credits_of(body: Mapping[str, Any]) -> Any:
     """Return what a run cost, in credits: the first figure above 0, else what the answer has at its top, else 0."""
-    return _first(body, CREDITS, _sum_of_steps(body, CREDITS[-1]))
+    return _first(body, CREDITS, _credits_of_steps)
 
 
 def run_time_of(body: Mapping[str, Any]) -> Any:
     """Return how long a run took, in seconds: the first figure above 0, else what the answer has at its top, else 0."""
-    return _first(body, RUN_TIME, _span_of_steps(body), _sum_of_steps(body, RUN_TIME[-1]))
+    return _first(body, RUN_TIME, _run_time_of_steps)
 
 
-def _first(body: Mapping[str, Any], spellings: tuple[tuple[str, ...], ...], *of_steps: float | None) -> Any:
+def _first(
+    body: Mapping[str, Any],
+    spellings: tuple[tuple[str, ...], ...],
+    of_steps: Callable[[list[dict[str, Any]]], float | None],
+) -> Any:
     top, in_statistics, in_data, _ = spellings
-    data = body["data"] if isinstance(body.get("data"), dict) else {}
-    statistics = data.get("executionStats") or data.get("execution_stats")
     sent = [body[key] for key in top if key in body]
-    if found := next(filter(is_figure, sent), None):
-        return found  # as it was sent
-    within = chain(_values(statistics, in_statistics), _values(data, in_data), of_steps)
-    if found := next(filter(is_figure, within), None):
-        return number(found)
+    for value in sent:
+        if is_figure(value):
+            return value  # as it was sent
+    data = body.get("data")
+    if isinstance(data, dict):
+        statistics = data.get("executionStats") or data.get("execution_stats")
+        for value in (*_values(statistics, in_statistics), *_values(data, in_data), of_steps(_steps(data))):
+            if is_figure(value):
+                return number(value)
     return next((value for value in sent if value is not None), None if sent else 0)
 
 
@@ -169,26 +183,29 @@ def is_figure(value: Any) -> bool:
     return (number(value) or 0) > 0
 
 
-def _values(place: Any, keys: Iterable[str]) -> Iterator[Any]:
-    return (place.get(key) for key in keys) if isinstance(place, dict) else iter(())
+def _values(place: Any, keys: Iterable[str]) -> list[Any]:
+    return [place.get(key) for key in keys] if isinstance(place, dict) else []
 
 
-def _sum_of_steps(body: Mapping[str, Any], keys: tuple[str, ...]) -> float | None:
-    figures = (next(filter(is_figure, _values(step, keys)), None) for step in _steps(body))
-    return number(decimal_sum(found for figure in figures if (found := number(figure)) is not None))
+def _credits_of_steps(steps: list[dict[str, Any]]) -> float | None:
+    return _sum(steps, CREDITS[-1])
 
 
-def _span_of_steps(body: Mapping[str, Any]) -> float | None:
-    """Return the seconds from the start of the first step to the end of the last, as steps may overlap."""
-    steps = _steps(body)
+def _run_time_of_steps(steps: list[dict[str, Any]]) -> float | None:
+    """Return the seconds from the start of the first step to the end of the last, as steps may overlap; or a sum."""
     starts = [found for step in steps if (found := _time(step, "start_time", "startTime"))]
     ends = [found for step in steps if (found := _time(step, "end_time", "endTime"))]
-    return (ends[-1] - starts[0]).total_seconds() if starts and ends else None
+    span = (ends[-1] - starts[0]).total_seconds() if starts and ends else None
+    return span if is_figure(span) else _sum(steps, RUN_TIME[-1])
 
 
-def _steps(body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    data = body.get("data")
-    steps = data.get("steps") if isinstance(data, dict) else None
+def _sum(steps: list[dict[str, Any]], keys: tuple[str, ...]) -> float:
+    figures = (next(filter(is_figure, _values(step, keys)), 0) for step in steps)
+    return decimal_sum(number(figure) or 0 for figure in figures)
+
+
+def _steps(data: dict[str, Any]) -> list[dict[str, Any]]:
+    steps = data.get("steps")
     return [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
 
 

@@ -52,8 +52,8 @@ class Answer:
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     is_cut: bool = False
-    redact: Redact = str
-    received_at: float | None = None
+    redact: Redact = field(default=str, compare=False)
+    received_at: float | None = field(default=None, compare=False)
     refused: str = ""
 
     def value(self) -> Any:
@@ -182,8 +182,9 @@ def read_submission(outcome: Answer | NoAnswer) -> ModelResponse:
     word = statuses.status_word(body)
     response = read_response(body)
     url = poll_url_of(body)
-    is_empty = response.status is ResponseStatus.SUCCESS and not statuses.has_output(body)
-    if response.completed and not (statuses.is_running(word) and (url or is_empty)):
+    has_result = statuses.has_output(body) and body.get("data") != url
+    is_failed = response.status is ResponseStatus.FAILED and not url
+    if response.completed and (not statuses.is_running(word) or has_result or is_failed):
         return response
     if url:
         rest = {key: value for key, value in body.items() if key != "completed" and value != url}

@@ -204,6 +204,9 @@ def _shown_origin(url: str) -> str:
         return origin(url)
     except ValueError:
         return "a URL that cannot be read"
+
+
+@lru_cache
 def _spellings(character: str) -> str:
     """Return a pattern for a character as JSON, Python, URLs and HTML may write it, up to three times nested."""
     code = f"{ord(character):02x}"

@@ -102,9 +102,49 @@ DIFFERENCES = [
         lambda case: (
             (case.submits and case.granted and not case.is_final and not isinstance(case.said.get("data"), str))
             or (case.submits and case.said.get("data") == "")
-            or (case.call == "poll" and "completed" not in case.said)
+            or (case.call == "poll" and not case.said)
         ),
         _where("error_message", "status", "url", "completed"),
+    ),
+    Difference(
+        "a poll URL in url is polled, and so is one beside a status that is not known",
+        "the package reads data of a run in progress only: the run is paid for and lost",
+        lambda case: case.submits and case.granted and ("url" in case.said or case.said.get("status") == "QUEUED"),
+        EVERYTHING | {"requests", "media types"},
+    ),
+    Difference(
+        "a poll that is answered with an error's status code states nothing of the run: the wait continues",
+        "the package reads the body of any answer, as that of a gateway",
+        lambda case: case.call == "poll" and not case.granted,
+        EVERYTHING,
+    ),
+    Difference(
+        "a poll's answer without completed is read by its status",
+        "the package fails with a KeyError, and polls until the time is up",
+        lambda case: case.call == "poll" and "completed" not in case.said,
+        EVERYTHING,
+    ),
+    Difference(
+        "a success is in progress while completed is false; a failure and the answer to a submission are completed",
+        "the package passes on both as they are, so that a failed run is polled until the time is up",
+        lambda case: (
+            case.tells and case.said.get("status") in ("SUCCESS", "FAILED") and case.said.get("completed") is not True
+        ),
+        _where("status", "completed", "additional_fields"),
+    ),
+    Difference(
+        "a reason is one wherever it stands, and an empty one is none",
+        "the package looks for the keys error_message and supplierError, and takes an empty one for a failure",
+        lambda case: (
+            case.call == "poll" and bool(case.said.keys() & {"error_message", "error", "supplierError", "errorDetails"})
+        ),
+        _where("status", "error_message", "error_code"),
+    ),
+    Difference(
+        "what the supplier says is appended to any other reason",
+        "the package drops it if there is an error_message",
+        lambda case: case.tells and bool(case.said.get("error_message")) and "supplierError" in case.said,
+        _where("error_message"),
     ),
     Difference(
         "an accepted submission keeps what else the platform said",
@@ -125,7 +165,7 @@ DIFFERENCES = [
         EVERYTHING,
     ),
     Difference(
-        "the successor's spellings are read",
+        "the successor's spellings and places of credits, run time and reasons are read",
         "the package reads the old ones only, and fails with a TypeError over used_credits and run_time",
         lambda case: (
             case.tells
@@ -133,17 +173,17 @@ DIFFERENCES = [
                 bool(case.said.keys() & {"errorMessage", "used_credits", "run_time"})
                 or (
                     isinstance(case.said.get("data"), dict)
-                    and bool(case.said["data"].keys() & {"executionStats", "steps"})
+                    and bool(case.said["data"].keys() & {"executionStats", "steps", "usedCredits", "error"})
                 )
             )
         ),
         EVERYTHING,
     ),
     Difference(
-        "a status that is none of the three known ones stays in the additional fields, and a submission says so",
-        "the package drops the word, and passes on what is no text as the status",
+        "a status that is none of the three known ones counts in any case, and stays in the additional fields",
+        "the package drops the word, so that ABORTED is a success, and passes on what is no text as the status",
         lambda case: case.tells and "status" in case.said and case.said["status"] not in KNOWN,
-        _where("additional_fields", "error_message", "status"),
+        _where("additional_fields", "error_message", "status", "completed"),
     ),
     Difference(
         "a submission's status of null counts as absent: the run is accepted",
@@ -164,7 +204,7 @@ DIFFERENCES = [
             case.tells
             and any(not isinstance(case.said.get(key, ""), str) for key in ("error_message", "error", "supplierError"))
         ),
-        _where("error_message"),
+        _where("error_message", "additional_fields"),
     ),
     Difference(
         "what Airflow cannot hand on becomes text: numbers over 64 bits, NaN, infinite ones, half surrogate pairs",

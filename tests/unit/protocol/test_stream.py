@@ -65,6 +65,52 @@ class TestText:
     def test_of_a_chunk(self, data: list[Any], text: str) -> None:
         assert read(events(*data)) == (text, DONE)
 
+    @pytest.mark.parametrize(
+        ("choices", "text"),
+        [
+            (
+                [
+                    {
+                        "delta": {
+                            "content": [{"type": "text", "text": "a"}, "b", {"type": "image_url"}, 5, {"text": None}]
+                        }
+                    }
+                ],
+                "ab",
+            ),
+            ([{"index": 1, "delta": {"content": "other"}}, {"index": 0, "delta": {"content": "mine"}}], "mine"),
+            ([{"index": 1, "delta": {"content": "other"}}], ""),
+            ([{"text": "legacy"}], "legacy"),
+            ([{"message": {"content": "whole"}}], "whole"),
+        ],
+    )
+    def test_of_the_forms_of_openais_chunks(self, choices: Any, text: str) -> None:
+        assert read(events({"choices": choices})) == (text, DONE)
+
+    def test_a_whole_message_after_its_pieces_is_not_repeated(self) -> None:
+        pieces = {"choices": [{"delta": {"content": "Hi"}}]}
+        assert read(events(pieces, {"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}]})) == (
+            "Hi",
+            DONE,
+        )
+
+    @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+    def test_lines_without_blank_ones_between_them(self, line_end: str) -> None:
+        lines = ['data: {"data": "Hi"}', 'data: {"data": "!"}', "data: [DONE]", ""]
+        for body in (lines, [*lines, ""], [*lines[:2], "data: ", *lines[2:]][:2] + lines[2:]):
+            assert read(line_end.join(body).encode()) == ("Hi!", DONE)
+
+    @pytest.mark.parametrize("value", ["null", "5", "[1]", "true", '{"data": "a"} and text', "[DONE] and text"])
+    def test_what_is_no_object_is_text(self, value: str) -> None:
+        assert read(events(value)) == (value, DONE)
+
+    def test_empty_events_are_no_chunks(self) -> None:
+        assert [chunk.data for chunk in opened([b"data\n\n", b"data:\n\n", events({"data": "Hi"})])] == ["Hi", ""]
+
+    def test_white_space_before_the_first_event(self) -> None:
+        assert read(b"", "") == ("", read(b"", "")[1])
+        assert [c.data for c in opened([b"", b"\n ", b"\n", events({"data": "Hi"})], "")] == ["Hi", ""]
+
     def test_what_else_a_chunk_says_is_kept(self) -> None:
         body = events({"data": {"text": "a", "index": 0}, "usage": {"total_tokens": 7}, "id": "x", "usedCredits": 0.5})
         chunk, _ = opened([body])
@@ -198,6 +244,9 @@ class TestEnd:
             ({"status": "FAILED"}, "the platform gives no reason"),
             ({"completed": True, "error_message": "no"}, "no"),
             ({"supplierError": "no"}, " - no"),
+            ({"status": "ABORTED"}, "ABORTED: the platform gives no reason"),
+            ({"status": "CANCELLED", "completed": False, "errorDetails": {"message": "no"}}, "CANCELLED: no"),
+            ({"choices": [{"finish_reason": "error"}]}, "the platform gives no reason"),
         ],
     )
     def test_a_failure(self, last: dict[str, Any], message: str) -> None:
@@ -206,11 +255,31 @@ class TestEnd:
         assert chunk.error_message == message
         assert chunk.failure is None
 
+    def test_an_unknown_status_at_the_end(self) -> None:
+        ended = {"status": "DONE", "completed": True}
+        assert read(events({"data": "Hi"}, ended, end=None)) == ("Hi", DONE)
+        assert read(events({"choices": [{"delta": {"content": "Hi"}}]}, ended, end=None)) == ("Hi", DONE)
+        _, chunk = read(events(ended, end=None))
+        assert (chunk.status, chunk.error_message) == (
+            ResponseStatus.FAILED,
+            "the platform reports the unknown status 'DONE' and no data",
+        )
+        transcript = Transcript()
+        for chunk in opened([events({"data": "Hi"}, ended, end=None)]):
+            transcript.add(chunk)
+        assert transcript.response().status is ResponseStatus.SUCCESS
+        assert "unknown status 'DONE'" in transcript.response().error_message
+
+    def test_a_success_that_is_not_completed_goes_on(self) -> None:
+        going_on = {"data": "Hi", "status": "SUCCESS", "completed": False, "error_message": "a warning"}
+        assert read(events(going_on, end=None)) == ("Hi", cut(NO_END))
+
     def test_a_warning_is_no_failure(self) -> None:
         assert read(events({"data": "Hi", "status": "SUCCESS", "error_message": "a warning"})) == ("Hi", DONE)
 
     @pytest.mark.parametrize(
-        ("data", "message"), [('{"message": "overloaded"}', "overloaded"), ("overloaded", "overloaded")]
+        ("data", "message"),
+        [('{"message": "overloaded"}', "overloaded"), ("overloaded", "overloaded"), ("", "true")],
     )
     def test_an_event_that_is_called_an_error(self, data: str, message: str) -> None:
         body = events({"data": "Hi"}, end=None) + f"event: error\ndata: {data}\n\n".encode() + events()
@@ -295,6 +364,49 @@ class TestTranscript:
             used_credits=0.5,
             additional_fields={"id": 2},
         )
+
+    def test_it_joins_the_pieces_of_tool_calls(self) -> None:
+        def chunk(finish: str | None = None, **delta: Any) -> dict[str, Any]:
+            return {"id": "c", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+        def call(index: int, **function: Any) -> dict[str, Any]:
+            return {"index": index, **function}
+
+        transcript = Transcript()
+        body = events(
+            chunk(role="assistant", content=None),
+            chunk(content="Let me "),
+            chunk(content=[{"type": "text", "text": "see"}, {"type": "image_url", "image_url": "u"}]),
+            chunk(tool_calls=[call(0, id="a", type="function", function={"name": "find", "arguments": ""})]),
+            chunk(tool_calls=[call(1, id="b", type="function", function={"name": "add", "arguments": "1"})]),
+            chunk(tool_calls=[call(0, function={"arguments": '{"q"'}), call(1, id="b", function={"arguments": "1"})]),
+            chunk(tool_calls=[call(0, function={"name": "find", "arguments": ": 1}"})], reasoning_content="be"),
+            chunk(reasoning_content="cause", odd=[1], mixed="a"),
+            chunk("tool_calls", odd=[{"x": 1}], mixed=7),
+            {"choices": [{"index": 1, "delta": {"content": "oth"}}]},
+            {"choices": [{"index": 1, "delta": {"content": "er"}, "finish_reason": "stop"}, "odd"]},
+        )
+        assert "".join(map(transcript.add, opened([body]))) == "Let me see"
+        message = {
+            "role": "assistant",
+            "content": [{"type": "image_url", "image_url": "u"}],
+            "tool_calls": [
+                {"index": 0, "id": "a", "type": "function", "function": {"name": "find", "arguments": '{"q": 1}'}},
+                {"index": 1, "id": "b", "type": "function", "function": {"name": "add", "arguments": "11"}},
+            ],
+            "reasoning_content": "because",
+            "odd": [1, {"x": 1}],
+            "mixed": 7,
+        }
+        response = transcript.response()
+        assert response.data == "Let me see"
+        assert response.additional_fields == {
+            "id": "c",
+            "choices": [
+                {"index": 0, "finish_reason": "tool_calls", "message": message},
+                {"index": 1, "finish_reason": "stop", "message": {"content": "other"}},
+            ],
+        }
 
     def test_a_plain_answer_keeps_its_output_as_it_is(self) -> None:
         transcript = Transcript()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from airflow.models.connection import Connection
@@ -288,5 +291,36 @@ def test_origin_names_the_port() -> None:
 
 
 def test_a_key_is_hidden_in_an_answer_and_a_placeholder_is_not() -> None:
-    assert read().redact(f"bad key {KEY}".encode()) == b"bad key ***"
-    assert read(password="emulator").redact(b"the emulator") == b"the emulator"
+    assert read().redact(f"bad key {KEY} of //user@host") == "bad key *** of //user@host"
+    for text in ("the emulator", "100 % the emulator"):
+        assert read(password="emulator").redact(text) == text
+
+
+ODD_KEY = "k3y/with+odd&\"'\\ChArs"
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        str,
+        repr,
+        json.dumps,
+        lambda key: json.dumps(json.dumps(json.dumps(key))),
+        lambda key: json.dumps(key).replace("/", "\\/"),
+        lambda key: "".join(f"\\u{ord(c):04x}" for c in key),
+        lambda key: json.dumps("".join(f"\\u{ord(c):04X}" for c in key)),
+        lambda key: "".join(f"\\x{ord(c):02x}" for c in key),
+        quote,
+        lambda key: quote(quote(key, safe=""), safe=""),
+        lambda key: "".join(f"%{ord(c):02X}" for c in key),
+        html.escape,
+        lambda key: html.escape(html.escape(key)),
+        lambda key: "".join(f"&#{ord(c)};" for c in key),
+        lambda key: "".join(f"&#x{ord(c):04X};" for c in key),
+        lambda key: key.replace("/", "&sol;").replace("+", "&plus;"),
+        lambda key: "".join([f"\\u{ord(key[0]):04x}", f"%{ord(key[1]):02x}", f"&#{ord(key[2])};", key[3:]]),
+    ],
+)
+def test_a_key_is_hidden_in_any_spelling(spell: Callable[[str], str]) -> None:
+    shown = read(password=ODD_KEY).redact(f"it is {spell(ODD_KEY)}, is it?")
+    assert shown.replace('"', "").replace("'", "").replace("\\", "") == "it is ***, is it?"

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -21,6 +22,7 @@ from pytest_mock import MockerFixture
 
 from airflow_provider_aixplain.client import Client
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainUntrustedUrl
+from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer
 from airflow_provider_aixplain.protocol.wire import Answer, Credential, NoAnswer, OpenAnswer, Request
 from airflow_provider_aixplain.transport import aio, sync
@@ -87,7 +89,29 @@ def test_nothing_was_sent_where_nothing_listens(send: Send) -> None:
 def test_a_key_that_comes_back_is_hidden(send: Send) -> None:
     with serve(lambda http: http.answer(401, f"bad key {http.headers['x-api-key']}".encode())) as server:
         answer = send(platform(server.url), Request("GET", f"{server.url}/x"))
-    assert answer.body == b"bad key ***"
+    assert answer.text() == "bad key ***"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("spell", [str, lambda key: "".join(f"\\u{ord(c):04x}" for c in key)])
+def test_a_key_in_an_answers_json_is_hidden(send: Send, encoding: str, spell: Callable[[str], str]) -> None:
+    body = f'{{"completed": true, "data": {{"{spell(KEY)}": ["is {spell(KEY)}\\n"]}}}}'.encode(encoding)
+    with serve(lambda http: http.answer(200, body)) as server:
+        response = wire.read_poll(send(platform(server.url), Request("GET", f"{server.url}/x")))
+    assert response.data == {"***": ["is ***\n"]}
+
+
+def test_a_date_to_retry_at_needs_no_date_header(send: Send) -> None:
+    later = formatdate(time.time() + 100, usegmt=True)
+
+    def answer(http: Handler) -> None:
+        http.wfile.write(f"HTTP/1.1 503 Busy\r\nRetry-After: {later}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    with serve(answer) as server:
+        failure = wire.read_poll(send(platform(server.url), Request("GET", f"{server.url}/x"))).failure
+    assert failure is not None
+    assert failure.retry_after is not None
+    assert 0 < failure.retry_after <= 100
 
 
 def test_nothing_was_sent_to_a_server_that_speaks_no_tls(send: Send) -> None:
