@@ -20,6 +20,7 @@ name                kind       what
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PREFIX = "aixplain"
+MAX_TAG_LENGTH = 200
 TOKENS = {"prompt": "prompt_tokens", "completion": "completion_tokens"}
 
 
@@ -107,8 +109,16 @@ def of_triggerer() -> Any:
 
 def _tags(model_id: str | None, outcome: str, response: ModelResponse | Mapping[str, Any]) -> dict[str, str]:
     asset = response.get("asset")
-    said = asset.get("assetId") or asset.get("id") if isinstance(asset, Mapping) else None
-    return {"model_id": str(model_id or said or "unknown"), "outcome": outcome}
+    sent = asset.get("assetId") or asset.get("id") if isinstance(asset, Mapping) else None
+    return {"model_id": tag_value(model_id or sent or "unknown"), "outcome": outcome}
+
+
+def tag_value(value: object) -> str:
+    """Return a tag's value in characters that every backend of metrics takes, at most 200.
+
+    An answer names the model too: what it sends could end the tag and begin another one.
+    """
+    return re.sub(r"[^A-Za-z0-9_./:@+-]", "_", str(value)[:MAX_TAG_LENGTH])
 
 
 @contextmanager

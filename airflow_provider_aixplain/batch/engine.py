@@ -22,7 +22,7 @@ from airflow_provider_aixplain.batch.trouble import Trouble
 from airflow_provider_aixplain.exceptions import AixplainInputError, error_for
 from airflow_provider_aixplain.protocol.adaptive import RunTimes
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
-from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, failure_reason
 from airflow_provider_aixplain.protocol.schedule import asked_delay
 from airflow_provider_aixplain.protocol.wait import PATIENCE, Wait
 from airflow_provider_aixplain.submission import LAG
@@ -261,7 +261,8 @@ class Engine:
                     continue
                 attempt, response = submitted
                 if response.status is not ResponseStatus.IN_PROGRESS:
-                    await self._conclude(self._result(index, row, attempt, response, response.error_message or ""))
+                    problem = failure_reason(response) if response.status is ResponseStatus.FAILED else ""
+                    await self._conclude(self._result(index, row, attempt, response, problem))
                     return
                 run = attempt, response.url or ""
             attempt, url = run

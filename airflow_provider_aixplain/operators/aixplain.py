@@ -182,6 +182,7 @@ class AixplainRunModelOperator(RunWaiter):
         poll_url = response.url or ""
         if is_over:
             self.log.info("%s: %s answered after %s", self.run_name, self.subject, told_cost(response))
+            self.log_warning(response)
         else:
             self.log.info("%s: the run of %s is at %s", self.run_name, self.subject, poll_url)
         if is_over or not self.wait_for_completion:
@@ -327,9 +328,9 @@ class AixplainRunModelOperator(RunWaiter):
             self.log.info("%s: model %s begins to answer:", self.run_name, self.model_id)
             for chunk in chunks:
                 for line in lines.add(transcript.add(chunk)):
-                    self.log.info("%s", printable(line))
+                    self.log.info("%s", line)
         for line in lines.end():
-            self.log.info("%s", printable(line))
+            self.log.info("%s", line)
         response = transcript.response()
         if response.failure and response.failure.status_code is None and time.monotonic() - start >= self.timeout:
             raise AixplainRunTimeout(f"Model {self.model_id}: its stream was not over after {self.timeout:g} s")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import textwrap
+import re
+from collections.abc import Iterator
+
+_BLANKS = re.compile(" *")
 
 
 class Lines:
     """Cuts text that arrives in pieces into lines for a log: at its own line ends, and where a line grows too long.
+
+    Control characters, which could forge or hide lines, become blanks.
 
     :param width: the longest line, in characters.
     """
@@ -16,14 +21,29 @@ class Lines:
         self._rest = ""
 
     def add(self, text: str) -> list[str]:
-        """Return the lines that are whole with this piece."""
-        *lines, self._rest = (self._rest + text).split("\n")
-        if len(self._rest) > self._width:
-            *parts, rest = textwrap.wrap(self._rest, self._width, drop_whitespace=False)
-            lines += parts
-            self._rest = rest.lstrip()
-        return [part for line in lines for part in textwrap.wrap(line.rstrip(), self._width)]
+        """Return the lines that are complete with this piece."""
+        *lines, rest = (self._rest + text).split("\n")
+        *parts, self._rest = _cut(_clean(rest), self._width)
+        return [part for line in lines for part in self._wrap(line)] + [part.rstrip() for part in parts if part.strip()]
 
     def end(self) -> list[str]:
         """Return what is left."""
-        return textwrap.wrap(self._rest.rstrip(), self._width)
+        return self._wrap(self._rest)
+
+    def _wrap(self, line: str) -> list[str]:
+        return [part.rstrip() for part in _cut(_clean(line).rstrip(), self._width) if part.strip()]
+
+
+def _clean(line: str) -> str:
+    return line if line.isprintable() else "".join(c if c.isprintable() else " " for c in line)
+
+
+def _cut(line: str, width: int) -> Iterator[str]:
+    """Cut a line at blanks, and within words that are longer than a line. The last part comes in any case."""
+    start = 0
+    while len(line) - start > width:
+        blank = line.rfind(" ", start, start + width + 1)
+        end = blank if blank > start else start + width
+        yield line[start:end]
+        start = _BLANKS.match(line, end).end()  # type: ignore[union-attr] # it matches nothing too
+    yield line[start:]

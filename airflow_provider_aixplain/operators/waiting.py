@@ -20,7 +20,7 @@ from airflow_provider_aixplain.links import MODEL_LINK, is_stored_by_airflow
 from airflow_provider_aixplain.metrics import count_end, outcome_of
 from airflow_provider_aixplain.operators.arguments import RESUMED_WITHOUT_EVENT
 from airflow_provider_aixplain.operators.visits import lost_at_end
-from airflow_provider_aixplain.protocol.response import told_cost
+from airflow_provider_aixplain.protocol.response import ModelResponse, told_cost
 from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.protocol.wait import PATIENCE, Wait
 from airflow_provider_aixplain.submission import now, seconds_since
@@ -141,10 +141,16 @@ class RunWaiter(TemplatedOperator):
         count_end(self.model_id, event["status"], response)
         if event["status"] == "success":
             self.log.info("%s: %s is done after %s", self.run_name, self.subject, told_cost(response))
+            self.log_warning(response)
             return response
         error, what = _ENDS[event["status"]]
         subject = f"{self.subject[0].upper()}{self.subject[1:]}"
         raise error(f"{subject}: {what}: {event['message']} (poll URL: {event['poll_url']})")
+
+    def log_warning(self, response: Mapping[str, Any] | ModelResponse) -> None:
+        """Log the warning in the response of a run that succeeded, such as a status that is not known."""
+        if warning := response["error_message"]:
+            self.log.warning("%s: the run succeeded with a warning: %s", self.run_name, printable(warning))
 
     def set_link(self, context: Context) -> None:
         """Look up the URL of the model's page for this task's link; a task that cannot goes without the link."""

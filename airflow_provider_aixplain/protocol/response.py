@@ -109,10 +109,8 @@ class ModelResponse:
 
 
 def failure_reason(response: ModelResponse) -> str:
-    """Return why a run or a request failed, with the platform's error code if there is one, for an error or a log."""
-    reason = printable(response.error_message or NO_REASON)
-    code = printable(response.error_code or "")
-    return reason if not code or code in reason else f"{reason} (error code {code})"
+    """Return why a run or a request failed, for an error or a log."""
+    return printable(response.error_message or NO_REASON)
 
 
 def told_cost(response: ModelResponse | Mapping[str, Any]) -> str:

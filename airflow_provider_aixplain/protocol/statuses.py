@@ -127,7 +127,7 @@ def reason_of(body: Mapping[str, Any]) -> str:
     reasons = (
         body.get("error_message"),
         body.get("errorMessage"),
-        _message(body.get("errorDetails")),
+        body.get("errorDetails"),
         body.get("error"),
         # data is the model's output: a number of that name, such as an error rate, is not a reason.
         error if isinstance(error, (str, dict)) else None,
@@ -213,10 +213,9 @@ def _time(step: dict[str, Any], *keys: str) -> datetime | None:
     return next((found for key in keys if (found := time(step.get(key)))), None)
 
 
-def _message(value: Any) -> Any:
-    return value.get("message") if isinstance(value, dict) else value
-
-
 def _text(value: Any) -> str:
-    """Return a reason as text: a text, the message of an object, or JSON; empty if it states nothing."""
-    return as_text(_message(value) or value) if value else ""
+    """Return a reason as text: a text, the message of an object with its code, or JSON; empty if it states nothing."""
+    if isinstance(value, dict) and value.get("message"):
+        code = value.get("code")
+        return as_text(value["message"]) + ("" if code is None else f" (error code {as_text(code)})")
+    return as_text(value) if value else ""

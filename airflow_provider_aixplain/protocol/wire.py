@@ -302,11 +302,8 @@ def _refusal(answer: Answer, body: Any) -> tuple[Failure, str]:
     category = ErrorCategory.of(answer.status_code)
     failure = Failure(category, answer.status_code, retry_after=_retry_after(answer))
     reason = statuses.reason_of(body) if isinstance(body, dict) else ""
-    code = statuses.error_code_of(body) if isinstance(body, dict) else None
     refused = f"{answer.refused}: " if answer.refused else ""
-    details = reason or answer.text() or "no details"
-    shown = f" (error code {code})" if reason and code is not None else ""
-    return failure, f"HTTP {answer.status_code} ({category.value}): {refused}{details}{shown}"
+    return failure, f"HTTP {answer.status_code} ({category.value}): {refused}{reason or answer.text() or 'no details'}"
 
 
 def _retry_after(answer: Answer) -> float | None:

@@ -147,6 +147,9 @@ class AixplainModelRunTrigger(BaseTrigger):
         cost = f"after {told_cost(outcome.response)}" if outcome.response and outcome.response.completed else ""
         ended = " ".join(filter(None, [outcome.status, cost, outcome.message]))
         self.log.info("The wait ended after %d polls: %s", wait.polls, ended)
+        warning = outcome.response.error_message if outcome.status == "success" and outcome.response else ""
+        if warning and self.end_from_trigger:  # no worker is going to log it
+            self.log.warning("The run succeeded with a warning: %s", printable(warning))
         count_wait(self.model_id, outcome, wait.polls, seconds_since(self.submitted_at), of_triggerer)
         return outcome
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -52,6 +54,8 @@ def test_a_run_with_all_its_figures() -> None:
         {"used_credits": None, "run_time": None, "usage": None},
         {"used_credits": "NaN", "run_time": "NaN", "usage": {"prompt_tokens": "NaN"}},
         {"used_credits": -1, "run_time": -1, "usage": [1]},
+        {"used_credits": 1e300, "run_time": "1" * 400, "usage": {"prompt_tokens": 2**62, "completion_tokens": "1e999"}},
+        {"used_credits": math.inf, "run_time": 10**400, "usage": {"prompt_tokens": math.nan}},
     ],
 )
 def test_a_figure_that_is_none_is_not_counted(fields: dict[str, Any]) -> None:
@@ -65,6 +69,18 @@ def test_the_response_may_name_the_model() -> None:
     count_end("", "success", response(asset={"assetId": "told"}), lambda: stats)
     count_end(None, "timeout", None, lambda: stats)
     assert [tags["model_id"] for *_, tags in stats.told] == ["told", "unknown"]
+
+
+@pytest.mark.parametrize(
+    "asset_id",
+    ["a,outcome:success|#x=1", "line\nend", "\ud800\0é", "x" * 10**6, {"odd": ["|"]}, "openai/gpt-4o:1.5@eu"],
+)
+def test_a_hostile_asset_id_is_cleaned(asset_id: Any) -> None:
+    stats = Stats()
+    count_end(None, "success", {"asset": {"assetId": asset_id}}, lambda: stats)
+    ((_, _, tags),) = stats.told
+    assert re.fullmatch(r"[\w./:@+-]{1,200}", tags["model_id"], re.ASCII)
+    assert tags["model_id"] == asset_id or asset_id != "openai/gpt-4o:1.5@eu"
 
 
 def test_a_wait() -> None:
@@ -94,7 +110,7 @@ def test_whatever_is_wrong_with_metrics_loses_no_result(caplog: pytest.LogCaptur
             raise OSError("no such host")
 
     count_end("m", "success", response(), Broken)
-    count_end("m", "success", response(run_time=1e300), Stats)
+    count_end("m", "success", response(run_time=1), object)
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +18,27 @@ def test_at_line_ends_and_where_they_grow_too_long() -> None:
     assert lines.add(" four five") == ["three four"]
     assert lines.end() == ["five"]
     assert Lines().end() == []
+
+
+def test_control_characters_forge_no_lines() -> None:
+    lines = Lines()
+    assert lines.add("a\tb\r\n\x1b[31mred\x85\u2028next\x00") == ["a b"]
+    assert lines.end() == [" [31mred  next"]
+
+
+@pytest.mark.parametrize("word", ["a", "a ", " ", "-", "世", "\t"])
+@pytest.mark.parametrize("pieces", [1, 100])
+def test_one_very_long_line_takes_linear_time(word: str, pieces: int) -> None:
+    """Both are far from the time of textwrap, which takes seconds for the first."""
+
+    def seconds(size: int) -> float:
+        lines, piece = Lines(), word * (size // pieces)
+        start = time.process_time()
+        for _ in range(pieces):
+            assert all(len(line) <= 120 for line in lines.add(piece))
+        return time.process_time() - start
+
+    assert min(seconds(800_000) for _ in range(3)) < 10 * max(min(seconds(200_000) for _ in range(3)), 0.001)
 
 
 @given(st.lists(st.text(st.sampled_from("ab \n")), max_size=9))

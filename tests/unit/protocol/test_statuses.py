@@ -99,9 +99,9 @@ class TestReason:
         [
             ({"error_message": "a", "errorMessage": "b"}, "a"),
             ({"error_message": "", "errorMessage": "b", "errorDetails": {"message": "c"}}, "b"),
-            ({"errorDetails": {"code": "AX-1", "message": "c"}, "error": "d"}, "c"),
+            ({"errorDetails": {"code": "AX-1", "message": "c"}, "error": "d"}, "c (error code AX-1)"),
             ({"error": "d", "data": {"error": "e"}}, "d"),
-            ({"error": {"message": "d", "code": 7}}, "d"),
+            ({"error": {"message": "d", "code": 7}}, "d (error code 7)"),
             ({"error": {"odd": 1}}, '{"odd": 1}'),
             ({"data": {"error": "e"}}, "e"),
             ({"data": {"error": {"message": "e"}}}, "e"),
@@ -139,7 +139,6 @@ class TestReason:
     @pytest.mark.parametrize(
         "body",
         [
-            {"error_code": "AX-1", "errorDetails": {"code": "no", "message": "quota"}},
             {"errorDetails": {"code": "AX-1", "message": "quota"}, "error": {"code": "no"}},
             {"error_code": None, "error": {"code": "AX-1", "message": "quota"}},
         ],
@@ -152,9 +151,8 @@ class TestReason:
         assert outcome.message == "quota (error code AX-1)"
         assert wire.read_poll(answer(body, 400)).error_message == "HTTP 400 (validation): quota (error code AX-1)"
 
-    def test_a_code_within_the_reason_is_not_repeated(self) -> None:
-        response = ModelResponse(ResponseStatus.FAILED, error_message="AX-1: quota", error_code="AX-1")
-        assert failure_reason(response) == "AX-1: quota"
+    def test_a_code_of_its_own_wins(self) -> None:
+        assert read_response({"error_code": 0, "errorDetails": {"code": "no"}}).error_code == 0
         assert failure_reason(ModelResponse(ResponseStatus.FAILED)) == "the platform gives no reason"
 
 

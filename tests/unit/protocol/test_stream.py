@@ -235,7 +235,7 @@ class TestEnd:
         ("last", "message"),
         [
             ({"error": "no"}, "no"),
-            ({"error": {"message": "no", "code": 1}}, "no"),
+            ({"error": {"message": "no", "code": 1}}, "no (error code 1)"),
             ({"error": {"code": 1}}, '{"code": 1}'),
             ({"status": "FAILED", "error_message": "no"}, "no"),
             ({"status": "error", "errorMessage": "no"}, "ERROR: no"),
