@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from urllib.parse import quote
 from airflow_provider_aixplain.protocol import statuses
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure, InvalidInput, RequestFailed
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, read_response
-from airflow_provider_aixplain.protocol.values import MAX_FIGURE, Redact, decode, printable, read
+from airflow_provider_aixplain.protocol.values import MAX_FIGURE, NOT_JSON, Redact, decode, printable, read
 
 
 class Credential(Enum):
@@ -61,8 +62,14 @@ class Answer:
         return read(self.body, self.redact)
 
     def text(self) -> str:
-        """Return the body as text without the key. NUL is left out: it is in between in UTF-16 taken for UTF-8."""
-        return self.redact(decode(self.body).replace("\0", ""))
+        """Return the body as text without the key, for an error: JSON is written anew, without escapes.
+
+        NUL is left out of anything else, as it is in between where UTF-16 is not recognized.
+        """
+        value = self.value()
+        if value is NOT_JSON:
+            return self.redact(decode(self.body).replace("\0", ""))
+        return json.dumps(value, ensure_ascii=False)
 
 
 @dataclass(frozen=True)

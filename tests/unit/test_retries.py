@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -13,10 +14,13 @@ from airflow_provider_aixplain.exceptions import (
     AixplainRunFailed,
     AixplainRunTimeout,
     error_for,
+    error_of,
     from_event,
     to_event,
 )
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
+from airflow_provider_aixplain.protocol.values import MAX_FIGURE
+from airflow_provider_aixplain.protocol.wire import Answer, read_submission
 from tests.airflow.deployment import AIRFLOW_3
 
 if not AIRFLOW_3:
@@ -45,6 +49,15 @@ def test_the_platforms_time_is_kept() -> None:
 
 def test_the_time_survives_the_event_of_a_trigger() -> None:
     assert decision(from_event(to_event(refused(429, 7)))) == (RetryAction.RETRY, timedelta(seconds=7))
+
+
+@pytest.mark.parametrize("header", ["9" * 400, "9" * 400 + ".5", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_time_without_bounds_is_bounded(header: str) -> None:
+    answer = Answer(429, b"", {"retry-after": header}, received_at=0)
+    error = error_of(read_submission(answer), "m")
+    assert error.retry_after == MAX_FIGURE or header.startswith("Fri")
+    json.dumps(to_event(error), allow_nan=False)
+    assert decision(from_event(to_event(error))) == (RetryAction.RETRY, timedelta(hours=1))
 
 
 def test_nothing_is_retried_at_once_unless_somebody_says_so() -> None:

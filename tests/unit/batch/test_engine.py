@@ -147,6 +147,16 @@ def test_a_submission_that_may_have_arrived_is_not_repeated(place: str, platform
     assert (first["status"], first["may_succeed"], second["status"]) == ("FAILED", True, "SUCCESS")
 
 
+def test_a_success_at_once_with_a_warning_is_a_success(place: str, platform: Platform) -> None:
+    ended = {"completed": True, "status": "SUCCESS", "data": "hi", "error_message": "a warning", "usedCredits": 1}
+    platform.answers = [(200, json.dumps(ended).encode(), {}), (200, b'{"status": "ABORTED"}', {})]
+    state = begun(place, ["a", "b"])
+    run(state, "scripted", max_in_flight=1)
+    first, second = sorted(results(state), key=lambda result: result["row"])
+    assert (first["status"], first["data"], first["error"]) == ("SUCCESS", "hi", None)
+    assert (second["status"], second["error"]) == ("FAILED", "ABORTED: the platform gives no reason")
+
+
 def test_what_every_row_would_be_refused_for_ends_the_batch(place: str, platform: Platform) -> None:
     platform.answers = [(402, b'{"error": "no credits left"}', {})]
     state = begun(place, [str(number) for number in range(5)])

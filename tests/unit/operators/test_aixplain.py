@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
-from unittest.mock import MagicMock
+from unittest.mock import MagicMock, Mock
 
 import pendulum
 import pytest
@@ -97,6 +97,22 @@ def test_an_answer_that_is_final_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         status, message = "FAILED", "the platform's words"
         with pytest.raises(AixplainRunFailed, match=r"Model sentiment: .*the platform's words"):
             operator(aixplain_conn_id="at_once").execute(CONTEXT)
+
+
+def test_a_poll_url_in_url_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(http: Any) -> None:
+        accepted = {"status": "IN_PROGRESS", "requestId": "r", "url": f"{server.url}/sdk/runs/r"}
+        done = {"completed": True, "status": "DONE", "data": "hi", "usedCredits": 0.0}
+        http.answer(200, json.dumps(accepted if http.command == "POST" else done).encode())
+
+    with serve(answer) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_PIPELINE", json.dumps({"host": server.url, "password": "key"}))
+        task = operator(aixplain_conn_id="pipeline", deferrable=False)
+        warning = Mock()
+        monkeypatch.setattr(task.log, "warning", warning)
+        assert task.execute(CONTEXT)["data"] == "hi"
+    shown = [call.args[0] % call.args[1:] for call in warning.call_args_list]
+    assert any("succeeded with a warning: the platform reports the unknown status 'DONE'" in line for line in shown)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from airflow_provider_aixplain.protocol import values, wire
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure, InvalidInput, RequestFailed
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.protocol.values import MAX_FIGURE
 from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer
 from tests.unit.protocol.strategies import JSON
 
@@ -296,6 +298,18 @@ NOW = "Mon, 23 Nov 2026 20:00:00 GMT"
         ({"retry-after": " 7 "}, 7),
         ({"retry-after": "Mon, 23 Nov 2026 20:02:00 GMT", "date": NOW}, 120),
         ({"retry-after": "Mon, 23 Nov 2026 19:00:00 GMT", "date": NOW}, 0),
+        ({"retry-after": "0.4"}, 0.4),
+        ({"retry-after": "7."}, 7),
+        ({"retry-after": "Monday, 23-Nov-26 20:02:00 GMT", "date": NOW}, 120),
+        ({"retry-after": "Mon Nov 23 20:02:00 2026", "date": NOW}, 120),
+        ({"retry-after": "Mon, 23 Nov 2026 20:02:00 GMT", "date": "Monday, 23-Nov-26 20:00:00 GMT"}, 120),
+        ({"retry-after": "Mon, 23 Nov 2026 20:02:00 GMT", "date": "Mon Nov 23 20:00:00 2026"}, 120),
+        ({"retry-after": "9" * 400}, MAX_FIGURE),
+        ({"retry-after": "9" * 400 + ".5"}, MAX_FIGURE),
+        ({"retry-after": "Mon, 23 Nov 9999999999999 20:02:00 GMT", "date": NOW}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "1e5"}, None),
         ({"retry-after": "Mon, 23 Nov 2026 20:02:00 GMT"}, None),
         ({"retry-after": "-7"}, None),
         ({"retry-after": "\u0667"}, None),
@@ -309,6 +323,27 @@ def test_a_pause_that_an_answer_asks_for(headers: dict[str, str], seconds: float
         failure = read(Answer(429, b"", headers)).failure
         assert failure is not None
         assert failure.retry_after == seconds
+
+
+@pytest.mark.parametrize("date", [{}, {"date": "soon"}])
+def test_a_pause_until_a_date_counts_from_the_receipt(date: dict[str, str]) -> None:
+    received_at = datetime(2026, 11, 23, 20, tzinfo=timezone.utc).timestamp()
+    headers = {"retry-after": "Mon, 23 Nov 2026 20:02:00 GMT", **date}
+    failure = wire.read_poll(Answer(503, b"", headers, received_at=received_at)).failure
+    assert failure is not None
+    assert failure.retry_after == 120
+
+
+def test_a_key_in_any_encoding_of_an_error_is_hidden() -> None:
+    def redact(text: str) -> str:
+        return text.replace("KEY", "***")
+
+    for encoding in ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32"):
+        for text in ("bad KEY", '{"error": "bad KEY"}', '{"error": "bad \\u004bEY"}'):
+            for status_code in (200, 401):
+                response = wire.read_submission(Answer(status_code, text.encode(encoding), redact=redact))
+                assert "bad ***" in response.error_message
+    assert wire.read_poll(Answer(401, b"bad \0K\0E\0Y", redact=redact)).error_message.endswith("bad ***")
 
 
 def test_an_answer_that_is_too_large_says_what_helps() -> None:
