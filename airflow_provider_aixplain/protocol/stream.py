@@ -107,8 +107,8 @@ class Transcript:
         """Return the answer as far as it has come."""
         is_alone = len(self._parts) == 1
         self._whole.data = self._parts[0] if is_alone else "".join(map(as_text, self._parts))
-        if self._choices:
-            self._whole.additional_fields["choices"] = [_join_choice(pieces) for pieces in self._choices.values()]
+        if choices := list(filter(None, map(_join_choice, self._choices.values()))):
+            self._whole.additional_fields["choices"] = choices
         return self._whole
 
 

@@ -408,6 +408,12 @@ class TestTranscript:
             ],
         }
 
+    def test_choices_that_hold_only_text_leave_nothing_else(self) -> None:
+        transcript = Transcript()
+        body = events({"choices": [{"delta": {"content": "a"}}]}, {"choices": [{"delta": {"content": ["b"]}}]})
+        assert "".join(map(transcript.add, opened([body]))) == "ab"
+        assert transcript.response().additional_fields == {}
+
     def test_a_plain_answer_keeps_its_output_as_it_is(self) -> None:
         transcript = Transcript()
         for chunk in opened([b'{"status": "SUCCESS", "data": {"a": 1}}'], "application/json"):

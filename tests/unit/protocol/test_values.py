@@ -164,3 +164,24 @@ def test_an_error_of_the_converter_names_the_field() -> None:
 
     with pytest.raises(InvalidInput, match=r"^data\['a'\]\[0\]: there is no such file$"):
         values.sendable({"a": [object()]}, "data", convert)
+
+
+def test_a_secret_is_redacted_wherever_it_stands() -> None:
+    def redact(text: str) -> str:
+        return text.replace("1234567890", "***")
+
+    body = rb'{"\u0031234567890": ["a 123456789\u0030", 1234567890, -1234567890.5, 12345, "' + b'\\/"], "deep": '
+    deep = b"[" * 150 + b'"1234567890"' + b"]" * 150
+    value = values.read(body + deep + b"}", redact)
+    assert value["***"] == ["a ***", "***", "-***.5", 12345, "/"]
+    assert "***" in str(value["deep"])
+    assert "1234567890" not in json.dumps(value)
+    assert values.read(b'{"a": "1234567890"}', redact) == {"a": "***"}
+    assert values.read(b'{"a": "12345"}', redact) == {"a": "12345"}
+
+
+def test_deep_keys_that_are_no_texts_lose_no_value() -> None:
+    deep: Any = {Colour.RED: 1}
+    for _ in range(values.MAX_DEPTH):
+        deep = [deep]
+    assert "…" in str(values.storable(deep))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -324,3 +325,15 @@ ODD_KEY = "k3y/with+odd&\"'\\ChArs"
 def test_a_key_is_hidden_in_any_spelling(spell: Callable[[str], str]) -> None:
     shown = read(password=ODD_KEY).redact(f"it is {spell(ODD_KEY)}, is it?")
     assert shown.replace('"', "").replace("'", "").replace("\\", "") == "it is ***, is it?"
+
+
+@pytest.mark.parametrize("piece", ["\\", "%", "&amp;", "%25", KEY[:-1] + "%", "&#0", "\\u00"])
+def test_hiding_a_key_takes_linear_time(piece: str) -> None:
+    def seconds(size: int) -> float:
+        platform, text = read(), piece * (size // len(piece))
+        platform.redact("%")
+        start = time.process_time()
+        platform.redact(text)
+        return time.process_time() - start
+
+    assert min(seconds(400_000) for _ in range(3)) < 10 * max(min(seconds(100_000) for _ in range(3)), 0.001)
