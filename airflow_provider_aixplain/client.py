@@ -19,6 +19,7 @@ from airflow_provider_aixplain.exceptions import (
     told_as_airflow_errors,
 )
 from airflow_provider_aixplain.files import Upload, is_object_path, opened, printable_path, size_of
+from airflow_provider_aixplain.platform import LONGEST_REQUEST
 from airflow_provider_aixplain.protocol import asset, finetune, upload, wire
 from airflow_provider_aixplain.protocol.asset import ModelParameters
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure, InvalidInput
@@ -28,12 +29,11 @@ from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseS
 from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer
 from airflow_provider_aixplain.protocol.values import NOT_JSON, printable
 from airflow_provider_aixplain.protocol.wait import Outcome, Wait, seconds
-from airflow_provider_aixplain.transport.platform import LONGEST_REQUEST
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    from airflow_provider_aixplain.transport.platform import Platform
+    from airflow_provider_aixplain.platform import Platform
     from airflow_provider_aixplain.transport.sync import PlatformSession
 
 T = TypeVar("T")

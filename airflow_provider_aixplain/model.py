@@ -17,6 +17,7 @@ from airflow_provider_aixplain.exceptions import (
     AixplainNoStreaming,
     told_as_airflow_errors,
 )
+from airflow_provider_aixplain.platform import Platform, checked_key, endpoint
 from airflow_provider_aixplain.protocol.asset import (
     AssetStatus,
     FunctionType,
@@ -31,7 +32,6 @@ from airflow_provider_aixplain.protocol.payload import build_payload
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer
 from airflow_provider_aixplain.protocol.values import printable, storable, time
-from airflow_provider_aixplain.transport.platform import Platform, checked_key, endpoint
 
 __all__ = [
     "AssetStatus",

@@ -29,7 +29,7 @@ from airflow_provider_aixplain.submission import LAG
 
 if TYPE_CHECKING:
     from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-    from airflow_provider_aixplain.transport.platform import Platform
+    from airflow_provider_aixplain.platform import Platform
 
 T = TypeVar("T")
 

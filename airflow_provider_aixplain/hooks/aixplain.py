@@ -16,11 +16,12 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from airflow_provider_aixplain.client import Client, no_account
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainError, told_as_airflow_errors
 from airflow_provider_aixplain.files import no_upload
+from airflow_provider_aixplain.hooks.connection import read_connection
+from airflow_provider_aixplain.platform import Platform
 from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.payload import build_payload
 from airflow_provider_aixplain.protocol.schedule import until_tick
 from airflow_provider_aixplain.transport.once import Once
-from airflow_provider_aixplain.transport.platform import Platform
 
 if TYPE_CHECKING:
     import requests
@@ -233,13 +234,13 @@ class AixplainHook(Client, BaseHook):
 
     def _read(self) -> Platform:
         try:
-            return Platform.from_connection(self.get_connection(self.aixplain_conn_id))
+            return read_connection(self.get_connection(self.aixplain_conn_id))
         except AirflowNotFoundException:
             raise self._no_connection() from None
 
     async def _aread(self) -> Platform:
         try:
-            return Platform.from_connection(await get_async_connection(self.aixplain_conn_id, hook=self))
+            return read_connection(await get_async_connection(self.aixplain_conn_id, hook=self))
         except AirflowNotFoundException:
             raise self._no_connection() from None
 

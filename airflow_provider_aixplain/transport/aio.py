@@ -14,13 +14,13 @@ from urllib3.exceptions import HTTPError
 from yarl import URL
 
 from airflow_provider_aixplain import __version__
+from airflow_provider_aixplain.platform import MAX_REDIRECTS, SHORTEST_REQUEST, Platform, origin
 from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, Request
 from airflow_provider_aixplain.transport.decoding import ACCEPTED_CODINGS, decode, known_codings
 from airflow_provider_aixplain.transport.environment import Route, find_route, quoted_url
 from airflow_provider_aixplain.transport.guard import guarded
 from airflow_provider_aixplain.transport.once import Once
-from airflow_provider_aixplain.transport.platform import MAX_REDIRECTS, SHORTEST_REQUEST, Platform, origin
 
 MAX_CONNECTIONS = 256
 """Requests of one account at a time in one event loop; of those that hang, so many do not stop the others."""

@@ -19,10 +19,10 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 from urllib3.util.ssl_ import create_urllib3_context
 
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError
-from airflow_provider_aixplain.transport.platform import checked_proxy
+from airflow_provider_aixplain.platform import checked_proxy
 
 if TYPE_CHECKING:
-    from airflow_provider_aixplain.transport.platform import Platform
+    from airflow_provider_aixplain.platform import Platform
 
 
 @dataclass(frozen=True)

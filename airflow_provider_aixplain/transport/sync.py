@@ -18,11 +18,11 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from airflow_provider_aixplain import __version__
+from airflow_provider_aixplain.platform import MAX_REDIRECTS, SHORTEST_REQUEST, Platform, origin
 from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.protocol.wire import Answer, Credential, NoAnswer, OpenAnswer, Request
 from airflow_provider_aixplain.transport.decoding import ACCEPTED_CODINGS, decoded_pieces
 from airflow_provider_aixplain.transport.environment import find_route
-from airflow_provider_aixplain.transport.platform import MAX_REDIRECTS, SHORTEST_REQUEST, Platform, origin
 
 log = logging.getLogger(__name__)
 

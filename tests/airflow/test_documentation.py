@@ -16,9 +16,9 @@ import pytest
 import requests
 from airflow.models.connection import Connection
 
+from airflow_provider_aixplain.hooks.connection import read_connection
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
-from airflow_provider_aixplain.transport.platform import Platform
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
 from tests.airflow.deployment import AIRFLOW_3, wait_until
 from tests.airflow.home import Home
@@ -114,7 +114,7 @@ def test_the_connection_as_json_and_as_a_uri_is_the_same(monkeypatch: pytest.Mon
     read = [Connection.from_json(text) if text.startswith("{") else Connection(uri=text) for text in told]
     again = [Connection(uri=connection.get_uri()) for connection in read]
     again += [Connection.from_json(connection.as_json()) for connection in read]
-    platforms = [Platform.from_connection(connection) for connection in [*read, *again]]
+    platforms = [read_connection(connection) for connection in [*read, *again]]
     assert platforms[0].timeout == 30
     assert [platform == platforms[0] for platform in platforms] == [True] * 6
 

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from airflow_provider_aixplain.client import Client
 from airflow_provider_aixplain.exceptions import AixplainError
 from airflow_provider_aixplain.model import Model, ModelParameters
+from airflow_provider_aixplain.platform import Platform
 from airflow_provider_aixplain.protocol.upload import Slot
-from airflow_provider_aixplain.transport.platform import Platform
 from tests.parity import differences
 from tests.parity.conftest import KEY, Peer
 from tests.parity.differences import DIFFERENCES, Case

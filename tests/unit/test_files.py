@@ -38,8 +38,8 @@ from airflow_provider_aixplain.exceptions import AixplainInputError
 from airflow_provider_aixplain.files import Upload
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+from airflow_provider_aixplain.platform import Platform
 from airflow_provider_aixplain.protocol.upload import Slot
-from airflow_provider_aixplain.transport.platform import Platform
 from tests.airflow.deployment import AIRFLOW_3, Emulator
 from tests.unit.transport.scripted import serve
 

@@ -41,7 +41,7 @@ from airflow_provider_aixplain.model import (
     ResponseStatus,
     build_payload,
 )
-from airflow_provider_aixplain.transport.platform import Platform
+from airflow_provider_aixplain.platform import Platform
 from tests.airflow.deployment import AIRFLOW_3, Emulator, Processes
 from tests.unit.transport.scripted import Handler, serve
 

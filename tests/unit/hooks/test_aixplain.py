@@ -20,11 +20,11 @@ from airflow_provider_aixplain.exceptions import (
     AixplainUntrustedUrl,
 )
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.platform import Platform
 from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.failure import ErrorCategory
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.wait import Wait
-from airflow_provider_aixplain.transport.platform import Platform
 from tests.airflow.deployment import Emulator
 from tests.unit.transport.scripted import Handler, serve
 

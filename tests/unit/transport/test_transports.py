@@ -23,11 +23,11 @@ from pytest_mock import MockerFixture
 
 from airflow_provider_aixplain.client import Client
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainUntrustedUrl
+from airflow_provider_aixplain.platform import Platform
 from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer
 from airflow_provider_aixplain.protocol.wire import Answer, Credential, NoAnswer, OpenAnswer, Request
 from airflow_provider_aixplain.transport import aio, sync
-from airflow_provider_aixplain.transport.platform import Platform
 from tests.unit.transport.scripted import Handler, serve
 from tests.unit.transport.transports import KEY, Send, platform, send_aio, send_sync
 

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from airflow_provider_aixplain.platform import Platform
 from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, Request
 from airflow_provider_aixplain.transport import aio, sync
-from airflow_provider_aixplain.transport.platform import Platform
 
 KEY = "k3y-that-nobody-sees"
 Send = Callable[..., Any]

@@ -19,8 +19,8 @@ import pytest
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent
 
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.platform import Platform
 from airflow_provider_aixplain.protocol.wait import Wait
-from airflow_provider_aixplain.transport.platform import Platform
 from airflow_provider_aixplain.triggers.aixplain import LARGEST_RESPONSE, AixplainModelRunTrigger
 from airflow_provider_aixplain.triggers.worker_release import runs_inline
 from tests.airflow.deployment import Emulator, Processes

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-import math
-import os
 import re
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from html.entities import html5
 from typing import TYPE_CHECKING, Any
@@ -16,10 +13,10 @@ from urllib.parse import quote, urljoin, urlsplit
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainUntrustedUrl
 from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.upload import STORES
-from airflow_provider_aixplain.protocol.values import parse, printable
+from airflow_provider_aixplain.protocol.values import printable
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Connection
+    pass
 
 PUBLIC_BACKEND_URL = "https://platform-api.aixplain.com"
 PUBLIC_WEB_URL = "https://platform.aixplain.com"
@@ -38,12 +35,6 @@ SHORTEST_REQUEST = 0.1
 MIB = 1024 * 1024
 MAX_ANSWER_MIB = 256
 DEFAULT_PORTS = {"http": 80, "https": 443}
-EXTRA_KEYS = (
-    *("models_run_url", "key_type", "api_key_type", "trusted_origins", "timeout", "max_answer_mib"),
-    *("proxy", "verify", "allow_insecure", "web_url"),
-)
-"""What the extra of a Connection may hold."""
-
 _USERINFO = re.compile(r"(?<=//)\S+@")
 
 
@@ -73,14 +64,6 @@ class Platform:
     timeout: float = REQUEST_TIMEOUT
     max_answer: int = MAX_ANSWER_MIB * MIB
     proxy: str | None = field(default=None, repr=False)
-
-    @classmethod
-    def from_connection(cls, connection: Connection) -> Platform:
-        """Read an Airflow Connection of type ``aixplain``.
-
-        :raises AixplainConfigurationError: naming the Connection, the field and the remedy.
-        """
-        return _ConnectionReader(connection).read()
 
     def model_page(self, model_id: str) -> str:
         """Return the URL of the page that tells people of a model."""
@@ -284,130 +267,3 @@ def is_loopback(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-class _ConnectionReader:
-    """Reads the fields of a Connection, and names the one that cannot work."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.extra = self.read_extra()
-
-    def read_extra(self) -> dict[str, Any]:
-        """Return the extra. Airflow itself drops one that it cannot read, and so the endpoints that it names."""
-        text = (self.connection.extra or "").strip()
-        extra = parse(text) if text else {}
-        if not isinstance(extra, dict):
-            raise self.wrong("extra", "is no JSON object", 'write it like {"timeout": 60}')
-        for key in extra:
-            if key not in EXTRA_KEYS:
-                near = get_close_matches(str(key), EXTRA_KEYS, n=1)
-                remedy = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(EXTRA_KEYS)}"
-                raise self.wrong("extra", f"has the unknown key {key!r:.100}", remedy)
-        return dict(self.connection.extra_dejson)  # which also masks its secrets in logs
-
-    def read(self) -> Platform:
-        try:
-            key = checked_key(self.connection.password or "")
-        except ValueError as error:
-            raise self.told("password", str(error)) from None
-        if not key:
-            raise self.wrong("password", "is empty", "put the API key there")
-        # The form's name for it: Airflow shows no value whose name holds api_key, not even that it is a choice of two.
-        name = "key_type" if self.extra.get("key_type") else "api_key_type"
-        key_type = self.extra.get(name) or "team"
-        if not isinstance(key_type, str) or key_type not in KEY_HEADERS:
-            raise self.wrong(name, f"is {key_type!r}", f"use one of {', '.join(KEY_HEADERS)}")
-        host = self.host()
-        return Platform(
-            api_key=key,
-            key_header=KEY_HEADERS[key_type],
-            backend_url=self.url("host", host) if host else PUBLIC_BACKEND_URL,
-            models_run_url=self.url(
-                "models_run_url",
-                self.extra.get("models_run_url") or (f"{host}/api/v1/execute" if host else PUBLIC_MODELS_RUN_URL),
-            ),
-            web_url=self.url("web_url", self.extra.get("web_url") or PUBLIC_WEB_URL),
-            trusted_origins=frozenset(origin(self.url("trusted_origins", url)) for url in self.trusted_origins()),
-            verify=self.verify(),
-            timeout=self.number("timeout", REQUEST_TIMEOUT, LONGEST_REQUEST, "the seconds that one request may take"),
-            max_answer=int(
-                MIB * self.number("max_answer_mib", MAX_ANSWER_MIB, 1024**2, "the MiB that an answer may have")
-            ),
-            proxy=self.proxy(),
-        )
-
-    def wrong(self, name: str, problem: str, remedy: str) -> AixplainConfigurationError:
-        return self.told(name, f"{problem}; {remedy}")
-
-    def told(self, name: str, what: str) -> AixplainConfigurationError:
-        return AixplainConfigurationError(f"Connection {self.connection.conn_id!r}: {name} {what}.")
-
-    def host(self) -> str:
-        """The base URL: a whole URL in host, or host with the scheme in schema (default https), and a port."""
-        host = (self.connection.host or "").strip()
-        if not host:
-            return ""
-        url = (host if "://" in host else f"{self.connection.schema or 'https'}://{host}").rstrip("/")
-        if not self.connection.port:
-            return url
-        scheme, _, rest = url.partition("://")
-        netloc, slash, path = rest.partition("/")
-        if re.search(r":\d+$", netloc):
-            return url  # it says so itself
-        return f"{scheme}://{netloc}:{self.connection.port}{slash}{path}"
-
-    def url(self, name: str, url: Any) -> str:
-        try:
-            return endpoint(url, allow_insecure=self.flag("allow_insecure"))
-        except ValueError as error:
-            raise self.told(name, f"is {printable(hide_userinfo(str(url)))!r}: {error}") from None
-
-    def flag(self, name: str, default: bool = False) -> bool:
-        value = self.extra.get(name, default)
-        value = value.strip().lower() if isinstance(value, str) else value
-        if value in ("", None):
-            return default
-        if value not in (True, False, "true", "false"):
-            raise self.wrong(name, f"is {value!r}", "use true or false")
-        return value in (True, "true")
-
-    def verify(self) -> bool | str:
-        value = self.extra.get("verify")
-        if not isinstance(value, str) or value.strip().lower() in ("", "true", "false"):
-            return self.flag("verify", default=True)
-        if not os.path.isfile(value):
-            raise self.wrong("verify", f"is {value!r}, and there is no such file here", "name a CA file, or use true")
-        return value
-
-    def proxy(self) -> str | None:
-        value = self.extra.get("proxy")
-        if value in (None, ""):
-            return None
-        try:
-            return checked_proxy(value)
-        except ValueError as error:
-            raise self.told("proxy", str(error)) from None
-
-    def number(self, name: str, default: float, most: float, what: str) -> float:
-        value = self.extra.get(name)
-        if value in (None, ""):
-            return default
-        try:
-            told = float(value)
-        except (TypeError, ValueError, OverflowError):
-            told = math.nan
-        if isinstance(value, bool) or not 0 < told <= most:
-            raise self.wrong(name, f"is {value!r}", f"give {what}, such as {default:g}")
-        return told
-
-    def trusted_origins(self) -> list[Any]:
-        """A list, or text that holds one: separated by commas, as forms give it, or as JSON or Python write it."""
-        value = self.extra.get("trusted_origins") or []
-        if isinstance(value, str):
-            text = value.strip()
-            text = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-            value = [part for told in text.split(",") if (part := told.strip(" \t\r\n'\""))]
-        if not isinstance(value, list):
-            raise self.wrong("trusted_origins", "is no list", 'write it like ["https://files.example.com"]')
-        return value

@@ -16,8 +16,9 @@ from airflow.models.connection import Connection
 
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainUntrustedUrl
 from airflow_provider_aixplain.get_provider_info import CONN_FIELDS
+from airflow_provider_aixplain.hooks.connection import EXTRA_KEYS, read_connection
+from airflow_provider_aixplain.platform import Platform, origin
 from airflow_provider_aixplain.protocol import wire
-from airflow_provider_aixplain.transport.platform import EXTRA_KEYS, Platform, origin
 
 KEY = "k3y-that-nobody-sees"
 
@@ -29,7 +30,7 @@ def read(extra: dict[str, Any] | None = None, **fields: Any) -> Platform:
         extra=json.dumps({} if extra is None else extra),
         **{"password": KEY, **fields},
     )
-    return Platform.from_connection(connection)
+    return read_connection(connection)
 
 
 def test_a_key_is_enough() -> None:
@@ -143,7 +144,7 @@ def test_an_extra_that_is_no_json_object_is_refused(extra: str) -> None:
     """Airflow drops it with a warning, and the key would go to the public endpoints."""
     connection: Any = SimpleNamespace(conn_id="my_conn", password=KEY, extra=extra, extra_dejson={})
     with pytest.raises(AixplainConfigurationError, match="extra is no JSON object"):
-        Platform.from_connection(connection)
+        read_connection(connection)
 
 
 @pytest.mark.parametrize(
