@@ -13,7 +13,7 @@ PEER := .venv/aixplain-0.2.48
 BENCH := .venv/bench
 SOURCES := $(shell find airflow_provider_aixplain -name '*.py') pyproject.toml README.md LICENSE
 
-.PHONY: demo test test-faults lint core browser bench format stop constraints clean
+.PHONY: demo test test-faults lint core oldest browser bench format stop constraints clean
 .DELETE_ON_ERROR:
 .SECONDARY: # an environment is no by-product to be thrown away
 
@@ -23,7 +23,7 @@ demo: $(VENV)/.ready
 stop: $(VENV)/.ready
 	@$(VENV)/bin/python -m tests.airflow.demo --stop
 
-test: lint core $(AIRFLOWS:%=test-%) .test/wheel
+test: lint core $(AIRFLOWS:%=test-%) oldest .test/wheel
 
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .
@@ -48,6 +48,10 @@ units-%: .venv/airflow-%/.ready $(PEER)/.ready
 core: $(VENV)/.ready
 	$(VENV)/bin/python -m pytest -q tests/unit/protocol --cov=airflow_provider_aixplain.protocol --cov-branch \
 	  --cov-report=term:skip-covered --cov-fail-under=100
+
+# What crosses a socket, with the oldest HTTP clients that pyproject.toml permits.
+oldest: .venv/oldest/.ready
+	PYTHONPATH=.venv/oldest AIRFLOW_HOME=$(CURDIR)/.test/home-oldest $(VENV)/bin/python -m pytest -q tests/unit/transport
 
 # The core knows of no Airflow, and the public package speaks to the core: once is enough.
 units-3.3.2: PYTEST_ARGS += tests/parity --ignore=tests/unit/protocol
@@ -89,6 +93,13 @@ bench: $(BENCH)/.ready
 
 install = rm -rf $(@D) && $(PYTHON) -m venv $(@D) && \
   $(@D)/bin/python -m pip install -q --disable-pip-version-check -c $< $(1) && touch $@
+
+# Beside the newest ones, which they precede on the path.
+.venv/oldest/.ready: pyproject.toml $(VENV)/.ready
+	rm -rf $(@D) && mkdir -p $(@D)
+	sed -n 's/^ *"\(aiohttp\|requests\|urllib3\)>=\([0-9.]*\).*/\1==\2/p' pyproject.toml > $(@D)/requirements.txt
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-deps --target $(@D) -r $(@D)/requirements.txt
+	touch $@
 
 # Airflow 3.3.2 with the providers that the benchmarks measure beside ours.
 $(BENCH)/.ready: constraints/bench.txt pyproject.toml
