@@ -167,7 +167,11 @@ class _Exchange:
 
         In a thread, since ``requests`` limits each read of a socket and not their sum.
         """
-        return _call_within(self._left, self._send, lambda response: response.close())
+        try:
+            return _call_within(self._left, self._send, lambda response: response.close())
+        except BaseException:  # also one that ends the task, as its execution_timeout: the thread must not send later
+            self._withhold()
+            raise
 
     def read(self, response: requests.Response) -> Answer:
         """Return an answer with its body; with the beginning of it, if it is larger than it may be."""
@@ -205,8 +209,11 @@ class _Exchange:
 
     def no_answer(self, error: Exception) -> NoAnswer:
         """Return the outcome of a request that brought no answer. Only a body that has left can be a submission."""
-        is_sent = self._body.withhold() if isinstance(self._body, _Body) else True
-        return NoAnswer(self._reason(error), is_sent)
+        return NoAnswer(self._reason(error), self._withhold())
+
+    def _withhold(self) -> bool:
+        """Keep the body from being sent from now on, and return whether the platform may have it."""
+        return self._body.withhold() if isinstance(self._body, _Body) else True
 
     @property
     def _left(self) -> float:
@@ -304,11 +311,10 @@ def _call_within(
     threading.Thread(target=run, name="aixplain-request", daemon=True).start()
     try:
         return future.result(min(seconds, threading.TIMEOUT_MAX))
-    except futures.TimeoutError:
+    except BaseException as error:
         future.add_done_callback(finish)
-        raise TimeoutError(f"not within {seconds:g} s") from None
-    except BaseException:  # also what ends a task in the middle of its request
-        future.add_done_callback(finish)
+        if isinstance(error, futures.TimeoutError) and not future.done():
+            raise TimeoutError(f"not within {seconds:g} s") from None
         raise
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import signal
 import socket
+import ssl
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +31,7 @@ from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer
 from airflow_provider_aixplain.protocol.wire import Answer, Credential, NoAnswer, OpenAnswer, Request
 from airflow_provider_aixplain.transport import aio, sync
+from tests.conftest import write_certificate
 from tests.unit.transport.scripted import Handler, serve
 from tests.unit.transport.transports import KEY, Send, platform, send_aio, send_sync
 
@@ -53,6 +57,44 @@ def test_a_submission_that_may_have_arrived_is_not_repeated(send: Send, script: 
     assert outcome.sent
     assert outcome.reason
     assert len(server.asked) == 1
+
+
+class TaskEnded(BaseException):
+    """What Airflow raises in a task whose execution_timeout is up."""
+
+
+@pytest.mark.parametrize("ending", ["time limit", "signal"])
+def test_a_submission_that_is_given_up_is_not_sent_later(ending: str) -> None:
+    """The server accepts the connection, and its TLS handshake comes when nobody waits for the answer any more."""
+
+    def end(*_: object) -> None:
+        raise TaskEnded
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"https://127.0.0.1:{server.getsockname()[1]}"
+        account = platform(url, verify=False)
+        before = signal.signal(signal.SIGALRM, end)
+        try:
+            if ending == "signal":
+                signal.setitimer(signal.ITIMER_REAL, 0.3)
+                with pytest.raises(TaskEnded):
+                    send_sync(account, Request("POST", f"{url}/x", b"{}"), 20)
+            else:
+                outcome = send_sync(account, Request("POST", f"{url}/x", b"{}"), 0.3)
+                assert isinstance(outcome, NoAnswer)
+                assert not outcome.sent
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(write_certificate(Path(tempfile.mkdtemp()) / "server.pem"))
+        connection, _ = server.accept()
+        connection.settimeout(5)
+        received = b""
+        with suppress(OSError), context.wrap_socket(connection, server_side=True) as secure:
+            while data := secure.recv(65536):
+                received += data
+    assert b"{}" not in received
 
 
 def answer_with_two_lengths(http: Handler) -> None:
