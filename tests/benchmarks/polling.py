@@ -147,7 +147,7 @@ def measure(name: str, runs: int, polls: int, certificate: Path | None) -> dict[
         told = json.dumps([name, url, runs, polls])
         env = {**os.environ, "AIRFLOW__LOGGING__LOGGING_LEVEL": "CRITICAL"}
         if certificate:
-            env["SSL_CERT_FILE"] = str(certificate)
+            env["SSL_CERT_FILE"] = env["REQUESTS_CA_BUNDLE"] = str(certificate)
         command = [sys.executable, "-m", "tests.benchmarks.polling", "--contend", told]
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900)
         if done.returncode:
