@@ -92,7 +92,7 @@ def test_it_is_the_triggerer_that_polls(line: Line) -> None:
     assert line.airflow.finish("example_aixplain_run", run_id) == "success"
     (run,) = line.emulator.runs()
     assert run["polled_at"]
-    assert all("asyncio" in agent for agent in run["polled_by"])
+    assert all("aiohttp" in agent for agent in run["polled_by"])
 
 
 def test_every_field_of_the_response_arrives(line: Line) -> None:
@@ -169,7 +169,7 @@ def test_a_submission_without_waiting(line: Line) -> None:
     looked = line.airflow.xcoms("example_aixplain_submit", run_id, "look")["return_value"]
     assert looked["status"] in ("IN_PROGRESS", "SUCCESS")
     run = line.run_of(submitted)
-    assert [agent for agent in run["polled_by"] if "asyncio" in agent] == []
+    assert [agent for agent in run["polled_by"] if "aiohttp" in agent] == []
 
 
 def test_a_stream_is_written_to_the_log_and_returned(line: Line) -> None:
@@ -367,7 +367,7 @@ def test_a_large_result_takes_the_way_of_the_worker(line: Line) -> None:
     (stored,) = [path for path in line.xcoms.rglob("*") if path.is_file() and run_id in str(path)]
     assert len(json.loads(stored.read_text())["data"]) >= 29_000_000
     (run,) = [run for run in line.emulator.runs() if len(str(run["payload"].get("data"))) > 1_000_000]
-    assert "asyncio" in " ".join(run["polled_by"])
+    assert "aiohttp" in " ".join(run["polled_by"])
     assert "requests" in " ".join(run["polled_by"])
     with sqlite3.connect(line.airflow.processes.home / "airflow.db") as database:
         (longest,) = database.execute("SELECT max(length(next_kwargs)) FROM task_instance").fetchone()
