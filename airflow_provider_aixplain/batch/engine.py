@@ -24,6 +24,7 @@ from airflow_provider_aixplain.protocol.adaptive import RunTimes
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, failure_reason
 from airflow_provider_aixplain.protocol.schedule import asked_delay
+from airflow_provider_aixplain.protocol.statuses import NO_REASON
 from airflow_provider_aixplain.protocol.wait import PATIENCE, Wait
 from airflow_provider_aixplain.submission import LAG
 
@@ -370,7 +371,7 @@ class Engine:
         is_known: bool = True,
     ) -> dict[str, Any]:
         if not problem and response is not None and response.status is ResponseStatus.FAILED:
-            problem = "the platform gives no reason"
+            problem = NO_REASON
         failure = response.failure if response else None
         may_succeed = not failure or failure.retryable is not False
         return result_of(

@@ -8,7 +8,6 @@ import errno
 import gzip
 import io
 import json
-import math
 import re
 import threading
 import zlib
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from airflow_provider_aixplain.protocol.failure import InvalidInput
-from airflow_provider_aixplain.protocol.values import printable
+from airflow_provider_aixplain.protocol.values import finite_float, join_names, printable
 
 MAX_RECORD_LENGTH = 16 * 1024 * 1024
 """Characters of the longest line of JSON, or row of CSV, that is read."""
@@ -33,6 +32,9 @@ CHUNK_SIZE = 64 * 1024
 
 PARQUET_ROWS = 1000
 """Rows of a Parquet file that are decoded at once."""
+
+MAX_NAMES = 20
+"""Columns, or files, that an error names."""
 
 DELIMITERS = ",;\t|"
 """Delimiters that are recognized in a header, to report that another one was meant."""
@@ -242,7 +244,7 @@ class Reader:
         for file in files:
             formats.setdefault(file.check_format(), file)
         if len(formats) > 1:
-            raise folder.error(f"it has files of several formats: {_listed([file.uri for file in formats.values()])}")
+            raise folder.error(f"it has files of several formats: {_quote([file.uri for file in formats.values()])}")
         self._is_folder, columns = True, self._columns
         for file in files:
             name = file.path[len(folder.path) + 1 :]
@@ -356,13 +358,13 @@ class Reader:
         if not names:
             raise file.error("its first line names no columns")
         if repeated := [name for name, times in Counter(names).items() if times > 1]:
-            raise file.error(f"its first line has two columns named {_listed(repeated)}")
+            raise file.error(f"its first line has two columns named {_quote(repeated)}")
         self._check_columns(names, file)
         if self._header is None:
             self._header = header
         elif header != self._header:
             raise file.error(
-                f"its first line is {_listed(header)}, and that of other files {_listed(self._header)}: write all files"
+                f"its first line is {_quote(header)}, and that of other files {_quote(self._header)}: write all files"
                 " with the same header (in Spark: option('header', True))"
             )
         return max(index for index, name in enumerate(header) if name) + 1
@@ -383,7 +385,7 @@ class Reader:
                 parquet = ParquetFile(opened, pre_buffer=False, buffer_size=2**20, page_checksum_verification=True)
                 names = parquet.schema_arrow.names
                 if repeated := [name for name, times in Counter(names).items() if times > 1]:
-                    raise file.error(f"it has two columns named {_listed(repeated)}")
+                    raise file.error(f"it has two columns named {_quote(repeated)}")
                 self._check_columns(names, file)
                 used = [name for name in names if self._reads(name)]
                 for batch in parquet.iter_batches(batch_size=PARQUET_ROWS, columns=used, use_threads=False):
@@ -404,12 +406,12 @@ class Reader:
         """
         self._check_partition(names, file)
         if missing := self._columns - set(names):
-            raise file.error(f"it has no column {_listed(sorted(missing))}; there are {_listed(names) or 'none'}")
+            raise file.error(f"it has no column {_quote(sorted(missing))}; there are {_quote(names) or 'none'}")
 
     def _check_partition(self, names: Collection[str], file: File) -> None:
         """Check that no column is in a file and in the names of its folders."""
         if both := self._partition.intersection(names):
-            raise file.error(f"its folders and its rows have the column {_listed(both)}: rename one of them")
+            raise file.error(f"its folders and its rows have the column {_quote(both)}: rename one of them")
 
     def _lines(self, file: File, *, is_csv: bool = False) -> Iterator[str]:
         """Yield the lines of a text file, with their ends: line feeds, or in CSV the carriage returns of old systems.
@@ -620,9 +622,8 @@ def _partition(name: str) -> Iterator[tuple[str, str | None]]:
             yield unquote(column), None if value == NO_PARTITION else unquote(value)
 
 
-def _listed(names: Collection[str]) -> str:
-    shown = ", ".join(f"{name!r:.100}" for name in list(names)[:20])
-    return f"{shown} and {len(names) - 20} more" if len(names) > 20 else shown
+def _quote(names: Collection[str]) -> str:
+    return join_names([repr(name) for name in names], MAX_NAMES)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -630,14 +631,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         repeated = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
-        raise ValueError(f"an object has two members named {_listed(repeated)}")
+        raise ValueError(f"an object has two members named {_quote(repeated)}")
     return found
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(value := float(text)):
-        raise ValueError(f"{text} is not a number that JSON can hold")
-    return value
 
 
 def parse_json(text: str) -> Any:
@@ -649,4 +644,4 @@ def parse_json(text: str) -> Any:
     return _decoder.decode(text)
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)
+_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=finite_float, parse_float=finite_float)

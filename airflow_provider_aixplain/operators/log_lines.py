@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from airflow_provider_aixplain.protocol.values import replace_control_characters
+
 _BLANKS = re.compile(" *")
 
 
@@ -23,7 +25,7 @@ class Lines:
     def add(self, text: str) -> list[str]:
         """Return the lines that are complete with this piece."""
         *lines, rest = (self._rest + text).split("\n")
-        *parts, self._rest = _cut(_clean(rest), self._width)
+        *parts, self._rest = _cut(replace_control_characters(rest), self._width)
         return [part for line in lines for part in self._wrap(line)] + [part.rstrip() for part in parts if part.strip()]
 
     def end(self) -> list[str]:
@@ -31,11 +33,7 @@ class Lines:
         return self._wrap(self._rest)
 
     def _wrap(self, line: str) -> list[str]:
-        return [part.rstrip() for part in _cut(_clean(line).rstrip(), self._width) if part.strip()]
-
-
-def _clean(line: str) -> str:
-    return line if line.isprintable() else "".join(c if c.isprintable() else " " for c in line)
+        return [part.rstrip() for part in _cut(replace_control_characters(line).rstrip(), self._width) if part.strip()]
 
 
 def _cut(line: str, width: int) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from airflow_provider_aixplain.protocol.values import read
 MAX_EVENT = 64 * 1024 * 1024
 """Bytes that one event, or an answer that is no stream, may take: a stream is read in bounded memory."""
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 DONE = b"[DONE]"
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -78,7 +78,7 @@ class EventDecoder:
         self._line, self._line_size = [], 0
         if self._is_first_line:
             self._is_first_line = False
-            return line.removeprefix(BYTE_ORDER_MARK)
+            return line.removeprefix(codecs.BOM_UTF8)
         return line
 
     def _add_line(self, line: bytes) -> Iterator[Event]:
@@ -108,7 +108,7 @@ class EventDecoder:
 
 def looks_like_events(start: bytes) -> bool | None:
     """Return whether an answer that begins like this is a stream of events; None if more of it is needed to know."""
-    start = start.removeprefix(BYTE_ORDER_MARK).lstrip()
+    start = start.removeprefix(codecs.BOM_UTF8).lstrip()
     if re.match(rb"(data|event|id|retry)?:|(data|event|id|retry)[\r\n]", start):
         return True
     longest = len(b"event:")

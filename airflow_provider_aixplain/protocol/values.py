@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from datetime import datetime, timezone
 from decimal import Decimal
 from enum import Enum
+from itertools import islice
 from typing import Any
 
 from airflow_provider_aixplain.protocol.failure import InvalidInput
@@ -80,7 +81,7 @@ def sendable(value: Any, path: str, convert: Convert | None = None) -> Any:
 def parse(text: str) -> Any:
     """Return the JSON value of a text, or ``NOT_JSON``. NaN and Infinity, which Python reads, are no JSON."""
     try:
-        return json.loads(text, parse_constant=_finite, parse_float=_finite)
+        return json.loads(text, parse_constant=finite_float, parse_float=finite_float)
     except (ValueError, RecursionError):
         return NOT_JSON
 
@@ -187,21 +188,39 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else "" if value is None else json.dumps(value)
 
 
+def replace_control_characters(text: str) -> str:
+    """Return a text with a blank for each character that is not printable and could forge or hide log lines."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+
+
 def printable(text: object) -> str:
-    """Return a text from outside, bounded and without control characters that could forge log lines."""
-    shown = "".join(c if c.isprintable() else " " for c in str(text)[: MAX_ERROR_LENGTH + 1])
+    """Return a text from outside, bounded and without control characters."""
+    shown = replace_control_characters(str(text)[: MAX_ERROR_LENGTH + 1])
     return shown if len(shown) <= MAX_ERROR_LENGTH else f"{shown[:MAX_ERROR_LENGTH]}…"
+
+
+def join_names(names: Collection[str], most: int) -> str:
+    """Return names as one text for errors and logs, each of at most 100 characters.
+
+    :param most: how many are named; the others are counted.
+    """
+    shown = ", ".join(printable(name)[:100] for name in islice(names, most))
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def finite_float(text: str) -> float:
+    """Return the number that a text in JSON spells.
+
+    :raises ValueError: for NaN, infinities and numbers that overflow, which Python reads and JSON does not have.
+    """
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is not a number that JSON can hold")
+    return value
 
 
 def _storable_key(key: Any, redact: Redact) -> str:
     text = redact(_UNSTORABLE.sub("\ufffd", str(key)))
     return f"_{text}" if text in RESERVED_KEYS else text
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(value := float(text)):
-        raise ValueError(f"{text} is no JSON number that can be sent on")
-    return value
 
 
 def _integer(text: str) -> int | str:
