@@ -7,16 +7,13 @@ import re
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from html.entities import html5
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainUntrustedUrl
 from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.upload import STORES
 from airflow_provider_aixplain.protocol.values import printable
-
-if TYPE_CHECKING:
-    pass
 
 PUBLIC_BACKEND_URL = "https://platform-api.aixplain.com"
 PUBLIC_WEB_URL = "https://platform.aixplain.com"
