@@ -185,7 +185,7 @@ class Client:
         request = self._request(wire.direct_run, model_id, data, parameters, declared, stream=True)
         silence = max(STREAM_SILENCE, self.platform.timeout)
         answer = sync.open_answer(self._open(), request, silence, timeout)
-        return ModelResponseStreamer(self._explained(answer, request))
+        return ModelResponseStreamer(self._explain_refusal(answer, request))
 
     def poll(self, poll_url: str, name: str = "model_process", timeout: float | None = None) -> ModelResponse:
         """Ask once how a run is doing.
@@ -386,9 +386,9 @@ class Client:
     ) -> wire.Answer | wire.NoAnswer:
         from airflow_provider_aixplain.transport import sync
 
-        return self._explained(sync.send(self._open(), request, timeout, silence), request)
+        return self._explain_refusal(sync.send(self._open(), request, timeout, silence), request)
 
-    def _explained(self, outcome: T, request: wire.Request) -> T:
+    def _explain_refusal(self, outcome: T, request: wire.Request) -> T:
         """Return what came back for a request; if the key was refused, with whose key it is."""
         if not isinstance(outcome, wire.Answer) or outcome.status_code not in (401, 403):
             return outcome

@@ -33,15 +33,15 @@ class Upload(ResolveMixin):
     """Marks a file to be uploaded as input of a run; the model receives a link to it.
 
     Only Python code can create one. It has no serialized form: it cannot be stored in an XCom, and Airflow's
-    deserializers cannot create one from JSON. Whoever marks a path decides to send that file, so do not mark a path
-    that comes from an untrusted source.
+    deserializers cannot create one from JSON. To mark a path is to decide that the file is sent, so do not mark a
+    path that comes from an untrusted source.
 
     Airflow renders whatever is a ``ResolveMixin`` by its :meth:`resolve`, and sets the dependencies that
     :meth:`iter_references` returns.
 
     :param path: the URI of the file, such as ``file:///data/first.wav`` or ``s3://aws_default@calls/first.wav``; an
         ``ObjectStoragePath``; or the output of an upstream task that returns one of them. (templated; the output of a
-        task is used as it is)
+        task is not rendered)
     :raises AixplainInputError: if the path is empty, or is something else.
     """
 
@@ -104,7 +104,7 @@ class Upload(ResolveMixin):
         return f"Upload({references or type(self.path).__name__})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Upload:
-        """Return a copy, for Airflow copies tasks with what they hold."""
+        """Return a copy: Airflow copies a task together with its arguments."""
         # A copied ObjectStoragePath loses its Connection (Airflow 2.11 to 3.3).
         return type(self)(copy.deepcopy(self.path, memo) if isinstance(self.path, ResolveMixin) else self.path)
 
@@ -113,8 +113,8 @@ class Upload(ResolveMixin):
         raise TypeError("an Upload cannot be pickled or stored in an XCom: return the path, and mark it in the DAG")
 
 
-def no_upload(value: Any) -> Any:
-    """Refuse files where none is uploaded; other values are ``NOT_JSON``, as for ``build_payload``.
+def refuse_upload(value: Any) -> Any:
+    """Refuse a file where none is uploaded, and return ``NOT_JSON`` for any other value: a converter for ``sendable``.
 
     :raises InvalidInput: if the value is a file.
     """
@@ -157,7 +157,11 @@ def object_path(name: str, uri: str) -> ObjectStoragePath:
 
 
 def printable_path(path: str | ObjectStoragePath) -> str:
-    """Return a path as text for logs and errors: without a password, and without the query of a signed URL."""
+    """Return a path as text for logs and errors: without a password, and without the query of a signed URL.
+
+    Unlike :func:`~airflow_provider_aixplain.platform.hide_userinfo` this keeps the name before ``@``, which is the id
+    of a Connection in the URI of an ``ObjectStoragePath``, and any ``@`` in the name of a file.
+    """
     text = re.sub(r"^([\w+.-]+://[^/?#]*?:)[^/?#]*@", r"\1***@", str(path))
     return re.sub(r"^(https?://[^?#]*)[?#].*", r"\1?***", text, flags=re.DOTALL)
 
@@ -165,7 +169,7 @@ def printable_path(path: str | ObjectStoragePath) -> str:
 def size_of(path: ObjectStoragePath) -> int:
     """Return the size, in bytes, of a file that can be uploaded.
 
-    :raises InvalidInput: if there is no such file, or the platform takes none of its size.
+    :raises InvalidInput: if there is no such file, or the platform accepts no file of its size.
     """
     if not path.is_file():
         raise InvalidInput(f"there is no file {printable_path(path)!r}: name one that the worker can read")
@@ -176,9 +180,9 @@ def size_of(path: ObjectStoragePath) -> int:
 
 @contextmanager
 def opened(path: ObjectStoragePath) -> Iterator[BinaryIO]:
-    """Hold a file open for reading.
+    """Open a file for reading.
 
-    :raises InvalidInput: as :func:`size_of`; and in the end, if its size has changed meanwhile.
+    :raises InvalidInput: as :func:`size_of`; and at the end, if its size has changed.
     """
     size = size_of(path)
     with path.open("rb") as file:

@@ -17,7 +17,7 @@ class AixplainModelLink(BaseOperatorLink):
     """The link to the model's page, which is stored in an XCom of the task.
 
     Airflow 3 calls :meth:`get_link` on the worker, at the end of each visit, and stores the URL itself. Airflow 2 calls
-    it when somebody looks at the task, so there the task has stored it.
+    it when a user opens the task, so there the task itself stores the URL before.
     """
 
     name = "aiXplain model"

@@ -110,13 +110,13 @@ def of_triggerer() -> Any:
 def _tags(model_id: str | None, outcome: str, response: ModelResponse | Mapping[str, Any]) -> dict[str, str]:
     asset = response.get("asset")
     sent = asset.get("assetId") or asset.get("id") if isinstance(asset, Mapping) else None
-    return {"model_id": tag_value(model_id or sent or "unknown"), "outcome": outcome}
+    return {"model_id": clean_tag(model_id or sent or "unknown"), "outcome": outcome}
 
 
-def tag_value(value: object) -> str:
-    """Return a tag's value in characters that every backend of metrics takes, at most 200.
+def clean_tag(value: object) -> str:
+    """Return a tag's value in characters that every metrics backend accepts, at most 200.
 
-    An answer names the model too: what it sends could end the tag and begin another one.
+    The value can come from an answer, where other characters could end the tag and begin another one.
     """
     return re.sub(r"[^A-Za-z0-9_./:@+-]", "_", str(value)[:MAX_TAG_LENGTH])
 

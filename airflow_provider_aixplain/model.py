@@ -321,7 +321,7 @@ class Model:
 class _KeyClient(Client):
     """A client that was given its key, not a Connection. Copies have the key; pickles do not, nor a proxy's password.
 
-    A client that is unpickled takes the key from the environment, as a new :class:`Model` does.
+    A client that is unpickled reads the key from the environment, as a new :class:`Model` does.
     """
 
     def __copy__(self) -> _KeyClient:
@@ -331,11 +331,11 @@ class _KeyClient(Client):
         return self.__copy__()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled_client, (replace(self.platform, api_key="", proxy=None),)
+        return _unpickle_client, (replace(self.platform, api_key="", proxy=None),)
 
 
-def _unpickled_client(platform: Platform) -> _KeyClient:
-    return _KeyClient(replace(platform, api_key=_key_of_environment()))
+def _unpickle_client(platform: Platform) -> _KeyClient:
+    return _KeyClient(replace(platform, api_key=_read_key_from_environment()))
 
 
 _ARGUMENTS = [name for name in inspect.signature(Model).parameters if name != "additional_info"]
@@ -348,10 +348,10 @@ def _function_id(function: str | Enum | Mapping[str, Any] | None) -> str | None:
 
 
 def _public_client(api_key: str | None) -> Client:
-    return _KeyClient(Platform(api_key=_key_of_environment() if api_key is None else _key(api_key)))
+    return _KeyClient(Platform(api_key=_read_key_from_environment() if api_key is None else _key(api_key)))
 
 
-def _key_of_environment() -> str:
+def _read_key_from_environment() -> str:
     return _key(os.environ.get("TEAM_API_KEY") or os.environ.get("AIXPLAIN_API_KEY") or "")
 
 

@@ -98,7 +98,7 @@ class Platform:
         return self.trusts(url) or (scheme == "https" and f".{host}".endswith(tuple(f".{store}" for store in STORES)))
 
     def redact(self, text: str) -> str:
-        """Return a text without the key: a platform that repeats it must not bring it into logs and XComs."""
+        """Return a text without the key: an answer that repeats the key must not put it into logs and XComs."""
         if any(mark in text for mark in "\\%&"):
             return self._key_pattern.sub("***", text)
         return text.replace(self.api_key, "***") if self._is_secret else text
@@ -109,7 +109,7 @@ class Platform:
 
     @property
     def _is_secret(self) -> bool:
-        """Whether the key is one: a short one is a placeholder, and may stand in any text."""
+        """Whether the key is a real one: a short one is a placeholder, which can occur in any text."""
         return len(self.api_key) >= SHORTEST_SECRET
 
     @cached_property
@@ -160,7 +160,7 @@ def hide_userinfo(text: str) -> str:
     return _USERINFO.sub("***@", text)
 
 
-def checked_proxy(url: str) -> str:
+def validate_proxy(url: str) -> str:
     """Return the URL of an HTTP proxy.
 
     :raises ValueError: if it is none that triggers can use; the message names the remedy, and no password.

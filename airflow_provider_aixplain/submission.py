@@ -132,8 +132,8 @@ class SubmissionRecord:
         self._max_tries = getattr(task_instance, "max_tries", None)
         try_number = getattr(task_instance, "try_number", None)
         is_later = isinstance(try_number, int) and try_number > 1
-        self.why_again = NOT_REMEMBERED if self._store is None and is_later else ""
-        """Why this try runs a model once more, although nothing went wrong; known after :meth:`read`."""
+        self.rerun_reason = NOT_REMEMBERED if self._store is None and is_later else ""
+        """Why this try runs the model again although nothing failed; empty if it does not. Set by :meth:`read`."""
         # A trigger that ends a task cannot reach the store, so the XComs tell: of a task that begins anew, Airflow
         # names those that an earlier try has left (3.3.2; where it does not, the earlier run counts as not delivered).
         started = getattr(task_instance, "_ti_context_from_server", None)
@@ -150,7 +150,7 @@ class SubmissionRecord:
             earlier = replace(earlier, is_delivered=True)
             self._store.set(KEY, {**asdict(earlier), "max_tries": max_tries})
         if earlier.is_delivered and max_tries != self._max_tries:
-            self.why_again = CLEARED  # as somebody wants it
+            self.rerun_reason = CLEARED  # clearing a finished task requests another run
             return None
         return earlier
 

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_aixplain.exceptions import told_as_airflow_errors
 from airflow_provider_aixplain.protocol.failure import InvalidInput
-from airflow_provider_aixplain.protocol.values import NOT_JSON, parse, printable
+from airflow_provider_aixplain.protocol.values import NOT_JSON, join_names, parse
 
 MAX_NAMES = 5
 """Places, or keys, that a warning names."""
@@ -23,19 +23,19 @@ _PYTHON_TEXT = re.compile(r"[\[{(,:] ?(?:'|None\b|True\b|False\b)")
 class TemplateChecks:
     """Checks what the templates of an operator or a trigger rendered to.
 
-    Airflow replaces the arguments by what they rendered to, so a class with these checks has to keep them before: by
-    :meth:`keep_unrendered` in ``_do_render_template_fields``. Of all methods that render, that is the only one that
+    Airflow replaces the arguments by what they rendered to, so a class with these checks must store them before: by
+    :meth:`store_unrendered` in ``_do_render_template_fields``. Of all methods that render, that is the only one that
     Airflow calls on every task, mapped ones and triggers included.
     """
 
     log: Any
     _unrendered: Mapping[str, Any] = MappingProxyType({})
-    """The arguments as the DAG states them; None for one that another task or a function made."""
+    """The arguments as the DAG states them; None for one that comes from another task or a function."""
 
-    def keep_unrendered(self, parent: Any, names: Iterable[str], seen_oids: set[int]) -> None:
-        """Keep arguments as they are before they are rendered.
+    def store_unrendered(self, parent: Any, names: Iterable[str], seen_oids: set[int]) -> None:
+        """Store the arguments before they are rendered.
 
-        :param parent: what is rendered: this object, or one in its arguments, which is of no interest.
+        :param parent: what is rendered: this object, or one in its arguments, which is not stored.
         :param names: the arguments' names.
         :param seen_oids: the ids of values that a mapped task gets from another task, which Airflow does not render.
         """
@@ -61,17 +61,21 @@ class TemplateChecks:
             self.log.warning(
                 "data: the text holds a JSON object, so it is sent as the payload and sets %s."
                 ' To send the text unchanged, use {"data": text}',
-                _names(keys),
+                join_names(keys, MAX_NAMES),
             )
 
 
 class TemplatedOperator(BaseOperator, TemplateChecks):
-    """An operator that can check what its templates rendered to."""
+    """An operator that can check what its templates rendered to.
+
+    ``BaseOperator`` is the first base: of a class whose first base is a mix-in, Airflow binds ``__init__`` to that of
+    ``BaseOperator``, so that a sensor would skip that of ``BaseSensorOperator``.
+    """
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
     ) -> None:
-        self.keep_unrendered(parent, template_fields, seen_oids)
+        self.store_unrendered(parent, template_fields, seen_oids)
         super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
 
 
@@ -84,7 +88,7 @@ def check(name: str, unrendered: Any, rendered: Any) -> list[str]:
     :raises InvalidInput: if a template rendered to exactly ``None``; it names the place.
     """
     places = []
-    for place, template, text in _texts(name, unrendered, rendered):
+    for place, template, text in _iter_changed_texts(name, unrendered, rendered):
         if text == "None" and template.strip() != "None":
             raise InvalidInput(
                 f"{place}: its template rendered to None, so the XCom or parameter that it names has no value:"
@@ -95,7 +99,7 @@ def check(name: str, unrendered: Any, rendered: Any) -> list[str]:
     if not places:
         return []
     return [
-        f"{_names(places)}: the template rendered to Python's text of a dict or list, which is no JSON."
+        f"{join_names(places, MAX_NAMES)}: the template rendered to Python's text of a dict or list, which is no JSON."
         " Pass the value itself, such as task.output, or add the filter tojson to the template"
     ]
 
@@ -106,7 +110,7 @@ def payload_keys(data: Any) -> list[str]:
     return list(value) if isinstance(value, dict) else []
 
 
-def _texts(place: str, unrendered: Any, rendered: Any) -> Iterator[tuple[str, str, str]]:
+def _iter_changed_texts(place: str, unrendered: Any, rendered: Any) -> Iterator[tuple[str, str, str]]:
     """Yield each text in an argument that rendering has changed: its place, its template and what that became."""
     if isinstance(unrendered, str) and isinstance(rendered, str):
         if unrendered != rendered:
@@ -114,18 +118,13 @@ def _texts(place: str, unrendered: Any, rendered: Any) -> Iterator[tuple[str, st
     elif isinstance(unrendered, Mapping) and isinstance(rendered, Mapping):
         for key, value in unrendered.items():
             if key in rendered:
-                yield from _texts(f"{place}[{key!r}]", value, rendered[key])
+                yield from _iter_changed_texts(f"{place}[{key!r}]", value, rendered[key])
     elif isinstance(unrendered, (list, tuple)) and isinstance(rendered, (list, tuple)):
         for index, (template, text) in enumerate(zip(unrendered, rendered, strict=False)):
-            yield from _texts(f"{place}[{index}]", template, text)
+            yield from _iter_changed_texts(f"{place}[{index}]", template, text)
 
 
 def _is_python_text(text: str) -> bool:
     """Whether a text looks like ``str`` of a dict or list, and is not JSON as well."""
     is_bracketed = (text[:1], text[-1:]) in (("[", "]"), ("{", "}"))
     return is_bracketed and _PYTHON_TEXT.search(text) is not None and parse(text) is NOT_JSON
-
-
-def _names(names: list[str]) -> str:
-    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return ", ".join(printable(name)[:100] for name in names[:MAX_NAMES]) + more

@@ -87,7 +87,7 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._submissions = Writer(state.submissions, self._heed, self._stored)
         self._results = Writer(state.results, self._heed_results, self._stored)
-        self._waited_for: set[tuple[int, float]] = set()
+        self._polled_runs: set[tuple[int, float]] = set()
         self.progress = Progress(0)
         self.trouble = Trouble()
         self.in_flight = 0
@@ -151,8 +151,8 @@ class Engine:
 
     @property
     def open_runs(self) -> int:
-        """How many runs were accepted, and are not known to have finished: once this stops, they still cost."""
-        return len(self._waited_for) + sum(map(len, self.progress.accepted.values()))
+        """How many accepted runs are not known to have finished. They are billed even if this process stops."""
+        return len(self._polled_runs) + sum(map(len, self.progress.accepted.values()))
 
     @property
     def is_spent(self) -> bool:
@@ -269,11 +269,11 @@ class Engine:
             attempt, url = run
             wait = Wait(self._limits.wait_time, self._limits.timeout, PATIENCE, self._run_times)
             age = max(0.0, time.time() - attempt)
-            self._waited_for.add((index, attempt))
+            self._polled_runs.add((index, attempt))
             with self._interruptible():
                 on_trouble = partial(self.trouble.add, "failed polls")
                 outcome = await self._hook.await_run(url, wait, age, name=f"Row {row.key}", on_trouble=on_trouble)
-            self._waited_for.discard((index, attempt))
+            self._polled_runs.discard((index, attempt))
             is_known = outcome.status in ("success", "failed")
             problem = "" if outcome.status == "success" else outcome.message or outcome.status
             result = self._result(index, row, attempt, outcome.response, problem, is_known=is_known)
@@ -340,16 +340,16 @@ class Engine:
                 if response.url:
                     await note("accepted", url=response.url)
                 return attempt, response
-            told = f"Row {row.key}: {response.error_message}"
+            reason = f"Row {row.key}: {response.error_message}"
             if failure.may_be_accepted:
-                self.trouble.add("submissions without an answer", told)
+                self.trouble.add("submissions without an answer", reason)
                 self._gate.pause(failure.retry_after, passed_at)
                 await note("orphaned", key=row.key)
                 return attempt, response
             await note("not sent")
             if failure.category is ErrorCategory.AUTHENTICATION and platform.api_key != refused_key:
                 refused_key = platform.api_key
-                self.trouble.add("refused submissions", told)
+                self.trouble.add("refused submissions", reason)
                 await self._hook._arenew()  # it may have been rotated
                 continue
             if failure.category in ENDING:
@@ -357,7 +357,7 @@ class Engine:
             passes = failure.category is ErrorCategory.RATE_LIMIT or not failure.sent
             if not passes or time.monotonic() > deadline:
                 return attempt, response
-            self.trouble.add("refused submissions", told)
+            self.trouble.add("refused submissions", reason)
             self._gate.pause(failure.retry_after, passed_at)
 
     def _result(
@@ -399,22 +399,22 @@ class Engine:
         await self._results.write({"batch": self._batch, **result})
         self.progress.end(result["row"], succeeded=succeeded, cost=Cost.of(result))
 
-    async def _stored(self, ask: Callable[[], Awaitable[T]], of: Journal | State) -> T:
-        """Return what a storage answers; while it has trouble it is asked again, and nothing is submitted.
+    async def _stored(self, ask: Callable[[], Awaitable[T]], target: Journal | State) -> T:
+        """Return the result of a call to the storage. While the storage fails it is retried, and nothing is submitted.
 
-        :param of: what is asked for, for the log.
-        :raises Superseded: if somebody else is at the batch, or has deleted it.
-        :raises Exception: whatever the storage has for trouble.
+        :param target: what the call reads or writes, for the log.
+        :raises Superseded: if another process has taken over the batch, or has deleted it.
+        :raises Exception: the storage's own error, after the last retry.
         """
 
-        def is_in_trouble(error: Exception) -> None:
-            self.trouble.add("storage errors", error, f"{of}: ")
+        def report_failure(error: Exception) -> None:
+            self.trouble.add("storage errors", error, f"{target}: ")
             self._gate.pause(None)
 
         try:
-            return await patiently(ask, is_in_trouble, final=(Superseded, FileNotFoundError))
+            return await patiently(ask, report_failure, final=(Superseded, FileNotFoundError))
         except FileNotFoundError:
-            raise Deleted(f"{of}: somebody has deleted it") from None
+            raise Deleted(f"{target}: somebody has deleted it") from None
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -473,7 +473,7 @@ class Writer:
 
     :param journal: the journal.
     :param heed: takes what others have written.
-    :param stored: asks the storage, again while it has trouble.
+    :param stored: calls the storage, and retries while it fails.
     """
 
     def __init__(

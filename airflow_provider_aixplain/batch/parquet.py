@@ -63,7 +63,7 @@ def write(results: Iterable[Mapping[str, Any]], file: Any, columns: Collection[s
 
 
 def _text(value: Any) -> str | None:
-    """Return a text as it is, with U+FFFD for what is no character; null as null, and anything else as JSON."""
+    """Return text with U+FFFD in place of invalid characters, null as None, and other values as JSON."""
     if value is None:
         return None
     return str(storable(value)) if isinstance(value, str) else json.dumps(value)

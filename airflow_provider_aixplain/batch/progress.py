@@ -74,8 +74,8 @@ async def watched(
     report = Report(engine.model_id, stats)
     while True:
         done, _ = await asyncio.wait({running}, timeout=LOOK_EVERY)
-        if told := engine.trouble.report(math.inf if done else time.monotonic()):
-            log.warning("%s", told)
+        if line := engine.trouble.report(math.inf if done else time.monotonic()):
+            log.warning("%s", line)
         if told := report.due(engine, is_over=bool(done)):
             log.info("%s", told)
         if done:
@@ -88,7 +88,7 @@ async def watched(
 
 
 def warn_of_open_runs(engine: Engine, log: Any) -> None:
-    """Log how many runs of a batch nobody waits for once this process stops, if any."""
+    """Log how many runs of a batch are in flight when this process stops waiting for them, if any."""
     if engine.open_runs:
         log.warning(
             "This process no longer waits for the batch. In flight and billed, as the platform cannot cancel a run: %d."

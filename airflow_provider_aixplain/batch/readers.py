@@ -40,13 +40,13 @@ DELIMITERS = ",;\t|"
 """Delimiters that are recognized in a header, to report that another one was meant."""
 
 FORMATS = {
-    "jsonl": "json_lines",
-    "ndjson": "json_lines",
-    "json": "json_lines",
-    "csv": "csv",
-    "tsv": "csv",
-    "txt": "csv",
-    "parquet": "parquet",
+    "jsonl": "read_json_lines",
+    "ndjson": "read_json_lines",
+    "json": "read_json_lines",
+    "csv": "read_csv",
+    "tsv": "read_csv",
+    "txt": "read_csv",
+    "parquet": "read_parquet",
 }
 """The method of :class:`Reader` for each end of a file's name."""
 
@@ -87,7 +87,7 @@ TABLES = {"_delta_log": "a Delta Lake", ".hoodie": "a Hudi", "metadata": "an Ice
 """Kinds of tables, by a folder in them. Only their own readers know which of the files hold current rows."""
 
 NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
-"""Stands for null in the name of a partition's folder."""
+"""Spark's and Hive's name of the folder of a partition whose value is null."""
 
 PERMANENT_ERRORS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 PERMANENT_ERRNOS = (errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG, errno.EROFS)
@@ -152,7 +152,7 @@ class File(NamedTuple):
         return FORMATS[suffix]
 
 
-def records(
+def read_records(
     source: Any, columns: Collection[str], encoding: str, delimiter: str | None, *, is_whole: bool
 ) -> Iterator[Record]:
     """Read rows in a stream.
@@ -237,7 +237,7 @@ class Reader:
 
     def read_folder(self, folder: File) -> Iterator[Record]:
         """Read all files below a folder, in the order of their paths. ``NAME=value`` folders are columns of text."""
-        files = list(_files_below(folder))
+        files = list(_find_files(folder))
         if not files:
             raise folder.error("it is a folder without files")
         formats: dict[str, File] = {}
@@ -248,7 +248,7 @@ class Reader:
         self._is_folder, columns = True, self._columns
         for file in files:
             name = file.path[len(folder.path) + 1 :]
-            partition = dict(_partition(name))
+            partition = dict(_read_partition(name))
             self._partition = set(partition)
             self._columns = columns - self._partition
             for record in self.read(file):
@@ -258,7 +258,7 @@ class Reader:
                     value = {**value, **partition}
                 yield record._replace(value=value, file=name)
 
-    def json_lines(self, file: File) -> Iterator[Record]:
+    def read_json_lines(self, file: File) -> Iterator[Record]:
         """Read a file with a JSON value in each line."""
         for line, text in enumerate(self._lines(file), start=1):
             text = text.strip(" \t\r\n")
@@ -284,7 +284,7 @@ class Reader:
                     )
                 yield Record(value, line)
 
-    def csv(self, file: File) -> Iterator[Record]:
+    def read_csv(self, file: File) -> Iterator[Record]:
         """Read a file of delimiter-separated text, whose first line names the columns."""
         if file.suffix == "txt" and self._delimiter is None:
             raise file.error(
@@ -297,11 +297,11 @@ class Reader:
             r'"?sep=([^"\r\n\0 ])"?\s*', first := next(text, ""), re.IGNORECASE
         ):  # written by Excel
             if self._delimiter not in (None, announced[1]):
-                raise file.error(f"its first line says {first.strip()!r}, and delimiter is {self._delimiter!r}")
+                raise file.error(f"its first line is {first.strip()!r}, and delimiter is {self._delimiter!r}")
             delimiter = announced[1]
         else:
             text.push_back(first)
-        with _long_cells():
+        with _allow_long_cells():
             rows = csv.reader(text, delimiter=delimiter, strict=True)
             header = self._next_row(rows, text, delimiter)
             if not header:
@@ -324,8 +324,8 @@ class Reader:
     def _next_row(rows: Iterator[list[str]], text: _CsvText, delimiter: str) -> list[str]:
         """Return the next row that is not a blank line; an empty list at the end.
 
-        :raises InvalidInput: for a quote that is not closed, or that stands inside a cell: where such a row ends, and
-            the next one begins, is not known.
+        :raises InvalidInput: for a quote that is not closed, or that is inside an unquoted cell: it is not known where
+            such a row ends.
         """
         while True:
             text.start_record()
@@ -369,7 +369,7 @@ class Reader:
             )
         return max(index for index, name in enumerate(header) if name) + 1
 
-    def parquet(self, file: File) -> Iterator[Record]:
+    def read_parquet(self, file: File) -> Iterator[Record]:
         """Read a Parquet file.
 
         A dataset's scanner holds whole row groups (577 MiB for a file of 240 MB); this reader some pages (33 MiB).
@@ -392,7 +392,7 @@ class Reader:
                     columns = {name: batch.column(name) for name in used}
                     for index in range(batch.num_rows):
                         line += 1
-                        yield _parquet_record(columns, index, line)
+                        yield _read_parquet_row(columns, index, line)
         except (pyarrow.ArrowException, UnicodeDecodeError) as error:
             raise file.error(f"after row {line}: it is damaged, or not Parquet: {error}") from None
 
@@ -424,9 +424,9 @@ class Reader:
         try:
             first = next(pieces, "")
             if is_csv:
-                while not _line_end(first) and len(first) < HEADER_LENGTH and (more := next(pieces, "")):
+                while not _find_line_end(first) and len(first) < HEADER_LENGTH and (more := next(pieces, "")):
                     first += more
-                end = _line_end(f"{first} ") or "\n"
+                end = _find_line_end(f"{first} ") or "\n"
             for piece in chain([first], pieces):
                 if "\0" in piece:
                     number += piece[: piece.index("\0")].count(end)
@@ -434,8 +434,8 @@ class Reader:
                         f"line {number}: it has a NUL character, so its encoding is not {self._encoding}: try"
                         " encoding='utf-16'"
                     )
-                *ended, last = piece.split(end)
-                for line in ended:
+                *lines, last = piece.split(end)
+                for line in lines:
                     number += 1
                     yield "".join([*rest, line, end])
                     rest, length = [], 0
@@ -519,7 +519,7 @@ class _CsvText:
             self._number -= 1
 
     def start_record(self) -> None:
-        """Forget the lines so far: the next one begins a row."""
+        """Start a row at the next line."""
         self._record.clear()
         self._length = 0
         self.record_line = self._number + 1
@@ -548,7 +548,7 @@ def _is_quoted_well(record: str, delimiter: str) -> bool:
     )
 
 
-def _line_end(text: str) -> str:
+def _find_line_end(text: str) -> str:
     """Return what ends the first line of a CSV file, if it is known yet: a line feed, or a carriage return alone."""
     outside = re.sub('"[^"]*(?:"|$)', '"', text)
     if not (end := re.search("[\r\n]", outside)):
@@ -563,7 +563,7 @@ _limit_before = 0
 
 
 @contextmanager
-def _long_cells() -> Iterator[None]:
+def _allow_long_cells() -> Iterator[None]:
     """Let `csv` read cells of any length that a row may have.
 
     Its limit is that of the process: the first reader raises it, the last one restores it, unless others set it since.
@@ -583,8 +583,8 @@ def _long_cells() -> Iterator[None]:
                 csv.field_size_limit(_limit_before)
 
 
-def _parquet_record(columns: Mapping[str, Any], index: int, line: int) -> Record:
-    """Return a row, or why its values are none that Python has: such as text that is not UTF-8, or the year 10000."""
+def _read_parquet_row(columns: Mapping[str, Any], index: int, line: int) -> Record:
+    """Return a row, or why Python cannot represent its values, such as text that is not UTF-8, or the year 10000."""
     row = {}
     for name, column in columns.items():
         try:
@@ -594,10 +594,10 @@ def _parquet_record(columns: Mapping[str, Any], index: int, line: int) -> Record
     return Record(row, line)
 
 
-def _files_below(folder: File) -> Iterator[File]:
-    """Yield the files below a folder, by their paths, without those that Spark and Hadoop hide or mark with.
+def _find_files(folder: File) -> Iterator[File]:
+    """Yield the files below a folder, by their paths, without Spark's and Hadoop's hidden files and markers.
 
-    :raises InvalidInput: if it is a table with a log that says which files count.
+    :raises InvalidInput: if it is a table whose log decides which files hold current rows.
     """
     found = []
     for parent, folders, files in folder.filesystem.walk(folder.path, on_error="raise"):
@@ -614,7 +614,7 @@ def _files_below(folder: File) -> Iterator[File]:
             yield File(folder.filesystem, path, f"{folder.uri.rstrip('/')}{name}")
 
 
-def _partition(name: str) -> Iterator[tuple[str, str | None]]:
+def _read_partition(name: str) -> Iterator[tuple[str, str | None]]:
     """Yield the columns that the folders of a path name, such as ``day=2026-01-01/part-0.parquet``."""
     for folder in name.split("/")[:-1]:
         column, is_named, value = folder.partition("=")
@@ -626,8 +626,8 @@ def _quote(names: Collection[str]) -> str:
     return join_names([repr(name) for name in names], MAX_NAMES)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the object with these names: of one that stands twice, JSON does not say which value counts."""
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object with these members: JSON does not define which value counts of a name that occurs twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         repeated = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
@@ -644,4 +644,4 @@ def parse_json(text: str) -> Any:
     return _decoder.decode(text)
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=finite_float, parse_float=finite_float)
+_decoder = json.JSONDecoder(object_pairs_hook=_unique_members, parse_constant=finite_float, parse_float=finite_float)

@@ -14,14 +14,14 @@ from numbers import Integral, Real
 from typing import IO, Any
 from uuid import UUID
 
-from airflow_provider_aixplain.batch.readers import records
-from airflow_provider_aixplain.files import no_upload
+from airflow_provider_aixplain.batch.readers import read_records
+from airflow_provider_aixplain.files import refuse_upload
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.protocol.payload import build_payload
 from airflow_provider_aixplain.protocol.values import NOT_JSON, printable, sendable, storable
 
 MAX_WHOLE_FLOAT = 2**53
-"""Above it a float may stand for several whole numbers."""
+"""Above it a float can be the nearest one to several whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class BadRow:
 class Mapper:
     """Makes the input of a run of a row.
 
-    A value of a column is sent as it is: a text stays a text, whatever it looks like, and no value sets parameters.
+    A value of a column is sent unchanged: text is never read as JSON or a number, and no value sets parameters.
     Decimals are sent as their exact text, dates and times in ISO 8601, UUIDs as text.
 
     :param data: the column with the run's ``data``; or a mapping from the names of its fields to columns; or None: the
@@ -101,7 +101,7 @@ class Mapper:
             **{name: _column(value, column) for name, column in self.parameter_columns.items()},
         }
         key = number if self.key is None else _key(_column(value, self.key))
-        included = {name: self._included(value, name) for name in self.include_columns}
+        included = {name: self._included_value(value, name) for name in self.include_columns}
         payload: Mapping[str, Any]
         if isinstance(self.data, Mapping):
             payload = {name: _column(value, column) for name, column in self.data.items()}
@@ -117,7 +117,7 @@ class Mapper:
         return Row(key, build_payload(payload, parameters, convert=convert), included)
 
     @staticmethod
-    def _included(row: Any, name: str) -> Any:
+    def _included_value(row: Any, name: str) -> Any:
         value = _column(row, name)
         return None if _is_missing(value) else _sendable(value, f"column {name!r}")
 
@@ -147,7 +147,7 @@ def convert(value: Any) -> Any:
         "M": str,
         **({"f": float} if is_float else {}),
     }
-    return kinds[kind](value) if kind in kinds else no_upload(value)
+    return kinds[kind](value) if kind in kinds else refuse_upload(value)
 
 
 def _is_missing(value: Any) -> bool:
@@ -203,7 +203,7 @@ def read(source: Any, mapper: Mapper, encoding: str = "utf-8", delimiter: str | 
     """Read rows in a stream.
 
     :param source: a list or an iterator; or an ``ObjectStoragePath`` of a file of JSON lines, CSV with a header or
-        Parquet, as the end of its name says, or of a folder of such files.
+        Parquet, by the end of its name, or of a folder of such files.
     :param mapper: makes inputs of them.
     :param encoding: of text files.
     :param delimiter: of CSV files; None: a comma, or a tab in ``.tsv`` files.
@@ -211,7 +211,7 @@ def read(source: Any, mapper: Mapper, encoding: str = "utf-8", delimiter: str | 
     :raises OSError: if the storage has trouble that a retry may overcome.
     """
     keys: set[str] = set()
-    found = records(source, mapper.columns, encoding, delimiter, is_whole=mapper.data is None)
+    found = read_records(source, mapper.columns, encoding, delimiter, is_whole=mapper.data is None)
     for number, record in enumerate(found, start=1):
         try:
             if record.problem:
@@ -252,15 +252,15 @@ def stored(rows: Iterable[Row]) -> Iterator[bytes]:
         yield json.dumps({"key": row.key, "payload": row.payload, "columns": row.columns}).encode() + b"\n"
 
 
-def spooled(values: Iterable[Row | BadRow], file: IO[bytes]) -> Iterator[Row | BadRow]:
-    """Yield values and write each to a file, which :func:`unspooled` reads."""
+def write_spool(values: Iterable[Row | BadRow], file: IO[bytes]) -> Iterator[Row | BadRow]:
+    """Yield values and write each to a file, which :func:`read_spool` reads."""
     for value in values:
         file.write(json.dumps([isinstance(value, Row), asdict(value)]).encode() + b"\n")
         yield value
 
 
-def unspooled(file: IO[bytes]) -> Iterator[Row | BadRow]:
-    """Yield the values that :func:`spooled` has written."""
+def read_spool(file: IO[bytes]) -> Iterator[Row | BadRow]:
+    """Yield the values that :func:`write_spool` has written."""
     file.seek(0)
     for line in file:
         is_row, value = json.loads(line)

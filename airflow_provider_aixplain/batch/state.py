@@ -92,7 +92,7 @@ class Failed(NamedTuple):
 
 @dataclass
 class Totals:
-    """The sums of a batch's results, and of what failed attempts have cost that were made again. Times in seconds.
+    """The sums of a batch's results, and the costs of failed attempts that were repeated. Times are in seconds.
 
     Numbers are added as they are written, in decimal: 0.1 and 0.2 are 0.3.
     """

@@ -9,14 +9,17 @@ from threading import Lock
 from airflow_provider_aixplain.protocol.values import printable
 
 FIRST_INTERVAL = 10.0
+"""Seconds between the first two reports."""
+
 LONGEST_INTERVAL = 300.0
+"""Seconds between two reports at the most."""
 
 
 class Trouble:
     """Counts failures that a batch survives, and states when and what to report of them.
 
     The first one is reported at once, later ones together at intervals that double from 10 seconds to five minutes. An
-    interval without a failure starts this anew. One thread may add while another one reports.
+    interval without a failure resets the interval. One thread may add while another one reports.
     """
 
     def __init__(self) -> None:
@@ -53,4 +56,4 @@ class Trouble:
         self._report_at = now + self._interval
         self._interval = min(self._interval * 2, LONGEST_INTERVAL)
         summary = ", ".join(f"{kind}: {count}" for kind, count in counts.items())
-        return f"Trouble, which the batch waits out ({summary} since the last report). The last: {self._last}"
+        return f"The batch continues after failures ({summary} since the last report). The last one: {self._last}"

@@ -21,7 +21,7 @@ class AixplainDecoratedOperator(InputOfFunction, AixplainRunModelOperator):
 
     The function returns the run's ``data``, or a dict of exactly ``data`` and ``parameters``; parameters that the
     decorator names too are the function's then. For text from outside it returns ``{"data": text}``: bare text that
-    holds a JSON object sets parameters. What it returns is sent as it is: templates in it are not rendered.
+    holds a JSON object sets parameters. Templates in what it returns are not rendered.
 
     :param python_callable: the function; it may be ``async``, but no generator: a run has one input.
     :param op_args: its positional arguments. (templated)

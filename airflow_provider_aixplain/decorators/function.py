@@ -51,16 +51,16 @@ class InputOfFunction(DecoratedOperator):
         kwargs = determine_kwargs(self.python_callable, self.op_args, context)
         value = self.python_callable(*self.op_args, **kwargs)
         if inspect.isawaitable(value):
-            value = asyncio.run(_result_of(value))
-        return _values_of(value) if inspect.isasyncgen(value) else value
+            value = asyncio.run(_await_result(value))
+        return _iter_values(value) if inspect.isasyncgen(value) else value
 
 
-async def _result_of(awaitable: Awaitable[Any]) -> Any:
+async def _await_result(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
 
 
-def _values_of(generator: AsyncGenerator[Any, Any]) -> Iterator[Any]:
-    """Yield the values of an async generator, each as it is asked for."""
+def _iter_values(generator: AsyncGenerator[Any, Any]) -> Iterator[Any]:
+    """Yield the values of an async generator, each one on demand."""
     loop = asyncio.new_event_loop()
     try:
         while True:

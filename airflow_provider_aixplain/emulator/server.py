@@ -350,8 +350,8 @@ class Emulator:
     async def restore(self, _: web.Application) -> None:
         """Find the runs that an earlier emulator in this folder has accepted."""
         found = [json.loads(path.read_text()) for path in self.store.glob("*.run")]
-        for told in sorted(found, key=lambda told: told["submitted_at"]):
-            self.remember(told, write=False)
+        for record in sorted(found, key=lambda record: record["submitted_at"]):
+            self.remember(record, write=False)
 
     def accepted(self, request: web.Request, run: Run) -> web.StreamResponse:
         """Answer with a poll URL."""

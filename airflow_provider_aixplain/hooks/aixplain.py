@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from airflow_provider_aixplain.client import Client, no_account
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainError, told_as_airflow_errors
-from airflow_provider_aixplain.files import no_upload
+from airflow_provider_aixplain.files import refuse_upload
 from airflow_provider_aixplain.hooks.connection import read_connection
 from airflow_provider_aixplain.platform import Platform
 from airflow_provider_aixplain.protocol import wire
@@ -147,7 +147,7 @@ class AixplainHook(Client, BaseHook):
         platform = await self.aplatform()
         with told_as_airflow_errors():
             request = wire.submission(
-                platform.models_run_url, model_id, build_payload(data, parameters, convert=no_upload)
+                platform.models_run_url, model_id, build_payload(data, parameters, convert=refuse_upload)
             )
         async with aio.Lease() as lease:
             return wire.read_submission(await self._asend(lease, request))
@@ -230,7 +230,7 @@ class AixplainHook(Client, BaseHook):
 
         platform = await self.aplatform()
         answer = await aio.send(await lease.session(platform), request, timeout, most)
-        return self._explained(answer, request)
+        return self._explain_refusal(answer, request)
 
     def _read(self) -> Platform:
         try:

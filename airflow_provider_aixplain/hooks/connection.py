@@ -20,10 +20,10 @@ from airflow_provider_aixplain.platform import (
     REQUEST_TIMEOUT,
     Platform,
     checked_key,
-    checked_proxy,
     endpoint,
     hide_userinfo,
     origin,
+    validate_proxy,
 )
 from airflow_provider_aixplain.protocol.values import parse, printable
 
@@ -113,7 +113,7 @@ class _ConnectionReader:
         scheme, _, rest = url.partition("://")
         netloc, slash, path = rest.partition("/")
         if re.search(r":\d+$", netloc):
-            return url  # it says so itself
+            return url  # the URL names its port
         return f"{scheme}://{netloc}:{self.connection.port}{slash}{path}"
 
     def url(self, name: str, url: Any) -> str:
@@ -144,7 +144,7 @@ class _ConnectionReader:
         if value in (None, ""):
             return None
         try:
-            return checked_proxy(value)
+            return validate_proxy(value)
         except ValueError as error:
             raise self.error("proxy", str(error)) from None
 

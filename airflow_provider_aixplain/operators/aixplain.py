@@ -163,8 +163,8 @@ class AixplainRunModelOperator(RunWaiter):
             self.log.info("%s: a worker submits the run, as %s", self.run_name, why)
         record = self._record(context)
         self._submission = earlier = record.read()
-        if record.why_again:
-            self.log.info("%s: %s", self.run_name, record.why_again)
+        if record.rerun_reason:
+            self.log.info("%s: %s", self.run_name, record.rerun_reason)
         self.check_templates("model_id", "data", "parameters")
         self.warn_of_payload(self.data)
         fingerprint = self.hook.fingerprint(self.model_id, self.data, self.parameters)

@@ -62,7 +62,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
     :param result_path: the URI of a folder for the results and the state of this batch, and of no other: in an object
         storage, with the id of its Connection if it needs one (``s3://aws_default@bucket/folder``); or on a file system
         that workers and triggerers share (``file:///data/out``). (templated)
-    :param data: the column whose values are sent as ``data``: a text stays a text, whatever it looks like; or a dict
+    :param data: the column whose values are sent as ``data``: text is never read as JSON or a number; or a dict
         from the payload's fields to columns; default: the row itself. (templated)
     :param parameters: further parameters of all runs, by name. (templated)
     :param parameter_columns: parameters that columns hold: a dict from names to columns. (templated)
@@ -190,8 +190,8 @@ class AixplainBatchRunOperator(TemplatedOperator):
             parquet.check()
         state = self._state()
         url = self._submission_url()
-        with _writable(state):
-            header = self._prepare(state, url)
+        with _translate_write_errors(state), TemporaryFile() as spool:
+            header = self._prepare(state, url, spool)
         again = state.forget_failed(header)
         progress = state.progress(header)
         left = header.rows - progress.totals.done
@@ -252,27 +252,20 @@ class AixplainBatchRunOperator(TemplatedOperator):
         with told_as_airflow_errors():
             return wire.submission(platform.models_run_url, self.model_id, "{}").url
 
-    def _prepare(self, state: State, url: str) -> Header:
-        """Return what the batch is about, once the rows are where a trigger finds them, and nobody else is at it.
+    def _prepare(self, state: State, url: str, spool: IO[bytes]) -> Header:
+        """Claim the batch, write its rows where a trigger reads them, and return its header.
 
         :param url: where runs are submitted.
+        :param spool: a temporary file for the rows of an input that can be read only once.
         """
-        with TemporaryFile() as spool:
-            return self._write_rows(state, url, spool)
-
-    def _write_rows(self, state: State, url: str, spool: IO[bytes]) -> Header:
-        """Do what :meth:`_prepare` does.
-
-        :param spool: keeps the rows of an input that can be read only once, on disk instead of in memory.
-        """
-        from airflow_provider_aixplain.batch.rows import spooled, unspooled
+        from airflow_provider_aixplain.batch.rows import read_spool, write_spool
 
         earlier = state.header()
         values = self._read()
         if earlier is not None:
             is_read_once = isinstance(self.input, Iterator)
             if is_read_once:
-                values = spooled(values, spool)
+                values = write_spool(values, spool)
             reading = _Reading(values, url)
             for _ in reading:
                 pass
@@ -283,13 +276,13 @@ class AixplainBatchRunOperator(TemplatedOperator):
             if self.on_changed_input == "fail":
                 raise AixplainInputError(f"result_path: {told}; name another folder, or use on_changed_input='restart'")
             self.log.warning("%s. It is deleted", told)
-            values = unspooled(spool) if is_read_once else self._read()
+            values = read_spool(spool) if is_read_once else self._read()
         reading = _Reading(values, url)
 
         def about(batch: str, number: int) -> Header:
             if reading.bad and self.on_bad_row == "fail":
                 raise AixplainInputError(
-                    f"input has {reading.bad} bad rows, and on_bad_row is fail: {_summary(reading.first_bad)}"
+                    f"input has {reading.bad} bad rows, and on_bad_row is fail: {_summarize(reading.first_bad)}"
                 )
             if not reading.rows:
                 raise AixplainInputError("input has no rows")
@@ -457,7 +450,7 @@ class _Reading:
         return Header(str(self.fingerprint), self.rows, self.bad, told, now(), batch, number)
 
 
-def _summary(rows: Iterable[BadRow]) -> str:
+def _summarize(rows: Iterable[BadRow]) -> str:
     """Return what is wrong with rows, for people: each reason once, after the lines that have it."""
     places: dict[str, list[str]] = {}
     for row in rows:
@@ -466,8 +459,8 @@ def _summary(rows: Iterable[BadRow]) -> str:
 
 
 @contextmanager
-def _writable(state: State) -> Iterator[None]:
-    """Raise the error of a result path that can never be written as one that retrying does not change.
+def _translate_write_errors(state: State) -> Iterator[None]:
+    """Raise an error that a retry cannot overcome as bad input.
 
     :raises AixplainInputError: naming the result path.
     """

@@ -164,7 +164,7 @@ def read_response(
         rest.pop("error_message", None)
     take("", *filter(rest.get, ("error_message", "errorMessage")))  # the one that counts as the reason
     for keys in (statuses.CREDITS[0], statuses.RUN_TIME[0]):
-        if not rest.keys().isdisjoint(keys):  # for speed: a run that goes on has none of them
+        if not rest.keys().isdisjoint(keys):  # for speed: a run in progress has none of them
             take(0, *sorted(keys, key=lambda key: not statuses.is_figure(rest.get(key))))
     take(None, "error_code")
     return ModelResponse(
@@ -173,11 +173,11 @@ def read_response(
         details=take({}, "details"),
         completed=is_completed,
         error_message=message,
-        used_credits=statuses.credits_of(body),
-        run_time=statuses.run_time_of(body),
+        used_credits=statuses.find_credits(body),
+        run_time=statuses.find_run_time(body),
         usage=take(None, "usage"),
         url=take(None, "url"),
-        error_code=statuses.error_code_of(body),
+        error_code=statuses.find_error_code(body),
         asset=take(None, "asset"),
         additional_fields=rest,
     )

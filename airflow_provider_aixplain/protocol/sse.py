@@ -30,7 +30,7 @@ class Event:
 
 
 class EventDecoder:
-    """Decodes events: :meth:`feed` takes bytes as they arrive, :meth:`end` returns what has no end.
+    """Decodes events: :meth:`feed` accepts bytes as they arrive, :meth:`end` returns an event that was cut off.
 
     ``id`` and ``retry`` are ignored, as a run is never requested again, and so are comments and unknown fields. One
     tolerance goes beyond the standard: a line that is a JSON object or ``[DONE]`` by itself, without a field's name, is
@@ -67,7 +67,7 @@ class EventDecoder:
         check_size(self._line_size)
 
     def end(self) -> Iterator[Event]:
-        """Return what the end of the stream has cut off: the standard discards it."""
+        """Return the event that the end of the stream has cut off, if any. The standard discards it."""
         if any(self._line):
             yield from self._add_line(self._take_line(b""))
         if event := self._take_event():
@@ -116,9 +116,9 @@ def looks_like_events(start: bytes) -> bool | None:
 
 
 def check_size(size: int) -> None:
-    """Raise if a part of a stream is larger than may be kept.
+    """Check the size of a part of a stream, in bytes.
 
-    :raises ConnectionError: if it is.
+    :raises ConnectionError: if it is larger than ``MAX_EVENT``.
     """
     if size > MAX_EVENT:
         raise ConnectionError(f"a part of it is longer than {MAX_EVENT} bytes")

@@ -75,8 +75,8 @@ def judge(
     :param has_data: whether the run has output; default: whether ``data`` of the answer holds something.
     :param completed: what to read instead of the answer's ``completed``.
     """
-    word = status_word(body)
-    reason = reason_of(body)
+    word = normalize_status(body)
+    reason = find_reason(body)
     if completed is None and isinstance(body.get("completed"), bool):
         completed = body["completed"]
     if word in _FAILED:
@@ -96,7 +96,7 @@ def judge(
     return ResponseStatus.SUCCESS, True, f"{unknown}; the run counts as a success, as its answer has data"
 
 
-def status_word(body: Mapping[str, Any]) -> str:
+def normalize_status(body: Mapping[str, Any]) -> str:
     """Return the status of an answer in upper case; empty if there is none. What is not a text becomes JSON text."""
     status = body.get("status")
     return re.sub("[- ]", "_", as_text(status).strip().upper()) if status else ""
@@ -118,7 +118,7 @@ def has_output(body: Mapping[str, Any]) -> bool:
     return data is not None and data not in ("", {}, [])
 
 
-def reason_of(body: Mapping[str, Any]) -> str:
+def find_reason(body: Mapping[str, Any]) -> str:
     """Return why a run failed, or a warning, in the platform's words; empty if there is neither."""
     data = body.get("data")
     if not isinstance(data, dict) and body.keys().isdisjoint(_REASONS):
@@ -137,7 +137,7 @@ def reason_of(body: Mapping[str, Any]) -> str:
     return f"{reason} - {supplier}" if supplier and supplier not in reason else reason
 
 
-def error_code_of(body: Mapping[str, Any]) -> Any:
+def find_error_code(body: Mapping[str, Any]) -> Any:
     """Return the platform's code of an error, or None."""
     for code in (
         body.get("error_code"),
@@ -149,14 +149,14 @@ def error_code_of(body: Mapping[str, Any]) -> Any:
     return None
 
 
-def credits_of(body: Mapping[str, Any]) -> Any:
+def find_credits(body: Mapping[str, Any]) -> Any:
     """Return what a run cost, in credits: the first figure above 0, else what the answer has at its top, else 0."""
-    return _first(body, CREDITS, _credits_of_steps)
+    return _first(body, CREDITS, _sum_credits)
 
 
-def run_time_of(body: Mapping[str, Any]) -> Any:
+def find_run_time(body: Mapping[str, Any]) -> Any:
     """Return how long a run took, in seconds: the first figure above 0, else what the answer has at its top, else 0."""
-    return _first(body, RUN_TIME, _run_time_of_steps)
+    return _first(body, RUN_TIME, _measure_run_time)
 
 
 def _first(
@@ -187,11 +187,11 @@ def _values(place: Any, keys: Iterable[str]) -> list[Any]:
     return [place.get(key) for key in keys] if isinstance(place, dict) else []
 
 
-def _credits_of_steps(steps: list[dict[str, Any]]) -> float | None:
+def _sum_credits(steps: list[dict[str, Any]]) -> float | None:
     return _sum(steps, CREDITS[-1])
 
 
-def _run_time_of_steps(steps: list[dict[str, Any]]) -> float | None:
+def _measure_run_time(steps: list[dict[str, Any]]) -> float | None:
     """Return the seconds from the start of the first step to the end of the last, as steps may overlap; or a sum."""
     starts = [found for step in steps if (found := _time(step, "start_time", "startTime"))]
     ends = [found for step in steps if (found := _time(step, "end_time", "endTime"))]

@@ -10,7 +10,7 @@ from typing import Any
 from airflow_provider_aixplain.protocol import sse
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, read_response
-from airflow_provider_aixplain.protocol.statuses import NO_REASON, is_success, status_word
+from airflow_provider_aixplain.protocol.statuses import NO_REASON, is_success, normalize_status
 from airflow_provider_aixplain.protocol.values import NOT_JSON, as_text, printable, read, read_text, storable
 from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, OpenAnswer, read_submission
 
@@ -67,9 +67,9 @@ class ModelResponseStreamer:
 class Transcript:
     """The whole answer of a stream, assembled from its chunks.
 
-    The text is joined, and so are the pieces of what OpenAI's chunks bring beside it: the calls of tools, reasons and
-    further choices stand in ``additional_fields["choices"]``, each with a whole ``message``, as an answer that is not
-    streamed has them. Any other field keeps its last value.
+    The text is joined. So are the other pieces of OpenAI's chunks: calls of tools, reasons and further choices are in
+    ``additional_fields["choices"]``, each with a whole ``message``, as in an answer that is not streamed. Any other
+    field keeps its last value.
     """
 
     def __init__(self) -> None:
@@ -157,7 +157,7 @@ def _chunks(answer: OpenAnswer) -> Iterator[ModelResponse]:
     events = _Events(answer)
     complete = False
     has_text = False
-    held: ModelResponse | None = None
+    pending: ModelResponse | None = None
     try:
         if (whole := events.plain_answer()) is not None:
             yield read_submission(Answer(answer.status_code, whole, redact=answer.redact))
@@ -171,15 +171,15 @@ def _chunks(answer: OpenAnswer) -> Iterator[ModelResponse]:
                 yield chunk
                 return
             if chunk.data:
-                # Text that comes after it shows that what looked like the end was none.
+                # Text after a chunk that looked like the end shows that the stream continues.
                 complete, has_text = False, True
-                if held is not None:
-                    yield held
-                    held = None
+                if pending is not None:
+                    yield pending
+                    pending = None
             complete = complete or chunk.status is ResponseStatus.SUCCESS
             chunk.status, chunk.completed = ResponseStatus.IN_PROGRESS, False
             if chunk.data == _DONE:
-                complete, held = True, chunk
+                complete, pending = True, chunk
             else:
                 yield chunk
         reason = "it ended without saying that it is complete"
@@ -232,7 +232,7 @@ class _Events:
             for event in self._decoder.feed(piece):
                 yield from self._read(event)
         for event in self._decoder.end():
-            # What a cut has left of a JSON value is no text of the model's.
+            # The beginning of a JSON value that was cut is not text of the model.
             if not event.data.startswith((b"{", b"[", b'"')) or self._lines(event) or read(event.data) is not NOT_JSON:
                 yield from self._read(event)
 
@@ -272,7 +272,7 @@ def _read_chunk(event: dict[str, Any] | str, has_text: bool) -> ModelResponse:
     text = "" if has_text and "delta" not in choice and "text" not in choice else _text_of(choice)[0]
     chunk = read_response(event, has_data=has_text or bool(text) or None)
     is_reported = chunk.error_message and chunk.status is ResponseStatus.IN_PROGRESS
-    is_failed = chunk.status is ResponseStatus.FAILED or (is_reported and not is_success(status_word(event)))
+    is_failed = chunk.status is ResponseStatus.FAILED or (is_reported and not is_success(normalize_status(event)))
     if is_failed or event.get("error") or finish == "error":
         chunk.status, chunk.completed, chunk.data = ResponseStatus.FAILED, True, ""
         chunk.error_message = chunk.error_message or as_text(event.get("message")) or NO_REASON

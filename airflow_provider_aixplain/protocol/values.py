@@ -43,7 +43,7 @@ def sendable(value: Any, path: str, convert: Convert | None = None) -> Any:
     """Return a copy of a value in the types that JSON can hold. Enum members become their values.
 
     :param path: what to call the value in an error.
-    :param convert: returns what stands for a value that JSON cannot hold, or ``NOT_JSON``; it may raise
+    :param convert: returns the replacement of a value that JSON cannot hold, or ``NOT_JSON``; it may raise
         ``InvalidInput``.
     :raises InvalidInput: naming the path to what JSON cannot hold.
     """

@@ -45,8 +45,8 @@ class Answer:
     :param headers: by name, in lower case.
     :param is_cut: whether the body is only the beginning.
     :param redact: removes the key from a text. The body is not redacted: only its decoded texts can be.
-    :param received_at: when the answer came, in seconds since 1970; stands in for a missing or odd ``Date`` header.
-    :param refused: what the platform refuses, for people, if the client knows more than the answer reports.
+    :param received_at: when the answer came, in seconds since 1970; replaces a missing or malformed ``Date`` header.
+    :param refused: what the platform refuses, such as a key, if the client knows more than the answer reports.
     """
 
     status_code: int
@@ -62,9 +62,9 @@ class Answer:
         return read(self.body, self.redact)
 
     def text(self) -> str:
-        """Return the body as text without the key, for an error: JSON is written anew, without escapes.
+        """Return the body as text without the key, for an error: JSON is encoded again, without escapes.
 
-        NUL is left out of anything else, as it is in between where UTF-16 is not recognized.
+        Other text is returned without NUL, which separates the letters where UTF-16 is not recognized.
         """
         value = self.value()
         if value is NOT_JSON:
@@ -186,9 +186,9 @@ def read_submission(outcome: Answer | NoAnswer) -> ModelResponse:
         return _failed(*_refusal(outcome, body), completed=True)
     if not isinstance(body, dict):
         return _failed(*_malformed(outcome, "is no JSON object"), completed=True)
-    word = statuses.status_word(body)
+    word = statuses.normalize_status(body)
     response = read_response(body)
-    url = poll_url_of(body)
+    url = find_poll_url(body)
     has_result = statuses.has_output(body) and body.get("data") != url
     is_failed = response.status is ResponseStatus.FAILED and not url
     if response.completed and (not statuses.is_running(word) or has_result or is_failed):
@@ -211,7 +211,7 @@ def read_submission(outcome: Answer | NoAnswer) -> ModelResponse:
     return _failed(*_malformed(outcome, f"accepts the run and names no poll URL{request_id}"), completed=True)
 
 
-def poll_url_of(body: Mapping[str, Any]) -> str | None:
+def find_poll_url(body: Mapping[str, Any]) -> str | None:
     """Return the poll URL that the answer to a submission names in ``data``, or else in ``url``, as pipelines do."""
     return next((url for url in (body.get("data"), body.get("url")) if is_http_url(url)), None)
 
@@ -308,7 +308,7 @@ def _is_granted(answer: Answer) -> bool:
 def _refusal(answer: Answer, body: Any) -> tuple[Failure, str]:
     category = ErrorCategory.of(answer.status_code)
     failure = Failure(category, answer.status_code, retry_after=_retry_after(answer))
-    reason = statuses.reason_of(body) if isinstance(body, dict) else ""
+    reason = statuses.find_reason(body) if isinstance(body, dict) else ""
     refused = f"{answer.refused}: " if answer.refused else ""
     return failure, f"HTTP {answer.status_code} ({category.value}): {refused}{reason or answer.text() or 'no details'}"
 

@@ -17,13 +17,13 @@ from airflow_provider_aixplain import __version__
 from airflow_provider_aixplain.platform import MAX_REDIRECTS, SHORTEST_REQUEST, Platform, origin
 from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, Request
-from airflow_provider_aixplain.transport.decoding import ACCEPTED_CODINGS, decode, known_codings
-from airflow_provider_aixplain.transport.environment import Route, find_route, quoted_url
-from airflow_provider_aixplain.transport.guard import guarded
+from airflow_provider_aixplain.transport.decoding import ACCEPTED_CODINGS, decompress, select_known_codings
+from airflow_provider_aixplain.transport.environment import Route, find_route, quote_url
+from airflow_provider_aixplain.transport.guard import guard_connections
 from airflow_provider_aixplain.transport.once import Once
 
 MAX_CONNECTIONS = 256
-"""Requests of one account at a time in one event loop; of those that hang, so many do not stop the others."""
+"""Requests of one account at a time in one event loop; so many hang before others have to wait."""
 
 KEEPALIVE = 15.0
 """Seconds for which an unused connection is kept: servers, and proxies before them, close theirs after more."""
@@ -45,14 +45,14 @@ class PooledSession:
     :param session: sends the requests.
     :param routes: how each origin is reached; reading the environment takes longer than a poll.
     :param users: how many leases hold it.
-    :param is_retired: whether new users open another one.
+    :param is_invalid: whether new users open another session.
     """
 
     platform: Platform
     session: aiohttp.ClientSession
     routes: dict[str, Route] = field(default_factory=dict)
     users: int = 0
-    is_retired: bool = False
+    is_invalid: bool = False
 
     def route(self, url: str) -> Route:
         """Return how a URL is reached."""
@@ -61,17 +61,17 @@ class PooledSession:
             self.routes[at] = find_route(self.platform, url)
         return self.routes[at]
 
-    def retire(self) -> None:
+    def invalidate(self) -> None:
         """Let new users open another session."""
-        if not self.is_retired:
-            self.is_retired = True
+        if not self.is_invalid:
+            self.is_invalid = True
             del _sessions[asyncio.get_running_loop()][self.platform]
 
     async def release(self) -> None:
         """Give up one lease; the last one closes the session."""
         self.users -= 1
         if not self.users:
-            self.retire()
+            self.invalidate()
             await self.session.close()
 
 
@@ -81,11 +81,11 @@ _sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Platform, Once[Pool
 class Lease:
     """Holds the session that all users of one account share in this event loop; the last lease closes it.
 
-    So connections and names are looked up once for all runs that a triggerer waits for.
+    All runs that a triggerer waits for share its connections and the host names that were looked up.
     """
 
     def __init__(self) -> None:
-        self._held: PooledSession | None = None
+        self._pooled: PooledSession | None = None
 
     async def __aenter__(self) -> Lease:
         """Return the lease; it holds nothing yet."""
@@ -93,24 +93,24 @@ class Lease:
 
     async def __aexit__(self, *_: object) -> None:
         """Release the session."""
-        held, self._held = self._held, None
-        if held:
-            await held.release()
+        pooled, self._pooled = self._pooled, None
+        if pooled:
+            await pooled.release()
 
     async def session(self, platform: Platform) -> PooledSession:
         """Return the session of an account, and hold it from now on, instead of another one.
 
         :raises AixplainConfigurationError: if the account's CA certificates cannot be read.
         """
-        held = self._held
-        if held and not held.is_retired and held.platform == platform:
-            return held
-        while (pooled := await _find(platform)).is_retired:
+        previous = self._pooled
+        if previous and not previous.is_invalid and previous.platform == platform:
+            return previous
+        while (pooled := await _find(platform)).is_invalid:
             pass
         pooled.users += 1
-        self._held = pooled
-        if held:
-            await held.release()
+        self._pooled = pooled
+        if previous:
+            await previous.release()
         return pooled
 
 
@@ -125,7 +125,7 @@ async def _open(platform: Platform) -> PooledSession:
     tls = await asyncio.to_thread(route.tls_context)  # no other trigger would run while a CA file is read
     connector = aiohttp.TCPConnector(ssl=tls, limit=MAX_CONNECTIONS, keepalive_timeout=KEEPALIVE)
     session = aiohttp.ClientSession(
-        connector=guarded(connector),
+        connector=guard_connections(connector),
         auto_decompress=False,  # before aiohttp 3.14 its own decoders unfold an answer without bound
         max_line_size=MAX_HEADER,
         max_field_size=MAX_HEADER,
@@ -164,7 +164,7 @@ async def send(
         return NoAnswer(f"not within {limit:g} s", exchange.is_sent)
     except (aiohttp.ClientError, HTTPError, OSError, ValueError) as error:
         if isinstance(error, aiohttp.ClientSSLError) and pooled.route(exchange.request.url).has_own_ca:
-            pooled.retire()  # the file may be corrected; a new session reads it again
+            pooled.invalidate()  # the file may be corrected; a new session reads it again
         return NoAnswer(printable(platform.hide(f"{type(error).__name__}: {error}")), exchange.is_sent)
 
 
@@ -196,7 +196,7 @@ class _Exchange:
             self.is_sent = True
         async with self.pooled.session.request(
             request.method,
-            URL(quoted_url(request.url), encoded=True),
+            URL(quote_url(request.url), encoded=True),
             data=self._body(request.body) if isinstance(request.body, bytes) else None,
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=max(deadline - time.monotonic(), SHORTEST_REQUEST)),
@@ -211,8 +211,8 @@ class _Exchange:
                     response.close()
                     break
         whole = bytes(body)
-        if coding := known_codings(received.get("content-encoding", "")):
-            whole = decode(whole, coding, self.most)
+        if coding := select_known_codings(received.get("content-encoding", "")):
+            whole = decompress(whole, coding, self.most)
         is_cut = len(whole) > self.most or len(body) > self.most
         return Answer(response.status, whole[: self.most], received, is_cut, platform.redact, received_at=time.time())
 

@@ -19,7 +19,7 @@ COMPRESSED_PIECE = 1024
 _CODINGS = ("gzip", "x-gzip", "deflate")
 
 
-def known_codings(content_encoding: str) -> str:
+def select_known_codings(content_encoding: str) -> str:
     """Return the codings of a ``Content-Encoding`` header that are decoded.
 
     Others are ignored: servers send ``UTF-8``, ``none`` and more, which name no coding.
@@ -27,27 +27,27 @@ def known_codings(content_encoding: str) -> str:
     return ", ".join(coding for part in content_encoding.split(",") if (coding := part.strip().lower()) in _CODINGS)
 
 
-def decoded_pieces(response: HTTPResponse) -> Iterator[bytes]:
+def iter_decompressed(response: HTTPResponse) -> Iterator[bytes]:
     """Return the decoded body of an answer, each piece as soon as it has arrived.
 
     ``requests``' own iterators wait until a piece is full.
 
     :raises urllib3.exceptions.HTTPError: if the body is cut, or is not in the coding that it names.
     """
-    response.headers["Content-Encoding"] = codings = known_codings(response.headers.get("Content-Encoding", ""))
+    response.headers["Content-Encoding"] = codings = select_known_codings(response.headers.get("Content-Encoding", ""))
     size = COMPRESSED_PIECE if codings else PIECE
     while piece := response.read1(size, decode_content=True):
         yield piece
 
 
-def decode(body: bytes, content_encoding: str, most: int) -> bytes:
-    """Return a decoded body, and no more than one byte beyond ``most``.
+def decompress(body: bytes, content_encoding: str, most: int) -> bytes:
+    """Return a decompressed body, and no more than one byte beyond ``most``.
 
     :raises urllib3.exceptions.HTTPError: if the body is not in the coding that it names.
     """
     response = HTTPResponse(io.BytesIO(body), {"Content-Encoding": content_encoding}, preload_content=False)
     decoded = bytearray()
-    for piece in decoded_pieces(response):
+    for piece in iter_decompressed(response):
         decoded += piece
         if len(decoded) > most:
             break

@@ -19,7 +19,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 from urllib3.util.ssl_ import create_urllib3_context
 
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError
-from airflow_provider_aixplain.platform import checked_proxy
+from airflow_provider_aixplain.platform import validate_proxy
 
 if TYPE_CHECKING:
     from airflow_provider_aixplain.platform import Platform
@@ -77,17 +77,17 @@ def find_route(platform: Platform, url: str) -> Route:
         verify = os.environ.get("SSL_CERT_FILE") or DEFAULT_CA_BUNDLE_PATH
     if verify and not os.path.exists(verify):
         raise AixplainConfigurationError(f"There are no CA certificates at {verify!r}. {_CA_REMEDY}")
-    return Route(_usable_proxy(platform.proxy or select_proxy(url, settings["proxies"]), url), verify)
+    return Route(_check_proxy(platform.proxy or select_proxy(url, settings["proxies"]), url), verify)
 
 
 _CA_REMEDY = "Check verify in the extra of the Connection, REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE and SSL_CERT_FILE."
 
 
-def _usable_proxy(proxy: str | None, url: str) -> str | None:
+def _check_proxy(proxy: str | None, url: str) -> str | None:
     if not proxy:
         return None
     try:
-        proxy = checked_proxy(proxy if "://" in proxy else f"http://{proxy}")
+        proxy = validate_proxy(proxy if "://" in proxy else f"http://{proxy}")
         # aiohttp needs TLS inside TLS for this, which asyncio supports from Python 3.11 on.
         if proxy.startswith("https:") and url.startswith("https:") and sys.version_info < (3, 11):
             raise ValueError("speaks TLS, which triggers can use from Python 3.11 on; name an http:// proxy")
@@ -99,7 +99,7 @@ def _usable_proxy(proxy: str | None, url: str) -> str | None:
 
 
 @lru_cache(8192)  # the poll URLs of all runs that a triggerer may wait for
-def quoted_url(url: str) -> str:
+def quote_url(url: str) -> str:
     """Return a URL percent-encoded as ``requests`` sends it.
 
     :raises ValueError: if it is none.

@@ -1,7 +1,7 @@
 """A guard for the connections of ``aiohttp``: one answer per request, in bounded memory.
 
-``aiohttp`` (3.10 to 3.14 at least) keeps reading an idle connection and hands an answer that nobody asked for to the
-next request, which is another run's. And it does not bound what belongs to no body: headers, trailers, chunk
+``aiohttp`` (3.10 to 3.14 at least) keeps reading an idle connection and hands an unsolicited answer to the next
+request, which belongs to another run. It also does not bound what is outside a body: headers, trailers and chunk
 extensions.
 """
 
@@ -78,10 +78,10 @@ class GuardedResponseHandler(ResponseHandler):
             self.transport.abort()
 
 
-_RELIED_ON = ("is_connected", "set_response_params", "feed_data", "data_received")
+_REQUIRED_METHODS = ("is_connected", "set_response_params", "feed_data", "data_received")
 
 
-def guarded(connector: aiohttp.TCPConnector) -> aiohttp.TCPConnector:
+def guard_connections(connector: aiohttp.TCPConnector) -> aiohttp.TCPConnector:
     """Return a connector, changed so that its connections are guarded.
 
     This is the only place that uses private members of ``aiohttp``.
@@ -89,7 +89,7 @@ def guarded(connector: aiohttp.TCPConnector) -> aiohttp.TCPConnector:
     :raises AixplainConfigurationError: if the installed ``aiohttp`` makes connections in another way.
     """
     factory = getattr(getattr(connector, "_factory", None), "func", None)
-    if factory is not ResponseHandler or not all(hasattr(ResponseHandler, name) for name in _RELIED_ON):
+    if factory is not ResponseHandler or not all(hasattr(ResponseHandler, name) for name in _REQUIRED_METHODS):
         raise AixplainConfigurationError(
             f"aiohttp {aiohttp.__version__} makes connections in a way that this provider does not know, so it cannot"
             " keep the answers of different runs apart: install a version that its documentation names."

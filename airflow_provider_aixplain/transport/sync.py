@@ -21,12 +21,12 @@ from airflow_provider_aixplain import __version__
 from airflow_provider_aixplain.platform import MAX_REDIRECTS, SHORTEST_REQUEST, Platform, origin
 from airflow_provider_aixplain.protocol.values import printable
 from airflow_provider_aixplain.protocol.wire import Answer, Credential, NoAnswer, OpenAnswer, Request
-from airflow_provider_aixplain.transport.decoding import ACCEPTED_CODINGS, decoded_pieces
+from airflow_provider_aixplain.transport.decoding import ACCEPTED_CODINGS, iter_decompressed
 from airflow_provider_aixplain.transport.environment import find_route
 
 log = logging.getLogger(__name__)
 
-_TROUBLE = (requests.RequestException, HTTPError, OSError)
+_NETWORK_ERRORS = (requests.RequestException, HTTPError, OSError)
 
 
 class PlatformSession(requests.Session):
@@ -77,7 +77,7 @@ def send(
     :param session: carries the key.
     :param request: what to send.
     :param timeout: seconds for the whole exchange; default: the Connection's.
-    :param silence: seconds that the platform may be silent meanwhile; default: all of them.
+    :param silence: seconds that the platform may be silent; default: the whole time.
     :raises AixplainUntrustedUrl: if the request would take the key or a file to a foreign origin.
     :raises AixplainConfigurationError: if there is no way to the origin that triggers can use, too.
     """
@@ -86,7 +86,7 @@ def send(
     try:
         with exchange.begin() as response:
             return exchange.read(response)
-    except _TROUBLE as error:
+    except _NETWORK_ERRORS as error:
         return exchange.no_answer(error)
 
 
@@ -107,12 +107,12 @@ def open_answer(
         if not 200 <= response.status_code <= 299:
             with response:
                 return exchange.read(response)
-    except _TROUBLE as error:
+    except _NETWORK_ERRORS as error:
         return exchange.no_answer(error)
     return OpenAnswer(
         status_code=response.status_code,
         content_type=response.headers.get("Content-Type", "").lower(),
-        body=exchange.arriving(response),
+        body=exchange.iter_body(response),
         close=response.close,
         redact=session.platform.redact,
     )
@@ -186,7 +186,7 @@ class _Exchange:
         whole = bytes(body[: platform.max_answer])
         return Answer(response.status_code, whole, headers, is_cut, platform.redact, received_at=time.time())
 
-    def arriving(self, response: requests.Response) -> Iterator[bytes]:
+    def iter_body(self, response: requests.Response) -> Iterator[bytes]:
         """Return the pieces of an answer as they arrive.
 
         :raises ConnectionError: if they stop before the end, or are too many.
@@ -202,7 +202,7 @@ class _Exchange:
                 yield piece
         except TimeoutError:
             raise
-        except _TROUBLE as error:
+        except _NETWORK_ERRORS as error:
             raise ConnectionError(self._reason(error)) from None
         finally:
             response.close()
@@ -247,7 +247,7 @@ class _Exchange:
         timer.daemon = True
         timer.start()
         try:
-            for piece in decoded_pieces(response.raw):
+            for piece in iter_decompressed(response.raw):
                 self._check_deadline()
                 yield piece
             self._check_deadline()  # an interrupted answer may look like a complete one
@@ -278,7 +278,7 @@ def _no_auth(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
 
 def _interrupt(response: requests.Response) -> None:
     """End a read of an answer that is under way in another thread."""
-    with suppress(Exception):  # it has been read to its end meanwhile
+    with suppress(Exception):  # it may have been read to its end by now
         response.raw.shutdown()
 
 
@@ -293,7 +293,7 @@ def _call_within(
 ) -> requests.Response:
     """Return the result of a call that is given up after a while.
 
-    :param discard: takes a result that comes later.
+    :param discard: is called with a result that arrives later.
     :raises TimeoutError: if there is none in time.
     """
     future: futures.Future[requests.Response] = futures.Future()

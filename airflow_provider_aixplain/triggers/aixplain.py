@@ -319,7 +319,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
     ) -> None:
-        self.keep_unrendered(parent, template_fields, seen_oids)
+        self.store_unrendered(parent, template_fields, seen_oids)
         super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
 
     async def _wait_for_worker_release(self) -> None:

@@ -112,14 +112,14 @@ class AixplainBatchTrigger(BaseTrigger):
 
         trouble = Trouble()
 
-        def is_in_trouble(error: Exception) -> None:
+        def report_failure(error: Exception) -> None:
             trouble.add("storage errors", error, f"{state}: ")
             if line := trouble.report(time.monotonic()):
                 self.log.warning("%s", line)
 
         before: Progress | None = None
         while True:
-            found = await patiently(partial(asyncio.to_thread, look), is_in_trouble)
+            found = await patiently(partial(asyncio.to_thread, look), report_failure)
             if isinstance(found, bool):
                 return found
             if found == before:

@@ -105,18 +105,18 @@ class TestPath:
 
     @pytest.mark.parametrize("missing", ["", " ", "None"])
     def test_a_missing_path_is_named(self, missing: str) -> None:
-        told = f"path is {missing!r}: give the URI of a file; if the path comes from a task"
-        with pytest.raises(AixplainInputError, match=told) as raised:
+        message = f"path is {missing!r}: give the URI of a file; if the path comes from a task"
+        with pytest.raises(AixplainInputError, match=message) as raised:
             rendered(operator(data={"text": Upload("{{ missing }}")}), missing=missing)
         assert isinstance(raised.value, AirflowFailException), "retrying cannot fix it"
-        with pytest.raises(AixplainInputError, match=told):
+        with pytest.raises(AixplainInputError, match=message):
             Upload(missing)
 
     @pytest.mark.parametrize(
         ("path", "named"),
         [(None, "path is None"), (5, "path is a int"), (["file:///a"], "a list"), (Path("/a.wav"), "a PosixPath")],
     )
-    def test_what_is_no_path_is_named(self, path: Any, named: str) -> None:
+    def test_a_value_that_is_no_path_is_named(self, path: Any, named: str) -> None:
         with pytest.raises(AixplainInputError, match=f"{named}: give .*URI"):
             Upload(path)
         with DAG("chain", start_date=START, schedule=None):
@@ -134,7 +134,7 @@ class TestPath:
             ("file:///no/such/file.wav", r"data\['text'\]: there is no file 'file:///no/such/file.wav'"),
         ],
     )
-    def test_what_is_no_file_is_named_before_anything_is_sent(self, path: str, named: str, emulator: Emulator) -> None:
+    def test_a_missing_file_is_named_before_anything_is_sent(self, path: str, named: str, emulator: Emulator) -> None:
         before = len(emulator.runs())
         for durable in (True, False):
             with pytest.raises(AixplainInputError, match=named):
@@ -324,7 +324,7 @@ class TestOutside:
         with pytest.raises(TypeError, match="cannot be deserialized"):
             BaseSerialization.deserialize({"__type": kind, "__var": var})
 
-    def test_trigger_arguments_stay_what_they_are(self, created: list[Any]) -> None:
+    def test_trigger_arguments_are_not_changed(self, created: list[Any]) -> None:
         for form in json_forms(UPLOAD):
             arguments = {"data": form, "more": [form]}
             assert BaseSerialization.deserialize(BaseSerialization.serialize(arguments)) == arguments
@@ -347,16 +347,16 @@ class TestOutside:
     ) -> None:
         secret = tmp_path / "secret.txt"
         secret.write_text("only for the worker")
-        told = {"path": f"file://{secret}", "conn_id": None, "kwargs": {}}
+        fields = {"path": f"file://{secret}", "conn_id": None, "kwargs": {}}
         with DAG("outside", start_date=START, schedule=None):
             upstream = operator(task_id="upstream")
             run = operator(**{field: {"a": [upstream.output]}}, aixplain_conn_id="listening")
         for form in (
-            {"__classname__": PATH, "__version__": 1, "__data__": told},
-            {"__type": PATH, "__var": told},
+            {"__classname__": PATH, "__version__": 1, "__data__": fields},
+            {"__type": PATH, "__var": fields},
         ):
             path = serde.deserialize(form)
-            assert isinstance(path, ObjectStoragePath), "Airflow has made a path of it"
+            assert isinstance(path, ObjectStoragePath), "Airflow has created a path from it"
             with serve(lambda http: http.answer(500)) as server:
                 monkeypatch.setenv("AIRFLOW_CONN_LISTENING", json.dumps({"host": server.url, "password": "key"}))
                 attempt = copy.deepcopy(run)

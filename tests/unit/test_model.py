@@ -354,7 +354,7 @@ class TestFiles:
             model._client.upload_file("file:///a.wav")  # type: ignore[arg-type]
         assert len(emulator.runs()) == before
 
-    def test_all_files_are_looked_at_before_the_first_is_sent(self, file: Upload) -> None:
+    def test_all_files_are_checked_before_the_first_upload(self, file: Upload) -> None:
         with serve(lambda http: http.answer(500)) as server:
             model = Model("a", api_key=KEY)
             model.url, model.backend_url = f"{server.url}/api/v1/execute", server.url
@@ -470,10 +470,10 @@ class TestAttributes:
         bound = AixplainHook().get_model("sentiment")
         assert str(connection["password"]).encode() not in pickle.dumps(bound)
 
-    @pytest.mark.parametrize("made", [copy.copy, copy.deepcopy])
-    def test_copies_work(self, model: Model, made: Callable[[Model], Model]) -> None:
+    @pytest.mark.parametrize("make_copy", [copy.copy, copy.deepcopy])
+    def test_copies_work(self, model: Model, make_copy: Callable[[Model], Model]) -> None:
         model.run_async(TEXT)
-        copied = made(model)
+        copied = make_copy(model)
         assert copied.run_async(TEXT).status is ResponseStatus.IN_PROGRESS
         assert (copied.api_key, copied.url, copied.to_dict()) == (model.api_key, model.url, model.to_dict())
 
@@ -485,9 +485,9 @@ class TestAttributes:
         bound, moved = Model("sentiment"), Model("sentiment")
         bound._client = moved._client = AixplainHook("proxied")
         moved.url = alone.url
-        for held in (alone, bound, moved):
-            assert held.api_key == KEY
-            pickled = pickle.dumps(held)
+        for original in (alone, bound, moved):
+            assert original.api_key == KEY
+            pickled = pickle.dumps(original)
             assert KEY.encode() not in pickled
             assert b"s3cret-proxy" not in pickled
 

@@ -52,7 +52,7 @@ def test_the_time_survives_the_event_of_a_trigger() -> None:
 
 
 @pytest.mark.parametrize("header", ["9" * 400, "9" * 400 + ".5", "Fri, 31 Dec 9999 23:59:59 GMT"])
-def test_a_time_without_bounds_is_bounded(header: str) -> None:
+def test_a_huge_retry_after_is_bounded(header: str) -> None:
     answer = Answer(429, b"", {"retry-after": header}, received_at=0)
     error = error_of(read_submission(answer), "m")
     assert error.retry_after == MAX_FIGURE or header.startswith("Fri")

@@ -53,7 +53,7 @@ def texts(tmp_path: Path, name: str, content: bytes | str, **arguments: Any) -> 
 TEXTS = ["1E5", "1.10", "true", "null", "{}", '{"data": "x", "max_tokens": 100000}', "[1]", " x ", "", "NaN", "5"]
 
 
-def test_texts_of_a_column_stay_texts(tmp_path: Path) -> None:
+def test_text_cells_are_sent_as_text(tmp_path: Path) -> None:
     file = io.StringIO()
     writer = csv.DictWriter(file, ["text"])
     writer.writeheader()
@@ -84,7 +84,7 @@ def test_texts_of_a_column_stay_texts(tmp_path: Path) -> None:
         ('id,te"xt\n1,a\n', "line 1: there is a quote inside"),
     ],
 )
-def test_csv_with_quotes_astray_is_refused_with_the_line(tmp_path: Path, content: str, problem: str) -> None:
+def test_csv_with_misplaced_quotes_is_refused_with_the_line(tmp_path: Path, content: str, problem: str) -> None:
     with pytest.raises(InvalidInput, match=problem):
         texts(tmp_path, "in.csv", content)
 
@@ -107,7 +107,7 @@ def test_readers_at_the_same_time_restore_the_limit_together(tmp_path: Path) -> 
     assert csv.field_size_limit() == before
 
 
-def test_a_limit_that_others_set_meanwhile_stays(tmp_path: Path) -> None:
+def test_a_limit_set_by_other_code_is_kept(tmp_path: Path) -> None:
     before = csv.field_size_limit()
     reading = read(put(tmp_path, "in.csv", "text\na\nb\n"), Mapper("text"))
     next(reading)
@@ -152,7 +152,7 @@ def test_a_row_group_of_parquet_is_read_in_a_stream(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n"])
-def test_line_ends_of_all_systems(tmp_path: Path, end: str) -> None:
+def test_line_ends_of_all_systems_are_read(tmp_path: Path, end: str) -> None:
     content = end.join(["id,text", "1,a", '2,"b\nc\rd\r\ne"', "", "3,f"])
     assert texts(tmp_path, "in.csv", content) == ["a", "b\nc\rd\r\ne", "f"]
     (bad,) = (row for row in rows(put(tmp_path, "in.csv", f"id,text{end}1,a{end}2{end}")) if isinstance(row, BadRow))
@@ -196,7 +196,7 @@ def test_another_delimiter_is_refused_with_the_remedy(tmp_path: Path, header: st
         ("in.csv", '\n\ntext\n\n"a, b"\n\n', {}),
     ],
 )
-def test_files_as_programs_write_them(tmp_path: Path, name: str, content: Any, arguments: Any) -> None:
+def test_files_of_common_programs_are_read(tmp_path: Path, name: str, content: Any, arguments: Any) -> None:
     assert texts(tmp_path, name, content, **arguments) == ["a, b"]
 
 
@@ -230,7 +230,7 @@ def test_a_declared_encoding_is_read(tmp_path: Path, encoding: str) -> None:
         ("in.csv", "text\n", {"encoding": None}, "encoding is None"),
         ("in.csv", "text\n", {"delimiter": "\\t"}, "delimiter is .*: give one character"),
         ("in.csv", "text\n", {"delimiter": '"'}, "delimiter is '\"'"),
-        ("in.csv", "sep=;\ntext\n", {"delimiter": ","}, "its first line says 'sep=;', and delimiter is ','"),
+        ("in.csv", "sep=;\ntext\n", {"delimiter": ","}, "its first line is 'sep=;', and delimiter is ','"),
         ("in.csv", ",,\na,b,c\n", {}, "its first line names no columns"),
         ("in.csv", "\n", {}, "it is empty: its first line has to name columns"),
         ("in.csv", "text,id,text\n", {}, "its first line has two columns named 'text'"),
@@ -263,7 +263,7 @@ def test_a_file_is_refused_by_what_it_really_is(
     assert name in str(raised.value) or next(iter(arguments)) in str(raised.value)
 
 
-def test_cells_of_columns_without_a_name(tmp_path: Path) -> None:
+def test_columns_without_a_name_must_be_empty(tmp_path: Path) -> None:
     content = "a,b,,\n1,2,,\n3,4\n5,6,x,\n7,8,,,\n"
     found = rows(put(tmp_path, "in.csv", content))
     assert [row.payload for row in found if isinstance(row, Row)] == ['{"a": "1", "b": "2"}', '{"a": "3", "b": "4"}']
@@ -413,7 +413,7 @@ def test_columns_are_included_in_a_documented_form() -> None:
     assert "it has no column 'lable'" in str(bad)
 
 
-def test_a_column_to_include_that_a_file_lacks_is_one_error(tmp_path: Path) -> None:
+def test_a_missing_column_to_include_is_one_error(tmp_path: Path) -> None:
     for data in ("text", None):
         with pytest.raises(InvalidInput, match="it has no column 'lable'; there are 'text', 'label'"):
             rows(put(tmp_path, "in.csv", "text,label\na,x\nb,y\n"), data=data, include_columns=("lable",))
@@ -492,7 +492,7 @@ def test_a_bad_row_of_a_folder_names_its_file(tmp_path: Path) -> None:
     assert str(bad) == "part-00001-a.csv line 3: it has 1 values for 2 columns"
 
 
-def test_a_parquet_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
+def test_a_repeated_parquet_column_is_refused(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table([["a"], ["b"]], names=["text", "text"]), tmp_path / "in.parquet")
     with pytest.raises(InvalidInput, match="it has two columns named 'text'"):
         rows(ObjectStoragePath(f"file://{tmp_path}/in.parquet"), data="text")
@@ -514,7 +514,7 @@ def test_a_folder_of_parquet_in_an_object_storage(objects: str) -> None:
         rows(ObjectStoragePath(f"{objects}/nothing"), data="text")
 
 
-def test_trouble_of_a_storage_may_be_over_at_a_retry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_temporary_storage_error_can_be_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = put(tmp_path, "in.csv", "text\na\n")
     for error, kind in (
         (OSError(5, "Input/output error"), OSError),
@@ -549,7 +549,7 @@ def tables(draw: st.DrawFn) -> tuple[list[str], list[list[str]]]:
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bytes], ObjectStoragePath]:
-    """Writes a file, whose path is made only once."""
+    """Writes a file, whose path is created only once."""
     folder = tmp_path_factory.mktemp("fuzz")
     paths: dict[str, ObjectStoragePath] = {}
 
@@ -571,11 +571,11 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bytes], Obj
     st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32-le"]),
     st.integers(1, 50),
 )
-def test_what_csv_has_written_is_read_back(
+def test_csv_is_read_back_as_written(
     path: Any, table: Any, delimiter: str, end: str, quoting: Any, encoding: str, chunk: int
 ) -> None:
     header, cells = table
-    # Some versions of `csv` write a carriage return that is not the line end without quotes: nobody can read that back.
+    # Some versions of `csv` do not quote a carriage return that is not the line end: nothing can read that back.
     unquoted = {"\n": "\r", "\r": "\n"}.get(end) if quoting == csv.QUOTE_MINIMAL else None
     assume(not unquoted or not any(unquoted in text for text in chain(header, *cells)))
     assume(not header[0].startswith("\ufeff") or encoding in ("utf-8-sig", "utf-16"))
@@ -591,7 +591,7 @@ def test_what_csv_has_written_is_read_back(
 
 @FUZZ
 @given(tables(), st.sampled_from(["\n", "\r\n", "\n\n"]))
-def test_what_json_has_written_is_read_back(path: Any, table: Any, end: str) -> None:
+def test_json_is_read_back_as_written(path: Any, table: Any, end: str) -> None:
     header, cells = table
     values = [dict(zip(header, row, strict=True)) for row in cells]
     found = rows(path("in.jsonl", end.join(json.dumps(value, ensure_ascii=False) for value in values).encode()))

@@ -91,7 +91,7 @@ class TestReports:
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    while not condition():  # noqa: ASYNC110 # nobody tells
+    while not condition():  # noqa: ASYNC110 # there is no event to wait for
         await asyncio.sleep(0.02)
 
 
@@ -115,8 +115,8 @@ def test_failed_polls_are_in_the_tasks_log(tmp_path: Path, emulator: Emulator, t
         stopped_once(lambda: "failed polls: " in str(task_log), trigger_of(state))
     finally:
         emulator.set_faults()
-    (line,) = [line for line in task_log.lines() if line.startswith("Trouble")]
-    assert "The last: Row 1: HTTP 200 with an answer" in line
+    (line,) = [line for line in task_log.lines() if line.startswith("The batch continues after failures")]
+    assert "The last one: Row 1: HTTP 200 with an answer" in line
 
 
 def test_storage_errors_are_in_the_tasks_log(

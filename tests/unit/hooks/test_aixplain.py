@@ -145,7 +145,7 @@ def test_a_refused_key_names_its_connection(status: int, monkeypatch: pytest.Mon
     with serve(lambda http: http.answer(status, b'{"error": "%s"}' % (b"long words " * 1000))) as server:
         monkeypatch.setenv("AIRFLOW_CONN_REFUSED", json.dumps({"host": server.url, "password": "key"}))
         hook, url = AixplainHook("refused"), f"{server.url}/run"
-        told = [
+        messages = [
             hook.run_async("echo", TEXT).error_message,
             hook.poll(url).error_message,
             asyncio.run(hook.arun_async("echo", TEXT)).error_message,
@@ -155,7 +155,7 @@ def test_a_refused_key_names_its_connection(status: int, monkeypatch: pytest.Mon
         ]
         with pytest.raises(AixplainPermanentError) as raised:
             hook.get_model("echo")
-        for message in [*told, str(raised.value)]:
+        for message in [*messages, str(raised.value)]:
             assert f"HTTP {status} (" in message
             assert "the key of Connection 'refused' (to test it: airflow connections test refused)" in message
 
@@ -163,7 +163,7 @@ def test_a_refused_key_names_its_connection(status: int, monkeypatch: pytest.Mon
 def test_a_refused_upload_is_not_the_keys_fault() -> None:
     outcome = wire.Answer(403, b"expired")
     upload = wire.Request("PUT", "https://store.example", credential=wire.Credential.NONE)
-    assert AixplainHook()._explained(outcome, upload) is outcome
+    assert AixplainHook()._explain_refusal(outcome, upload) is outcome
 
 
 def test_bad_input_costs_nothing(emulator: Emulator) -> None:

@@ -639,7 +639,7 @@ class TestNested:
         ],
     )
     @pytest.mark.parametrize("task_id", ["outer", "analyse", "wait", "batch"])
-    def test_what_gives_up_its_worker_is_refused(self, nested: Any, task_id: str, emulator: Emulator) -> None:
+    def test_a_task_that_gives_up_its_worker_is_refused(self, nested: Any, task_id: str, emulator: Emulator) -> None:
         before = len(emulator.runs())
         task = nested()
         named = f"{task.task_id}: .* is called within task '{task_id}'.*deferrable=False"
@@ -647,7 +647,7 @@ class TestNested:
             task.execute(within(Outer(task_id=task_id)))
         assert len(emulator.runs()) == before
 
-    def test_what_waits_on_the_worker_works(self, emulator: Emulator) -> None:
+    def test_a_task_that_waits_on_the_worker_works(self, emulator: Emulator) -> None:
         store = Store()
         for _ in range(2):
             task = operator(deferrable=False, wait_time=0.2, parameters={"delay": 0})

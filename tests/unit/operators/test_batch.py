@@ -9,6 +9,7 @@ import os
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
@@ -92,7 +93,7 @@ def test_a_file_is_read_by_its_columns(tmp_path: Path, name: str) -> None:
     assert (result["key"], result["data"]) == ("x", "hello")
 
 
-def test_texts_of_a_file_stay_texts(tmp_path: Path, emulator: Emulator) -> None:
+def test_text_of_a_file_is_sent_as_text(tmp_path: Path, emulator: Emulator) -> None:
     text = next(TAGS)
     cells = [f'{{"data": "{text}", "max_tokens": 100000}}', f" {text} 1E5 ", f'"{text}"']
     (tmp_path / "in.jsonl").write_text("\n".join(json.dumps({"text": cell}) for cell in cells))
@@ -134,7 +135,7 @@ def test_a_long_cell_is_one_run(tmp_path: Path, emulator: Emulator) -> None:
         batch(tmp_path, f"file://{tmp_path}/in.csv", **arguments).execute(CONTEXT)
 
 
-def test_trouble_while_reading_leaves_the_retries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_temporary_read_error_keeps_the_retries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "in.csv").write_text("text\na\n")
 
     def fail(*_: Any, **__: Any) -> Any:
@@ -404,9 +405,9 @@ def test_a_decorated_function_makes_the_input(tmp_path: Path) -> None:
 class TestFunctionsThatMakeRows:
     """A function of ``@task.aixplain_batch`` yields its rows, or is async, or both."""
 
-    def made_by(self, tmp_path: Path, function: Any, **arguments: Any) -> Any:
-        told = {"task_id": "batch", "model_id": "echo", "result_path": f"file://{tmp_path}/out", **NOW, **arguments}
-        return AixplainBatchDecoratedOperator(python_callable=function, **told).execute(CONTEXT)
+    def run_batch(self, tmp_path: Path, function: Any, **arguments: Any) -> Any:
+        settings = {"task_id": "batch", "model_id": "echo", "result_path": f"file://{tmp_path}/out", **NOW, **arguments}
+        return AixplainBatchDecoratedOperator(python_callable=function, **settings).execute(CONTEXT)
 
     def results(self, tmp_path: Path) -> dict[Any, Any]:
         lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
@@ -443,7 +444,7 @@ class TestFunctionsThatMakeRows:
     @pytest.mark.parametrize("kind", KINDS)
     def test_each_row_is_run(self, tmp_path: Path, kind: str) -> None:
         calls: list[int] = []
-        manifest = self.made_by(tmp_path, self.functions(["a", "b", "c"], calls)[kind])
+        manifest = self.run_batch(tmp_path, self.functions(["a", "b", "c"], calls)[kind])
         assert (manifest["succeeded"], len(calls)) == (3, 1)
         assert self.results(tmp_path) == {1: "a", 2: "b", 3: "c"}
 
@@ -453,21 +454,21 @@ class TestFunctionsThatMakeRows:
     ) -> None:
         text, calls = next(TAGS), list[int]()
         for _ in range(2):
-            self.made_by(tmp_path, self.functions([f"{text} 1", f"{text} 2"], calls)[kind])
+            self.run_batch(tmp_path, self.functions([f"{text} 1", f"{text} 2"], calls)[kind])
         assert (len(calls), submitted(emulator, text)) == (2, 2)
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_a_restart_with_other_rows_calls_it_once(self, tmp_path: Path, kind: str) -> None:
-        self.made_by(tmp_path, lambda: ["before"])
+        self.run_batch(tmp_path, lambda: ["before"])
         calls: list[int] = []
         rows = ["a", None, "b"] if kind != "map" else ["a", "", "b"]
-        told = {"on_changed_input": "restart", "on_bad_row": "skip"}
-        manifest = self.made_by(tmp_path, self.functions(rows, calls)[kind], **told)
+        settings = {"on_changed_input": "restart", "on_bad_row": "skip"}
+        manifest = self.run_batch(tmp_path, self.functions(rows, calls)[kind], **settings)
         assert (manifest["rows"] + manifest["bad_rows"], len(calls)) == (3, 1)
         assert {1: "a", 3: "b"}.items() <= self.results(tmp_path).items()
 
     def test_rows_are_not_held_in_memory(self, tmp_path: Path) -> None:
-        held: list[int] = []
+        counts: list[int] = []
 
         class Text(str):
             __slots__ = ("__weakref__",)
@@ -477,14 +478,15 @@ class TestFunctionsThatMakeRows:
             for number in range(50):
                 text = Text(f"{number}")
                 alive.add(text)
-                held.append(len(alive))
+                counts.append(len(alive))
                 yield text
 
         task = batch(tmp_path, None)
         task.input = generator()
-        task._prepare(task._state(), task._submission_url())
-        assert len(held) == 50
-        assert max(held) <= 3
+        with TemporaryFile() as spool:
+            task._prepare(task._state(), task._submission_url(), spool)
+        assert len(counts) == 50
+        assert max(counts) <= 3
 
     @pytest.mark.parametrize("kind", ["generator", "async generator"])
     def test_an_error_in_it_submits_nothing_and_a_retry_begins(
@@ -498,12 +500,12 @@ class TestFunctionsThatMakeRows:
                 raise LookupError("the source broke off")
 
         with pytest.raises(LookupError, match="the source broke off"):
-            self.made_by(tmp_path, self.functions(Broken(), [])[kind])
+            self.run_batch(tmp_path, self.functions(Broken(), [])[kind])
         assert submitted(emulator, text) == 0
-        assert self.made_by(tmp_path, self.functions([text], [])[kind])["succeeded"] == 1
+        assert self.run_batch(tmp_path, self.functions([text], [])[kind])["succeeded"] == 1
 
 
-def test_it_says_so_when_it_is_resumed_without_an_event(tmp_path: Path) -> None:
+def test_resuming_without_an_event_is_a_clear_error(tmp_path: Path) -> None:
     """As when ``airflow dags test`` and a scheduler use one database."""
     with pytest.raises(AixplainError, match=r"use another AIRFLOW_HOME for it\. A retry") as raised:
         batch(tmp_path, ["a"]).resume_execution("execute_complete", {}, CONTEXT)
@@ -511,7 +513,7 @@ def test_it_says_so_when_it_is_resumed_without_an_event(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("in_triggerer", [True, False])
-def test_its_trigger_resumes_no_task_before_its_worker_is_gone(
+def test_its_trigger_waits_until_the_worker_is_released(
     tmp_path: Path, in_triggerer: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "100000")

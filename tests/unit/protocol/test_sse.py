@@ -40,7 +40,7 @@ def decode(pieces: Iterable[bytes]) -> list[Event]:
         (b'data: 1\n{"a": 1}\n', [Event(b"1"), Event(b'{"a": 1}')]),
     ],
 )
-def test_the_rules_of_the_standard(stream: bytes, events: list[Event]) -> None:
+def test_events_are_decoded_as_the_standard_specifies(stream: bytes, events: list[Event]) -> None:
     assert decode([stream]) == events
     assert decode([b"", *(stream[at : at + 1] for at in range(len(stream))), b""]) == events
 
@@ -78,7 +78,7 @@ def test_any_legal_form_in_any_pieces_gives_the_same_events(events: list[Event],
     assert decode(stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)) == events
 
 
-def test_what_the_end_cuts_off_is_given_apart() -> None:
+def test_an_event_cut_off_by_the_end_is_returned_separately() -> None:
     decoder = EventDecoder()
     assert not decoder.is_inside
     assert list(decoder.feed(b"event: x\ndata: 1\ndata: 2")) == []

@@ -101,7 +101,7 @@ class TestText:
             assert read(line_end.join(body).encode()) == ("Hi!", DONE)
 
     @pytest.mark.parametrize("value", ["null", "5", "[1]", "true", '{"data": "a"} and text', "[DONE] and text"])
-    def test_what_is_no_object_is_text(self, value: str) -> None:
+    def test_json_that_is_no_object_is_text(self, value: str) -> None:
         assert read(events(value)) == (value, DONE)
 
     def test_empty_events_are_no_chunks(self) -> None:

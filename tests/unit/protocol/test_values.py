@@ -166,7 +166,7 @@ def test_an_error_of_the_converter_names_the_field() -> None:
         values.sendable({"a": [object()]}, "data", convert)
 
 
-def test_a_secret_is_redacted_wherever_it_stands() -> None:
+def test_a_secret_is_redacted_anywhere_in_a_value() -> None:
     def redact(text: str) -> str:
         return text.replace("1234567890", "***")
 
@@ -185,3 +185,11 @@ def test_deep_keys_that_are_no_texts_lose_no_value() -> None:
     for _ in range(values.MAX_DEPTH):
         deep = [deep]
     assert "…" in str(values.storable(deep))
+
+
+@pytest.mark.parametrize(
+    ("names", "joined"),
+    [([], ""), (["a", "b"], "a, b"), (list("abcd"), "a, b and 2 more"), (["x" * 200], "x" * 100), (["a\n"], "a ")],
+)
+def test_names_are_joined_and_bounded(names: list[str], joined: str) -> None:
+    assert values.join_names(names, 2) == joined

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, Request
-from airflow_provider_aixplain.transport.decoding import decode, known_codings
+from airflow_provider_aixplain.transport.decoding import decompress, select_known_codings
 from tests.unit.transport.transports import Send, platform
 
 LIMIT = 100_000
@@ -131,9 +131,9 @@ def test_compressed_answers_are_read_as_servers_write_them(send: Send, encoding:
     assert answer.body == b'{"a": 1}'
 
 
-def test_what_is_asked_for_is_what_is_decoded(send: Send) -> None:
-    assert known_codings("gzip, deflate") == "gzip, deflate"
-    assert known_codings("br, zstd") == ""
+def test_accepted_encodings_are_the_decoded_ones(send: Send) -> None:
+    assert select_known_codings("gzip, deflate") == "gzip, deflate"
+    assert select_known_codings("br, zstd") == ""
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -163,7 +163,7 @@ def test_an_incomplete_answer_is_none(send: Send, answer: bytes, method: str) ->
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "gzip, gzip"])
-def test_an_answer_that_unfolds_without_end_is_cut(send: Send, method: str, encoding: str) -> None:
+def test_an_answer_that_decompresses_without_end_is_cut(send: Send, method: str, encoding: str) -> None:
     packed = zlib.compress(bytes(10_000_000)) if encoding == "deflate" else gzip.compress(bytes(10_000_000))
     packed = gzip.compress(packed) if encoding == "gzip, gzip" else packed
     start = head(Content_Encoding=encoding, Content_Length=len(packed))
@@ -230,7 +230,7 @@ def resident() -> int:
 def test_decoding_stops_at_the_limit(coding: str) -> None:
     packed = gzip.compress(bytes(200_000_000)) if coding == "gzip" else zlib.compress(bytes(200_000_000))
     with peak_memory() as grown:
-        assert len(decode(packed, coding, 128 * 1024)) == 128 * 1024 + 1
+        assert len(decompress(packed, coding, 128 * 1024)) == 128 * 1024 + 1
     assert grown() < 10 * 1024 * 1024
 
 

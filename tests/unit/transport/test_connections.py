@@ -138,11 +138,13 @@ def test_early_hints_are_no_answer() -> None:
 @pytest.mark.parametrize("change", ["the factory is gone", "another handler", "a method is gone"])
 def test_an_unknown_aiohttp_is_refused(change: str, mocker: MockerFixture) -> None:
     if change == "the factory is gone":
-        mocker.patch.object(aio, "guarded", lambda connector: guard.guarded(_without_factory(connector)))
+        mocker.patch.object(
+            aio, "guard_connections", lambda connector: guard.guard_connections(_without_factory(connector))
+        )
     elif change == "another handler":
         mocker.patch.object(guard, "ResponseHandler", type("Other", (guard.ResponseHandler,), {}))
     else:
-        mocker.patch.object(guard, "_RELIED_ON", (*guard._RELIED_ON, "feed_everything"))
+        mocker.patch.object(guard, "_REQUIRED_METHODS", (*guard._REQUIRED_METHODS, "feed_everything"))
     with pytest.raises(AixplainConfigurationError, match=f"aiohttp {aiohttp.__version__}"):
         send_aio(platform("https://platform.invalid"), Request("GET", "https://platform.invalid/x"))
 

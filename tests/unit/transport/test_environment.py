@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError
 from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, Request
-from airflow_provider_aixplain.transport.environment import quoted_url
+from airflow_provider_aixplain.transport.environment import quote_url
 from tests.unit.transport.scripted import Handler, Server, serve
 from tests.unit.transport.transports import Send, platform
 
@@ -210,4 +210,4 @@ def test_urls_are_percent_encoded_as_requests_does(send: Send, path: str, expect
             sent_paths(send, path)
         return
     assert sent_paths(send, path) == [expected]
-    assert quoted_url(f"http://h.example{path}") == f"http://h.example{expected}"
+    assert quote_url(f"http://h.example{path}") == f"http://h.example{expected}"
