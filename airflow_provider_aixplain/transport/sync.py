@@ -58,6 +58,14 @@ class PlatformSession(requests.Session):
         location = resp.headers.get("Location")
         return self.platform.redirect(resp.request.method or "", resp.url, resp.status_code, location)
 
+    def resolve_redirects(self, *args: Any, yield_requests: bool = False, **kwargs: Any) -> Iterator[Any]:
+        """Return the answers of redirects that are followed.
+
+        ``requests`` asks for the next request (``yield_requests``) even if no redirect is to be followed, and would
+        read the whole body of the redirect for it, without a limit. So ``Response.next`` is always None.
+        """
+        return iter(()) if yield_requests else super().resolve_redirects(*args, **kwargs)
+
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
         """Give the key to a redirected request as to any other."""
         self._authorize(prepared_request)
@@ -222,7 +230,7 @@ class _Exchange:
     def _send(self) -> requests.Response:
         platform, request = self.session.platform, self.request
         _is_presigned.set(request.credential is Credential.NONE)
-        for _ in range(1 + MAX_REDIRECTS):
+        for followed in range(1 + MAX_REDIRECTS):
             response = self.session.request(
                 request.method,
                 request.url,
@@ -236,7 +244,7 @@ class _Exchange:
             log.debug("%s %s: HTTP %d", request.method, origin(request.url), response.status_code)
             location = response.headers.get("Location")
             target = platform.redirect(request.method, request.url, response.status_code, location)
-            if target is None:
+            if target is None or followed == MAX_REDIRECTS:
                 break
             response.close()
             request = replace(request, url=target)

@@ -201,6 +201,15 @@ def test_endless_answers_are_read_in_bounded_memory(send: Send, method: str, sta
     assert grown() < 30 * 1024 * 1024
 
 
+@pytest.mark.parametrize("length", [{}, {"Content_Length": 1 << 40}], ids=["to its end", "long"])
+def test_the_body_of_a_redirect_is_not_read(send: Send, length: dict[str, int]) -> None:
+    redirect = head(Location="/x", **length).replace(b"200 OK", b"302 Found")
+    with answering(redirect, endless=bytes(65536)) as url, peak_memory() as grown:
+        answer = send(platform(url, max_answer=100_000), Request("GET", f"{url}/x"), 5)
+    assert (answer.status_code, answer.is_cut) == (302, True)
+    assert grown() < 30 * 1024 * 1024
+
+
 @contextmanager
 def peak_memory() -> Iterator[Callable[[], int]]:
     """The bytes by which this process has grown at most since the block began."""
