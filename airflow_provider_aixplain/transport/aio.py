@@ -37,6 +37,9 @@ HEADERS = {
 }
 
 
+_TROUBLE = (aiohttp.ClientError, HTTPError, OSError, ValueError)
+
+
 @dataclass(eq=False)
 class PooledSession:
     """The session that all users of one account share in an event loop.
@@ -162,7 +165,11 @@ async def send(
         return answer
     except asyncio.TimeoutError:
         return NoAnswer(f"not within {limit:g} s", exchange.is_sent)
-    except (aiohttp.ClientError, HTTPError, OSError, ValueError) as error:
+    except Exception as error:
+        # What is raised tells the caller that nothing was sent, so of a body that has left any error is an outcome.
+        is_submitted = request.body is not None and exchange.is_sent
+        if not is_submitted and not isinstance(error, _TROUBLE):
+            raise
         if isinstance(error, aiohttp.ClientSSLError) and pooled.route(exchange.request.url).has_own_ca:
             pooled.invalidate()  # the file may be corrected; a new session reads it again
         return NoAnswer(printable(platform.hide(f"{type(error).__name__}: {error}")), exchange.is_sent)

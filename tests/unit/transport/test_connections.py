@@ -245,6 +245,16 @@ def test_a_submission_that_waits_for_a_connection_is_not_sent(mocker: MockerFixt
     assert [outcome.sent for outcome in others] == [False] * 4
 
 
+@pytest.mark.parametrize("change", ["data_received", "feed_data"])
+def test_an_unexpected_error_after_a_submission_is_no_refusal(change: str, mocker: MockerFixture) -> None:
+    mocker.patch.object(guard.GuardedResponseHandler, change, side_effect=RuntimeError("unlike other versions"))
+    with serve(lambda http: http.answer(200)) as server:
+        outcome = send_aio(platform(server.url), Request("POST", f"{server.url}/x", b"{}"), 5)
+    assert isinstance(outcome, NoAnswer)
+    assert outcome.sent
+    assert len(server.asked) == 1
+
+
 @pytest.mark.parametrize("moments", [0.0, 0.02, 0.2])
 def test_cancelling_waits_that_connect_harms_no_others(moments: float, tls: Path | None) -> None:
     """A DAG run is marked failed: 200 waits end together while they connect, and 100 others go on."""
