@@ -337,5 +337,5 @@ class _PresignedUrlFilter(logging.Filter):
         return not _is_presigned.get()
 
 
-for _name in ("urllib3.connectionpool", "urllib3.util.retry"):
+for _name in ("urllib3.connection", "urllib3.connectionpool", "urllib3.util.retry"):
     logging.getLogger(_name).addFilter(_PresignedUrlFilter())

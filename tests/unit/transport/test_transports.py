@@ -564,8 +564,9 @@ class TestFiles:
         assert asked.headers["content-type"] == "audio/wav"
         assert KEY not in str(asked.headers)
 
-    def test_the_log_does_not_show_the_urls_permission(self, caplog: pytest.LogCaptureFixture) -> None:
-        with serve(lambda http: http.answer(200)) as server, caplog.at_level("DEBUG"):
+    @pytest.mark.parametrize("header", ["X-Plain", "X-Malformed "])
+    def test_the_log_does_not_show_the_urls_permission(self, header: str, caplog: pytest.LogCaptureFixture) -> None:
+        with serve(lambda http: http.answer(200, **{header: "1"})) as server, caplog.at_level("DEBUG"):
             url = f"{server.url}/a?signature=s3cret"
             send_sync(platform(server.url), Request("PUT", url, b"x", "", Credential.NONE))
             assert f"PUT {server.url}: HTTP 200" in caplog.text
