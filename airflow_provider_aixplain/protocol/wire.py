@@ -42,7 +42,7 @@ class Answer:
 
     :param status_code: as HTTP has it.
     :param body: the whole body; or its beginning, if it is larger than the reader takes.
-    :param headers: by name, in lower case.
+    :param headers: by name; lower-case names find them.
     :param is_cut: whether the body is only the beginning.
     :param redact: removes the key from a text. The body is not redacted: only its decoded texts can be.
     :param received_at: when the answer came, in seconds since 1970; replaces a missing or malformed ``Date`` header.

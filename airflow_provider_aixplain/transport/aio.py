@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from weakref import WeakKeyDictionary
 
 import aiohttp
@@ -175,6 +176,11 @@ async def send(
         return NoAnswer(printable(platform.hide(f"{type(error).__name__}: {error}")), exchange.is_sent)
 
 
+@lru_cache(8192)  # the poll URLs of all runs that a triggerer may wait for
+def _target(url: str) -> URL:
+    return URL(quote_url(url), encoded=True)
+
+
 @dataclass
 class _Exchange:
     """A request on its way.
@@ -203,14 +209,13 @@ class _Exchange:
             self.is_sent = True
         async with self.pooled.session.request(
             request.method,
-            URL(quote_url(request.url), encoded=True),
+            _target(request.url),
             data=self._body(request.body) if isinstance(request.body, bytes) else None,
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=max(deadline - time.monotonic(), SHORTEST_REQUEST)),
             allow_redirects=False,
             proxy=self.pooled.route(request.url).proxy,
         ) as response:
-            received = {name.lower(): value for name, value in response.headers.items()}
             body = bytearray()
             async for piece in response.content.iter_any():
                 body += piece
@@ -218,10 +223,12 @@ class _Exchange:
                     response.close()
                     break
         whole = bytes(body)
-        if coding := select_known_codings(received.get("content-encoding", "")):
+        if coding := select_known_codings(response.headers.get("content-encoding", "")):
             whole = decompress(whole, coding, self.most)
         is_cut = len(whole) > self.most or len(body) > self.most
-        return Answer(response.status, whole[: self.most], received, is_cut, platform.redact, received_at=time.time())
+        return Answer(
+            response.status, whole[: self.most], response.headers, is_cut, platform.redact, received_at=time.time()
+        )
 
     async def _body(self, body: bytes) -> AsyncIterator[bytes]:
         # aiohttp asks for the body once it is connected, and has sent the headers.

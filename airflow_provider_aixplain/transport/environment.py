@@ -11,7 +11,6 @@ import os
 import ssl
 import sys
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -98,7 +97,6 @@ def _check_proxy(proxy: str | None, url: str) -> str | None:
     return proxy
 
 
-@lru_cache(8192)  # the poll URLs of all runs that a triggerer may wait for
 def quote_url(url: str) -> str:
     """Return a URL percent-encoded as ``requests`` sends it.
 
