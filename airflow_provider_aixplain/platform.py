@@ -32,7 +32,6 @@ SHORTEST_REQUEST = 0.1
 MIB = 1024 * 1024
 MAX_ANSWER_MIB = 256
 DEFAULT_PORTS = {"http": 80, "https": 443}
-_USERINFO = re.compile(r"(?<=//)\S+@")
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,14 @@ def hide_userinfo(text: str) -> str:
 
     All up to the last ``@`` of a URL is hidden: passwords are often not percent-encoded as they should be.
     """
-    return _USERINFO.sub("***@", text)
+    # In linear time: a server writes some of these texts, and a pattern of the whole would stop a triggerer.
+    return re.sub(r"\S+", _without_userinfo, text)
+
+
+def _without_userinfo(word: re.Match[str]) -> str:
+    text = word[0]
+    start, end = text.find("//") + 2, text.rfind("@")
+    return f"{text[:start]}***{text[end:]}" if 2 <= start < end else text
 
 
 def validate_proxy(url: str) -> str:

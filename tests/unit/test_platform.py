@@ -328,13 +328,13 @@ def test_a_key_is_hidden_in_any_spelling(spell: Callable[[str], str]) -> None:
     assert shown.replace('"', "").replace("'", "").replace("\\", "") == "it is ***, is it?"
 
 
-@pytest.mark.parametrize("piece", ["\\", "%", "&amp;", "%25", KEY[:-1] + "%", "&#0", "\\u00"])
-def test_hiding_a_key_takes_linear_time(piece: str) -> None:
+@pytest.mark.parametrize("piece", ["\\", "%", "&amp;", "%25", KEY[:-1] + "%", "&#0", "\\u00", "//", "//a@"])
+def test_hiding_secrets_takes_linear_time(piece: str) -> None:
     def seconds(size: int) -> float:
         platform, text = read(), piece * (size // len(piece))
-        platform.redact("%")
+        platform.hide("%")
         start = time.process_time()
-        platform.redact(text)
+        platform.hide(text)
         return time.process_time() - start
 
-    assert min(seconds(400_000) for _ in range(3)) < 10 * max(min(seconds(100_000) for _ in range(3)), 0.001)
+    assert min(seconds(200_000) for _ in range(3)) < 10 * max(min(seconds(50_000) for _ in range(3)), 0.001)
