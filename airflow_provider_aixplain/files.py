@@ -26,6 +26,9 @@ try:
 except ImportError:  # Airflow 2
     from airflow.utils.mixins import ResolveMixin  # type: ignore[import-not-found,no-redef]
 
+MAX_PATH_LENGTH = 4096
+"""Characters of a path that are shown."""
+
 _DESERIALIZERS = ("airflow.serialization", "airflow.sdk.serde")
 
 
@@ -162,7 +165,7 @@ def printable_path(path: str | ObjectStoragePath) -> str:
     Unlike :func:`~airflow_provider_aixplain.platform.hide_userinfo` this keeps the name before ``@``, which is the id
     of a Connection in the URI of an ``ObjectStoragePath``, and any ``@`` in the name of a file.
     """
-    text = re.sub(r"^([\w+.-]+://[^/?#]*?:)[^/?#]*@", r"\1***@", str(path))
+    text = re.sub(r"^([\w+.-]+://[^/?#]*?:)[^/?#]*@", r"\1***@", str(path)[:MAX_PATH_LENGTH])
     return re.sub(r"^(https?://[^?#]*)[?#].*", r"\1?***", text, flags=re.DOTALL)
 
 

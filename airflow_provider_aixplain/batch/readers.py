@@ -18,6 +18,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+from airflow_provider_aixplain.files import printable_path
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.protocol.values import finite_float, join_names, printable
 
@@ -173,7 +174,7 @@ def read_records(
             " a file or folder"
         )
     # With the filesystem, as what Airflow 2.11's own `open` returns cannot be read in parts.
-    root = File(source.fs, str(source.path).rstrip("/"), str(source))
+    root = File(source.fs, str(source.path).rstrip("/"), printable_path(source))
     reader = Reader(columns, encoding, delimiter, is_whole=is_whole)
     try:
         root.filesystem.invalidate_cache()  # others may have written

@@ -184,10 +184,10 @@ def _key(value: Any) -> str | int:
         key = str(key)
     if not isinstance(key, (str, int)) or key == "":
         raise InvalidInput(f"the key {value!r:.100} is neither a text nor a whole number")
+    if isinstance(key, int) and not -(2**63) <= key < 2**63:
+        raise InvalidInput("the key is a number of more than 64 bits, which Airflow cannot store: use a text")
     if storable(key) != key:
-        raise InvalidInput(
-            f"the key {key!r:.100} has more than 64 bits, or a character that Airflow cannot store: use another text"
-        )
+        raise InvalidInput(f"the key {key!r:.100} has a character that Airflow cannot store: use another text")
     return key
 
 

@@ -295,16 +295,18 @@ class AixplainBatchRunOperator(TemplatedOperator):
 
     def _read(self) -> Iterator[Row | BadRow]:
         from airflow_provider_aixplain.batch.rows import read
+        from airflow_provider_aixplain.files import printable_path
 
         with told_as_airflow_errors():
             try:
                 yield from read(self._source(), self._mapper(), self.encoding, self.delimiter)
             except OSError as error:
-                raise AixplainError(f"input is {str(self.input)[:200]!r}, and cannot be read now: {error}") from error
+                shown = printable_path(self.input)[:200]
+                raise AixplainError(f"input is {shown!r}, and cannot be read now: {error}") from error
 
     def _source(self) -> Any:
         from airflow_provider_aixplain.batch.readers import parse_json
-        from airflow_provider_aixplain.files import object_path
+        from airflow_provider_aixplain.files import object_path, printable_path
 
         if not isinstance(self.input, str):
             return self.input
@@ -315,7 +317,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
                 raise AixplainInputError(f"input is {self.input[:200]!r}, which is invalid JSON: {error}") from None
         if "://" not in self.input:
             raise AixplainInputError(
-                f"input is {self.input[:200]!r}: give a list, or a URI such as file:///data/in.csv"
+                f"input is {printable_path(self.input)[:200]!r}: give a list, or a URI such as file:///data/in.csv"
             )
         return object_path("input", self.input)
 

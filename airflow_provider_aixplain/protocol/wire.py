@@ -50,8 +50,8 @@ class Answer:
     """
 
     status_code: int
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = field(default=b"", repr=False)  # neither is redacted
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     is_cut: bool = False
     redact: Redact = field(default=str, compare=False)
     received_at: float | None = field(default=None, compare=False)

@@ -379,6 +379,7 @@ def test_whole_numbers_of_numpy_are_keys(name: str) -> None:
         Decimal("sNaN"),
         Decimal("1E+999999"),
         2**64,
+        pytest.param(10**5000, id="5,000 digits"),
         None,
         "",
         "\ud800",
@@ -718,3 +719,15 @@ def test_four_times_the_file_takes_four_times_the_work(path: Any, name: str, mak
         return best
 
     assert work(4 * size) <= 8 * work(size) + 0.05
+
+
+def test_the_signature_of_a_url_is_not_shown() -> None:
+    class Signed:
+        fs, path = ObjectStoragePath("file:///").fs, "/no/such/in.csv"
+
+        def __str__(self) -> str:
+            return "https://host.example/in.csv?signature=s3cret"
+
+    with pytest.raises(InvalidInput, match="there is no such file") as raised:
+        list(readers.read_records(Signed(), (), "utf-8", None, is_whole=True))
+    assert "s3cret" not in str(raised.value)
