@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import mimetypes
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 from urllib.parse import urlencode, urlsplit
 
@@ -126,6 +127,12 @@ def transfer(slot: Slot, name: str, file: BinaryIO) -> Request:
 def read_transfer(outcome: Answer | NoAnswer) -> None:
     """Return if the file is in its place.
 
+    Of a refusal only the store's error code is shown: the rest may repeat the signature of the URL, with which anybody
+    can write to it.
+
     :raises RequestFailed: if it is not.
     """
+    if isinstance(outcome, Answer):
+        code = re.search(rb"<Code>(\w{1,60})</Code>", outcome.body)
+        outcome = replace(outcome, body=code[1] if code else b"")
     expect(outcome, "upload")

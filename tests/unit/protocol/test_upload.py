@@ -82,6 +82,13 @@ def test_the_link(host: str, bucket: str) -> None:
     assert Slot("u/a.wav", f"{host}u/a.wav?signature=1").link == f"s3://{bucket}/u/a.wav"
 
 
+def test_a_stores_refusal_shows_its_code_and_no_signature() -> None:
+    body = b"<Error><Code>SignatureDoesNotMatch</Code><SignatureProvided>s3cret</SignatureProvided></Error>"
+    with pytest.raises(RequestFailed) as raised:
+        upload.read_transfer(Answer(403, body))
+    assert str(raised.value) == "upload: HTTP 403 (resource): SignatureDoesNotMatch"
+
+
 def test_whether_the_file_is_in_its_place() -> None:
     upload.read_transfer(Answer(200))
     for outcome in (Answer(403, b"<Error/>"), NoAnswer("reset", sent=True)):
