@@ -29,7 +29,7 @@ def check() -> None:
 def write(results: Iterable[Mapping[str, Any]], file: Any, columns: Collection[str] = ()) -> None:
     """Write results to a file, in a stream.
 
-    :param results: as :func:`~airflow_provider_aixplain.batch.state.result_of` makes them.
+    :param results: as :func:`~airflow_provider_aixplain.batch.ledger.make_result` makes them.
     :param file: open, for bytes.
     :param columns: of the input, which results repeat: the fields of ``input``, as texts.
     """

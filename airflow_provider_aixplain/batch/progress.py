@@ -41,7 +41,7 @@ class Report:
 
         :param is_over: whether nothing more will happen.
         """
-        totals, rows = engine.progress.totals, len(engine.progress.done)
+        totals, rows = engine.ledger.totals, len(engine.ledger.done)
         if self._done_before is None and rows:
             self._done_before = totals.done
         elapsed = time.monotonic() - self._began
@@ -61,7 +61,7 @@ class Report:
         )
 
 
-async def watched(
+async def run_with_progress(
     engine: Engine, running: asyncio.Future[None], log: Any, stats: Callable[[], Any]
 ) -> dict[str, Any] | None:
     """Tell how far a batch is, until it is over.

@@ -19,7 +19,7 @@ _threads = ThreadPoolExecutor(1000, thread_name_prefix="aixplain-batch")
 its capacity is raised. Python waits for their end where it exits."""
 
 
-class HookElsewhere(AixplainHook):
+class CrossLoopHook(AixplainHook):
     """A hook for another event loop than that in which Connections can be read.
 
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``.
@@ -34,7 +34,7 @@ class HookElsewhere(AixplainHook):
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(super()._aread(), self._home))
 
 
-def elsewhere(work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+def run_in_loop_thread(work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
     """Let a coroutine run in a thread and an event loop of its own.
 
     :return: for its result. That this is cancelled does not cancel the work.

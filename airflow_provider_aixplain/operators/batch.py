@@ -33,9 +33,10 @@ from airflow_provider_aixplain.templates import TemplatedOperator
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_aixplain.batch.batch import Batch
     from airflow_provider_aixplain.batch.engine import Engine, Limits
+    from airflow_provider_aixplain.batch.ledger import Header
     from airflow_provider_aixplain.batch.rows import BadRow, Mapper, Row
-    from airflow_provider_aixplain.batch.state import Header, State
     from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 
 SHOWN_BAD_ROWS = 20
@@ -45,15 +46,15 @@ class AixplainBatchRunOperator(TemplatedOperator):
     """Runs a model on each row of an input, as one task, and returns a manifest.
 
     A worker reads the input and writes what is to be submitted to ``result_path``; a trigger submits the runs, so many
-    at a time, polls them, and appends each result to ``results.jsonl`` there; a worker takes the sum. Whatever is
-    killed meanwhile, the next one goes on with what the result path tells: no row that was accepted is submitted again.
+    at a time, polls them, and records each step there; a worker publishes results and manifest. If a process is killed,
+    the next one resumes from the result path: no row that was accepted is submitted again.
     The same holds for a retry, and for a task that is cleared: only rows without a result are run, and of those that
     failed only the ones that may succeed.
 
     The manifest is a dict: ``path`` (of the results), ``rows``, ``succeeded``, ``failed``, ``bad_rows``,
-    ``first_bad_rows`` (texts), ``orphaned`` (for each submission of which nobody learnt what became of it, its row's
-    key: there may be a run of the row beside the one whose result is there), ``credits``, ``tokens``, ``run_time`` and
-    ``seconds`` (of all runs, and of the batch).
+    ``first_bad_rows`` (texts), ``orphaned`` (for each submission of which nobody knows whether it was accepted, its
+    row's key: there may be a run of the row beside the one whose result is there), ``credits``, ``tokens``,
+    ``run_time`` and ``seconds`` (of all runs, and of the batch).
 
     :param model_id: the model's id on the platform. (templated)
     :param input: the rows: a list; or the URI or ``ObjectStoragePath`` of a file of JSON lines (``.jsonl``), CSV with a
@@ -83,7 +84,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
         ``data`` as JSON text.
     :param on_bad_row: what to do if a row is no input: ``fail``, before anything is submitted, or ``skip``.
     :param on_changed_input: what to do if the result path holds another input's batch: ``fail``, or ``restart``, which
-        deletes it.
+        replaces it.
     :param fail_on: when rows that failed fail the task: ``any`` of them, ``all`` of them, or more than this fraction.
     :param wait_time: seconds before a run's second poll, as long as nothing is known of the model's run times.
     :param timeout: seconds, or a timedelta, after which a row is given up; its run goes on.
@@ -188,34 +189,38 @@ class AixplainBatchRunOperator(TemplatedOperator):
             from airflow_provider_aixplain.batch import parquet
 
             parquet.check()
-        state = self._state()
+        batch = self._batch()
         url = self._submission_url()
-        with _translate_write_errors(state), TemporaryFile() as spool:
-            header = self._prepare(state, url, spool)
-        again = state.forget_failed(header)
-        progress = state.progress(header)
-        left = header.rows - progress.totals.done
-        self.log.info(
-            "%d rows at %s: %d have a result, %d are to be run%s",
-            header.rows,
-            state,
-            progress.totals.done,
-            left,
-            f", {again} of them once more" if again else "",
-        )
+        with _translate_write_errors(batch), TemporaryFile() as spool:
+            header = self._prepare(batch, url, spool)
+        again = batch.requeue_failed()
+        done = batch.ledger.totals.done
+        left = header.rows - done
+        if left:
+            repeated = f", {again} of them again" if again else ""
+            self.log.info(
+                "%d rows at %s: %d have a result, %d are to be run%s", header.rows, batch, done, left, repeated
+            )
+        else:
+            self.log.info(
+                "All %d rows at %s have a result, so there is nothing to run. To run them again, name another"
+                " result_path, or delete that folder",
+                header.rows,
+                batch,
+            )
         if left and self.deferrable:
-            self._defer(state, header)
-        error = asyncio.run(self._run(state, header)) if left else None
+            self._defer(batch, header)
+        error = asyncio.run(self._run(batch, header)) if left else None
         return self.execute_complete(context, {"batch": header.batch, "error": error})
 
     def _refuse_nested(self, context: Context) -> None:
         refuse_nested(self, context, gives_up_worker=self.deferrable, remedy="deferrable=False")
 
-    def _defer(self, state: State, header: Header) -> NoReturn:
+    def _defer(self, batch: Batch, header: Header) -> NoReturn:
         from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
 
         trigger = AixplainBatchTrigger(
-            result_path=str(state),
+            result_path=str(batch),
             batch=header.batch,
             model_id=self.model_id,
             aixplain_conn_id=self.aixplain_conn_id,
@@ -230,19 +235,19 @@ class AixplainBatchRunOperator(TemplatedOperator):
         :return: the manifest.
         :raises AixplainError: if rows failed as ``fail_on`` says, or have no result, or there is no event.
         """
-        from airflow_provider_aixplain.batch.state import Deleted
+        from airflow_provider_aixplain.batch.batch import BatchDeleted
 
         if event is None:
             raise AixplainError(f"{RESUMED_WITHOUT_EVENT}. A retry, or a clear, runs the rows that have no result")
-        state = self._state()
+        batch = self._batch()
         try:
-            header = state.claim(event["batch"], "a worker that finishes")
-        except Deleted as error:
+            header = batch.claim(event["batch"], "a worker that finishes")
+        except BatchDeleted as error:
             raise AixplainError(f"result_path: {error}") from None
         if event["error"]:
-            self._finish(state, header, is_whole=False)
+            self._finish(batch, header, is_complete=False)
             raise from_event(event["error"])
-        return self._finish(state, header)
+        return self._finish(batch, header)
 
     def _submission_url(self) -> str:
         """Return where runs are submitted."""
@@ -252,7 +257,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
         with told_as_airflow_errors():
             return wire.submission(platform.models_run_url, self.model_id, "{}").url
 
-    def _prepare(self, state: State, url: str, spool: IO[bytes]) -> Header:
+    def _prepare(self, batch: Batch, url: str, spool: IO[bytes]) -> Header:
         """Claim the batch, write its rows where a trigger reads them, and return its header.
 
         :param url: where runs are submitted.
@@ -260,36 +265,38 @@ class AixplainBatchRunOperator(TemplatedOperator):
         """
         from airflow_provider_aixplain.batch.rows import read_spool, write_spool
 
-        earlier = state.header()
+        earlier = batch.read()
         values = self._read()
         if earlier is not None:
             is_read_once = isinstance(self.input, Iterator)
             if is_read_once:
                 values = write_spool(values, spool)
-            reading = _Reading(values, url)
-            for _ in reading:
+            scan = _InputScan(values, url)
+            for _ in scan:
                 pass
-            if (str(reading.fingerprint), reading.bad) == (earlier.fingerprint, earlier.bad_rows):
-                # Whoever may still be at it, as of a task that was cleared, stops before the next submission.
-                return state.go_on(earlier)
-            told = f"{state} holds the batch of another input, model or endpoint, of {earlier.started_at}"
+            if (str(scan.fingerprint), scan.bad) == (earlier.fingerprint, earlier.bad_rows):
+                # A process that may still run it, as that of a task that was cleared, stops before the next submission.
+                return batch.resume()
+            problem = f"{batch} holds the batch of another input, model or endpoint, of {earlier.started_at}"
             if self.on_changed_input == "fail":
-                raise AixplainInputError(f"result_path: {told}; name another folder, or use on_changed_input='restart'")
-            self.log.warning("%s. It is deleted", told)
-            values = read_spool(spool) if is_read_once else self._read()
-        reading = _Reading(values, url)
-
-        def about(batch: str, number: int) -> Header:
-            if reading.bad and self.on_bad_row == "fail":
                 raise AixplainInputError(
-                    f"input has {reading.bad} bad rows, and on_bad_row is fail: {_summarize(reading.first_bad)}"
+                    f"result_path: {problem}; name another folder, or use on_changed_input='restart'"
                 )
-            if not reading.rows:
-                raise AixplainInputError("input has no rows")
-            return reading.header(batch, number)
+            self.log.warning("%s. It is replaced", problem)
+            values = read_spool(spool) if is_read_once else self._read()
+        scan = _InputScan(values, url)
 
-        header = state.begin(reading, about, earlier)
-        for bad in reading.first_bad:
+        def make_header(batch_id: str) -> Header:
+            if scan.bad and self.on_bad_row == "fail":
+                raise AixplainInputError(
+                    f"input has {scan.bad} bad rows, and on_bad_row is fail: {_summarize(scan.first_bad)}"
+                )
+            if not scan.rows:
+                raise AixplainInputError("input has no rows")
+            return scan.header(batch_id)
+
+        header = batch.begin(scan, make_header)
+        for bad in scan.first_bad:
             self.log.warning("Skipped %s", bad)
         return header
 
@@ -332,27 +339,27 @@ class AixplainBatchRunOperator(TemplatedOperator):
             self.data, self.parameters or {}, self.parameter_columns or {}, self.key, tuple(self.include_columns or ())
         )
 
-    def _state(self) -> State:
-        from airflow_provider_aixplain.batch.state import State
+    def _batch(self) -> Batch:
+        from airflow_provider_aixplain.batch.batch import Batch
 
-        return State(str(self.result_path))
+        return Batch(str(self.result_path))
 
-    async def _run(self, state: State, header: Header) -> dict[str, Any] | None:
+    async def _run(self, batch: Batch, header: Header) -> dict[str, Any] | None:
         """Run the batch on the worker."""
         from airflow_provider_aixplain.batch.engine import Engine
-        from airflow_provider_aixplain.batch.progress import watched
+        from airflow_provider_aixplain.batch.progress import run_with_progress
         from airflow_provider_aixplain.metrics import of_worker
 
-        self._engine = engine = Engine(self.hook, self.model_id, state, header.batch, self.limits)
+        self._engine = engine = Engine(self.hook, self.model_id, batch, header.batch, self.limits)
         try:
-            return await watched(engine, asyncio.ensure_future(engine.run()), self.log, of_worker)
+            return await run_with_progress(engine, asyncio.ensure_future(engine.run()), self.log, of_worker)
         finally:
             self._warn_of_open_runs()
 
     def on_kill(self) -> None:
         """Submit no more, and log how many runs are in flight, where the batch runs on the worker."""
         if self._engine is not None:
-            self._engine.stop_from_elsewhere()
+            self._engine.stop_threadsafe()
         self._warn_of_open_runs()
 
     def _warn_of_open_runs(self) -> None:
@@ -363,50 +370,51 @@ class AixplainBatchRunOperator(TemplatedOperator):
             warn_of_open_runs(self._engine, self.log)
             self._engine = None
 
-    def _finish(self, state: State, header: Header, *, is_whole: bool = True) -> dict[str, Any]:
-        """Write the manifest, and decide whether the task has failed.
+    def _finish(self, batch: Batch, header: Header, *, is_complete: bool = True) -> dict[str, Any]:
+        """Publish the results and the manifest, and decide whether the task has failed.
 
-        :param is_whole: whether the batch has come to its end.
+        :param is_complete: whether the batch has run to its end.
         """
-        progress = state.publish(header)
-        totals = progress.totals
-        name = "results.jsonl"
-        if self.result_format == "parquet" and is_whole:
+        name, (first_error, count) = "results.jsonl", batch.publish_results()
+        if self.result_format == "parquet" and is_complete:
             from airflow_provider_aixplain.batch.parquet import write
 
             name = "results.parquet"
-            with state.writing(name) as file:
-                write(state.ended(header, progress), file, self.include_columns or ())
+            with batch.publishing(name) as file:
+                write(batch.results(), file, self.include_columns or ())
+        ledger = batch.ledger
+        totals = ledger.totals
         manifest = {
-            "path": state.storage.uri(name),
+            "path": batch.store.uri(name),
             "rows": header.rows,
             "succeeded": totals.succeeded,
             "failed": totals.failed,
             "bad_rows": header.bad_rows,
             "first_bad_rows": header.first_bad_rows,
-            "orphaned": progress.orphaned,
+            "orphaned": ledger.orphaned,
             "credits": totals.credits,
             "tokens": totals.tokens,
             "run_time": totals.run_time,
             "seconds": seconds_since(header.started_at),
         }
-        with state.writing("manifest.json") as file:
+        with batch.publishing("manifest.json") as file:
             file.write(f"{json.dumps(manifest, indent=2)}\n".encode())
-        told = f"{totals.succeeded} of {header.rows} rows succeeded, {totals.failed} failed"
-        self.log.info("%s, for %.6g credits: %s", told, totals.credits, manifest["path"])
-        if not is_whole:
+        summary = f"{totals.succeeded} of {header.rows} rows succeeded, {totals.failed} failed"
+        reason = f". The first error, of {count} rows: {first_error}" if count else ""
+        self.log.info("%s, for %.6g credits%s: %s", summary, totals.credits, reason, manifest["path"])
+        if not is_complete:
             return manifest
         left = header.rows - totals.done
         if left and self.max_credits is not None and totals.credits >= self.max_credits:
             raise AixplainPermanentError(
                 f"max_credits is {self.max_credits:g}, and {totals.credits:.6g} are spent: {left} rows are left."
-                " Raise it, and clear the task: it goes on with them"
+                " Raise it, and clear the task: it resumes with them"
             )
         if left:
             raise AixplainError(f"{left} of {header.rows} rows have no result: {manifest['path']}")
         if self._has_failed(header.rows, totals.failed):
-            kind = AixplainRunFailed if progress.may_succeed else AixplainPermanentError
-            raise kind(f"{told}, and fail_on is {self.fail_on}: {manifest['path']}")
+            kind = AixplainRunFailed if ledger.may_succeed else AixplainPermanentError
+            raise kind(f"{summary}, and fail_on is {self.fail_on}{reason}: {manifest['path']}")
         return manifest
 
     def _has_failed(self, rows: int, failed: int) -> bool:
@@ -417,7 +425,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
         return failed / rows > float(self.fail_on)
 
 
-class _Reading:
+class _InputScan:
     """Passes on the rows of an input, and counts what goes by.
 
     :param values: rows, and bad ones.
@@ -445,11 +453,12 @@ class _Reading:
                 if len(self.first_bad) < SHOWN_BAD_ROWS:
                     self.first_bad.append(value)
 
-    def header(self, batch: str, number: int) -> Header:
-        from airflow_provider_aixplain.batch.state import Header
+    def header(self, batch_id: str) -> Header:
+        """Return what a batch of these rows is about."""
+        from airflow_provider_aixplain.batch.ledger import Header
 
-        told = [str(bad) for bad in self.first_bad]
-        return Header(str(self.fingerprint), self.rows, self.bad, told, now(), batch, number)
+        first_bad = [str(bad) for bad in self.first_bad]
+        return Header(batch_id, str(self.fingerprint), self.rows, self.bad, first_bad, now())
 
 
 def _summarize(rows: Iterable[BadRow]) -> str:
@@ -461,8 +470,8 @@ def _summarize(rows: Iterable[BadRow]) -> str:
 
 
 @contextmanager
-def _translate_write_errors(state: State) -> Iterator[None]:
-    """Raise an error that a retry cannot overcome as bad input.
+def _translate_write_errors(batch: Batch) -> Iterator[None]:
+    """Raise the error of a result path that can never be written as one that retrying does not change.
 
     :raises AixplainInputError: naming the result path.
     """
@@ -474,7 +483,7 @@ def _translate_write_errors(state: State) -> Iterator[None]:
         if not is_permanent(error):
             raise
         raise AixplainInputError(
-            f"result_path: {state} cannot be written: {error}. Name a folder that workers and triggerers can write to"
+            f"result_path: {batch} cannot be written: {error}. Name a folder that workers and triggerers can write to"
         ) from error
 
 

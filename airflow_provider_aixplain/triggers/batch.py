@@ -12,26 +12,28 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_aixplain.batch.batch import Batch, BatchDeleted
+from airflow_provider_aixplain.batch.commit_log import Fenced
 from airflow_provider_aixplain.batch.engine import Engine, Limits
-from airflow_provider_aixplain.batch.patience import patiently
-from airflow_provider_aixplain.batch.progress import warn_of_open_runs, watched
-from airflow_provider_aixplain.batch.state import Deleted, Progress, State, Superseded
-from airflow_provider_aixplain.batch.thread import HookElsewhere, elsewhere
+from airflow_provider_aixplain.batch.ledger import Header
+from airflow_provider_aixplain.batch.progress import run_with_progress, warn_of_open_runs
+from airflow_provider_aixplain.batch.retrying import retry_with_budget
+from airflow_provider_aixplain.batch.thread import CrossLoopHook, run_in_loop_thread
 from airflow_provider_aixplain.batch.trouble import Trouble
 from airflow_provider_aixplain.exceptions import AixplainPermanentError, to_event
 from airflow_provider_aixplain.metrics import of_triggerer
 from airflow_provider_aixplain.submission import now
 from airflow_provider_aixplain.triggers.worker_release import wait_for_worker_release
 
-LOOK_EVERY = 60.0
-"""Seconds between looks at what whoever has taken over does."""
+OWNER_CHECK_INTERVAL = 60.0
+"""Seconds without a commit after which a new owner is not running. An idle one commits every 30 seconds."""
 
 
 class AixplainBatchTrigger(BaseTrigger):
-    """Runs what is left of a batch, and fires one event: ``{"batch": …, "error": …}``, with the batch's id,
-    and the error that has ended it or None.
+    """Runs the rows of a batch that have no result, and fires one event: ``{"batch": …, "error": …}``, with the batch's
+    id, and the error that has ended it or None.
 
-    All that it does is on the result path before it does more; started again, anywhere, it goes on.
+    Each step is recorded on the result path before the next one; started again, on any host, it resumes there.
 
     :param result_path: the URI of the batch's folder.
     :param batch: its id.
@@ -58,71 +60,70 @@ class AixplainBatchTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Run the rows that are left."""
         started_at = now()  # after the deferral, so that the wait at the end is long enough
-        state = State(self.result_path)
+        batch = Batch(self.result_path)
         while True:
             try:
-                error = await self._run(state)
-            except Superseded as reason:
+                error = await self._run(batch)
+            except Fenced as reason:
                 self.log.warning("%s", reason)
-                if await self._is_done_by_other(state):
+                if await self._is_finished_by_new_owner(batch):
                     error = None
-                elif isinstance(reason, Deleted):
-                    told = "somebody has deleted it, or begun another one there; name a folder that no other task has"
-                    error = to_event(AixplainPermanentError(f"result_path: the batch at {state} is not whole: {told}"))
+                elif isinstance(reason, BatchDeleted):
+                    problem = "it was deleted, or another one has begun there; name a folder that no other task uses"
+                    error = to_event(
+                        AixplainPermanentError(f"result_path: the batch at {batch} is incomplete: {problem}")
+                    )
                 else:
-                    self.log.warning("Nobody else goes on with the batch: this triggerer does")
+                    self.log.warning("The new owner of the batch does not run it: this triggerer resumes it")
                     continue
             await wait_for_worker_release(self, started_at)
             yield TriggerEvent({"batch": self.batch, "error": error})
             return
 
-    async def _run(self, state: State) -> dict[str, Any] | None:
-        """Run the rows that are left, until this trigger is stopped.
+    async def _run(self, batch: Batch) -> dict[str, Any] | None:
+        """Run rows until this trigger is stopped.
 
-        :return: the error that has ended it, if any.
-        :raises Superseded: if somebody else has taken over.
+        :return: the error that has ended the batch, if any.
+        :raises Fenced: if another process has claimed it.
         """
-        hook = HookElsewhere(self.aixplain_conn_id, asyncio.get_running_loop())
-        engine = Engine(hook, self.model_id, state, self.batch, self.limits)
-        running = elsewhere(engine.run())
+        hook = CrossLoopHook(self.aixplain_conn_id, asyncio.get_running_loop())
+        engine = Engine(hook, self.model_id, batch, self.batch, self.limits)
+        running = run_in_loop_thread(engine.run())
         try:
-            return await watched(engine, running, self.log, of_triggerer)
+            return await run_with_progress(engine, running, self.log, of_triggerer)
         finally:
-            # Submissions that are under way are paid for: their answers are waited for, and written down.
-            engine.stop_from_elsewhere()
+            # Submissions in flight are paid for: their answers are awaited, and committed.
+            engine.stop_threadsafe()
             while not running.done():
                 with suppress(asyncio.CancelledError, Exception):
                     await asyncio.shield(running)
             # Here and not in on_kill, which Airflow calls from 3.3 on only.
             warn_of_open_runs(engine, self.log)
 
-    async def _is_done_by_other(self, state: State) -> bool:
-        """Return whether whoever has taken over is done, or has deleted all, once that is so or it does no more.
+    async def _is_finished_by_new_owner(self, batch: Batch) -> bool:
+        """Return whether the new owner finishes the batch, or deletes it; False once it commits no more.
 
-        Airflow stops a trigger that another triggerer has. So who takes over and does nothing was stopped, as it came
-        too late, as after it stood still for a while; and this one, which is still here, is the one that is meant.
+        Airflow stops a trigger that another triggerer has. So a process that claims the batch and does nothing was
+        stopped, as it came too late, for example after it was frozen; and this trigger is the one that Airflow runs.
         """
-
-        def look() -> bool | Progress:
-            header = state.header()
-            if header is None or header.batch != self.batch:
-                return header is None
-            progress = state.progress(header)
-            return progress.totals.done == header.rows or progress
-
         trouble = Trouble()
 
-        def report_failure(error: Exception) -> None:
-            trouble.add("storage errors", error, f"{state}: ")
+        def report(error: Exception) -> None:
+            trouble.add("storage errors", error, f"{batch}: ")
             if line := trouble.report(time.monotonic()):
                 self.log.warning("%s", line)
 
-        before: Progress | None = None
+        def read() -> Header | None:
+            header = batch.read()
+            return header if batch.log.is_intact() else None
+
+        number = -1
         while True:
-            found = await patiently(partial(asyncio.to_thread, look), report_failure)
-            if isinstance(found, bool):
-                return found
-            if found == before:
-                return False
-            before = found
-            await asyncio.sleep(LOOK_EVERY)
+            header = await retry_with_budget(partial(asyncio.to_thread, read), report)
+            if header is None:
+                return True
+            is_finished = batch.ledger.totals.done == header.rows
+            if header.batch != self.batch or is_finished or batch.log.number == number:
+                return header.batch == self.batch and is_finished
+            number = batch.log.number
+            await asyncio.sleep(OWNER_CHECK_INTERVAL)

@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,25 +36,21 @@ DAGS = Path(__file__).parent / "batch_dags"
 
 def begin(folder: str, rows: int, seconds: float) -> None:
     """Write the rows of a batch, as a worker does."""
+    from airflow_provider_aixplain.batch.batch import Batch
+    from airflow_provider_aixplain.batch.ledger import Header
     from airflow_provider_aixplain.batch.rows import Row
-    from airflow_provider_aixplain.batch.state import Header, State
 
-    def made() -> Iterator[Row]:
-        for row in range(rows):
-            yield Row(row, json.dumps({"data": f"row {row}", "delay": seconds}))
-
-    State(folder).begin(
-        made(), lambda batch, number: Header("", rows, 0, [], "2026-01-01T00:00:00+00:00", batch, number)
-    )
+    made = (Row(row, json.dumps({"data": f"row {row}", "delay": seconds})) for row in range(rows))
+    Batch(folder).begin(made, lambda batch: Header(batch, "", rows, 0, [], "2026-01-01T00:00:00+00:00"))
 
 
-def header_of(folder: str) -> Any:
-    """What a batch is about."""
-    from airflow_provider_aixplain.batch.state import State
+def read(folder: str) -> Any:
+    """The batch, as its log states."""
+    from airflow_provider_aixplain.batch.batch import Batch
 
-    header = State(folder).header()
-    assert header is not None
-    return header
+    batch = Batch(folder)
+    batch.read()
+    return batch
 
 
 def run(folder: str) -> dict[str, float]:
@@ -64,7 +59,7 @@ def run(folder: str) -> dict[str, float]:
 
     async def take() -> Any:
         limits = {"max_in_flight": IN_FLIGHT}
-        trigger = AixplainBatchTrigger(folder, header_of(folder).batch, "echo", "aixplain_default", limits)
+        trigger = AixplainBatchTrigger(folder, read(folder).header.batch, "echo", "aixplain_default", limits)
         return [event.payload["error"] async for event in trigger.run()]
 
     cpu, wall = time.process_time(), time.monotonic()
@@ -85,8 +80,9 @@ def started(folder: str, connection: str) -> subprocess.Popen[str]:
 
 def results(folder: str) -> Counter[int]:
     """How many results each row has."""
-    lines = (Path(folder.removeprefix("file://")) / "results.jsonl").read_text().splitlines()
-    return Counter(json.loads(line)["row"] for line in lines)
+    from airflow_provider_aixplain.batch.batch import read_results
+
+    return Counter(result["row"] for result in read_results(folder))
 
 
 def measure(rows: int, seconds: float) -> dict[str, Any]:
@@ -96,6 +92,7 @@ def measure(rows: int, seconds: float) -> dict[str, Any]:
         begin(folder, rows, seconds)
         process = started(folder, emulator.connection)
         found = json.loads(process.communicate()[0].splitlines()[-1])
+        commits = read(folder).log.number
         assert set(results(folder).values()) == {1}
         assert len(results(folder)) == rows
     ideal = max(1.0, rows / IN_FLIGHT) * seconds
@@ -107,13 +104,12 @@ def measure(rows: int, seconds: float) -> dict[str, Any]:
         "wall / ideal": found["wall, s"] / ideal,
         "CPU, ms a row": 1e3 * found["CPU, s"] / rows,
         "most memory, MB": found["most memory, MB"],
+        "commits": commits,
     }
 
 
 def kill(rows: int, seconds: float) -> dict[str, Any]:
     """Run a batch that is killed again and again."""
-    from airflow_provider_aixplain.batch.state import State
-
     with tempfile.TemporaryDirectory() as place, Processes(Path(place) / "emulator") as processes:
         emulator, folder = Emulator(processes, seconds, {"timeout": 5}), f"file://{place}/batch"
         begin(folder, rows, seconds)
@@ -125,7 +121,7 @@ def kill(rows: int, seconds: float) -> dict[str, Any]:
         started(folder, emulator.connection).communicate()
         submitted = Counter(run["payload"]["data"] for run in emulator.runs())
         found = results(folder)
-        orphaned = State(folder).progress(header_of(folder)).orphaned
+        orphaned = read(folder).ledger.orphaned
     return {
         "rows": rows,
         "kills": KILLS,

@@ -4,78 +4,137 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airflow_provider_aixplain.batch.batch import Batch
 from airflow_provider_aixplain.batch.engine import Engine, Limits
-from airflow_provider_aixplain.batch.journal import ObjectJournal
+from airflow_provider_aixplain.batch.ledger import AttemptEvent, Header, Ledger, make_result
 from airflow_provider_aixplain.batch.rows import Row
-from airflow_provider_aixplain.batch.state import Header, Progress, State, result_of
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
-from tests.airflow.deployment import Emulator
+from tests.airflow.deployment import Emulator, wait_until
+from tests.airflow.services import ATTACH
 
-KILLED = """
-import asyncio, json, sys
-from airflow_provider_aixplain.batch.engine import Engine, Limits
-from airflow_provider_aixplain.batch.state import State
-from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+ENGINES = """
+import asyncio, os, signal, sys
 from airflow_provider_aixplain.batch import engine
-if sys.argv[3:]:
-    engine.LAG = float(sys.argv[3])
-if sys.argv[1].startswith("s3:"):
-    exec(sys.argv[2])
-state = State(sys.argv[1])
-print("ready", flush=True)
-asyncio.run(Engine(AixplainHook(), "echo", state, state.header().batch, Limits(20, wait_time=0.2)).run())
+from airflow_provider_aixplain.batch.batch import Batch
+from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.transport import aio
+uri, attach, *times = sys.argv[1:]
+if times:
+    engine.LAG, engine.INTENT_LIFETIME, engine.WATCH_INTERVAL = map(float, times)
+if uri.startswith("s3:"):
+    exec(attach)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for line in sys.stdin:
+    pid = os.fork()
+    if not pid:
+        os.dup2(2, 1)
+        try:
+            batch = Batch(uri)
+            limits = engine.Limits(20, wait_time=0.2)
+            asyncio.run(engine.Engine(AixplainHook(), "echo", batch, batch.read().batch, limits).run())
+        finally:
+            os._exit(0)
+    print(pid, flush=True)
 """
+"""Forks a process with an engine for each line: importing Airflow takes seconds."""
+
+
+class Engines:
+    """Processes that run a batch, each of which claims it.
+
+    :param times: seconds: ``LAG``, ``INTENT_LIFETIME`` and ``WATCH_INTERVAL``.
+    """
+
+    def __init__(self, batch: Batch, *times: str) -> None:
+        command = [sys.executable, "-c", ENGINES, str(batch), ATTACH, *times]
+        env = {**os.environ, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}
+        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        self._parent = subprocess.Popen(command, env=env, text=True, **pipes)
+        self.pids: list[int] = []
+
+    def start(self) -> int:
+        assert self._parent.stdin is not None
+        assert self._parent.stdout is not None
+        self._parent.stdin.write("\n")
+        self._parent.stdin.flush()
+        self.pids.append(int(self._parent.stdout.readline()))
+        return self.pids[-1]
+
+    @staticmethod
+    def wait(pid: int) -> None:
+        """Wait for the end of a process."""
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the end of a process", 60, every=0.02)
+
+    def __enter__(self) -> Engines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pid in self.pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._parent.kill()
+        self._parent.communicate()
 
 
 def rows_of(texts: list[str], **fields: Any) -> list[Row]:
     return [Row(index + 1, json.dumps({"data": text, **fields})) for index, text in enumerate(texts)]
 
 
-def about(rows: int) -> Callable[[str, int], Header]:
-    return lambda batch, number: Header("f", rows, 0, [], "2026-01-01T00:00:00+00:00", batch, number)
+def header_of(rows: int) -> Callable[[str], Header]:
+    return lambda batch: Header(batch, "f", rows, 0, [], "2026-01-01T00:00:00+00:00")
 
 
-def begun(place: str, texts: list[str], **fields: Any) -> State:
-    state = State(place)
-    state.begin(iter(rows_of(texts, **fields)), about(len(texts)), state.header())
-    return state
+def begun(place: str, texts: list[str], **fields: Any) -> Batch:
+    batch = Batch(place)
+    batch.read()
+    batch.begin(iter(rows_of(texts, **fields)), header_of(len(texts)))
+    return batch
 
 
-def header_of(state: State) -> Header:
-    header = state.header()
-    assert header is not None
-    return header
+def reader(batch: Batch) -> Batch:
+    """The batch as a process reads it now."""
+    found = Batch(str(batch))
+    found.read()
+    return found
 
 
-def batch_of(state: State) -> str:
-    return header_of(state).batch
+def id_of(batch: Batch) -> str:
+    return reader(batch).header.batch
 
 
-def progress_of(state: State) -> Progress:
-    return state.progress(header_of(state))
+def ledger_of(batch: Batch) -> Ledger:
+    return reader(batch).ledger
 
 
-def run(state: State, conn_id: str = "aixplain_default", model_id: str = "echo", **limits: Any) -> Engine:
-    engine = Engine(AixplainHook(conn_id), model_id, state, batch_of(state), Limits(**{"wait_time": 0.2, **limits}))
+def engine_of(batch: Batch, conn_id: str = "aixplain_default", model_id: str = "echo", **limits: Any) -> Engine:
+    """An engine in a process of its own."""
+    return Engine(
+        AixplainHook(conn_id), model_id, Batch(str(batch)), id_of(batch), Limits(**{"wait_time": 0.2, **limits})
+    )
+
+
+def run(batch: Batch, conn_id: str = "aixplain_default", model_id: str = "echo", **limits: Any) -> Engine:
+    engine = engine_of(batch, conn_id, model_id, **limits)
     asyncio.run(engine.run())
     return engine
 
 
-def engine_of(state: State, conn_id: str = "aixplain_default", model_id: str = "echo", **limits: Any) -> Engine:
-    told = {"wait_time": 0.2, **limits}
-    return Engine(AixplainHook(conn_id), model_id, State(str(state)), batch_of(state), Limits(**told))
-
-
-def trigger_of(state: State, **limits: Any) -> AixplainBatchTrigger:
-    return AixplainBatchTrigger(str(state), batch_of(state), "echo", "aixplain_default", limits)
+def trigger_of(batch: Batch, **limits: Any) -> AixplainBatchTrigger:
+    return AixplainBatchTrigger(str(batch), id_of(batch), "echo", "aixplain_default", limits)
 
 
 def submitted(emulator: Emulator, tag: str) -> Counter[str]:
@@ -83,64 +142,54 @@ def submitted(emulator: Emulator, tag: str) -> Counter[str]:
     return Counter(text for text in texts if text.startswith(tag))
 
 
-def results(state: State) -> list[dict[str, Any]]:
-    """What is published in the end. In a folder that is no other than before."""
-    if not isinstance(state.results, ObjectJournal):
-        own = [result for result in state.results.read() if result["batch"] == batch_of(state)]
-        assert own == list(state.ended(header_of(state), progress_of(state)))
-    return published(state)
-
-
-def published(state: State) -> list[dict[str, Any]]:
-    """What is published in the end. There may be more before: of two who polled one run, or late ones."""
-    finisher = State(str(state))
-    finisher.publish(finisher.claim(batch_of(state), "a worker that finishes"))
-    with finisher.storage.open("results.jsonl") as file:
+def results(batch: Batch) -> list[dict[str, Any]]:
+    """What a worker publishes at the end."""
+    finisher = Batch(str(batch))
+    finisher.claim(id_of(batch), "a worker that finishes")
+    finisher.publish_results()
+    with finisher.store.open("results.jsonl") as file:
         found = [json.loads(line) for line in file]
     assert len({result["row"] for result in found}) == len(found), "each row exactly once"
+    assert len(found) == finisher.ledger.totals.done
     return found
 
 
-def note(state: State, row: int, attempt: float, what: str, **told: Any) -> None:
-    """As an engine does."""
-    record = {"batch": batch_of(state), "row": row, "attempt": attempt, "is": what, **told}
-    state.submissions.append([record])
+def event(batch: Batch, row: int, attempt: float, what: AttemptEvent, **fields: Any) -> dict[str, Any]:
+    return {"is": what.value, "batch": id_of(batch), "row": row, "attempt": attempt, **fields}
 
 
-def end(
-    state: State,
-    row: int,
-    attempt: float,
-    error: str = "",
-    *,
-    credits: float = 0,
-    is_known: bool = True,
-    may_succeed: bool = True,
-) -> None:
-    """Write a result, as an engine does, whoever has taken over."""
+def note(batch: Batch, row: int, attempt: float, what: AttemptEvent, **fields: Any) -> None:
+    """Commit an event, as an engine that nobody has fenced."""
+    reader(batch).log.append([event(batch, row, attempt, what, **fields)], fenced=False)
+
+
+def result_record(
+    batch: str, row: int, attempt: float, error: str = "", *, credits: float = 0, **flags: bool
+) -> dict[str, Any]:
     status = ResponseStatus.FAILED if error else ResponseStatus.SUCCESS
     response = ModelResponse(status, data="x", used_credits=credits)
-    result = result_of(row, row + 1, attempt, response, error, may_succeed=may_succeed, is_known=is_known)
-    state.results.append([{"batch": batch_of(state), **result}])
+    told = make_result(row, Row(row + 1, ""), attempt, response, error, **{"may_succeed": True, **flags})
+    return {"is": "result", "batch": batch, **told}
 
 
-def forget_failed(state: State) -> int:
-    """As a worker does that takes over."""
-    worker = State(str(state))
-    return worker.forget_failed(worker.claim(batch_of(state), "a worker"))
+def requeue_failed(batch: Batch) -> int:
+    """As a worker that resumes the batch."""
+    worker = reader(batch)
+    worker.resume()
+    return worker.requeue_failed()
 
 
 class Trouble:
     """A method that raises when it is called for some time, and then does what it did."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: type, name: str, times: set[int]) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: Any, name: str, times: set[int]) -> None:
         self.calls = 0
         method = getattr(kind, name)
 
-        def troubled(*args: Any) -> Any:
+        def troubled(*args: Any, **named: Any) -> Any:
             self.calls += 1
             if self.calls in times:
                 raise OSError("503 SlowDown")
-            return method(*args)
+            return method(*args, **named)
 
         monkeypatch.setattr(kind, name, troubled)

@@ -14,14 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_aixplain.batch import patience
-from airflow_provider_aixplain.batch.state import State
+from airflow_provider_aixplain.batch import retrying
+from airflow_provider_aixplain.batch.batch import Batch
+from airflow_provider_aixplain.batch.ledger import AttemptEvent
 from airflow_provider_aixplain.batch.trouble import LONGEST_INTERVAL, Trouble
 from airflow_provider_aixplain.exceptions import AixplainError
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 from tests.airflow.deployment import Emulator
 from tests.unit.batch import batches
-from tests.unit.batch.batches import begun, progress_of, submitted, trigger_of
+from tests.unit.batch.batches import begun, ledger_of, submitted, trigger_of
 from tests.unit.conftest import TaskLog
 
 pytestmark = pytest.mark.usefixtures("connection")
@@ -109,10 +110,10 @@ def stopped_once(condition: Callable[[], Any], trigger: Any) -> None:
 
 
 def test_failed_polls_are_in_the_tasks_log(tmp_path: Path, emulator: Emulator, task_log: TaskLog) -> None:
-    state = begun(f"file://{tmp_path}/out", [next(TAGS)], delay=0.1)
+    batch = begun(f"file://{tmp_path}/out", [next(TAGS)], delay=0.1)
     emulator.set_faults(rate=1, kinds=["garbage"])
     try:
-        stopped_once(lambda: "failed polls: " in str(task_log), trigger_of(state))
+        stopped_once(lambda: "failed polls: " in str(task_log), trigger_of(batch))
     finally:
         emulator.set_faults()
     (line,) = [line for line in task_log.lines() if line.startswith("The batch continues after failures")]
@@ -122,33 +123,33 @@ def test_failed_polls_are_in_the_tasks_log(tmp_path: Path, emulator: Emulator, t
 def test_storage_errors_are_in_the_tasks_log(
     tmp_path: Path, task_log: TaskLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state = begun(f"file://{tmp_path}/out", [next(TAGS)], delay=0)
-    monkeypatch.setattr(patience, "PAUSE", 0.01)
-    batches.Trouble(monkeypatch, State, "claim", {1})
-    asyncio.run(anext(trigger_of(state).run()))
+    batch = begun(f"file://{tmp_path}/out", [next(TAGS)], delay=0)
+    monkeypatch.setattr(retrying, "RETRY_DELAY", 0.01)
+    batches.Trouble(monkeypatch, Batch, "claim", {1})
+    asyncio.run(anext(trigger_of(batch).run()))
     (line,) = task_log.lines()
     assert "storage errors: 1" in line
-    assert line.endswith(f"{state}: OSError: 503 SlowDown")
+    assert line.endswith(f"{batch}: OSError: 503 SlowDown")
 
 
 def test_a_stopped_trigger_logs_how_many_runs_are_billed(tmp_path: Path, emulator: Emulator, task_log: TaskLog) -> None:
     tag = next(TAGS)
-    state = begun(f"file://{tmp_path}/out", [f"{tag} {number}" for number in range(20)], delay=60)
-    stopped_once(lambda: len(progress_of(state).accepted) == 4, trigger_of(state, max_in_flight=4))
+    batch = begun(f"file://{tmp_path}/out", [f"{tag} {number}" for number in range(20)], delay=60)
+    stopped_once(lambda: len(ledger_of(batch).rows(AttemptEvent.ACCEPTED)) == 4, trigger_of(batch, max_in_flight=4))
     (line,) = task_log.lines()
     assert "In flight and billed, as the platform cannot cancel a run: 4." in line
-    assert line.endswith(f"recorded at {state}")
+    assert line.endswith(f"recorded at {batch}")
 
 
 def test_a_trigger_that_has_finished_warns_of_nothing(tmp_path: Path, task_log: TaskLog) -> None:
-    state = begun(f"file://{tmp_path}/out", [next(TAGS) for _ in range(5)], delay=0)
-    asyncio.run(anext(trigger_of(state).run()))
+    batch = begun(f"file://{tmp_path}/out", [next(TAGS) for _ in range(5)], delay=0)
+    asyncio.run(anext(trigger_of(batch).run()))
     assert task_log.lines() == []
 
 
-def test_a_batch_killed_on_its_worker_submits_no_more(tmp_path: Path, emulator: Emulator, task_log: TaskLog) -> None:
+def test_a_batchkilled_on_its_worker_submits_no_more(tmp_path: Path, emulator: Emulator, task_log: TaskLog) -> None:
     tag, place = next(TAGS), f"file://{tmp_path}/out"
-    batch = AixplainBatchRunOperator(
+    operator = AixplainBatchRunOperator(
         task_id="batch",
         model_id="echo",
         input=[f"{tag} {number}" for number in range(20)],
@@ -161,12 +162,12 @@ def test_a_batch_killed_on_its_worker_submits_no_more(tmp_path: Path, emulator: 
 
     async def kill() -> None:
         await asyncio.wait_for(until(lambda: len(_accepted(tmp_path / "out")) == 3), 60)
-        batch.on_kill()
+        operator.on_kill()
 
     with ThreadPoolExecutor(1) as thread:
         killed = thread.submit(asyncio.run, kill())
         with pytest.raises(AixplainError, match="20 of 20 rows have no result"):
-            batch.execute(context)
+            operator.execute(context)
         killed.result()
     assert sum(submitted(emulator, tag).values()) == 3
     (line,) = [line for line in task_log.lines() if "In flight and billed" in line]
@@ -174,6 +175,5 @@ def test_a_batch_killed_on_its_worker_submits_no_more(tmp_path: Path, emulator: 
     assert line.endswith(f"recorded at {place}")
 
 
-def _accepted(path: Path) -> Any:
-    state = State(f"file://{path}")
-    return progress_of(state).accepted if path.is_dir() and state.header() else {}
+def _accepted(path: Path) -> list[int]:
+    return ledger_of(Batch(f"file://{path}")).rows(AttemptEvent.ACCEPTED) if (path / "log").is_dir() else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
 import os
 import weakref
 from collections.abc import AsyncIterator, Iterator
@@ -15,7 +16,8 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, ObjectStoragePath, TaskDeferred, task
 
-from airflow_provider_aixplain.batch.state import Cost, Totals
+from airflow_provider_aixplain.batch.batch import read_results
+from airflow_provider_aixplain.batch.ledger import Cost, Totals
 from airflow_provider_aixplain.decorators.batch import AixplainBatchDecoratedOperator, aixplain_batch_task
 from airflow_provider_aixplain.exceptions import (
     AixplainError,
@@ -26,6 +28,7 @@ from airflow_provider_aixplain.exceptions import (
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
 from tests.airflow.deployment import Emulator
+from tests.unit.conftest import TaskLog
 
 pytestmark = pytest.mark.usefixtures("connection")
 CONTEXT: Any = {}
@@ -77,9 +80,9 @@ def test_a_worker_that_finishes_takes_no_other_batch_for_its_own(tmp_path: Path)
     event = {"batch": deferred.value.trigger.serialize()[1]["batch"], "error": None}
     other = batch(tmp_path, ["b"], on_changed_input="restart")
     other.execute(CONTEXT)
-    with pytest.raises(AixplainError, match="another batch") as told:
+    with pytest.raises(AixplainError, match="Another batch") as told:
         batch(tmp_path, ["a"]).execute_complete(CONTEXT, event)
-    assert not isinstance(told.value, AirflowFailException), "a retry looks at what is there"
+    assert not isinstance(told.value, AirflowFailException), "a retry reads what is there"
     assert other.execute(CONTEXT)["succeeded"] == 1, "and takes nothing away"
 
 
@@ -89,7 +92,7 @@ def test_a_file_is_read_by_its_columns(tmp_path: Path, name: str) -> None:
     (tmp_path / "out.csv").mkdir()
     (tmp_path / name).write_text(text)
     batch(tmp_path, f"file://{tmp_path}/{name.partition('part')[0]}", key="id", data="text").execute(CONTEXT)
-    (result,) = batch(tmp_path, [])._state().results.read()
+    (result,) = read_results(f"file://{tmp_path}/out")
     assert (result["key"], result["data"]) == ("x", "hello")
 
 
@@ -271,7 +274,20 @@ def test_a_retry_or_a_clear_submits_only_what_is_left(tmp_path: Path, emulator: 
     for _ in range(3):
         assert batch(tmp_path, [f"{text} 1", f"{text} 2"]).execute(CONTEXT)["succeeded"] == 2
     assert submitted(emulator, text) == 2
-    assert (tmp_path / "out" / "batch-2.json").exists(), "nobody begins another batch late in its place"
+
+
+def test_a_finished_batch_that_is_cleared_states_that(tmp_path: Path, task_log: TaskLog) -> None:
+    batch(tmp_path, ["a", "b"]).execute(CONTEXT)
+    batch(tmp_path, ["a", "b"]).execute(CONTEXT)
+    line = next(line for line in task_log.lines(logging.INFO) if "nothing to run" in line)
+    assert line.startswith(f"All 2 rows at file://{tmp_path}/out")
+
+
+def test_a_failed_batch_states_the_first_error(tmp_path: Path, task_log: TaskLog) -> None:
+    expected = "fail_on is any. The first error, of 3 rows: this model always fails: file://"
+    with pytest.raises(AixplainRunFailed, match=expected):
+        batch(tmp_path, ["a", "b", "c"], model_id="fail").execute(CONTEXT)
+    assert "The first error, of 3 rows: this model always fails" in str(task_log)
 
 
 def test_input_that_has_changed_is_noticed(tmp_path: Path, emulator: Emulator) -> None:
@@ -354,8 +370,7 @@ def test_an_object_storage_holds_all_of_it(objects: str, emulator: Emulator) -> 
     assert manifest["path"] == f"{place}/results.jsonl"
     lines = ObjectStoragePath(manifest["path"]).read_text().splitlines()
     assert sorted(json.loads(line)["data"] for line in lines) == rows
-    left = [path.read_text() for path in (place / "results").rglob("*.jsonl")]
-    assert "FAILED" not in "".join(left), "of the batch that was deleted"
+    assert "FAILED" not in str(list(read_results(str(place)))), "of the batch that was replaced"
     assert run("echo", rows)["seconds"] >= manifest["seconds"]
     assert submitted(emulator, text) == 15, "a batch that is done submits nothing"
 
@@ -484,7 +499,7 @@ class TestFunctionsThatMakeRows:
         task = batch(tmp_path, None)
         task.input = generator()
         with TemporaryFile() as spool:
-            task._prepare(task._state(), task._submission_url(), spool)
+            task._prepare(task._batch(), task._submission_url(), spool)
         assert len(counts) == 50
         assert max(counts) <= 3
 

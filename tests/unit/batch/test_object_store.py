@@ -1,0 +1,201 @@
+"""Objects that are created once, on a file system and in an object storage."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_aixplain.batch import object_store as module
+from airflow_provider_aixplain.batch.commit_log import CommitLog, Fenced, commit_name
+from airflow_provider_aixplain.batch.object_store import FsspecStore, ObjectStore, store_at
+from airflow_provider_aixplain.exceptions import AixplainInputError
+
+
+@pytest.fixture
+def store(place: str) -> ObjectStore:
+    found = store_at(place)
+    found.make()
+    return found
+
+
+def test_an_object_is_created_once(store: ObjectStore) -> None:
+    barrier = threading.Barrier(8)
+
+    def is_created(number: int) -> bool:
+        barrier.wait()
+        try:
+            store.put_if_absent("log/name", b"%d" % number)
+        except FileExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        created = list(pool.map(is_created, range(8)))
+    assert sum(created) == 1
+    assert store.get("log/name") == b"%d" % created.index(True)
+    assert store.get_many(["log/other", "log/name"]) == [None, store.get("log/name")]
+
+
+def test_a_stream_replaces_an_object_at_the_end(store: ObjectStore) -> None:
+    store.put_if_absent("name", b"old")
+    with suppress(ValueError), store.writing("name") as file:
+        file.write(b"new")
+        raise ValueError("halfway")
+    assert store.get("name") == b"old"
+    with store.writing("name") as file:
+        file.write(b"new")
+        assert store.get("name") == b"old"
+    with store.open("name") as found:
+        assert found.read() == b"new"
+    with pytest.raises(FileExistsError), store.writing("name", if_absent=True) as file:
+        file.write(b"newer")
+    store.remove("name")
+    store.remove("name")
+    assert store.get("name") is None
+    with pytest.raises(FileNotFoundError):
+        store.open("name")
+
+
+def test_the_probe_accepts_this_storage_and_leaves_nothing(store: ObjectStore) -> None:
+    store.probe()
+    if isinstance(store, FsspecStore):
+        assert store._fs.find(store._full("")) == []
+    else:
+        assert os.listdir(Path(store.uri().removeprefix("file://")) / "log") == []
+
+
+@pytest.mark.parametrize("kind", ["ignores the keyword", "does not know the keyword", "looks before it writes"])
+def test_a_storage_without_put_if_absent_is_refused(objects: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_at(f"{objects}/refused-{kind[:4]}")
+    assert isinstance(store, FsspecStore)
+    pipe_file = store._fs.pipe_file
+    barrier = threading.Barrier(module.PROBES)
+
+    def replace(path: str, value: bytes, mode: str = "overwrite") -> None:
+        if kind == "does not know the keyword":
+            raise TypeError("got an unexpected keyword argument 'mode'")
+        if kind == "looks before it writes":
+            if exists(path):
+                raise FileExistsError(path)
+            barrier.wait()
+        pipe_file(path, value)
+
+    exists = store._fs.exists
+    monkeypatch.setattr(store._fs, "pipe_file", replace)
+    with pytest.raises(AixplainInputError, match=r"result_path: .*s3fs, gcsfs and adlfs .* from 2024\.12\.0 on"):
+        store.probe()
+
+
+def test_a_file_system_without_hard_links_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    store = store_at(f"file://{tmp_path}/out")
+    store.make()
+    with pytest.raises(AixplainInputError, match="has no hard links"):
+        store.probe()
+
+
+def test_a_conflict_of_an_object_storage_is_retried(objects: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 answers 409 to concurrent puts, which s3fs raises as OSError."""
+    monkeypatch.setattr(module, "CONFLICT_DELAYS", (0, 0))
+    store = store_at(f"{objects}/conflict")
+    assert isinstance(store, FsspecStore)
+    pipe_file = store._fs.pipe_file
+    conflicts: Iterator[int] = iter([1, 2])
+
+    def conflict(*arguments: Any, **named: Any) -> None:
+        if next(conflicts, None):
+            raise OSError(errno.EBUSY, "409")
+        pipe_file(*arguments, **named)
+
+    monkeypatch.setattr(store._fs, "pipe_file", conflict)
+    store.put_if_absent("name", b"1")
+    assert store.get("name") == b"1"
+    conflicts = itertools.repeat(1)
+    with pytest.raises(OSError, match="409"):
+        store.put_if_absent("other", b"1")
+
+
+def test_a_lost_answer_commits_once(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a server of NFS, the client asks again, and is told that the file exists."""
+    store = store_at(place)
+    store.make()
+    log = CommitLog(store, lambda record: applied.append(record["n"]))
+    applied: list[int] = []
+    log.claim([], "owner")
+    kind = type(store)
+    put, errors = kind.put_if_absent, iter([FileExistsError(), OSError(), OSError()])
+
+    def lose(self: Any, name: str, content: bytes) -> None:
+        put(self, name, content)
+        raise next(errors)
+
+    monkeypatch.setattr(kind, "put_if_absent", lose)
+    log.append([{"n": 1}], fenced=True)
+    for number in (2, 3):
+        with pytest.raises(OSError, match=r"^$"):
+            log.append([{"n": number}], fenced=True, commit_id=f"commit {number}")
+        if number == 3:
+            log.catch_up()  # by another task, which sees it first
+        log.append([{"n": number}], fenced=True, commit_id=f"commit {number}")
+    assert applied == [1, 2, 3]
+    assert [record["n"] for record in log.read()] == applied
+
+
+def test_a_commit_that_cannot_be_read_yet_is_not_overwritten(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on NFS, which may show a folder as it was half a minute ago."""
+    store = store_at(place)
+    store.make()
+    first, second = CommitLog(store, lambda record: None), CommitLog(store, lambda record: None)
+    first.claim([], "first")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), "get_many", lambda self, names: [None] * len(names))
+        with pytest.raises(OSError, match="cannot be read yet"):
+            second.claim([], "second")
+    second.claim([], "second")
+    with pytest.raises(Fenced):
+        first.append([], fenced=True)
+
+
+COMMITS = """
+import sys
+from airflow_provider_aixplain.batch.commit_log import CommitLog, Fenced
+from airflow_provider_aixplain.batch.object_store import store_at
+log = CommitLog(store_at(sys.argv[1]), lambda record: None)
+for number in range(100):
+    if number % 20 == 0:
+        log.claim([], sys.argv[2])
+    try:
+        log.append([{"n": number, "by": sys.argv[2], "epoch": log._own_epoch}], fenced=True)
+    except Fenced:
+        log.append([{"n": number, "by": sys.argv[2]}], fenced=False)
+"""
+
+
+def test_processes_commit_in_one_order(tmp_path: Path) -> None:
+    store = store_at(f"file://{tmp_path}")
+    store.make()
+    writers = [subprocess.Popen([sys.executable, "-c", COMMITS, f"file://{tmp_path}", name]) for name in "abc"]
+    assert {writer.wait() for writer in writers} == {0}
+    epochs: list[int] = []
+    log = CommitLog(store, lambda record: epochs.append(log.epoch) if "epoch" in record else None)
+    log.catch_up()
+    records = list(log.read())
+    assert [record["epoch"] for record in records if "epoch" in record] == epochs, "commands are of the current epoch"
+    for name in "abc":
+        assert [record["n"] for record in records if record["by"] == name] == list(range(100))
+    assert log.number == 315
+    assert store.get(commit_name(315)) is None
