@@ -101,7 +101,7 @@ def measure(rows: int, seconds: float) -> dict[str, Any]:
         "run, s": seconds,
         "wall, s": found["wall, s"],
         "ideal, s": ideal,
-        "wall / ideal": found["wall, s"] / ideal,
+        "wall / ideal": found["wall, s"] / ideal if ideal else None,  # runs of 0 s have no ideal
         "CPU, ms a row": 1e3 * found["CPU, s"] / rows,
         "most memory, MB": found["most memory, MB"],
         "commits": commits,
