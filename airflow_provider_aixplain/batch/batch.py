@@ -44,7 +44,7 @@ class Batch:
     def _apply(self, record: Record) -> None:
         if self.ledger.apply(record) and self._growing:
             with suppress(OSError, ValueError):  # a worker publishes all results at the end
-                self._growing.write(_line(record))
+                self._growing.write(line_of(_result_of(record)))
                 self._growing.flush()
 
     def read(self) -> Header | None:
@@ -94,7 +94,7 @@ class Batch:
         return check
 
     def claim(self, batch: str, owner: str) -> Header:
-        """Claim a batch: whoever owned it commits no more commands.
+        """Claim a batch: its previous owner can commit no more commands.
 
         :param batch: its id.
         :param owner: who claims, for people.
@@ -137,8 +137,7 @@ class Batch:
 
     def results(self) -> Iterator[dict[str, Any]]:
         """Read the result of each row that has one, in the order of their ends, in a stream."""
-        for record in filter(self.ledger.winning(), self.log.read()):
-            yield {name: value for name, value in record.items() if name != "is"}
+        yield from map(_result_of, filter(self.ledger.winning(), self.log.read()))
 
     @contextmanager
     def publishing(self, name: str) -> Iterator[IO[bytes]]:
@@ -193,8 +192,8 @@ def read_results(result_path: str) -> Iterator[dict[str, Any]]:
     return batch.results()
 
 
-def _line(record: Record) -> bytes:
-    return line_of({name: value for name, value in record.items() if name != "is"})
+def _result_of(record: Record) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name != "is"}
 
 
 def _rows_name(batch: str) -> str:

@@ -291,7 +291,7 @@ class Ledger:
         return attempt
 
     def _settle(self, row: int) -> Attempt | None:
-        """Decide anew which attempt is the result of a row, and forget those that are needed no more.
+        """Update which attempt is the result of a row, and forget those that are no longer needed.
 
         :return: that attempt, unless the row had succeeded before.
         """

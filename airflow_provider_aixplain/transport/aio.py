@@ -136,7 +136,7 @@ async def _open(platform: Platform) -> PooledSession:
         cookie_jar=aiohttp.DummyCookieJar(),  # a cookie of one run must not travel with another's requests
         trust_env=False,  # find_route reads the environment; aiohttp would add the credentials of a netrc file
     )
-    return PooledSession(platform, session)
+    return PooledSession(platform, session, {origin(platform.backend_url): route})
 
 
 async def send(
@@ -167,7 +167,7 @@ async def send(
     except asyncio.TimeoutError:
         return NoAnswer(f"not within {limit:g} s", exchange.is_sent)
     except Exception as error:
-        # What is raised tells the caller that nothing was sent, so of a body that has left any error is an outcome.
+        # Callers take a raised error to mean that nothing was sent, so after a body has left, any error is an outcome.
         is_submitted = request.body is not None and exchange.is_sent
         if not is_submitted and not isinstance(error, _TROUBLE):
             raise

@@ -176,7 +176,7 @@ class _Exchange:
         In a thread, since ``requests`` limits each read of a socket and not their sum.
         """
         try:
-            return _call_within(self._left, self._send, lambda response: response.close())
+            return _call_within(self._left, self._send)
         except BaseException:  # also one that ends the task, as its execution_timeout: the thread must not send later
             self._withhold()
             raise
@@ -296,12 +296,9 @@ def _root_cause(error: BaseException) -> BaseException:
     return _root_cause(inner) if isinstance(inner, BaseException) else error
 
 
-def _call_within(
-    seconds: float, call: Callable[[], requests.Response], discard: Callable[[requests.Response], None]
-) -> requests.Response:
-    """Return the result of a call that is given up after a while.
+def _call_within(seconds: float, call: Callable[[], requests.Response]) -> requests.Response:
+    """Return the response of a call that is given up after a while; one that arrives later is closed.
 
-    :param discard: is called with a result that arrives later.
     :raises TimeoutError: if there is none in time.
     """
     future: futures.Future[requests.Response] = futures.Future()
@@ -314,7 +311,7 @@ def _call_within(
 
     def finish(late: futures.Future[requests.Response]) -> None:
         if late.exception() is None:
-            discard(late.result())
+            late.result().close()
 
     threading.Thread(target=run, name="aixplain-request", daemon=True).start()
     try:
