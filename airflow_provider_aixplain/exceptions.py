@@ -76,7 +76,7 @@ class AixplainRunTimeout(AixplainError):
     """The run was not over in time. It goes on, as the platform cannot cancel it."""
 
 
-def error_for(failure: Failure, message: str) -> AixplainError:
+def error_from_failure(failure: Failure, message: str) -> AixplainError:
     """Return the error for a request that failed: a permanent one if retrying cannot mend it.
 
     :param failure: why the request failed.
@@ -92,7 +92,7 @@ def error_for(failure: Failure, message: str) -> AixplainError:
     )
 
 
-def error_of(response: ModelResponse, model_id: str, what: str = "the submission") -> AixplainError:
+def submission_error(response: ModelResponse, model_id: str, what: str = "the submission") -> AixplainError:
     """Return the error for a submission that was not accepted, or whose run failed at once.
 
     :param response: the platform's answer, a failed one.
@@ -102,7 +102,7 @@ def error_of(response: ModelResponse, model_id: str, what: str = "the submission
     reason = failure_reason(response)
     if response.failure is None:
         return AixplainRunFailed(f"Model {model_id}: the run failed: {reason}")
-    return error_for(response.failure, f"Model {model_id}: {what} failed: {reason}")
+    return error_from_failure(response.failure, f"Model {model_id}: {what} failed: {reason}")
 
 
 def to_event(error: AixplainError) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _subclasses(kind: type[AixplainError]) -> Iterator[type[AixplainError]]:
 
 
 @contextmanager
-def told_as_airflow_errors() -> Iterator[None]:
+def translate_protocol_errors() -> Iterator[None]:
     """Raise what the protocol's rules raise as the errors that a DAG can see.
 
     :raises AixplainInputError: for input that can make no valid request.
@@ -137,4 +137,4 @@ def told_as_airflow_errors() -> Iterator[None]:
     except InvalidInput as error:
         raise AixplainInputError(str(error)) from None
     except RequestFailed as error:
-        raise error_for(error.failure, str(error)) from None
+        raise error_from_failure(error.failure, str(error)) from None

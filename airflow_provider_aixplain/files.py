@@ -162,8 +162,8 @@ def object_path(name: str, uri: str) -> ObjectStoragePath:
 def printable_path(path: str | ObjectStoragePath) -> str:
     """Return a path as text for logs and errors: without a password, and without the query of a signed URL.
 
-    Unlike :func:`~airflow_provider_aixplain.platform.hide_userinfo` this keeps the name before ``@``, which is the id
-    of a Connection in the URI of an ``ObjectStoragePath``, and any ``@`` in the name of a file.
+    Unlike :func:`~airflow_provider_aixplain.client.account.hide_userinfo` this keeps the name before ``@``, which is
+    the id of a Connection in the URI of an ``ObjectStoragePath``, and any ``@`` in the name of a file.
     """
     text = re.sub(r"^([\w+.-]+://[^/?#]*?:)[^/?#]*@", r"\1***@", str(path)[:MAX_PATH_LENGTH])
     return re.sub(r"^(https?://[^?#]*)[?#].*", r"\1?***", text, flags=re.DOTALL)

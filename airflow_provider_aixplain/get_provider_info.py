@@ -118,7 +118,7 @@ def get_provider_info() -> dict[str, Any]:
                 },
             }
         },
-        "extra-links": [f"{PACKAGE}.links.AixplainModelLink"],
+        "extra-links": [f"{PACKAGE}.observability.links.AixplainModelLink"],
         "connection-types": [
             {
                 "connection-type": "aixplain",

@@ -10,14 +10,14 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from airflow_provider_aixplain.client import Client
+from airflow_provider_aixplain.client.account import Platform, checked_key, endpoint
+from airflow_provider_aixplain.client.blocking import Client
 from airflow_provider_aixplain.exceptions import (
     AixplainConfigurationError,
     AixplainInputError,
     AixplainNoStreaming,
-    told_as_airflow_errors,
+    translate_protocol_errors,
 )
-from airflow_provider_aixplain.platform import Platform, checked_key, endpoint
 from airflow_provider_aixplain.protocol.asset import (
     AssetStatus,
     FunctionType,
@@ -185,7 +185,7 @@ class Model:
         if isinstance(declared, ModelParameters):
             self._model_params: ModelParameters | None = declared
             return
-        with told_as_airflow_errors():
+        with translate_protocol_errors():
             self._model_params = ModelParameters(declared) if declared else None
 
     def __repr__(self) -> str:
@@ -273,7 +273,7 @@ class Model:
         return self._stream(data, parameters, None)
 
     def poll(self, poll_url: str, name: str = "model_process") -> ModelResponse:
-        """Ask once how a run is doing; see :meth:`Client.poll <airflow_provider_aixplain.client.Client.poll>`."""
+        """Poll a run once; see :meth:`Client.poll <airflow_provider_aixplain.client.blocking.Client.poll>`."""
         return self._client.poll(poll_url, name)
 
     def sync_poll(
@@ -281,7 +281,7 @@ class Model:
     ) -> ModelResponse:
         """Poll until a run is over, blocking.
 
-        See :meth:`Client.sync_poll <airflow_provider_aixplain.client.Client.sync_poll>`.
+        See :meth:`Client.sync_poll <airflow_provider_aixplain.client.blocking.Client.sync_poll>`.
         """
         return self._client.sync_poll(poll_url, name, wait_time, timeout)
 

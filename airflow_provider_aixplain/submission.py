@@ -30,11 +30,11 @@ RUN_KEY = "aixplain_run"
 RETURN_KEY = "return_value"
 """Airflow's ``XCOM_RETURN_KEY``, which brings its database models along where it is imported from."""
 
-LAG = 5.0
+IN_FLIGHT_MARGIN = 5.0
 """Seconds that Airflow, or a request beyond its own time, may take."""
 
-UNKNOWN_POLLS = 7
-UNKNOWN_PAUSE = 10.0
+NOT_FOUND_ATTEMPTS = 7
+NOT_FOUND_DELAY = 10.0
 """Seconds between the polls of a later try for a run that the platform does not know: who believes that too early pays
 twice."""
 
@@ -56,12 +56,12 @@ def seconds_since(time: str) -> float:
     return max(0.0, pendulum.now("UTC").timestamp() - then.timestamp())
 
 
-def is_unknown(response: ModelResponse) -> bool:
+def is_not_found(response: ModelResponse) -> bool:
     """Whether the platform does not know the run that it was asked for."""
     return response.failure is not None and response.failure.status_code == 404
 
 
-def is_refused(response: ModelResponse) -> bool:
+def is_rejected(response: ModelResponse) -> bool:
     """Whether a submission was answered so that there is no run: a later try has nothing to go on with."""
     failure = response.failure
     return response.status is ResponseStatus.FAILED and not (failure and failure.may_be_accepted)
@@ -93,15 +93,15 @@ class Submission:
         return seconds_since(self.submitted_at)
 
     @property
-    def orphan(self) -> str:
+    def orphan_message(self) -> str:
         """What to tell of it if nobody has learnt its poll URL."""
         return (
             f"an earlier try began a submission at {self.submitted_at} and never learnt whether it was accepted:"
             " a run may go on, and be billed, that nobody waits for"
         )
 
-    def useless(self, fingerprint: str, response: ModelResponse | None = None) -> str:
-        """Return why a later try cannot go on with this run, and has to submit anew; nothing if it can.
+    def reason_not_resumable(self, fingerprint: str, response: ModelResponse | None = None) -> str:
+        """Return why a later try cannot go on with this run, and has to submit again; nothing if it can.
 
         :param fingerprint: of what the later try would submit.
         :param response: the answer to a poll, if one was made. One that brings no news tells of the way to the
@@ -111,14 +111,14 @@ class Submission:
             return f"model, input or endpoint differ from an earlier try's; its run goes on: {printable(self.poll_url)}"
         if response is None:
             return ""
-        if is_unknown(response):
+        if is_not_found(response):
             return f"the platform knows nothing of an earlier try's run: {printable(self.poll_url)}"
         if response.completed and response.status is ResponseStatus.FAILED:
             return f"the run of an earlier try has failed: {printable(self.poll_url)}"
         return ""
 
 
-class SubmissionRecord:
+class TaskStateIdempotencyStore:
     """Where a worker remembers its task's submission. Without a store, below Airflow 3.3, it remembers nothing.
 
     :param context: the task's context.
@@ -186,7 +186,7 @@ class SubmissionRecord:
             log.warning("A later try of this task may look for a run that is none: %s", error)
 
 
-MOST_PUSHES = 1000
+MAX_PENDING_PUSHES = 1000
 """XComs that the triggers of a process push at a time: what Airflow 3.3.2's triggerer takes in half a minute. It takes
 one message of its triggers a turn, and asks its database for triggers to start and to end in each. With much less than
 that the workers were the later ones: 188 s instead of 139 for 200 runs at once on two cores."""
@@ -194,15 +194,15 @@ that the workers were the later ones: 188 s instead of 139 for 200 runs at once 
 _pushes = 0
 
 
-class Behind(Exception):
+class XComBackpressure(Exception):
     """So many XComs are being pushed that a worker does it sooner."""
 
 
 @contextmanager
-def _counted(pushes: int) -> Iterator[None]:
+def _push_slots(pushes: int) -> Iterator[None]:
     global _pushes
-    if _pushes + pushes > MOST_PUSHES:
-        raise Behind(f"{_pushes} XComs of others are waiting to be pushed")
+    if _pushes + pushes > MAX_PENDING_PUSHES:
+        raise XComBackpressure(f"{_pushes} XComs of others are waiting to be pushed")
     _pushes += pushes
     try:
         yield
@@ -211,7 +211,7 @@ def _counted(pushes: int) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class TriggeredSubmission(Submission):
+class IdempotencyRecord(Submission):
     """A submission that a trigger makes.
 
     :param try_id: the id of the task instance that waits for its run; each try has another.
@@ -235,7 +235,7 @@ class TriggeredSubmission(Submission):
         return ModelResponse(**{**self.response, "status": ResponseStatus(self.response["status"])})
 
 
-class TriggerRecord:
+class XComIdempotencyStore:
     """Where a trigger remembers its task's submission: in XComs of the task, beside those of its result.
 
     One tells that it is begun, another what became of it: so a triggerer that stood still, and says late that it
@@ -251,18 +251,18 @@ class TriggerRecord:
         names = ("dag_id", "task_id", "run_id", "map_index")
         self._place: dict[str, Any] = {name: getattr(task_instance, name) for name in names}
 
-    async def read(self) -> TriggeredSubmission | None:
+    async def read(self) -> IdempotencyRecord | None:
         """Return what this try of the task remembered, or else an earlier one."""
         if not (told := await self._get(KEY)):
             return None
-        begun = TriggeredSubmission.from_stored(told)
+        begun = IdempotencyRecord.from_stored(told)
         if not (told := await self._get(RUN_KEY)):
             return begun
-        became = TriggeredSubmission.from_stored(told)
+        became = IdempotencyRecord.from_stored(told)
         is_of_it = became.try_id == begun.try_id or became.submitted_at == begun.submitted_at
         return became if is_of_it else begun
 
-    async def write(self, submission: TriggeredSubmission) -> None:
+    async def write(self, submission: IdempotencyRecord) -> None:
         """Remember a submission."""
         key = RUN_KEY if submission.poll_url or submission.response else KEY
         await XCom.aset(key, asdict(submission), **self._place)
@@ -271,11 +271,11 @@ class TriggerRecord:
         """Remember no submission."""
         await XCom.aset(KEY, None, **self._place)
 
-    async def is_delivered(self, submission: TriggeredSubmission) -> bool:
+    async def is_delivered(self, submission: IdempotencyRecord) -> bool:
         """Whether an earlier try has got the result of its submission, and somebody has cleared the task since."""
         return submission.is_delivered or await self._get(RETURN_KEY) is not None
 
-    async def start_over(self, submission: TriggeredSubmission, keys: Iterable[str]) -> TriggeredSubmission:
+    async def start_over(self, submission: IdempotencyRecord, keys: Iterable[str]) -> IdempotencyRecord:
         """Remove the XComs of a result that was delivered, as a worker does that starts a task.
 
         :param keys: of its fields.
@@ -291,9 +291,9 @@ class TriggerRecord:
         """Push the task's result, the whole response last.
 
         :param fields: what is an XCom of its own as well, by key.
-        :raises Behind: if so many XComs are being pushed that a worker does it sooner.
+        :raises XComBackpressure: if so many XComs are being pushed that a worker does it sooner.
         """
-        with _counted(len(fields) + 1):
+        with _push_slots(len(fields) + 1):
             await asyncio.gather(*(XCom.aset(name, value, **self._place) for name, value in fields.items()))
             await XCom.aset(RETURN_KEY, dict(response), **self._place)
 

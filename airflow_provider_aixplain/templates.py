@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_aixplain.exceptions import told_as_airflow_errors
+from airflow_provider_aixplain.exceptions import translate_protocol_errors
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.protocol.values import NOT_JSON, join_names, parse
 
@@ -29,7 +29,7 @@ class TemplateChecks:
     """
 
     log: Any
-    _unrendered: Mapping[str, Any] = MappingProxyType({})
+    _unrendered_values: Mapping[str, Any] = MappingProxyType({})
     """The arguments as the DAG states them; None for one that comes from another task or a function."""
 
     def store_unrendered(self, parent: Any, names: Iterable[str], seen_oids: set[int]) -> None:
@@ -42,22 +42,22 @@ class TemplateChecks:
         if parent is not self:
             return
         given = {name: getattr(self, name, None) for name in names}
-        self._unrendered = {name: None if id(value) in seen_oids else value for name, value in given.items()}
+        self._unrendered_values = {name: None if id(value) in seen_oids else value for name, value in given.items()}
 
     def check_templates(self, *names: str) -> None:
         """Check what the templates in these arguments rendered to, and log warnings.
 
         :raises AixplainInputError: if one rendered to ``None``.
         """
-        with told_as_airflow_errors():
+        with translate_protocol_errors():
             for name in names:
-                for warning in check(name, self._unrendered.get(name), getattr(self, name)):
+                for warning in check(name, self._unrendered_values.get(name), getattr(self, name)):
                     self.log.warning("%s", warning)
 
     def warn_of_payload(self, data: Any) -> None:
         """Log a warning if ``data`` is text that the DAG does not state itself, and becomes a whole payload."""
         keys = payload_keys(data)
-        if keys and self._unrendered.get("data", data) != data:
+        if keys and self._unrendered_values.get("data", data) != data:
             self.log.warning(
                 "data: the text holds a JSON object, so it is sent as the payload and sets %s."
                 ' To send the text unchanged, use {"data": text}',

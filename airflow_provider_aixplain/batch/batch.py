@@ -10,8 +10,8 @@ from typing import IO, Any
 from airflow_provider_aixplain.batch.commit_log import CommitLog, Fenced, Record, line_of
 from airflow_provider_aixplain.batch.ledger import Header, Ledger
 from airflow_provider_aixplain.batch.object_store import store_at
-from airflow_provider_aixplain.batch.rows import Row, restored, stored
 from airflow_provider_aixplain.exceptions import AixplainInputError
+from airflow_provider_aixplain.inputs.rows import Row, restored, stored
 
 RESULTS = "results.jsonl"
 PUBLISHED = (RESULTS, "results.parquet", "manifest.json")

@@ -17,19 +17,19 @@ from airflow_provider_aixplain.batch.batch import Batch, BatchDeleted
 from airflow_provider_aixplain.batch.commit_log import Fenced, Record
 from airflow_provider_aixplain.batch.ledger import AttemptEvent, RowState, make_result
 from airflow_provider_aixplain.batch.retrying import retry_with_budget
-from airflow_provider_aixplain.batch.rows import Row
-from airflow_provider_aixplain.batch.trouble import Trouble
-from airflow_provider_aixplain.exceptions import AixplainInputError, error_for
+from airflow_provider_aixplain.exceptions import AixplainInputError, error_from_failure
+from airflow_provider_aixplain.inputs.rows import Row
+from airflow_provider_aixplain.observability.failure_summary import Trouble
 from airflow_provider_aixplain.protocol.adaptive import RunTimes
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, failure_reason
 from airflow_provider_aixplain.protocol.statuses import NO_REASON
-from airflow_provider_aixplain.protocol.wait import PATIENCE, Wait
-from airflow_provider_aixplain.submission import LAG
+from airflow_provider_aixplain.protocol.wait import RETRY_BUDGET, Wait
+from airflow_provider_aixplain.submission import IN_FLIGHT_MARGIN
 
 if TYPE_CHECKING:
+    from airflow_provider_aixplain.client.account import Platform
     from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-    from airflow_provider_aixplain.platform import Platform
 
 T = TypeVar("T")
 
@@ -251,7 +251,7 @@ class Engine:
 
     async def _await_run(self, index: int, row: Row, attempt: float, url: str) -> None:
         """Poll a run until it ends, or its time is up."""
-        wait = Wait(self._limits.wait_time, self._limits.timeout, PATIENCE, self._run_times)
+        wait = Wait(self._limits.wait_time, self._limits.timeout, RETRY_BUDGET, self._run_times)
         age = max(0.0, time.time() - attempt)
         with self._interruptible():
             on_trouble = partial(self.trouble.add, "failed polls")
@@ -274,7 +274,7 @@ class Engine:
         awaited: set[float] = set()
         while self._is_to_be_submitted(index) and (left := set(self._state(index).intents) - awaited):
             awaited |= left
-            longest = INTENT_LIFETIME + (await self._account()).timeout + LAG
+            longest = INTENT_LIFETIME + (await self._account()).timeout + IN_FLIGHT_MARGIN
             with self._interruptible():
                 await asyncio.sleep(max(0.0, min(longest, max(left) + longest - time.time())))
                 await self._call_storage(self._batch.log.catch_up)  # an answer may have come late
@@ -333,11 +333,11 @@ class Engine:
                 await commit(AttemptEvent.REJECTED)
                 is_key_refused = failure.category is ErrorCategory.AUTHENTICATION and platform.api_key != refused_key
                 if not is_key_refused and failure.category in FATAL:
-                    raise error_for(failure, f"Model {self.model_id}: {response.error_message}")
+                    raise error_from_failure(failure, f"Model {self.model_id}: {response.error_message}")
                 is_temporary = failure.category is ErrorCategory.RATE_LIMIT or not failure.sent
                 if is_key_refused:
                     refused_key = platform.api_key
-                    await self._hook._arenew()  # it may have been rotated
+                    await self._hook.areload_credentials()  # it may have been rotated
                 elif is_temporary and failure is not _INVALID and time.monotonic() <= deadline:
                     self._rate_limiter.back_off(failure.retry_after, acquired_at)
                 else:

@@ -17,7 +17,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any, NamedTuple
 
-from airflow_provider_aixplain.batch.rows import Row
+from airflow_provider_aixplain.inputs.rows import Row
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.values import number, printable, storable
 from airflow_provider_aixplain.submission import now

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from airflow_provider_aixplain.exceptions import AixplainError
-from airflow_provider_aixplain.protocol.wait import PATIENCE as RETRY_BUDGET
+from airflow_provider_aixplain.protocol.wait import RETRY_BUDGET as RETRY_BUDGET
 
 T = TypeVar("T")
 

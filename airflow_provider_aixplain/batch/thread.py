@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 
 if TYPE_CHECKING:
-    from airflow_provider_aixplain.platform import Platform
+    from airflow_provider_aixplain.client.account import Platform
 
 T = TypeVar("T")
 

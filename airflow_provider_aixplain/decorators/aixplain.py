@@ -61,7 +61,7 @@ class AixplainDecoratedOperator(InputOfFunction, AixplainRunModelOperator):
                     kind = type(parameters).__name__
                     raise AixplainInputError(f"parameters is a {kind}: give a dict from names to values")
             made, self.parameters = made["data"], {**(self.parameters or {}), **own}
-        self.data, self._unrendered = made, {**self._unrendered, self.made: None}
+        self.data, self._unrendered_values = made, {**self._unrendered_values, self.made: None}
         return AixplainRunModelOperator.execute(self, context)
 
 

@@ -13,15 +13,15 @@ from weakref import WeakKeyDictionary
 from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
-from airflow_provider_aixplain.client import Client, no_account
-from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainError, told_as_airflow_errors
+from airflow_provider_aixplain.client.account import Platform
+from airflow_provider_aixplain.client.blocking import Client, unusable_account_response
+from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainError, translate_protocol_errors
 from airflow_provider_aixplain.files import refuse_upload
 from airflow_provider_aixplain.hooks.connection import read_connection
-from airflow_provider_aixplain.platform import Platform
 from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.payload import build_payload
 from airflow_provider_aixplain.protocol.schedule import until_tick
-from airflow_provider_aixplain.transport.once import Once
+from airflow_provider_aixplain.transport.single_flight import SingleFlight
 
 if TYPE_CHECKING:
     import requests
@@ -42,7 +42,7 @@ class AixplainHook(Client, BaseHook):
     """Talks to aiXplain with the credentials of a Connection.
 
     The Connection is read once, when the first call needs it, and again when the platform refuses its key during a
-    wait. Beside what is here it has the calls of :class:`~airflow_provider_aixplain.client.Client`.
+    wait. Beside what is here it has the calls of :class:`~airflow_provider_aixplain.client.blocking.Client`.
 
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``.
     """
@@ -145,7 +145,7 @@ class AixplainHook(Client, BaseHook):
 
         self.log.debug("%s: submitting a run of model %s", name, model_id)
         platform = await self.aplatform()
-        with told_as_airflow_errors():
+        with translate_protocol_errors():
             request = wire.submission(
                 platform.models_run_url, model_id, build_payload(data, parameters, convert=refuse_upload)
             )
@@ -160,7 +160,7 @@ class AixplainHook(Client, BaseHook):
         """
         from airflow_provider_aixplain.transport import aio
 
-        with told_as_airflow_errors():
+        with translate_protocol_errors():
             request = wire.poll(poll_url)
         async with aio.Lease() as lease:
             return await self._apoll(lease, request, timeout, most)
@@ -184,7 +184,7 @@ class AixplainHook(Client, BaseHook):
         """
         from airflow_provider_aixplain.transport import aio
 
-        with told_as_airflow_errors():
+        with translate_protocol_errors():
             request = wire.poll(poll_url)
         start = time.monotonic() - elapsed
         delay = wait.first_delay(elapsed, random.random())
@@ -194,13 +194,13 @@ class AixplainHook(Client, BaseHook):
                 try:
                     response = await self._apoll(lease, request, wait.poll_timeout(time.monotonic() - start), most)
                 except Exception as error:
-                    response = no_account(error)
+                    response = unusable_account_response(error)
                 elapsed = time.monotonic() - start
                 if outcome := wait.judge(response, elapsed):
                     if response.completed:
                         wait.learn(response, elapsed, random.random())
                     return outcome
-                trouble = await self._arenew() if wait.denied and self._platform else ""
+                trouble = await self.areload_credentials() if wait.denied and self._platform else ""
                 if on_trouble is not None:
                     if response.failure:
                         on_trouble(f"{name}: {response.error_message}{trouble}")
@@ -225,7 +225,7 @@ class AixplainHook(Client, BaseHook):
 
     async def _asend(
         self, lease: aio.Lease, request: wire.Request, timeout: float | None = None, most: int | None = None
-    ) -> wire.Answer | wire.NoAnswer:
+    ) -> wire.Answer | wire.NoResponse:
         from airflow_provider_aixplain.transport import aio
 
         platform = await self.aplatform()
@@ -254,14 +254,19 @@ class AixplainHook(Client, BaseHook):
     # A refused key may have been rotated. While somebody is at it the Connection may be gone or half written, and the
     # secrets backend may be down: none of that ends a wait for a run that is paid for.
 
-    def _renew(self) -> str:
+    def reload_credentials(self) -> str:
+        """Read the Connection again.
+
+        :return: the reason if it could not be read, as the end of a log line; else empty.
+        """
         try:
             self._platform = self._read()
         except Exception as error:
             return _NOT_RENEWED.format(error)
         return ""
 
-    async def _arenew(self) -> str:
+    async def areload_credentials(self) -> str:
+        """Read the Connection again, from an event loop; as :meth:`reload_credentials`."""
         try:
             self._read_at, self._platform = await _read_once(self, self._read_at)
         except Exception as error:
@@ -273,7 +278,7 @@ class AixplainHook(Client, BaseHook):
         return {**super().__getstate__(), "_platform": None, "_log": None}
 
 
-_reads: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Once[Platform]]] = WeakKeyDictionary()
+_reads: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SingleFlight[Platform]]] = WeakKeyDictionary()
 
 
 async def _read_once(hook: AixplainHook, since: float) -> tuple[float, Platform]:
@@ -286,7 +291,7 @@ async def _read_once(hook: AixplainHook, since: float) -> tuple[float, Platform]
     :return: when it was read, too.
     """
     reads = _reads.setdefault(asyncio.get_running_loop(), {})
-    return await reads.setdefault(hook.aixplain_conn_id, Once()).get(hook._aread, since)
+    return await reads.setdefault(hook.aixplain_conn_id, SingleFlight()).get(hook._aread, since)
 
 
 _NOT_RENEWED = "; and the Connection cannot be read again: {}"

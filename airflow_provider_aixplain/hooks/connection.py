@@ -8,8 +8,7 @@ import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_aixplain.exceptions import AixplainConfigurationError
-from airflow_provider_aixplain.platform import (
+from airflow_provider_aixplain.client.account import (
     KEY_HEADERS,
     LONGEST_REQUEST,
     MAX_ANSWER_MIB,
@@ -25,6 +24,7 @@ from airflow_provider_aixplain.platform import (
     origin,
     validate_proxy,
 )
+from airflow_provider_aixplain.exceptions import AixplainConfigurationError
 from airflow_provider_aixplain.protocol.values import parse, printable
 
 if TYPE_CHECKING:

@@ -13,24 +13,28 @@ from airflow_provider_aixplain.exceptions import (
     AixplainInputError,
     AixplainPermanentError,
     AixplainRunTimeout,
-    error_of,
-    told_as_airflow_errors,
+    submission_error,
+    translate_protocol_errors,
 )
-from airflow_provider_aixplain.metrics import count_end, count_wait
+from airflow_provider_aixplain.observability.metrics import count_end, count_wait
 from airflow_provider_aixplain.operators.arguments import deferrable_or_default, is_nested, one_of, refuse_nested
-from airflow_provider_aixplain.operators.visits import lost_at_end, lost_at_start, with_xcom_references
-from airflow_provider_aixplain.operators.waiting import RunWaiter
-from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, told_cost
+from airflow_provider_aixplain.operators.base import DeferrableRunBaseOperator
+from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, format_cost
 from airflow_provider_aixplain.protocol.values import printable
-from airflow_provider_aixplain.protocol.wait import LONGEST, PATIENCE, Wait
+from airflow_provider_aixplain.protocol.wait import LONGEST, RETRY_BUDGET, Wait
 from airflow_provider_aixplain.submission import (
-    UNKNOWN_PAUSE,
-    UNKNOWN_POLLS,
+    NOT_FOUND_ATTEMPTS,
+    NOT_FOUND_DELAY,
     Submission,
-    SubmissionRecord,
-    is_refused,
-    is_unknown,
+    TaskStateIdempotencyStore,
+    is_not_found,
+    is_rejected,
     now,
+)
+from airflow_provider_aixplain.workerless.eligibility import (
+    reason_not_end_from_trigger,
+    reason_not_start_from_trigger,
+    with_xcom_references,
 )
 
 if TYPE_CHECKING:
@@ -48,12 +52,12 @@ class _StartTriggerArgs:
     """
 
     def __get__(self, task: AixplainRunModelOperator | None, kind: type[AixplainRunModelOperator]) -> Any:
-        if task is None or not task.start_from_trigger or lost_at_start(task):
+        if task is None or not task.start_from_trigger or reason_not_start_from_trigger(task):
             return None
         return task.start_arguments()
 
 
-class AixplainRunModelOperator(RunWaiter):
+class AixplainRunModelOperator(DeferrableRunBaseOperator):
     """Runs a model on aiXplain and returns its response.
 
     The worker submits the run and is free; a trigger waits for its end; a worker takes the result. Returned, and pushed
@@ -77,7 +81,7 @@ class AixplainRunModelOperator(RunWaiter):
     :param timeout: how long to wait for the end of the run, in seconds or as a timedelta; default: a day. The run
         itself goes on after it, as the platform cannot cancel it.
     :param durable: whether a later try of the task goes on with the run of an earlier one instead of paying for another
-        (Airflow 3.3 and later; below it each try submits). A run that failed is submitted anew.
+        (Airflow 3.3 and later; below it each try submits). A run that failed is submitted again.
     :param end_from_trigger: whether the trigger ends the task when its run has succeeded, and pushes the XComs, so that
         no worker is started to pass a result on. Where that would lose something, as outlets, an
         ``on_success_callback``, a listener, an XCom backend or a response of more than 128 KiB, a worker takes the
@@ -137,7 +141,7 @@ class AixplainRunModelOperator(RunWaiter):
         self.start_from_trigger = start_from_trigger
         self.on_orphaned_submission = one_of("on_orphaned_submission", on_orphaned_submission, "resubmit", "fail")
         self.polling = one_of("polling", polling, "backoff", "adaptive")
-        with told_as_airflow_errors():
+        with translate_protocol_errors():
             wait = Wait(wait_time=wait_time, timeout=timeout)
         self.wait_time = wait.wait_time
         self.timeout = wait.timeout
@@ -158,7 +162,7 @@ class AixplainRunModelOperator(RunWaiter):
         if self.start_from_trigger:
             # This one's templates are rendered; the one that its DAG holds has what the scheduler has seen.
             planned = self.dag.get_task(self.task_id) if self.has_dag() else self  # type: ignore[no-untyped-call]
-            loss = lost_at_start(planned if isinstance(planned, type(self)) else self)
+            loss = reason_not_start_from_trigger(planned if isinstance(planned, type(self)) else self)
             why = f"a trigger that starts the task loses {loss}" if loss else "this task was started on one"
             self.log.info("%s: a worker submits the run, as %s", self.run_name, why)
         record = self._record(context)
@@ -181,7 +185,7 @@ class AixplainRunModelOperator(RunWaiter):
         record.update(submission)
         poll_url = response.url or ""
         if is_over:
-            self.log.info("%s: %s answered after %s", self.run_name, self.subject, told_cost(response))
+            self.log.info("%s: %s answered after %s", self.run_name, self.subject, format_cost(response))
             self.log_warning(response)
         else:
             self.log.info("%s: the run of %s is at %s", self.run_name, self.subject, poll_url)
@@ -193,7 +197,7 @@ class AixplainRunModelOperator(RunWaiter):
         timeout = self.longest_wait
         if self.deferrable:
             self._defer(poll_url, submission.submitted_at, min(timeout + age, LONGEST))
-        wait = Wait(wait_time=self.wait_time, timeout=timeout, patience=PATIENCE)
+        wait = Wait(wait_time=self.wait_time, timeout=timeout, patience=RETRY_BUDGET)
         outcome = self.hook.wait_for_run(poll_url, wait, self.run_name)
         count_wait(self.model_id, outcome, wait.polls, submission.age)
         return self.execute_complete(context, outcome.to_event(poll_url))
@@ -215,14 +219,14 @@ class AixplainRunModelOperator(RunWaiter):
             "durable": self.durable,
             "on_orphaned_submission": self.on_orphaned_submission,
             "end_from_trigger": self.ends_from_trigger,
-            "lost_at_end": lost_at_end(self) if self.ends_from_trigger else None,
+            "reason_not_end_from_trigger": reason_not_end_from_trigger(self) if self.ends_from_trigger else None,
             "multiple_outputs": bool(self.multiple_outputs),
             "polling": self.polling,
         }
         return StartTriggerArgs(
             trigger_cls=f"{AixplainModelStartTrigger.__module__}.{AixplainModelStartTrigger.__qualname__}",
             trigger_kwargs={name: with_xcom_references(value) for name, value in arguments.items()},
-            next_method="take_event",
+            next_method="resume_from_trigger",
         )
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
@@ -246,7 +250,7 @@ class AixplainRunModelOperator(RunWaiter):
         told = "%s: the task is being ended. Its run goes on, and is billed, as the platform cannot cancel it: %s"
         self.log.warning(told, self.run_name, printable(submission.poll_url))
 
-    def _begin(self, submission: Submission, record: SubmissionRecord) -> ModelResponse:
+    def _begin(self, submission: Submission, record: TaskStateIdempotencyStore) -> ModelResponse:
         """Submit the run.
 
         :return: in progress, or final and successful.
@@ -264,14 +268,14 @@ class AixplainRunModelOperator(RunWaiter):
             record.forget()
             raise
         if response.status is ResponseStatus.FAILED:
-            if is_refused(response):
+            if is_rejected(response):
                 record.forget()
-            outcome = "failed" if response.failure is None else "refused" if is_refused(response) else "orphaned"
+            outcome = "failed" if response.failure is None else "refused" if is_rejected(response) else "orphaned"
             count_end(self.model_id, outcome, response.to_dict())
-            raise error_of(response, self.model_id, "the stream" if self.stream else "the submission")
+            raise submission_error(response, self.model_id, "the stream" if self.stream else "the submission")
         return response
 
-    def _resume(self, earlier: Submission, fingerprint: str, record: SubmissionRecord) -> ModelResponse | None:
+    def _resume(self, earlier: Submission, fingerprint: str, record: TaskStateIdempotencyStore) -> ModelResponse | None:
         """Return how the run of an earlier try is doing, or None if this try has to submit.
 
         :raises AixplainPermanentError: if an orphaned submission is to end the task.
@@ -279,15 +283,17 @@ class AixplainRunModelOperator(RunWaiter):
         if earlier.poll_url is None:
             if self.on_orphaned_submission == "fail":
                 record.forget()
-                raise AixplainPermanentError(f"Model {self.model_id}: {earlier.orphan}. Clear the task to submit anew.")
-            self.log.warning("%s: %s. Submitting anew", self.run_name, earlier.orphan)
+                raise AixplainPermanentError(
+                    f"Model {self.model_id}: {earlier.orphan_message}. Clear the task to submit again."
+                )
+            self.log.warning("%s: %s. Submitting again", self.run_name, earlier.orphan_message)
             return None
-        useless = earlier.useless(fingerprint)
+        useless = earlier.reason_not_resumable(fingerprint)
         if not useless:
             response = self._ask(earlier.poll_url)
-            useless = earlier.useless(fingerprint, response)
+            useless = earlier.reason_not_resumable(fingerprint, response)
         if useless:
-            self.log.warning("%s: submitting anew, as %s", self.run_name, useless)
+            self.log.warning("%s: submitting again, as %s", self.run_name, useless)
             return None
         self.log.info("%s: going on with the run of an earlier try: %s", self.run_name, earlier.poll_url)
         if response.completed:
@@ -299,10 +305,10 @@ class AixplainRunModelOperator(RunWaiter):
     def _ask(self, poll_url: str) -> ModelResponse:
         """Poll, for a minute if the platform does not know the run."""
         response = self.hook.poll(poll_url, self.run_name)
-        for _ in range(UNKNOWN_POLLS - 1):
-            if not is_unknown(response):
+        for _ in range(NOT_FOUND_ATTEMPTS - 1):
+            if not is_not_found(response):
                 break
-            time.sleep(UNKNOWN_PAUSE)
+            time.sleep(NOT_FOUND_DELAY)
             response = self.hook.poll(poll_url, self.run_name)
         return response
 
@@ -310,20 +316,20 @@ class AixplainRunModelOperator(RunWaiter):
         defers = self.deferrable and self.wait_for_completion
         refuse_nested(self, context, gives_up_worker=defers, remedy="deferrable=False")
 
-    def _record(self, context: Context) -> SubmissionRecord:
+    def _record(self, context: Context) -> TaskStateIdempotencyStore:
         # The store of an outer task cannot tell apart the runs that several calls within it submit.
-        return SubmissionRecord(context, durable=self.durable and not is_nested(self, context))
+        return TaskStateIdempotencyStore(context, durable=self.durable and not is_nested(self, context))
 
     def _submit(self) -> ModelResponse:
         return self.hook.run_async(self.model_id, self.data, self.run_name, self.parameters)
 
     def _stream(self) -> ModelResponse:
         """Return the whole answer of a stream; or, of a model that does not stream after all, what it made of it."""
-        from airflow_provider_aixplain.operators.log_lines import Lines
+        from airflow_provider_aixplain.operators.log_lines import LineBuffer
         from airflow_provider_aixplain.protocol.stream import Transcript
 
         start = time.monotonic()
-        transcript, lines = Transcript(), Lines()
+        transcript, lines = Transcript(), LineBuffer()
         with self.hook.run_stream(self.model_id, self.data, self.parameters, self.timeout) as chunks:
             self.log.info("%s: model %s begins to answer:", self.run_name, self.model_id)
             for chunk in chunks:

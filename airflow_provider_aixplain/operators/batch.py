@@ -18,7 +18,7 @@ from airflow_provider_aixplain.exceptions import (
     AixplainPermanentError,
     AixplainRunFailed,
     from_event,
-    told_as_airflow_errors,
+    translate_protocol_errors,
 )
 from airflow_provider_aixplain.operators.arguments import (
     RESUMED_WITHOUT_EVENT,
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from airflow_provider_aixplain.batch.batch import Batch
     from airflow_provider_aixplain.batch.engine import Engine, Limits
     from airflow_provider_aixplain.batch.ledger import Header
-    from airflow_provider_aixplain.batch.rows import BadRow, Mapper, Row
     from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+    from airflow_provider_aixplain.inputs.rows import BadRow, Mapper, Row
 
 SHOWN_BAD_ROWS = 20
 
@@ -158,7 +158,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
         if fail_on not in ("any", "all") and not is_fraction:
             raise AixplainInputError(f"fail_on is {fail_on!r}: use any, all, or a fraction from 0 to 1")
         self.fail_on = fail_on
-        with told_as_airflow_errors():
+        with translate_protocol_errors():
             self.wait_time = seconds("wait_time", wait_time)
             self.timeout = seconds("timeout", timeout)
         self.deferrable = deferrable_or_default(deferrable)
@@ -254,7 +254,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
         from airflow_provider_aixplain.protocol import wire
 
         platform = self.hook.platform
-        with told_as_airflow_errors():
+        with translate_protocol_errors():
             return wire.submission(platform.models_run_url, self.model_id, "{}").url
 
     def _prepare(self, batch: Batch, url: str, spool: IO[bytes]) -> Header:
@@ -263,7 +263,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
         :param url: where runs are submitted.
         :param spool: a temporary file for the rows of an input that can be read only once.
         """
-        from airflow_provider_aixplain.batch.rows import read_spool, write_spool
+        from airflow_provider_aixplain.inputs.rows import read_spool, write_spool
 
         earlier = batch.read()
         values = self._read()
@@ -301,10 +301,10 @@ class AixplainBatchRunOperator(TemplatedOperator):
         return header
 
     def _read(self) -> Iterator[Row | BadRow]:
-        from airflow_provider_aixplain.batch.rows import read
         from airflow_provider_aixplain.files import printable_path
+        from airflow_provider_aixplain.inputs.rows import read
 
-        with told_as_airflow_errors():
+        with translate_protocol_errors():
             try:
                 yield from read(self._source(), self._mapper(), self.encoding, self.delimiter)
             except OSError as error:
@@ -312,8 +312,8 @@ class AixplainBatchRunOperator(TemplatedOperator):
                 raise AixplainError(f"input is {shown!r}, and cannot be read now: {error}") from error
 
     def _source(self) -> Any:
-        from airflow_provider_aixplain.batch.readers import parse_json
         from airflow_provider_aixplain.files import object_path, printable_path
+        from airflow_provider_aixplain.inputs.readers import parse_json
 
         if not isinstance(self.input, str):
             return self.input
@@ -329,7 +329,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
         return object_path("input", self.input)
 
     def _mapper(self) -> Mapper:
-        from airflow_provider_aixplain.batch.rows import Mapper
+        from airflow_provider_aixplain.inputs.rows import Mapper
 
         if isinstance(self.include_columns, str) or not all(
             isinstance(name, str) for name in self.include_columns or ()
@@ -347,12 +347,12 @@ class AixplainBatchRunOperator(TemplatedOperator):
     async def _run(self, batch: Batch, header: Header) -> dict[str, Any] | None:
         """Run the batch on the worker."""
         from airflow_provider_aixplain.batch.engine import Engine
-        from airflow_provider_aixplain.batch.progress import run_with_progress
-        from airflow_provider_aixplain.metrics import of_worker
+        from airflow_provider_aixplain.observability.metrics import worker_stats
+        from airflow_provider_aixplain.observability.progress import run_with_progress
 
         self._engine = engine = Engine(self.hook, self.model_id, batch, header.batch, self.limits)
         try:
-            return await run_with_progress(engine, asyncio.ensure_future(engine.run()), self.log, of_worker)
+            return await run_with_progress(engine, asyncio.ensure_future(engine.run()), self.log, worker_stats)
         finally:
             self._warn_of_open_runs()
 
@@ -364,7 +364,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
 
     def _warn_of_open_runs(self) -> None:
         """Log how many runs are in flight, once."""
-        from airflow_provider_aixplain.batch.progress import warn_of_open_runs
+        from airflow_provider_aixplain.observability.progress import warn_of_open_runs
 
         if self._engine is not None:
             warn_of_open_runs(self._engine, self.log)
@@ -433,7 +433,7 @@ class _InputScan:
     """
 
     def __init__(self, values: Iterator[Row | BadRow], url: str) -> None:
-        from airflow_provider_aixplain.batch.rows import Fingerprint
+        from airflow_provider_aixplain.inputs.rows import Fingerprint
 
         self._values = values
         self.fingerprint = Fingerprint(url)
@@ -441,7 +441,7 @@ class _InputScan:
         self.first_bad: list[BadRow] = []
 
     def __iter__(self) -> Iterator[Row]:
-        from airflow_provider_aixplain.batch.rows import Row
+        from airflow_provider_aixplain.inputs.rows import Row
 
         for value in self._values:
             if isinstance(value, Row):
@@ -475,7 +475,7 @@ def _translate_write_errors(batch: Batch) -> Iterator[None]:
 
     :raises AixplainInputError: naming the result path.
     """
-    from airflow_provider_aixplain.batch.readers import is_permanent
+    from airflow_provider_aixplain.inputs.readers import is_permanent
 
     try:
         yield

@@ -10,7 +10,7 @@ from airflow_provider_aixplain.protocol.values import replace_control_characters
 _BLANKS = re.compile(" *")
 
 
-class Lines:
+class LineBuffer:
     """Cuts text that arrives in pieces into lines for a log: at its own line ends, and where a line grows too long.
 
     Control characters, which could forge or hide lines, become blanks.

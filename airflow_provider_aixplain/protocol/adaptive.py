@@ -22,16 +22,16 @@ from airflow_provider_aixplain.protocol.values import number
 REMEMBERED = 64
 """Run times of a model; few enough that what it was like a hundred runs ago is forgotten."""
 
-ENOUGH = 5
+MIN_SAMPLES = 5
 """Run times that make a schedule."""
 
 STALE = 8
 """New run times after which a schedule is made anew."""
 
-BLUR = 0.01
+RESOLUTION = 0.01
 """The share of a run time by which it cannot be told from others."""
 
-LEAST = 0.25
+MIN_POLL_SHARE = 0.25
 """The share of the polls of a schedule that knows nothing that are made even where no run was ever over, as between two
 humps; before the first such time fewer are."""
 
@@ -54,10 +54,10 @@ class Plan:
         self._times, self._polls = [0.0], [0.0]
         for index, run_time in enumerate(known):
             last = self._times[-1]
-            time = max(run_time, last + max(MIN_WAIT, BLUR * run_time) / len(known))
+            time = max(run_time, last + max(MIN_WAIT, RESOLUTION * run_time) / len(known))
             still_running = len(known) - index - 0.5
             made = math.sqrt(polls / delays * (time - last) / (2 * still_running))
-            least = LEAST * (fallback.polls(time) - fallback.polls(last)) if index else 0.0
+            least = MIN_POLL_SHARE * (fallback.polls(time) - fallback.polls(last)) if index else 0.0
             self._times.append(time)
             self._polls.append(self._polls[-1] + max(made, least))
 
@@ -109,18 +109,18 @@ class RunTimes:
         """
         run_time = number(told)
         if run_time is not None and pending < run_time <= over:
-            self._remember(float(run_time))
+            self._record_outcome(float(run_time))
         elif pending or began <= FRESH:
             # Somewhere in between. A first poll that finds it over was too late, but nobody knows by how much.
             earliest = pending or 0.9 * over
-            self._remember(earliest + chance * (over - earliest))
+            self._record_outcome(earliest + chance * (over - earliest))
 
     def schedule(self, fallback: Backoff) -> Plan | Backoff:
         """Return the schedule for the model's next run.
 
         :param fallback: the schedule where too little is known.
         """
-        if len(self._known) < ENOUGH:
+        if len(self._known) < MIN_SAMPLES:
             return fallback
         if self._new >= STALE or fallback.wait_time not in self._plans:
             if self._new >= STALE:
@@ -129,7 +129,7 @@ class RunTimes:
             self._plans[fallback.wait_time] = Plan(self._known, fallback)
         return self._plans[fallback.wait_time]
 
-    def _remember(self, run_time: float) -> None:
+    def _record_outcome(self, run_time: float) -> None:
         self._known.append(run_time)
         self._new += 1
 

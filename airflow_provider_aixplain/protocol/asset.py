@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.protocol.values import as_text, number, time
-from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, read_object, unreadable
+from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, read_object, unreadable
 
 
 class AssetStatus(str, Enum):
@@ -251,7 +251,7 @@ def _declaration(name: str, told: Any) -> Parameter:
     return Parameter(name, value=told.get("value"), **said)
 
 
-def read_model(outcome: Answer | NoAnswer) -> dict[str, Any]:
+def read_model(outcome: Answer | NoResponse) -> dict[str, Any]:
     """Return a model's record as the arguments of :class:`~airflow_provider_aixplain.model.Model`.
 
     What the record says beyond them is kept by its own name, but for a key. A record without an id is none; whatever

@@ -8,7 +8,7 @@ from typing import Any
 from airflow_provider_aixplain.protocol.asset import AssetStatus, asset_status
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.protocol.values import number, storable
-from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, read_object, unreadable
+from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, read_object, unreadable
 
 _FAILED = {AssetStatus.FAILED, AssetStatus.REJECTED, AssetStatus.CANCELED, AssetStatus.DELETED}
 
@@ -55,7 +55,7 @@ def check_epoch(after_epoch: float | None) -> None:
         raise InvalidInput(f"after_epoch is {after_epoch!r}: give the number of an epoch, or None")
 
 
-def read_finetune_status(outcome: Answer | NoAnswer, after_epoch: float | None = None) -> FinetuneStatus:
+def read_finetune_status(outcome: Answer | NoResponse, after_epoch: float | None = None) -> FinetuneStatus:
     """Return what the training logs say.
 
     Of the epochs the last one counts, or the first one later than ``after_epoch``. Several logs of one epoch are one:

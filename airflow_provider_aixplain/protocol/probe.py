@@ -21,7 +21,7 @@ def execution_request(models_run_url: str) -> wire.Request:
     return wire.poll(f"{models_run_url.removesuffix('/execute')}/data/{NO_RUN}")
 
 
-def backend_problem(outcome: wire.Answer | wire.NoAnswer, backend_url: str) -> str:
+def backend_problem(outcome: wire.Answer | wire.NoResponse, backend_url: str) -> str:
     """Return what is wrong with a Connection by what came back for :func:`backend_request`; nothing if nothing is.
 
     The platform asks for the key first: who is told that there is no such model has the right one.
@@ -29,13 +29,13 @@ def backend_problem(outcome: wire.Answer | wire.NoAnswer, backend_url: str) -> s
     return _problem(outcome, backend_url, "host")
 
 
-def execution_problem(outcome: wire.Answer | wire.NoAnswer, models_run_url: str) -> str:
+def execution_problem(outcome: wire.Answer | wire.NoResponse, models_run_url: str) -> str:
     """Return what is wrong with a Connection by what came back for :func:`execution_request`; nothing if nothing is."""
     return _problem(outcome, models_run_url, "models_run_url")
 
 
-def _problem(outcome: wire.Answer | wire.NoAnswer, url: str, name: str) -> str:
-    if isinstance(outcome, wire.NoAnswer):
+def _problem(outcome: wire.Answer | wire.NoResponse, url: str, name: str) -> str:
+    if isinstance(outcome, wire.NoResponse):
         return f"{url} does not answer: check {name}, proxy and verify, and the network from here: {outcome.reason}"
     if outcome.status_code in (401, 403):
         return f"{url} {REFUSED} (HTTP {outcome.status_code})"

@@ -113,7 +113,7 @@ def failure_reason(response: ModelResponse) -> str:
     return printable(response.error_message or NO_REASON)
 
 
-def told_cost(response: ModelResponse | Mapping[str, Any]) -> str:
+def format_cost(response: ModelResponse | Mapping[str, Any]) -> str:
     """Return what a run took and cost, for a log.
 
     :param response: a :class:`ModelResponse`, or one as a dict.

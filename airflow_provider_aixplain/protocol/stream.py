@@ -12,7 +12,7 @@ from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, read_response
 from airflow_provider_aixplain.protocol.statuses import NO_REASON, is_success, normalize_status
 from airflow_provider_aixplain.protocol.values import NOT_JSON, as_text, printable, read, read_text, storable
-from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, OpenAnswer, read_submission
+from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, OpenAnswer, read_submission
 
 _DONE = sse.DONE.decode()
 
@@ -28,7 +28,7 @@ class ModelResponseStreamer:
     :param outcome: what came back for the request.
     """
 
-    def __init__(self, outcome: OpenAnswer | Answer | NoAnswer) -> None:
+    def __init__(self, outcome: OpenAnswer | Answer | NoResponse) -> None:
         self.status = ResponseStatus.IN_PROGRESS
         self._outcome = outcome
         self._chunks = _chunks(outcome) if isinstance(outcome, OpenAnswer) else iter([read_submission(outcome)])

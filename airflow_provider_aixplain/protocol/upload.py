@@ -12,7 +12,7 @@ from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.protocol.wire import (
     Answer,
     Credential,
-    NoAnswer,
+    NoResponse,
     Request,
     expect,
     read_object,
@@ -103,7 +103,7 @@ def slot_request(backend_url: str, name: str) -> Request:
     return Request("POST", url, form.encode(), "application/x-www-form-urlencoded", Credential.AUTHORIZATION)
 
 
-def read_slot(outcome: Answer | NoAnswer) -> Slot:
+def read_slot(outcome: Answer | NoResponse) -> Slot:
     """Return the place that the platform offers.
 
     :raises RequestFailed: if it refuses, or names none.
@@ -124,7 +124,7 @@ def transfer(slot: Slot, name: str, file: BinaryIO) -> Request:
     return Request("PUT", slot.upload_url, file, content_type(name), Credential.NONE)
 
 
-def read_transfer(outcome: Answer | NoAnswer) -> None:
+def read_transfer(outcome: Answer | NoResponse) -> None:
     """Return if the file is in its place.
 
     Of a refusal only the store's error code is shown: the rest may repeat the signature of the URL, with which anybody

@@ -15,10 +15,10 @@ from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseS
 from airflow_provider_aixplain.protocol.schedule import Backoff, asked_delay
 from airflow_provider_aixplain.protocol.values import printable
 
-DENIALS_BELIEVED = 3
+DENIALS_BEFORE_FAILURE = 3
 """Answers in a row that refuse the key or do not know the run before the wait ends: one alone is often a gateway's."""
 
-PATIENCE = 300.0
+RETRY_BUDGET = 300.0
 """Seconds that a task's wait goes on while it is refused, in which somebody may rotate a key or mend a Connection."""
 
 LAST_POLL = 10.0
@@ -121,7 +121,7 @@ class Wait:
         self._denials = self._denials + 1 if failure and failure.denied else 0
         if self._denials == 1:
             self._denied_at = elapsed
-        is_believed = self._denials >= DENIALS_BELIEVED and elapsed - self._denied_at >= self.patience
+        is_believed = self._denials >= DENIALS_BEFORE_FAILURE and elapsed - self._denied_at >= self.patience
         if is_believed or (failure and failure.too_large):
             return Outcome("error", printable(response.error_message), response)
         if elapsed >= self.timeout:

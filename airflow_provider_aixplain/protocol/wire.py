@@ -73,7 +73,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class NoAnswer:
+class NoResponse:
     """A request that brought no HTTP answer.
 
     :param reason: what happened, for people.
@@ -171,13 +171,13 @@ def finetune_logs(backend_url: str, model_id: str) -> Request:
     return Request("GET", f"{backend_url}/sdk/finetune/{_in_path('model_id', model_id)}/ml-logs")
 
 
-def read_submission(outcome: Answer | NoAnswer) -> ModelResponse:
+def read_submission(outcome: Answer | NoResponse) -> ModelResponse:
     """Return what the platform made of a submission.
 
     :param outcome: what came back for a :func:`submission` or a :func:`direct_run`.
     :return: in progress, with the poll URL as ``url``; or final at once; or failed, with ``failure`` saying why.
     """
-    if isinstance(outcome, NoAnswer):
+    if isinstance(outcome, NoResponse):
         arrived = "the platform may have received the submission" if outcome.sent else "nothing was sent"
         failure = Failure(ErrorCategory.PLATFORM, sent=outcome.sent)
         return _failed(failure, f"No answer, {arrived}: {outcome.reason}", completed=True)
@@ -221,13 +221,13 @@ def is_http_url(value: Any) -> bool:
     return isinstance(value, str) and value.isprintable() and value.lower().startswith(("https://", "http://"))
 
 
-def read_poll(outcome: Answer | NoAnswer) -> ModelResponse:
+def read_poll(outcome: Answer | NoResponse) -> ModelResponse:
     """Return what the platform says of a run.
 
     :param outcome: what came back for a :func:`poll`.
     :return: the response; failed and not completed, with ``failure`` saying why, if this poll brought no news.
     """
-    if isinstance(outcome, NoAnswer):
+    if isinstance(outcome, NoResponse):
         return _failed(Failure(ErrorCategory.PLATFORM), f"No answer: {outcome.reason}", completed=False)
     body = outcome.value()
     if not _is_granted(outcome):
@@ -240,7 +240,7 @@ def read_poll(outcome: Answer | NoAnswer) -> ModelResponse:
     return _failed(*_malformed(outcome, "does not state whether the run has finished"), completed=False)
 
 
-def read_object(outcome: Answer | NoAnswer, what: str) -> dict[str, Any]:
+def read_object(outcome: Answer | NoResponse, what: str) -> dict[str, Any]:
     """Return the JSON object that was asked for.
 
     :param what: what was asked for, for people.
@@ -253,7 +253,7 @@ def read_object(outcome: Answer | NoAnswer, what: str) -> dict[str, Any]:
     return body
 
 
-def read_deletion(outcome: Answer | NoAnswer) -> None:
+def read_deletion(outcome: Answer | NoResponse) -> None:
     """Return if the platform deleted what it was asked to: 200 and nothing else says so.
 
     :raises RequestFailed: if it did not.
@@ -263,13 +263,13 @@ def read_deletion(outcome: Answer | NoAnswer) -> None:
         raise _no_news("deletion", *_refusal(answer, answer.value()))
 
 
-def expect(outcome: Answer | NoAnswer, what: str) -> Answer:
+def expect(outcome: Answer | NoResponse, what: str) -> Answer:
     """Return an answer that grants what was asked for.
 
     :param what: what was asked for, for people.
     :raises RequestFailed: if it was refused, or no answer came.
     """
-    if isinstance(outcome, NoAnswer):
+    if isinstance(outcome, NoResponse):
         raise _no_news(what, Failure(ErrorCategory.PLATFORM), f"no answer: {outcome.reason}")
     if not _is_granted(outcome):
         raise _no_news(what, *_refusal(outcome, outcome.value()))

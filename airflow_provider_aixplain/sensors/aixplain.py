@@ -15,13 +15,13 @@ from airflow_provider_aixplain.exceptions import (
     AixplainError,
     AixplainRunFailed,
     AixplainRunTimeout,
-    told_as_airflow_errors,
+    translate_protocol_errors,
 )
-from airflow_provider_aixplain.metrics import count_wait
+from airflow_provider_aixplain.observability.metrics import count_wait
 from airflow_provider_aixplain.operators.arguments import deferrable_or_default, one_of, refuse_nested
-from airflow_provider_aixplain.operators.waiting import RunWaiter
+from airflow_provider_aixplain.operators.base import DeferrableRunBaseOperator
 from airflow_provider_aixplain.protocol import wire
-from airflow_provider_aixplain.protocol.wait import LONGEST, PATIENCE, Wait, seconds
+from airflow_provider_aixplain.protocol.wait import LONGEST, RETRY_BUDGET, Wait, seconds
 from airflow_provider_aixplain.submission import now
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_aixplain.protocol.wait import Outcome
 
 
-class AixplainModelRunSensor(RunWaiter, BaseSensorOperator):
+class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
     """Waits for a run that was submitted elsewhere, and returns its response.
 
     It asks once on the worker, and then waits in the triggerer. Returned and pushed is what
@@ -75,7 +75,7 @@ class AixplainModelRunSensor(RunWaiter, BaseSensorOperator):
         self.aixplain_conn_id = aixplain_conn_id
         self.model_id = model_id
         self.deferrable = deferrable_or_default(deferrable)
-        with told_as_airflow_errors():
+        with translate_protocol_errors():
             self.wait_time = seconds("wait_time", wait_time)
         self.ends_from_trigger = end_from_trigger
         self.polling = one_of("polling", polling, "backoff", "adaptive")
@@ -89,7 +89,7 @@ class AixplainModelRunSensor(RunWaiter, BaseSensorOperator):
         gives_up_worker = self.deferrable or self.reschedule
         refuse_nested(self, context, gives_up_worker=gives_up_worker, remedy="deferrable=False and mode='poke'")
         self.check_templates("poll_url")
-        with told_as_airflow_errors():
+        with translate_protocol_errors():
             wire.poll(self.poll_url)
         self.hook.platform.check(self.poll_url)
         self.set_link(context)
@@ -99,7 +99,7 @@ class AixplainModelRunSensor(RunWaiter, BaseSensorOperator):
         if outcome is None:
             self._defer(self.poll_url, now(), min(self.longest_wait, LONGEST))
         # As a later visit does, so that soft_fail means the same here; but this visit is the first.
-        return super(RunWaiter, self).resume_execution(
+        return super(DeferrableRunBaseOperator, self).resume_execution(
             "execute_complete", {"event": outcome.to_event(self.poll_url)}, context
         )
 
@@ -133,19 +133,19 @@ class AixplainModelRunSensor(RunWaiter, BaseSensorOperator):
     @cached_property
     def _wait(self) -> tuple[Wait, float]:
         """What judges the answers, and when it began. It counts refusals as long as the task is on its worker."""
-        return Wait(self.wait_time, LONGEST, PATIENCE), time.monotonic()
+        return Wait(self.wait_time, LONGEST, RETRY_BUDGET), time.monotonic()
 
     def _ask(self) -> Outcome | None:
-        from airflow_provider_aixplain.client import LONGEST_FETCH
+        from airflow_provider_aixplain.client.blocking import LONGEST_FETCH
 
         wait, began = self._wait
-        response = self.hook.ask(self.poll_url, self.run_name, LONGEST_FETCH)
+        response = self.hook.poll_tolerant(self.poll_url, self.run_name, LONGEST_FETCH)
         elapsed = time.monotonic() - began
         outcome = wait.judge(response, elapsed)
         if outcome:
             count_wait(self.model_id, outcome, wait.polls, elapsed)
             return outcome
-        trouble = self.hook._renew() if wait.denied else ""
+        trouble = self.hook.reload_credentials() if wait.denied else ""
         if report := wait.report(response, elapsed):
             self.log.info("%s: %s%s", self.run_name, report, trouble)
         return outcome

@@ -15,13 +15,13 @@ from urllib3.exceptions import HTTPError
 from yarl import URL
 
 from airflow_provider_aixplain import __version__
-from airflow_provider_aixplain.platform import MAX_REDIRECTS, SHORTEST_REQUEST, Platform, origin
+from airflow_provider_aixplain.client.account import MAX_REDIRECTS, SHORTEST_REQUEST, Platform, origin
 from airflow_provider_aixplain.protocol.values import printable
-from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, Request
+from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, Request
 from airflow_provider_aixplain.transport.decoding import ACCEPTED_CODINGS, decompress, select_known_codings
 from airflow_provider_aixplain.transport.environment import Route, find_route, quote_url
 from airflow_provider_aixplain.transport.guard import guard_connections
-from airflow_provider_aixplain.transport.once import Once
+from airflow_provider_aixplain.transport.single_flight import SingleFlight
 
 MAX_CONNECTIONS = 256
 """Requests of one account at a time in one event loop; so many hang before others have to wait."""
@@ -79,7 +79,9 @@ class PooledSession:
             await self.session.close()
 
 
-_sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Platform, Once[PooledSession]]] = WeakKeyDictionary()
+_sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Platform, SingleFlight[PooledSession]]] = (
+    WeakKeyDictionary()
+)
 
 
 class Lease:
@@ -120,7 +122,7 @@ class Lease:
 
 async def _find(platform: Platform) -> PooledSession:
     sessions = _sessions.setdefault(asyncio.get_running_loop(), {})
-    _, pooled = await sessions.setdefault(platform, Once()).get(lambda: _open(platform), -math.inf)
+    _, pooled = await sessions.setdefault(platform, SingleFlight()).get(lambda: _open(platform), -math.inf)
     return pooled
 
 
@@ -141,7 +143,7 @@ async def _open(platform: Platform) -> PooledSession:
 
 async def send(
     pooled: PooledSession, request: Request, timeout: float | None = None, most: int | None = None
-) -> Answer | NoAnswer:
+) -> Answer | NoResponse:
     """Send a request once.
 
     :param pooled: the account's session.
@@ -165,7 +167,7 @@ async def send(
             exchange.request = replace(request, url=target)
         return answer
     except asyncio.TimeoutError:
-        return NoAnswer(f"not within {limit:g} s", exchange.is_sent)
+        return NoResponse(f"not within {limit:g} s", exchange.is_sent)
     except Exception as error:
         # Callers take a raised error to mean that nothing was sent, so after a body has left, any error is an outcome.
         is_submitted = request.body is not None and exchange.is_sent
@@ -173,7 +175,7 @@ async def send(
             raise
         if isinstance(error, aiohttp.ClientSSLError) and pooled.route(exchange.request.url).has_own_ca:
             pooled.invalidate()  # the file may be corrected; a new session reads it again
-        return NoAnswer(printable(platform.hide(f"{type(error).__name__}: {error}")), exchange.is_sent)
+        return NoResponse(printable(platform.redact_text(f"{type(error).__name__}: {error}")), exchange.is_sent)
 
 
 @lru_cache(8192)  # the poll URLs of all runs that a triggerer may wait for

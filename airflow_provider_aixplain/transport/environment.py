@@ -17,11 +17,11 @@ import requests
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 from urllib3.util.ssl_ import create_urllib3_context
 
+from airflow_provider_aixplain.client.account import validate_proxy
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError
-from airflow_provider_aixplain.platform import validate_proxy
 
 if TYPE_CHECKING:
-    from airflow_provider_aixplain.platform import Platform
+    from airflow_provider_aixplain.client.account import Platform
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from airflow_provider_aixplain import __version__
-from airflow_provider_aixplain.platform import MAX_REDIRECTS, SHORTEST_REQUEST, Platform, origin
+from airflow_provider_aixplain.client.account import MAX_REDIRECTS, SHORTEST_REQUEST, Platform, origin
 from airflow_provider_aixplain.protocol.values import printable
-from airflow_provider_aixplain.protocol.wire import Answer, Credential, NoAnswer, OpenAnswer, Request
+from airflow_provider_aixplain.protocol.wire import Answer, Credential, NoResponse, OpenAnswer, Request
 from airflow_provider_aixplain.transport.decoding import ACCEPTED_CODINGS, iter_decompressed
 from airflow_provider_aixplain.transport.environment import find_route
 
@@ -79,7 +79,7 @@ class PlatformSession(requests.Session):
 
 def send(
     session: PlatformSession, request: Request, timeout: float | None = None, silence: float = math.inf
-) -> Answer | NoAnswer:
+) -> Answer | NoResponse:
     """Send a request once.
 
     :param session: carries the key.
@@ -100,7 +100,7 @@ def send(
 
 def open_answer(
     session: PlatformSession, request: Request, silence: float, timeout: float | None = None
-) -> OpenAnswer | Answer | NoAnswer:
+) -> OpenAnswer | Answer | NoResponse:
     """Send a request once, and leave a successful answer open, to be read as it arrives.
 
     :param session: carries the key.
@@ -215,9 +215,9 @@ class _Exchange:
         finally:
             response.close()
 
-    def no_answer(self, error: Exception) -> NoAnswer:
+    def no_answer(self, error: Exception) -> NoResponse:
         """Return the outcome of a request that brought no answer. Only a body that has left can be a submission."""
-        return NoAnswer(self._reason(error), self._withhold())
+        return NoResponse(self._reason(error), self._withhold())
 
     def _withhold(self) -> bool:
         """Keep the body from being sent from now on, and return whether the platform may have it."""
@@ -276,7 +276,7 @@ class _Exchange:
         if self.request.credential is Credential.NONE:
             detail = getattr(cause, "strerror", None) or type(cause).__name__
             text = f"{type(error).__name__}: {detail} (at {origin(self.request.url)})"
-        return printable(self.session.platform.hide(text))
+        return printable(self.session.platform.redact_text(text))
 
 
 def _no_auth(prepared: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -19,28 +19,28 @@ from airflow_provider_aixplain.exceptions import (
     AixplainError,
     AixplainInputError,
     AixplainPermanentError,
-    error_of,
+    submission_error,
     to_event,
-    told_as_airflow_errors,
+    translate_protocol_errors,
 )
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-from airflow_provider_aixplain.links import MODEL_LINK
-from airflow_provider_aixplain.metrics import count_end, count_wait, of_triggerer
+from airflow_provider_aixplain.observability.links import MODEL_LINK
+from airflow_provider_aixplain.observability.metrics import count_end, count_wait, triggerer_stats
 from airflow_provider_aixplain.protocol.adaptive import RunTimes
-from airflow_provider_aixplain.protocol.response import FIELDS, ModelResponse, ResponseStatus, told_cost
+from airflow_provider_aixplain.protocol.response import FIELDS, ModelResponse, ResponseStatus, format_cost
 from airflow_provider_aixplain.protocol.values import printable
-from airflow_provider_aixplain.protocol.wait import LONGEST, PATIENCE, Outcome, Wait
+from airflow_provider_aixplain.protocol.wait import LONGEST, RETRY_BUDGET, Outcome, Wait
 from airflow_provider_aixplain.submission import (
     CLEARED,
-    LAG,
+    IN_FLIGHT_MARGIN,
+    NOT_FOUND_ATTEMPTS,
+    NOT_FOUND_DELAY,
     NOT_REMEMBERED,
-    UNKNOWN_PAUSE,
-    UNKNOWN_POLLS,
-    Behind,
-    TriggeredSubmission,
-    TriggerRecord,
-    is_refused,
-    is_unknown,
+    IdempotencyRecord,
+    XComBackpressure,
+    XComIdempotencyStore,
+    is_not_found,
+    is_rejected,
     now,
     seconds_since,
 )
@@ -110,7 +110,7 @@ class AixplainModelRunTrigger(BaseTrigger):
         super().__init__()  # type: ignore[no-untyped-call] # Airflow types only what it names a parameter of
         self.poll_url = poll_url
         self.aixplain_conn_id = aixplain_conn_id
-        with told_as_airflow_errors():
+        with translate_protocol_errors():
             wait = Wait(wait_time, timeout)
         self.wait_time = wait.wait_time
         self.timeout = wait.timeout
@@ -136,7 +136,7 @@ class AixplainModelRunTrigger(BaseTrigger):
     async def _wait(self) -> Outcome:
         """Return how the wait for the run ended."""
         elapsed = seconds_since(self.submitted_at)
-        wait = Wait(self.wait_time, self.timeout, PATIENCE, self._run_times())
+        wait = Wait(self.wait_time, self.timeout, RETRY_BUDGET, self._run_times())
         self.log.info("Waiting for the run at %s, for %.0f s so far", printable(self.poll_url), elapsed)
         try:
             outcome = await self.hook.await_run(self.poll_url, wait, elapsed, name="The run", most=LARGEST_RESPONSE)
@@ -144,13 +144,13 @@ class AixplainModelRunTrigger(BaseTrigger):
             outcome = Outcome("error", str(error))
         if outcome.is_too_large:
             outcome = Outcome("success", "its response is too large for an event: whoever takes it has to poll")
-        cost = f"after {told_cost(outcome.response)}" if outcome.response and outcome.response.completed else ""
+        cost = f"after {format_cost(outcome.response)}" if outcome.response and outcome.response.completed else ""
         ended = " ".join(filter(None, [outcome.status, cost, outcome.message]))
         self.log.info("The wait ended after %d polls: %s", wait.polls, ended)
         warning = outcome.response.error_message if outcome.status == "success" and outcome.response else ""
         if warning and self.end_from_trigger:  # no worker is going to log it
             self.log.warning("The run succeeded with a warning: %s", printable(warning))
-        count_wait(self.model_id, outcome, wait.polls, seconds_since(self.submitted_at), of_triggerer)
+        count_wait(self.model_id, outcome, wait.polls, seconds_since(self.submitted_at), triggerer_stats)
         return outcome
 
     def _run_times(self) -> RunTimes | None:
@@ -171,12 +171,12 @@ class AixplainModelRunTrigger(BaseTrigger):
                 if self.do_xcom_push:
                     fields = {**event["response"], **await self._link()} if self.multiple_outputs else {}
                     await self.record.push(event["response"], fields)
-            except Behind as error:
+            except XComBackpressure as error:
                 self.log.info("A worker takes the result, as it is sooner: %s", error)
             except Exception as error:
                 self.log.warning("A worker takes the result, as here it fails: %s: %s", type(error).__name__, error)
             else:
-                count_end(self.model_id, "success", event["response"], of_triggerer)
+                count_end(self.model_id, "success", event["response"], triggerer_stats)
                 return TaskSuccessEvent()
         await self._wait_for_worker_release()
         return TriggerEvent(event)
@@ -191,9 +191,9 @@ class AixplainModelRunTrigger(BaseTrigger):
         return AixplainHook(self.aixplain_conn_id)
 
     @property
-    def record(self) -> TriggerRecord:
+    def record(self) -> XComIdempotencyStore:
         """What this trigger's task has in its XComs."""
-        return TriggerRecord(self.task_instance)
+        return XComIdempotencyStore(self.task_instance)
 
     async def on_kill(self) -> None:
         """Tell whoever has cleared, failed or skipped the task that its run goes on. (Airflow 3.3 and later)
@@ -232,7 +232,8 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
     :param on_orphaned_submission: what to do if nobody knows whether an earlier submission was accepted: ``resubmit``,
         or ``fail``.
     :param end_from_trigger: whether this trigger ends the task when the run has succeeded, and pushes its XComs.
-    :param lost_at_end: what would be lost if it did, if anything: then a worker takes the result, and the log says why.
+    :param reason_not_end_from_trigger: why this trigger may not end the task, if so; a worker does it then, and the log
+        states the reason.
     :param multiple_outputs: whether each field of the response is an XCom of its own, beside ``return_value``.
     :param polling: ``backoff`` or ``adaptive``.
     """
@@ -248,7 +249,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
         "durable",
         "on_orphaned_submission",
         "end_from_trigger",
-        "lost_at_end",
+        "reason_not_end_from_trigger",
         "multiple_outputs",
         "polling",
     )
@@ -265,7 +266,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
         durable: bool = True,
         on_orphaned_submission: str = "resubmit",
         end_from_trigger: bool = False,
-        lost_at_end: str | None = None,
+        reason_not_end_from_trigger: str | None = None,
         multiple_outputs: bool = True,
         polling: str = "backoff",
     ) -> None:
@@ -274,7 +275,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
             aixplain_conn_id,
             wait_time,
             timeout,
-            end_from_trigger=end_from_trigger and not lost_at_end,
+            end_from_trigger=end_from_trigger and not reason_not_end_from_trigger,
             multiple_outputs=multiple_outputs,
             polling=polling,
             model_id=model_id,
@@ -284,15 +285,15 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
         self.name = name
         self.durable = durable
         self.on_orphaned_submission = on_orphaned_submission
-        self.lost_at_end = lost_at_end
+        self.reason_not_end_from_trigger = reason_not_end_from_trigger
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Submit the run, or find the one that was submitted before, and poll until it is over."""
         try:
             await self._pull("model_id", "name", "aixplain_conn_id")
-            if self.lost_at_end:
+            if self.reason_not_end_from_trigger:
                 told_why = "%s: a worker takes the result, as a trigger that ends the task loses %s"
-                self.log.info(told_why, self.run_name, self.lost_at_end)
+                self.log.info(told_why, self.run_name, self.reason_not_end_from_trigger)
             final = await self._submitted()
         except AixplainError as error:
             event = {"status": "refused", "message": str(error), "response": None, "poll_url": self.poll_url}
@@ -335,27 +336,27 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
         :raises AixplainError: if there is no run.
         """
         record = self.record
-        fingerprint, of_no_use = "", None
+        fingerprint, discarded = "", None
         while True:
-            async with _slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(AT_A_TIME)):
+            async with _slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(MAX_CONCURRENT_SUBMISSIONS)):
                 read_at = time.monotonic()
                 earlier = await record.read()
                 if earlier and earlier.try_id == record.try_id and (earlier.poll_url or earlier.response):
                     # Nothing more is asked for: the Connection may be out of reach for a while.
-                    self._wait_for(earlier)
+                    self._adopt(earlier)
                     return earlier.final()
                 fingerprint = fingerprint or await self._prepare()
-                if earlier == of_no_use:
+                if earlier == discarded:
                     started_at = now()
-                    mine = TriggeredSubmission(fingerprint, started_at, try_id=record.try_id, tried_at=started_at)
+                    mine = IdempotencyRecord(fingerprint, started_at, try_id=record.try_id, tried_at=started_at)
                     await record.write(mine)
-                    if time.monotonic() - read_at < _taken_over_after():
+                    if time.monotonic() - read_at < _lease_duration():
                         return await self._submit(mine)
-                    of_no_use = mine  # not sent; somebody else may have taken over meanwhile
+                    discarded = mine  # not sent; somebody else may have taken over meanwhile
                     continue
             if earlier and earlier.is_open:
-                earlier = await self._answered(earlier)
-            if earlier and not (of_no_use := await self._of_no_use(earlier, fingerprint)):
+                earlier = await self._await_in_flight_submission(earlier)
+            if earlier and not (discarded := await self._reattach_or_discard(earlier, fingerprint)):
                 return earlier.final()
 
     async def _prepare(self) -> str:
@@ -374,18 +375,18 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
         for name in names:
             setattr(self, name, await _pulled(getattr(self, name), self.record))
 
-    async def _answered(self, earlier: TriggeredSubmission) -> TriggeredSubmission | None:
+    async def _await_in_flight_submission(self, earlier: IdempotencyRecord) -> IdempotencyRecord | None:
         """Return what became of a submission that may still be under way elsewhere, once it cannot be any more."""
         self.log.info("%s: a submission may be under way elsewhere; waiting for its end", self.run_name)
-        while earlier.age < self.hook.platform.timeout + LAG:
-            await asyncio.sleep(LAG)
+        while earlier.age < self.hook.platform.timeout + IN_FLIGHT_MARGIN:
+            await asyncio.sleep(IN_FLIGHT_MARGIN)
             found = await self.record.read()
             if found is None or not found.is_open:
                 return found
             earlier = found
         return earlier
 
-    async def _of_no_use(self, earlier: TriggeredSubmission, fingerprint: str) -> TriggeredSubmission | None:
+    async def _reattach_or_discard(self, earlier: IdempotencyRecord, fingerprint: str) -> IdempotencyRecord | None:
         """Decide whether to wait for the run of an earlier submission; if so, remember where.
 
         :return: if not, what the record says of it now.
@@ -402,33 +403,35 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
         if not earlier.poll_url and not earlier.response:
             if self.on_orphaned_submission == "fail":
                 await record.write(replace(earlier, is_delivered=True))
-                raise AixplainPermanentError(f"Model {self.model_id}: {earlier.orphan}. Clear the task to submit anew.")
-            self.log.warning("%s: %s. Submitting anew", self.run_name, earlier.orphan)
+                raise AixplainPermanentError(
+                    f"Model {self.model_id}: {earlier.orphan_message}. Clear the task to submit again."
+                )
+            self.log.warning("%s: %s. Submitting again", self.run_name, earlier.orphan_message)
             return earlier
         if not is_own:
-            useless = earlier.useless(fingerprint)
+            useless = earlier.reason_not_resumable(fingerprint)
             if not useless and earlier.poll_url:
-                useless = earlier.useless(fingerprint, await self._ask(earlier.poll_url))
+                useless = earlier.reason_not_resumable(fingerprint, await self._ask(earlier.poll_url))
             if useless:
-                self.log.warning("%s: submitting anew, as %s", self.run_name, useless)
+                self.log.warning("%s: submitting again, as %s", self.run_name, useless)
                 return earlier
             earlier = replace(earlier, try_id=record.try_id, tried_at=now())
             await record.write(earlier)
-        self._wait_for(earlier)
+        self._adopt(earlier)
         self.log.info("%s: going on with the run of an earlier try: %s", self.run_name, printable(earlier.poll_url))
         return None
 
     async def _ask(self, poll_url: str) -> ModelResponse:
         """Poll, for a minute if the platform does not know the run."""
         response = await self.hook.apoll(poll_url, most=LARGEST_RESPONSE)
-        for _ in range(UNKNOWN_POLLS - 1):
-            if not is_unknown(response):
+        for _ in range(NOT_FOUND_ATTEMPTS - 1):
+            if not is_not_found(response):
                 break
-            await asyncio.sleep(UNKNOWN_PAUSE)
+            await asyncio.sleep(NOT_FOUND_DELAY)
             response = await self.hook.apoll(poll_url, most=LARGEST_RESPONSE)
         return response
 
-    async def _submit(self, mine: TriggeredSubmission) -> ModelResponse | None:
+    async def _submit(self, mine: IdempotencyRecord) -> ModelResponse | None:
         """Submit the run that the record tells of, and record where it can be polled.
 
         :return: the response, if it is final already.
@@ -445,14 +448,14 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
                 with suppress(asyncio.CancelledError, Exception):
                     await asyncio.shield(answer)
             with suppress(Exception):
-                await asyncio.wait_for(self._conclude(mine, answer), LAG)
+                await asyncio.wait_for(self._record_in_flight_outcome(mine, answer), IN_FLIGHT_MARGIN)
             raise
         except AixplainError:
-            await self._conclude(mine, answer)
+            await self._record_in_flight_outcome(mine, answer)
             raise
-        await self._remember(mine, response)
+        await self._record_outcome(mine, response)
         if response.status is ResponseStatus.FAILED:
-            raise error_of(response, self.model_id)
+            raise submission_error(response, self.model_id)
         is_over = response.status is ResponseStatus.SUCCESS
         told = "%s: model %s answered" if is_over else "%s: the run of model %s is at %s"
         self.log.info(told, self.run_name, self.model_id, *([] if is_over else [printable(self.poll_url)]))
@@ -461,29 +464,29 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
         self.hook.platform.check(self.poll_url)
         return None
 
-    async def _conclude(self, mine: TriggeredSubmission, answer: asyncio.Future[ModelResponse]) -> None:
+    async def _record_in_flight_outcome(self, mine: IdempotencyRecord, answer: asyncio.Future[ModelResponse]) -> None:
         """Record what became of a submission, or that nothing was sent, as an error tells."""
         if isinstance(answer.exception(), AixplainError):
             with suppress(Exception):
                 await self.record.forget()
         else:
-            await self._remember(mine, answer.result())
+            await self._record_outcome(mine, answer.result())
 
-    async def _remember(self, mine: TriggeredSubmission, response: ModelResponse) -> None:
+    async def _record_outcome(self, mine: IdempotencyRecord, response: ModelResponse) -> None:
         """Record what became of a submission. It is made: trouble with the record is no reason to lose its run too."""
         try:
-            if is_refused(response):
+            if is_rejected(response):
                 await self.record.forget()
             elif response.status is not ResponseStatus.FAILED:
                 is_over = response.status is ResponseStatus.SUCCESS
                 mine = replace(mine, poll_url=response.url, response=response.to_dict() if is_over else None)
-                self._wait_for(mine)
+                self._adopt(mine)
                 await self.record.write(mine)
         except Exception as error:
             told = "%s: a later start will not find this submission: %s: %s"
             self.log.warning(told, self.run_name, type(error).__name__, error)
 
-    def _wait_for(self, submission: TriggeredSubmission) -> None:
+    def _adopt(self, submission: IdempotencyRecord) -> None:
         """Wait for the run of this submission, as long after the try's begin as this trigger's timeout says."""
         self.poll_url = submission.poll_url or ""
         self.submitted_at = submission.submitted_at
@@ -491,11 +494,11 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
         self.timeout = min(self.timeout + before, LONGEST)
 
 
-AT_A_TIME = 4
+MAX_CONCURRENT_SUBMISSIONS = 4
 """Submissions under way at a time in one process: so many may be made twice where it is killed. They take turns from
 the look at their record to its last word, as what many ask of Airflow 3.3.2's triggerer waits for seconds."""
 
-_threads = ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="aixplain-submission")
+_threads = ThreadPoolExecutor(MAX_CONCURRENT_SUBMISSIONS, thread_name_prefix="aixplain-submission")
 """Send submissions. Where the triggerer stops, its event loop cancels all that it runs, but nothing that a thread does:
 so the answer to a submission that is under way is not lost."""
 
@@ -521,7 +524,7 @@ def xcom_reference(task_id: str, key: str, *, is_required: bool) -> dict[str, An
     return {_XCOM: {"task_id": task_id, "key": key, "is_required": is_required}}
 
 
-async def _pulled(value: Any, record: TriggerRecord) -> Any:
+async def _pulled(value: Any, record: XComIdempotencyStore) -> Any:
     """Return a value with other tasks' XComs in the place of what stands for them.
 
     :raises AixplainInputError: if there is no such XCom.
@@ -539,7 +542,7 @@ async def _pulled(value: Any, record: TriggerRecord) -> Any:
     return value
 
 
-def _taken_over_after() -> float:
+def _lease_duration() -> float:
     """Return for how long a triggerer may stand still, in seconds, and surely has not been taken for dead."""
     threshold: float = conf.getfloat("triggerer", "triggerer_health_check_threshold")
     return threshold / 2

@@ -16,12 +16,12 @@ from airflow_provider_aixplain.batch.batch import Batch, BatchDeleted
 from airflow_provider_aixplain.batch.commit_log import Fenced
 from airflow_provider_aixplain.batch.engine import Engine, Limits
 from airflow_provider_aixplain.batch.ledger import Header
-from airflow_provider_aixplain.batch.progress import run_with_progress, warn_of_open_runs
 from airflow_provider_aixplain.batch.retrying import retry_with_budget
 from airflow_provider_aixplain.batch.thread import CrossLoopHook, run_in_loop_thread
-from airflow_provider_aixplain.batch.trouble import Trouble
 from airflow_provider_aixplain.exceptions import AixplainPermanentError, to_event
-from airflow_provider_aixplain.metrics import of_triggerer
+from airflow_provider_aixplain.observability.failure_summary import Trouble
+from airflow_provider_aixplain.observability.metrics import triggerer_stats
+from airflow_provider_aixplain.observability.progress import run_with_progress, warn_of_open_runs
 from airflow_provider_aixplain.submission import now
 from airflow_provider_aixplain.triggers.worker_release import wait_for_worker_release
 
@@ -90,7 +90,7 @@ class AixplainBatchTrigger(BaseTrigger):
         engine = Engine(hook, self.model_id, batch, self.batch, self.limits)
         running = run_in_loop_thread(engine.run())
         try:
-            return await run_with_progress(engine, running, self.log, of_triggerer)
+            return await run_with_progress(engine, running, self.log, triggerer_stats)
         finally:
             # Submissions in flight are paid for: their answers are awaited, and committed.
             engine.stop_threadsafe()

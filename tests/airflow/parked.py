@@ -14,13 +14,13 @@ from airflow.providers.common.compat.sdk import XCom
 
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 from airflow_provider_aixplain.protocol.response import ModelResponse
-from airflow_provider_aixplain.submission import TriggeredSubmission, TriggerRecord
+from airflow_provider_aixplain.submission import IdempotencyRecord, XComIdempotencyStore
 from airflow_provider_aixplain.triggers import aixplain
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelStartTrigger
 
 # Who stops amid its submission keeps its turn, and more stop at a time than there are turns.
-aixplain.AT_A_TIME = 16
-aixplain._threads = ThreadPoolExecutor(aixplain.AT_A_TIME)
+aixplain.MAX_CONCURRENT_SUBMISSIONS = 16
+aixplain._threads = ThreadPoolExecutor(aixplain.MAX_CONCURRENT_SUBMISSIONS)
 
 STEPS = (
     "before the intent",
@@ -47,10 +47,10 @@ async def park(step: str, name: str | None) -> None:
         await asyncio.sleep(600)
 
 
-class ParkedRecord(TriggerRecord):
+class ParkedRecord(XComIdempotencyStore):
     name: str | None
 
-    async def write(self, submission: TriggeredSubmission) -> None:
+    async def write(self, submission: IdempotencyRecord) -> None:
         if submission.poll_url:
             return await super().write(submission)
         await park("before the intent", self.name)
@@ -74,9 +74,9 @@ class ParkedTrigger(AixplainModelStartTrigger):
         record.name = self.name
         return record
 
-    async def _remember(self, mine: TriggeredSubmission, response: ModelResponse) -> None:
+    async def _record_outcome(self, mine: IdempotencyRecord, response: ModelResponse) -> None:
         await park("answered", self.name)
-        await super()._remember(mine, response)
+        await super()._record_outcome(mine, response)
         await park("recorded", self.name)
 
 

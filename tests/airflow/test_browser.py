@@ -22,18 +22,18 @@ from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 SCREENSHOTS = Path(__file__).parents[2] / ".test" / "screenshots"
 SWITCHES = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync"
-PATIENCE = 30_000
+RETRY_BUDGET = 30_000
 """Milliseconds for what a page is waited for."""
 
 
 @pytest.fixture(scope="module")
 def page(home: Home) -> Iterator[Page]:
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    expect.set_options(timeout=PATIENCE)
+    expect.set_options(timeout=RETRY_BUDGET)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find("chromium"), args=SWITCHES.split())
         page = browser.new_page(base_url=home.airflow.url, viewport={"width": 1100, "height": 760})
-        page.set_default_timeout(PATIENCE)
+        page.set_default_timeout(RETRY_BUDGET)
         yield page
         browser.close()
 

@@ -24,7 +24,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from airflow_provider_aixplain.triggers.aixplain import AT_A_TIME
+from airflow_provider_aixplain.triggers.aixplain import MAX_CONCURRENT_SUBMISSIONS
 from tests.airflow.deployment import AIRFLOW_3, Airflow, Emulator, Processes, wait_until
 from tests.airflow.services import SERVICES, Postgres, Redis, missing
 
@@ -324,7 +324,7 @@ def test_triggerers_that_start_runs_are_killed_in_turn(tmp_path: Path) -> None:
     Console().print(f"60 runs started by triggers, {kills} kills: made again {again.total()}, each named in its log")
     assert tries == [(1, 60)], "each in its first try"
     assert len(submitted) == 60
-    assert again.total() <= kills * AT_A_TIME
+    assert again.total() <= kills * MAX_CONCURRENT_SUBMISSIONS
 
 
 def test_a_batch_is_killed_at_every_stage(tmp_path: Path) -> None:

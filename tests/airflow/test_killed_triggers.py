@@ -77,7 +77,7 @@ def test_it_is_killed_at_each_step(killing: Killing) -> None:
         assert airflow.xcoms("killed", run_id, task_id)["data"] == step
         is_orphan = "never learnt whether it was accepted" in airflow.log("killed", run_id, task_id)
         assert is_orphan == (step in ("after the intent", SUBMITTED_TWICE)), step
-    assert "Clear the task to submit anew" in airflow.log("killed", run_id, "orphan_that_fails")
+    assert "Clear the task to submit again" in airflow.log("killed", run_id, "orphan_that_fails")
 
 
 def test_a_triggerer_that_is_stopped_loses_no_answer(killing: Killing) -> None:

@@ -38,7 +38,7 @@ def begin(folder: str, rows: int, seconds: float) -> None:
     """Write the rows of a batch, as a worker does."""
     from airflow_provider_aixplain.batch.batch import Batch
     from airflow_provider_aixplain.batch.ledger import Header
-    from airflow_provider_aixplain.batch.rows import Row
+    from airflow_provider_aixplain.inputs.rows import Row
 
     made = (Row(row, json.dumps({"data": f"row {row}", "delay": seconds})) for row in range(rows))
     Batch(folder).begin(made, lambda batch: Header(batch, "", rows, 0, [], "2026-01-01T00:00:00+00:00"))

@@ -17,10 +17,10 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_aixplain.client import Client
+from airflow_provider_aixplain.client.account import Platform
+from airflow_provider_aixplain.client.blocking import Client
 from airflow_provider_aixplain.exceptions import AixplainError
 from airflow_provider_aixplain.model import Model, ModelParameters
-from airflow_provider_aixplain.platform import Platform
 from airflow_provider_aixplain.protocol.upload import Slot
 from tests.parity import differences
 from tests.parity.conftest import KEY, Peer

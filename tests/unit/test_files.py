@@ -32,13 +32,13 @@ from airflow.serialization.enums import DagAttributeTypes
 from airflow.serialization.helpers import serialize_template_field
 from airflow.serialization.serialized_objects import BaseSerialization
 
-from airflow_provider_aixplain.batch.rows import BadRow, Mapper, read
-from airflow_provider_aixplain.client import Client
+from airflow_provider_aixplain.client.account import Platform
+from airflow_provider_aixplain.client.blocking import Client
 from airflow_provider_aixplain.exceptions import AixplainInputError
 from airflow_provider_aixplain.files import Upload
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.inputs.rows import BadRow, Mapper, read
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
-from airflow_provider_aixplain.platform import Platform
 from airflow_provider_aixplain.protocol.upload import Slot
 from tests.airflow.deployment import AIRFLOW_3, Emulator
 from tests.unit.transport.scripted import serve

@@ -19,7 +19,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
-from airflow_provider_aixplain.client import Client
+from airflow_provider_aixplain.client.account import Platform
+from airflow_provider_aixplain.client.blocking import Client
 from airflow_provider_aixplain.exceptions import (
     AixplainConfigurationError,
     AixplainError,
@@ -41,7 +42,6 @@ from airflow_provider_aixplain.model import (
     ResponseStatus,
     build_payload,
 )
-from airflow_provider_aixplain.platform import Platform
 from tests.airflow.deployment import AIRFLOW_3, Emulator, Processes
 from tests.unit.transport.scripted import Handler, serve
 

@@ -13,9 +13,9 @@ from airflow_provider_aixplain.exceptions import (
     AixplainInputError,
     AixplainRunFailed,
     AixplainRunTimeout,
-    error_for,
-    error_of,
+    error_from_failure,
     from_event,
+    submission_error,
     to_event,
 )
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
@@ -32,7 +32,7 @@ from airflow_provider_aixplain.retries import ACTIONS, RUN_FAILED, RUN_TIMEOUT, 
 
 
 def refused(status_code: int, retry_after: float | None = None) -> AixplainError:
-    return error_for(Failure(ErrorCategory.of(status_code), status_code, retry_after=retry_after), "no")
+    return error_from_failure(Failure(ErrorCategory.of(status_code), status_code, retry_after=retry_after), "no")
 
 
 def decision(error: BaseException, **actions: Any) -> tuple[RetryAction, timedelta | None]:
@@ -54,7 +54,7 @@ def test_the_time_survives_the_event_of_a_trigger() -> None:
 @pytest.mark.parametrize("header", ["9" * 400, "9" * 400 + ".5", "Fri, 31 Dec 9999 23:59:59 GMT"])
 def test_a_huge_retry_after_is_bounded(header: str) -> None:
     answer = Answer(429, b"", {"retry-after": header}, received_at=0)
-    error = error_of(read_submission(answer), "m")
+    error = submission_error(read_submission(answer), "m")
     assert error.retry_after == MAX_FIGURE or header.startswith("Fri")
     json.dumps(to_event(error), allow_nan=False)
     assert decision(from_event(to_event(error))) == (RetryAction.RETRY, timedelta(hours=1))

@@ -19,8 +19,8 @@ import pytest
 from airflow_provider_aixplain.batch.batch import Batch
 from airflow_provider_aixplain.batch.engine import Engine, Limits
 from airflow_provider_aixplain.batch.ledger import AttemptEvent, Header, Ledger, make_result
-from airflow_provider_aixplain.batch.rows import Row
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.inputs.rows import Row
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
 from tests.airflow.deployment import Emulator, wait_until
@@ -56,7 +56,7 @@ for line in sys.stdin:
 class Engines:
     """Processes that run a batch, each of which claims it.
 
-    :param times: seconds: ``LAG``, ``INTENT_LIFETIME`` and ``WATCH_INTERVAL``.
+    :param times: seconds: ``IN_FLIGHT_MARGIN``, ``INTENT_LIFETIME`` and ``WATCH_INTERVAL``.
     """
 
     def __init__(self, batch: Batch, *times: str) -> None:

@@ -25,9 +25,9 @@ from airflow_provider_aixplain.batch.commit_log import CommitLog, Fenced
 from airflow_provider_aixplain.batch.engine import Engine, Limits
 from airflow_provider_aixplain.batch.ledger import AttemptEvent
 from airflow_provider_aixplain.batch.object_store import FsspecStore
-from airflow_provider_aixplain.batch.rows import Row
 from airflow_provider_aixplain.exceptions import AixplainPermanentError
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.inputs.rows import Row
 from airflow_provider_aixplain.triggers import batch as trigger_module
 from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
 from tests.airflow.deployment import Emulator, wait_until
@@ -61,7 +61,7 @@ async def until(condition: Callable[[], Any]) -> None:
 @pytest.fixture
 def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """No answer to an earlier process is in flight in this test, so it is not awaited."""
-    monkeypatch.setattr(module, "LAG", -100)
+    monkeypatch.setattr(module, "IN_FLIGHT_MARGIN", -100)
 
 
 def intents(batch: Batch) -> list[float]:
@@ -574,7 +574,7 @@ def test_killed_at_any_moment_it_is_complete(
             time.sleep(dice.uniform(0.1, 0.8))  # any moment is meant
             os.kill(pid, signal.SIGKILL)
             engines.wait(pid)
-    monkeypatch.setattr(module, "LAG", -100)  # all earlier processes are dead
+    monkeypatch.setattr(module, "IN_FLIGHT_MARGIN", -100)  # all earlier processes are dead
     run(batch, max_in_flight=50)
     check(batch, emulator, texts, tag)
 
@@ -611,7 +611,7 @@ def test_frozen_at_any_moment_it_is_complete(
                 engines.wait(pid)
     finally:
         emulator.set_faults()
-    monkeypatch.setattr(module, "LAG", -100)
+    monkeypatch.setattr(module, "IN_FLIGHT_MARGIN", -100)
     requeue_failed(batch)
     run(batch, max_in_flight=50)
     check(batch, emulator, texts, tag)
@@ -622,7 +622,7 @@ def test_a_process_frozen_while_it_submits_fails_no_row(
 ) -> None:
     """Its requests time out then, and its successor has submitted the rows again."""
     time_out_after(1.5, emulator, monkeypatch)
-    monkeypatch.setattr(module, "LAG", -100)
+    monkeypatch.setattr(module, "IN_FLIGHT_MARGIN", -100)
     texts = [f"{tag} {number}" for number in range(2)]
     batch = begun(place, texts, delay=3)
     emulator.set_faults(submission_seconds=1)

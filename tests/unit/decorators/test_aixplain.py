@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import DAG, BaseOperator, task
 
 from airflow_provider_aixplain.decorators.aixplain import AixplainDecoratedOperator, aixplain_task
 from airflow_provider_aixplain.exceptions import AixplainInputError
-from airflow_provider_aixplain.operators.visits import lost_at_start
+from airflow_provider_aixplain.workerless.eligibility import reason_not_start_from_trigger
 from tests.airflow.deployment import AIRFLOW_3, Emulator
 
 pytestmark = pytest.mark.usefixtures("connection")
@@ -80,7 +80,7 @@ def test_it_is_the_operator_otherwise() -> None:
 def test_a_function_needs_a_worker_to_start() -> None:
     operator = made_by("a", start_from_trigger=True, wait_for_completion=True)
     assert operator.start_trigger_args is None
-    assert ("its function" if AIRFLOW_3 else "below Airflow 3.3") in str(lost_at_start(operator))
+    assert ("its function" if AIRFLOW_3 else "below Airflow 3.3") in str(reason_not_start_from_trigger(operator))
 
 
 def test_airflow_knows_it_by_its_name() -> None:

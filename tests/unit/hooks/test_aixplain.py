@@ -12,7 +12,8 @@ import pytest
 from airflow.providers.common.compat.sdk import redact
 from pytest_mock import MockerFixture
 
-from airflow_provider_aixplain.client import Client
+from airflow_provider_aixplain.client.account import Platform
+from airflow_provider_aixplain.client.blocking import Client
 from airflow_provider_aixplain.exceptions import (
     AixplainConfigurationError,
     AixplainInputError,
@@ -20,7 +21,6 @@ from airflow_provider_aixplain.exceptions import (
     AixplainUntrustedUrl,
 )
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-from airflow_provider_aixplain.platform import Platform
 from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.failure import ErrorCategory
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
@@ -204,8 +204,8 @@ def test_calls_share_a_connection(emulator: Emulator) -> None:
 
 
 def test_a_blocking_wait_follows_the_jittered_schedule(mocker: MockerFixture) -> None:
-    sleep = mocker.patch("airflow_provider_aixplain.client.time.sleep")
-    mocker.patch("airflow_provider_aixplain.client.random.random", side_effect=[0, 1])
+    sleep = mocker.patch("airflow_provider_aixplain.client.blocking.time.sleep")
+    mocker.patch("airflow_provider_aixplain.client.blocking.random.random", side_effect=[0, 1])
 
     def answer(http: Handler) -> None:
         http.answer(200, b'{"completed": %s}' % (b"true" if len(server.asked) == 3 else b"false"))

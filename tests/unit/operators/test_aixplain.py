@@ -16,6 +16,7 @@ import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, TaskDeferred
 
+from airflow_provider_aixplain.client.account import Platform
 from airflow_provider_aixplain.decorators.aixplain import AixplainDecoratedOperator
 from airflow_provider_aixplain.decorators.batch import AixplainBatchDecoratedOperator
 from airflow_provider_aixplain.exceptions import (
@@ -29,9 +30,8 @@ from airflow_provider_aixplain.exceptions import (
 )
 from airflow_provider_aixplain.files import Upload
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+from airflow_provider_aixplain.operators.base import GRACE
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
-from airflow_provider_aixplain.operators.waiting import GRACE
-from airflow_provider_aixplain.platform import Platform
 from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
 from airflow_provider_aixplain.submission import CLEARED, NOT_REMEMBERED, seconds_since
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
@@ -54,7 +54,7 @@ def test_it_defers_to_a_trigger_that_knows_neither_key_nor_input(emulator: Emula
     with pytest.raises(TaskDeferred) as deferred:
         operator(wait_time=2, timeout=timedelta(hours=1)).execute(CONTEXT)
     trigger = deferred.value.trigger
-    assert deferred.value.method_name == "take_event"
+    assert deferred.value.method_name == "resume_from_trigger"
     assert deferred.value.kwargs == {
         "submitted_at": trigger.submitted_at,
         "timeout": trigger.timeout,
@@ -469,7 +469,7 @@ class TestLaterTries:
     def test_a_run_that_cannot_be_asked_for(
         self, monkeypatch: pytest.MonkeyPatch, status_code: int, posts: int
     ) -> None:
-        monkeypatch.setattr("airflow_provider_aixplain.operators.aixplain.UNKNOWN_PAUSE", 0)
+        monkeypatch.setattr("airflow_provider_aixplain.operators.aixplain.NOT_FOUND_DELAY", 0)
 
         def answer(http: Any) -> None:
             if http.command == "POST":
@@ -527,7 +527,7 @@ class TestLargeResponses:
             fields = {"host": server.url, "password": "key", "extra": {"max_answer_mib": 1}}
             monkeypatch.setenv("AIRFLOW_CONN_LARGE", json.dumps(fields))
             event = {**self.EVENT, "poll_url": f"{server.url}/run"}
-            return operator(aixplain_conn_id="large").take_event(CONTEXT, event, submitted_at, timeout=100)
+            return operator(aixplain_conn_id="large").resume_from_trigger(CONTEXT, event, submitted_at, timeout=100)
 
     def test_the_worker_fetches_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         response = self.run(monkeypatch, 200, b'{"completed": true, "data": "%s"}' % (b"x" * 500_000))
@@ -554,7 +554,7 @@ class TestLargeResponses:
         event = {**self.EVENT, "poll_url": "https://models.aixplain.com/run"}
         now = pendulum.now("UTC").isoformat()
         with pytest.raises(TaskDeferred):
-            operator(aixplain_conn_id="gone").take_event(CONTEXT, event, now, timeout=100)
+            operator(aixplain_conn_id="gone").resume_from_trigger(CONTEXT, event, now, timeout=100)
 
     def test_one_that_is_larger_than_it_may_be(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(AixplainPermanentError, match="raise max_answer_mib in the extra of the Connection"):
@@ -599,7 +599,7 @@ class TestResumedWithoutEvent:
     ) -> None:
         kwargs = deferred_by(operator(parameters={"delay": 0})).kwargs
         before = len(emulator.runs())
-        response = operator().resume_execution("take_event", kwargs, CONTEXT)
+        response = operator().resume_execution("resume_from_trigger", kwargs, CONTEXT)
         assert (response["data"], response["url"]) == ("positive", kwargs["poll_url"])
         assert len(emulator.runs()) == before
         assert "use another AIRFLOW_HOME" in caplog.text + capsys.readouterr().out
@@ -607,12 +607,12 @@ class TestResumedWithoutEvent:
     def test_a_run_in_progress_is_waited_for_again(self) -> None:
         kwargs = deferred_by(operator(parameters={"delay": 60})).kwargs
         with pytest.raises(TaskDeferred) as again:
-            operator().resume_execution("take_event", kwargs, CONTEXT)
+            operator().resume_execution("resume_from_trigger", kwargs, CONTEXT)
         assert again.value.kwargs == kwargs
 
     def test_without_a_poll_url_it_is_a_clear_error(self) -> None:
         with pytest.raises(AixplainError, match="use another AIRFLOW_HOME"):
-            operator().resume_execution("take_event", {}, CONTEXT)
+            operator().resume_execution("resume_from_trigger", {}, CONTEXT)
 
 
 class Outer(BaseOperator):

@@ -8,20 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_aixplain.operators.log_lines import Lines
+from airflow_provider_aixplain.operators.log_lines import LineBuffer
 
 
 def test_at_line_ends_and_where_they_grow_too_long() -> None:
-    lines = Lines(width=10)
+    lines = LineBuffer(width=10)
     assert lines.add("one ") == []
     assert lines.add("two\nthree") == ["one two"]
     assert lines.add(" four five") == ["three four"]
     assert lines.end() == ["five"]
-    assert Lines().end() == []
+    assert LineBuffer().end() == []
 
 
 def test_control_characters_forge_no_lines() -> None:
-    lines = Lines()
+    lines = LineBuffer()
     assert lines.add("a\tb\r\n\x1b[31mred\x85\u2028next\x00") == ["a b"]
     assert lines.end() == [" [31mred  next"]
 
@@ -32,7 +32,7 @@ def test_one_very_long_line_takes_linear_time(word: str, pieces: int) -> None:
     """Both are far from the time of textwrap, which takes seconds for the first."""
 
     def seconds(size: int) -> float:
-        lines, piece = Lines(), word * (size // pieces)
+        lines, piece = LineBuffer(), word * (size // pieces)
         start = time.process_time()
         for _ in range(pieces):
             assert all(len(line) <= 120 for line in lines.add(piece))
@@ -43,7 +43,7 @@ def test_one_very_long_line_takes_linear_time(word: str, pieces: int) -> None:
 
 @given(st.lists(st.text(st.sampled_from("ab \n")), max_size=9))
 def test_no_word_is_lost(pieces: list[str]) -> None:
-    lines = Lines(width=9)
+    lines = LineBuffer(width=9)
     shown = [line for piece in pieces for line in lines.add(piece)] + lines.end()
     assert "".join("".join(shown).split()) == "".join("".join(pieces).split())
     assert all(len(line) <= 9 for line in shown)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_aixplain.protocol.adaptive import ENOUGH, FRESH, REMEMBERED, STALE, Plan, RunTimes
+from airflow_provider_aixplain.protocol.adaptive import FRESH, MIN_SAMPLES, REMEMBERED, STALE, Plan, RunTimes
 from airflow_provider_aixplain.protocol.schedule import Backoff
 from airflow_provider_aixplain.protocol.wait import Wait
 from tests.benchmarks.schedules import RUN_TIMES, Draw, cost, waited
@@ -79,14 +79,14 @@ def test_beyond_all_that_is_known_it_polls_as_the_schedule_that_knows_nothing(kn
 
 
 def test_it_takes_a_few_runs_to_know() -> None:
-    known = [10.0] * ENOUGH
+    known = [10.0] * MIN_SAMPLES
     assert learnt(*known[1:]).schedule(BACKOFF) is BACKOFF
     assert isinstance(learnt(*known).schedule(BACKOFF), Plan)
     assert isinstance(Wait(0.5, 100)._schedule, Backoff)
 
 
 def test_a_schedule_is_kept_until_it_is_stale() -> None:
-    memory = learnt(*[10.0] * (ENOUGH + STALE))
+    memory = learnt(*[10.0] * (MIN_SAMPLES + STALE))
     plan, other = memory.schedule(BACKOFF), memory.schedule(Backoff(2))
     assert other is not plan
     for _ in range(STALE):

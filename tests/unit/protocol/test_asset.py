@@ -20,7 +20,7 @@ from airflow_provider_aixplain.protocol.asset import (
     read_model,
 )
 from airflow_provider_aixplain.protocol.failure import InvalidInput, RequestFailed
-from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer
+from airflow_provider_aixplain.protocol.wire import Answer, NoResponse
 from tests.unit.protocol.strategies import JSON, OBJECTS
 
 RECORD = {
@@ -246,10 +246,10 @@ class TestRecord:
             (Answer(404, b'{"error": "no"}'), r"model: HTTP 404 \(resource\): no", False),
             (Answer(200, b"<html>"), "an answer that is no JSON object: <html>", True),
             (Answer(200, b"{}"), "an answer that has no id", True),
-            (NoAnswer("reset", sent=True), "model: no answer: reset", True),
+            (NoResponse("reset", sent=True), "model: no answer: reset", True),
         ],
     )
-    def test_no_record(self, outcome: Answer | NoAnswer, message: str, retryable: bool) -> None:
+    def test_no_record(self, outcome: Answer | NoResponse, message: str, retryable: bool) -> None:
         with pytest.raises(RequestFailed, match=message) as raised:
             read_model(outcome)
         assert raised.value.failure.retryable is retryable

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from airflow_provider_aixplain.protocol import probe
-from airflow_provider_aixplain.protocol.wire import Answer, Credential, NoAnswer
+from airflow_provider_aixplain.protocol.wire import Answer, Credential, NoResponse
 
 BACKEND = "https://backend.example.com"
 EXECUTION = "https://models.example.com/api/v1/execute"
@@ -30,7 +30,7 @@ def test_a_backend_that_takes_the_key(answer: Answer) -> None:
 @pytest.mark.parametrize(
     ("outcome", "told"),
     [
-        (NoAnswer("no such name", sent=False), "does not answer: check host, proxy and verify.*no such name"),
+        (NoResponse("no such name", sent=False), "does not answer: check host, proxy and verify.*no such name"),
         (Answer(401, b"{}"), "refuses the key: check the API key"),
         (Answer(403, b"{}"), "refuses the key"),
         (Answer(429), "has trouble, try again later"),
@@ -42,7 +42,7 @@ def test_a_backend_that_takes_the_key(answer: Answer) -> None:
         (Answer(302), "is not the platform"),
     ],
 )
-def test_a_backend_that_does_not(outcome: Answer | NoAnswer, told: str) -> None:
+def test_a_backend_that_does_not(outcome: Answer | NoResponse, told: str) -> None:
     problem = probe.backend_problem(outcome, BACKEND)
     assert problem.startswith(BACKEND)
     assert re.search(told, problem)
@@ -55,7 +55,7 @@ def test_an_execution_endpoint_that_answers(answer: Answer) -> None:
 
 def test_an_execution_endpoint_that_does_not() -> None:
     assert "does not answer: check models_run_url" in probe.execution_problem(
-        NoAnswer("refused", sent=False), EXECUTION
+        NoResponse("refused", sent=False), EXECUTION
     )
     assert "refuses the key" in probe.execution_problem(Answer(401), EXECUTION)
     assert "is not the platform: check models_run_url" in probe.execution_problem(Answer(404, b"<html>"), EXECUTION)

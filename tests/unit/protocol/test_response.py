@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, read_response, told_cost
+from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, format_cost, read_response
 from airflow_provider_aixplain.protocol.values import as_text, storable
 from tests.public_api import RESPONSE_FIELDS
 from tests.unit.protocol.strategies import JSON
@@ -192,4 +192,4 @@ class TestOddTypes:
 )
 def test_what_a_run_cost_in_one_line(fields: dict[str, Any], told: str) -> None:
     response = ModelResponse(ResponseStatus.SUCCESS, **fields)
-    assert told_cost(response) == told_cost(response.to_dict()) == told
+    assert format_cost(response) == format_cost(response.to_dict()) == told

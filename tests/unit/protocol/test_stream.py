@@ -14,7 +14,7 @@ from airflow_provider_aixplain.protocol import sse
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer, Transcript
-from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, OpenAnswer
+from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, OpenAnswer
 
 SSE = "text/event-stream; charset=utf-8"
 
@@ -312,7 +312,7 @@ class TestNoStream:
         assert chunk.error_message == "HTTP 402 (billing): no credits"
 
     def test_no_answer(self) -> None:
-        (chunk,) = ModelResponseStreamer(NoAnswer("reset", sent=True))
+        (chunk,) = ModelResponseStreamer(NoResponse("reset", sent=True))
         assert "may have received" in chunk.error_message
 
 

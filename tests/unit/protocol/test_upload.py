@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_aixplain.protocol import upload
 from airflow_provider_aixplain.protocol.failure import InvalidInput, RequestFailed
 from airflow_provider_aixplain.protocol.upload import MEBIBYTE, Slot
-from airflow_provider_aixplain.protocol.wire import Answer, Credential, NoAnswer
+from airflow_provider_aixplain.protocol.wire import Answer, Credential, NoResponse
 
 PUT = "https://bucket.s3.us-east-1.amazonaws.com/u/a.wav?X-Amz-Signature=1"
 
@@ -91,6 +91,6 @@ def test_a_stores_refusal_shows_its_code_and_no_signature() -> None:
 
 def test_whether_the_file_is_in_its_place() -> None:
     upload.read_transfer(Answer(200))
-    for outcome in (Answer(403, b"<Error/>"), NoAnswer("reset", sent=True)):
+    for outcome in (Answer(403, b"<Error/>"), NoResponse("reset", sent=True)):
         with pytest.raises(RequestFailed, match="upload: "):
             upload.read_transfer(outcome)

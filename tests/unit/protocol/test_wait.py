@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure, InvalidInput
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.schedule import MAX_RETRY_AFTER
-from airflow_provider_aixplain.protocol.wait import DENIALS_BELIEVED, LAST_POLL, Outcome, Wait
+from airflow_provider_aixplain.protocol.wait import DENIALS_BEFORE_FAILURE, LAST_POLL, Outcome, Wait
 
 URL = "https://models.aixplain.com/api/v1/data/7e1b"
 RUNNING = ModelResponse(ResponseStatus.IN_PROGRESS)
@@ -57,10 +57,10 @@ def test_trouble_does_not_end_the_wait_before_the_deadline(response: ModelRespon
 def test_a_refusal_is_believed_when_it_repeats_without_a_break(status_code: int) -> None:
     waiting = wait()
     refused = no_news(status_code)
-    for _ in range(DENIALS_BELIEVED - 1):
+    for _ in range(DENIALS_BEFORE_FAILURE - 1):
         assert waiting.judge(refused, 1) is None
     assert waiting.judge(no_news(503), 1) is None
-    for _ in range(DENIALS_BELIEVED - 1):
+    for _ in range(DENIALS_BEFORE_FAILURE - 1):
         assert waiting.judge(refused, 1) is None
     assert waiting.judge(refused, 1) == Outcome("error", f"HTTP {status_code}", refused)
 

@@ -14,7 +14,7 @@ from airflow_provider_aixplain.protocol import values, wire
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure, InvalidInput, RequestFailed
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.values import MAX_FIGURE
-from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer
+from airflow_provider_aixplain.protocol.wire import Answer, NoResponse
 from tests.unit.protocol.strategies import JSON
 
 URL = "https://models.aixplain.com/api/v1/data/7e1b"
@@ -104,7 +104,7 @@ class TestSubmission:
 
     @pytest.mark.parametrize(("sent", "words"), [(True, "may have received"), (False, "nothing was sent")])
     def test_no_answer(self, sent: bool, words: str) -> None:
-        response = wire.read_submission(NoAnswer("connection reset", sent))
+        response = wire.read_submission(NoResponse("connection reset", sent))
         assert response.failure == Failure(ErrorCategory.PLATFORM, sent=sent)
         assert response.failure.may_be_accepted is sent
         assert response.completed
@@ -192,10 +192,10 @@ class TestPoll:
             Answer(404, b'{"completed": true, "data": "hi"}'),
             Answer(500, b'{"completed": true, "status": "SUCCESS", "data": "hi"}'),
             Answer(503, b"\xff\xfe"),
-            NoAnswer("timed out", sent=True),
+            NoResponse("timed out", sent=True),
         ],
     )
-    def test_a_poll_that_brings_no_news(self, outcome: Answer | NoAnswer) -> None:
+    def test_a_poll_that_brings_no_news(self, outcome: Answer | NoResponse) -> None:
         response = wire.read_poll(outcome)
         assert (response.status, response.completed) == (ResponseStatus.FAILED, False)
         assert response.failure is not None

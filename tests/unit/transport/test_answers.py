@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, Request
+from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, Request
 from airflow_provider_aixplain.transport.decoding import decompress, select_known_codings
 from tests.unit.transport.transports import Send, platform
 
@@ -156,7 +156,7 @@ def test_an_incomplete_answer_is_none(send: Send, answer: bytes, method: str) ->
         assert outcome.body == b""
         assert b"Content-Le" in answer
         return
-    assert isinstance(outcome, NoAnswer)
+    assert isinstance(outcome, NoResponse)
     assert outcome.sent
     assert outcome.reason
 
@@ -197,7 +197,7 @@ def test_endless_answers_are_read_in_bounded_memory(send: Send, method: str, sta
     with answering(start, endless=endless) as url, peak_memory() as grown:
         body = b"{}" if method == "POST" else None
         outcome = send(platform(url, max_answer=100_000), Request(method, f"{url}/x", body), 1)
-    assert isinstance(outcome, NoAnswer) or outcome.is_cut or outcome.body == b"{}"
+    assert isinstance(outcome, NoResponse) or outcome.is_cut or outcome.body == b"{}"
     assert grown() < 30 * 1024 * 1024
 
 

@@ -17,7 +17,7 @@ import pytest
 from pytest_mock import MockerFixture
 
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError
-from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, Request
+from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, Request
 from airflow_provider_aixplain.transport import aio, guard
 from airflow_provider_aixplain.transport.aio import PooledSession
 from tests.unit.transport.scripted import Handler, serve
@@ -34,7 +34,7 @@ def use(url: str, user: Callable[[PooledSession], Awaitable[Any]], certificate: 
     return asyncio.run(run())
 
 
-async def get(pooled: PooledSession, url: str, seconds: float = 5) -> Answer | NoAnswer:
+async def get(pooled: PooledSession, url: str, seconds: float = 5) -> Answer | NoResponse:
     return await aio.send(pooled, Request("GET", url), seconds)
 
 
@@ -196,7 +196,7 @@ def test_a_submission_over_a_kept_connection_that_is_closed_is_not_repeated() ->
 
     with serve(script) as server:
         outcome = use(server.url, user)
-    assert isinstance(outcome, NoAnswer)
+    assert isinstance(outcome, NoResponse)
     assert outcome.sent
     assert [asked.method for asked in server.asked] == ["GET", "POST"]
 
@@ -250,7 +250,7 @@ def test_an_unexpected_error_after_a_submission_is_no_refusal(change: str, mocke
     mocker.patch.object(guard.GuardedResponseHandler, change, side_effect=RuntimeError("unlike other versions"))
     with serve(lambda http: http.answer(200)) as server:
         outcome = send_aio(platform(server.url), Request("POST", f"{server.url}/x", b"{}"), 5)
-    assert isinstance(outcome, NoAnswer)
+    assert isinstance(outcome, NoResponse)
     assert outcome.sent
     assert len(server.asked) == 1
 
@@ -306,7 +306,7 @@ def test_an_idle_connection_that_is_flooded_is_closed() -> None:
 
 def test_a_name_that_does_not_resolve_was_sent_nothing() -> None:
     outcome = send_aio(platform("http://no-such-host.invalid"), Request("POST", "http://no-such-host.invalid/x", b"{}"))
-    assert isinstance(outcome, NoAnswer)
+    assert isinstance(outcome, NoResponse)
     assert not outcome.sent
 
 
@@ -320,4 +320,4 @@ def test_a_connect_that_hangs_ends_in_time() -> None:
         start = time.monotonic()
         outcome = send_aio(platform(url), Request("POST", f"{url}/x", b"{}"), 0.5)
         assert time.monotonic() - start < 5
-    assert isinstance(outcome, NoAnswer)
+    assert isinstance(outcome, NoResponse)

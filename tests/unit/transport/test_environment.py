@@ -11,7 +11,7 @@ import certifi
 import pytest
 
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError
-from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, Request
+from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, Request
 from airflow_provider_aixplain.transport.environment import quote_url
 from tests.unit.transport.scripted import Handler, Server, serve
 from tests.unit.transport.transports import Send, platform
@@ -172,7 +172,7 @@ def test_certificates_are_verified_alike(
         outcome = send(platform(server.url, verify=verify), Request("POST", f"{server.url}/x", b"{}"))
     assert isinstance(outcome, Answer) == is_accepted
     if not is_accepted:
-        assert isinstance(outcome, NoAnswer)
+        assert isinstance(outcome, NoResponse)
         assert not outcome.sent
         assert "certificate" in outcome.reason.lower()
 

@@ -24,12 +24,12 @@ import requests
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 from pytest_mock import MockerFixture
 
-from airflow_provider_aixplain.client import Client
+from airflow_provider_aixplain.client.account import Platform
+from airflow_provider_aixplain.client.blocking import Client
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainUntrustedUrl
-from airflow_provider_aixplain.platform import Platform
 from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer
-from airflow_provider_aixplain.protocol.wire import Answer, Credential, NoAnswer, OpenAnswer, Request
+from airflow_provider_aixplain.protocol.wire import Answer, Credential, NoResponse, OpenAnswer, Request
 from airflow_provider_aixplain.transport import aio, sync
 from tests.conftest import write_certificate
 from tests.unit.transport.scripted import Handler, serve
@@ -53,7 +53,7 @@ def test_a_submission_that_may_have_arrived_is_not_repeated(send: Send, script: 
         start = time.monotonic()
         outcome = send(platform(server.url), Request("POST", f"{server.url}/x", b"{}"), 0.5)
         assert time.monotonic() - start < 4
-    assert isinstance(outcome, NoAnswer)
+    assert isinstance(outcome, NoResponse)
     assert outcome.sent
     assert outcome.reason
     assert len(server.asked) == 1
@@ -81,7 +81,7 @@ def test_a_submission_that_is_given_up_is_not_sent_later(ending: str) -> None:
                     send_sync(account, Request("POST", f"{url}/x", b"{}"), 20)
             else:
                 outcome = send_sync(account, Request("POST", f"{url}/x", b"{}"), 0.3)
-                assert isinstance(outcome, NoAnswer)
+                assert isinstance(outcome, NoResponse)
                 assert not outcome.sent
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -115,7 +115,7 @@ def test_an_answer_that_is_none_says_that_the_submission_arrived(send: Send, scr
             raise ConnectionRefusedError("another matter") from requests.ConnectTimeout()
         except ConnectionRefusedError:
             outcome = send(platform(server.url), Request("POST", f"{server.url}/x", b"{}"))
-    assert not isinstance(outcome, NoAnswer) or outcome.sent
+    assert not isinstance(outcome, NoResponse) or outcome.sent
     assert len(server.asked) == 1
 
 
@@ -124,7 +124,7 @@ def test_nothing_was_sent_where_nothing_listens(send: Send) -> None:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
     for host in (url, "http://no-such-host.invalid"):
         outcome = send(platform(host), Request("POST", f"{host}/x", b"{}"))
-        assert isinstance(outcome, NoAnswer)
+        assert isinstance(outcome, NoResponse)
         assert not outcome.sent
         assert KEY not in outcome.reason
 
@@ -161,7 +161,7 @@ def test_nothing_was_sent_to_a_server_that_speaks_no_tls(send: Send) -> None:
     with serve(lambda http: http.answer(200)) as server:
         url = server.url.replace("http://", "https://")
         outcome = send(platform(url), Request("POST", f"{url}/x", b"{}"))
-    assert isinstance(outcome, NoAnswer)
+    assert isinstance(outcome, NoResponse)
     assert not outcome.sent
 
 
@@ -176,7 +176,7 @@ def test_the_answer_is_cut(send: Send) -> None:
 
     with serve(cut) as server:
         outcome = send(platform(server.url), Request("GET", f"{server.url}/x"))
-    assert isinstance(outcome, NoAnswer)
+    assert isinstance(outcome, NoResponse)
     assert outcome.sent
 
 
@@ -251,7 +251,7 @@ def test_the_connections_proxy_comes_before_the_environments(send: Send, monkeyp
         assert send(platform(foreign), request).body == b"env"
         assert send(platform(foreign, proxy=mine.url), request).body == b"mine"
         monkeypatch.setenv("no_proxy", "platform.invalid")
-        assert isinstance(send(platform(foreign), request), NoAnswer)
+        assert isinstance(send(platform(foreign), request), NoResponse)
 
 
 def test_a_proxys_password_is_not_shown(send: Send) -> None:
@@ -260,7 +260,7 @@ def test_a_proxys_password_is_not_shown(send: Send) -> None:
         outcome = send(
             platform("https://platform.invalid", proxy=address), Request("GET", "https://platform.invalid/x")
         )
-    assert isinstance(outcome, NoAnswer)
+    assert isinstance(outcome, NoResponse)
     assert "s3cr3t-pw" not in outcome.reason
 
 
@@ -373,7 +373,7 @@ def test_the_whole_exchange_ends_with_its_time(send: Send, script: Any) -> None:
         start = time.monotonic()
         outcome = send(platform(server.url), Request("GET", f"{server.url}/x"), 0.5)
         assert time.monotonic() - start < 1.5
-    assert isinstance(outcome, NoAnswer)
+    assert isinstance(outcome, NoResponse)
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
@@ -398,7 +398,7 @@ def test_a_ca_file_that_is_mended_heals_the_session(certificate: Path, tmp_path:
         async with aio.Lease() as early, aio.Lease() as late:
             first = await early.session(account)
             refused = await aio.send(first, request)
-            assert isinstance(refused, NoAnswer)
+            assert isinstance(refused, NoResponse)
             assert not refused.sent
             trusted.write_bytes(mended)
             second = await late.session(account)
@@ -444,7 +444,7 @@ class TestOpenAnswer:
     """A stream, as it arrives."""
 
     @staticmethod
-    def stream(url: str, timeout: float | None = None) -> OpenAnswer | Answer | NoAnswer:
+    def stream(url: str, timeout: float | None = None) -> OpenAnswer | Answer | NoResponse:
         session = sync.PlatformSession(platform(url))
         return sync.open_answer(session, Request("POST", f"{url}/api/v2/execute/a", b"{}"), 5, timeout)
 
@@ -523,7 +523,7 @@ class TestOpenAnswer:
         with serve(lambda http: http.answer(402, b"no credits")) as server:
             assert self.stream(server.url) == Answer(402, b"no credits", ANY)
         outcome = self.stream(server.url)
-        assert isinstance(outcome, NoAnswer)
+        assert isinstance(outcome, NoResponse)
         assert not outcome.sent
 
     def test_the_key_is_taken_out(self) -> None:
@@ -576,7 +576,7 @@ class TestFiles:
         with socket.create_server(("127.0.0.1", 0)) as unused:
             url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         outcome = send_sync(platform(url), Request("PUT", f"{url}/a?signature=s3cret", b"x", "", Credential.NONE))
-        assert isinstance(outcome, NoAnswer)
+        assert isinstance(outcome, NoResponse)
         assert "s3cret" not in outcome.reason
 
 
@@ -593,7 +593,7 @@ def test_a_body_that_drips_is_cut_in_time(send: Send) -> None:
 
     with serve(script) as server:
         outcome = send(platform(server.url), Request("GET", f"{server.url}/run"), 0.3)
-    assert isinstance(outcome, NoAnswer)
+    assert isinstance(outcome, NoResponse)
     assert outcome.reason
     assert outcome.sent
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from airflow_provider_aixplain.platform import Platform
-from airflow_provider_aixplain.protocol.wire import Answer, NoAnswer, Request
+from airflow_provider_aixplain.client.account import Platform
+from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, Request
 from airflow_provider_aixplain.transport import aio, sync
 
 KEY = "k3y-that-nobody-sees"
@@ -19,16 +19,16 @@ def platform(url: str, **fields: Any) -> Platform:
     return Platform(api_key=KEY, backend_url=url, models_run_url=f"{url}/api/v1/execute", **fields)
 
 
-def send_sync(platform: Platform, request: Request, timeout: float | None = None) -> Answer | NoAnswer:
+def send_sync(platform: Platform, request: Request, timeout: float | None = None) -> Answer | NoResponse:
     """Send a request with the transport of workers."""
     with sync.PlatformSession(platform) as session:
         return sync.send(session, request, timeout)
 
 
-def send_aio(platform: Platform, request: Request, timeout: float | None = None) -> Answer | NoAnswer:
+def send_aio(platform: Platform, request: Request, timeout: float | None = None) -> Answer | NoResponse:
     """Send a request with the transport of triggers."""
 
-    async def send() -> Answer | NoAnswer:
+    async def send() -> Answer | NoResponse:
         async with aio.Lease() as lease:
             return await aio.send(await lease.session(platform), request, timeout)
 

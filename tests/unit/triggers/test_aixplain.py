@@ -18,8 +18,8 @@ import pendulum
 import pytest
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent
 
+from airflow_provider_aixplain.client.account import Platform
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-from airflow_provider_aixplain.platform import Platform
 from airflow_provider_aixplain.protocol.wait import Wait
 from airflow_provider_aixplain.triggers.aixplain import LARGEST_RESPONSE, AixplainModelRunTrigger
 from airflow_provider_aixplain.triggers.worker_release import runs_inline
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("connection")
 def _nobody_lingers(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no worker here to wait for, and nobody who mends a Connection unless a test does."""
     monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "0")
-    monkeypatch.setattr("airflow_provider_aixplain.triggers.aixplain.PATIENCE", 0)
+    monkeypatch.setattr("airflow_provider_aixplain.triggers.aixplain.RETRY_BUDGET", 0)
 
 
 def submit(model_id: str = "sentiment", **parameters: Any) -> str:
@@ -239,7 +239,7 @@ def test_a_pause_that_the_platform_asks_for_is_kept(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("secrets", ["no Connection", "no key in it", "no backend"])
 def test_a_connection_that_comes_back_heals_the_wait(monkeypatch: pytest.MonkeyPatch, secrets: str) -> None:
     """As when a triggerer starts while the secrets backend is down: the run is paid, and must not be given up."""
-    monkeypatch.setattr("airflow_provider_aixplain.triggers.aixplain.PATIENCE", 60)
+    monkeypatch.setattr("airflow_provider_aixplain.triggers.aixplain.RETRY_BUDGET", 60)
     read = AixplainHook._aread
     tries = 0
 
@@ -264,7 +264,7 @@ def test_a_connection_that_comes_back_heals_the_wait(monkeypatch: pytest.MonkeyP
 
 
 def test_a_key_that_is_rotated_heals_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_aixplain.triggers.aixplain.PATIENCE", 60)
+    monkeypatch.setattr("airflow_provider_aixplain.triggers.aixplain.RETRY_BUDGET", 60)
 
     def script(http: Handler) -> None:
         if len(server.asked) == 5:
@@ -280,7 +280,7 @@ def test_a_key_that_is_rotated_heals_the_wait(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_connection_that_is_half_written_heals_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """The key is refused, and the Connection is read again while somebody has not yet written its host."""
-    monkeypatch.setattr("airflow_provider_aixplain.triggers.aixplain.PATIENCE", 60)
+    monkeypatch.setattr("airflow_provider_aixplain.triggers.aixplain.RETRY_BUDGET", 60)
     read, reads = AixplainHook._read, 0
 
     def unsteady(hook: AixplainHook) -> Platform:
@@ -325,7 +325,7 @@ def test_every_fault_of_the_emulator_is_outlived(tmp_path: Path, monkeypatch: py
     with Processes(tmp_path / "emulator") as processes:
         emulator = Emulator(processes, 1, {"timeout": 0.5})
         monkeypatch.setenv("AIRFLOW_CONN_FAULTY", emulator.connection)
-        monkeypatch.setattr("airflow_provider_aixplain.triggers.aixplain.PATIENCE", 60)
+        monkeypatch.setattr("airflow_provider_aixplain.triggers.aixplain.RETRY_BUDGET", 60)
         hook = AixplainHook("faulty")
         urls = [str(hook.run_async("echo", f"input {index}").url) for index in range(40)]
         emulator.set_faults(rate=0.5)

@@ -11,7 +11,7 @@ from jinja2 import Undefined
 
 from airflow_provider_aixplain.files import Upload
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
-from airflow_provider_aixplain.operators.visits import lost_at_end, lost_at_start
+from airflow_provider_aixplain.workerless.eligibility import reason_not_end_from_trigger, reason_not_start_from_trigger
 from tests.airflow.deployment import AIRFLOW_3
 
 
@@ -33,7 +33,7 @@ class Listener:
 
 def loss(kind: type[AixplainRunModelOperator] = AixplainRunModelOperator, **arguments: Any) -> str | None:
     task = kind(**{"task_id": "run", "model_id": "echo", "data": "a", "end_from_trigger": True, **arguments})
-    return lost_at_end(task)
+    return reason_not_end_from_trigger(task)
 
 
 @pytest.mark.skipif(not AIRFLOW_3, reason="below Airflow 3.3 only a worker can push XComs")
@@ -77,9 +77,9 @@ def test_a_listener() -> None:
 def test_what_others_are_mapped_over() -> None:
     with DAG("over", start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None):
         task = AixplainRunModelOperator(task_id="run", model_id="echo", data="a", do_xcom_push=False, durable=False)
-        assert lost_at_end(task) is None
+        assert reason_not_end_from_trigger(task) is None
         AixplainRunModelOperator.partial(task_id="each", model_id="echo").expand(data=task.output)
-    assert lost_at_end(task) == "what tasks are mapped over"
+    assert reason_not_end_from_trigger(task) == "what tasks are mapped over"
 
 
 @pytest.mark.skipif(AIRFLOW_3, reason="Airflow 3.3 has XCom.aset")
@@ -107,7 +107,7 @@ class OwnField(AixplainRunModelOperator):
 def start_loss(kind: type[AixplainRunModelOperator] = AixplainRunModelOperator, **arguments: Any) -> str | None:
     given = {"task_id": "run", "model_id": "echo", "data": "a", "start_from_trigger": True, **arguments}
     task = kind(**given)
-    loss = lost_at_start(task)
+    loss = reason_not_start_from_trigger(task)
     assert (task.start_trigger_args is None) == (loss is not None)
     return loss
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_aixplain.exceptions import AixplainError, to_event
-from airflow_provider_aixplain.metrics import PREFIX
+from airflow_provider_aixplain.observability.metrics import PREFIX
 
 if TYPE_CHECKING:
     from airflow_provider_aixplain.batch.engine import Engine

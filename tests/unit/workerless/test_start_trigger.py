@@ -25,14 +25,14 @@ from airflow_provider_aixplain.exceptions import (
     from_event,
 )
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-from airflow_provider_aixplain.links import MODEL_LINK
+from airflow_provider_aixplain.observability.links import MODEL_LINK
 from airflow_provider_aixplain.submission import (
     CLEARED,
     KEY,
     NOT_REMEMBERED,
     RUN_KEY,
-    TriggeredSubmission,
-    TriggerRecord,
+    IdempotencyRecord,
+    XComIdempotencyStore,
 )
 from airflow_provider_aixplain.triggers import aixplain
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelStartTrigger, xcom_reference
@@ -113,8 +113,8 @@ class Task:
 def task(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Task]:
     xcoms = XComs()
     monkeypatch.setattr(submission, "XCom", xcoms)
-    monkeypatch.setattr(aixplain, "LAG", 0.1)
-    monkeypatch.setattr(aixplain, "UNKNOWN_PAUSE", 0)
+    monkeypatch.setattr(aixplain, "IN_FLIGHT_MARGIN", 0.1)
+    monkeypatch.setattr(aixplain, "NOT_FOUND_DELAY", 0)
     return lambda **arguments: Task(xcoms, **arguments)
 
 
@@ -274,16 +274,16 @@ class TestOrphans:
         found = {**orphan.record, "submitted_at": pendulum.now("UTC").isoformat()}  # type: ignore[dict-item]
         orphan.record = found
         answered = {**found, "poll_url": orphan.xcoms["task", "url"]}
-        read, reads = TriggerRecord.read, 0
+        read, reads = XComIdempotencyStore.read, 0
 
-        async def read_later(record: TriggerRecord) -> TriggeredSubmission | None:
+        async def read_later(record: XComIdempotencyStore) -> IdempotencyRecord | None:
             nonlocal reads
             reads += 1
             if reads == 3:
                 orphan.record = answered
             return await read(record)
 
-        monkeypatch.setattr(TriggerRecord, "read", read_later)
+        monkeypatch.setattr(XComIdempotencyStore, "read", read_later)
         assert isinstance(orphan.start(), TaskSuccessEvent)
         assert submitted(emulator, "orphan") == before
         assert reads == 3
@@ -295,10 +295,10 @@ def test_who_stood_still_finds_that_somebody_else_has_taken_over(
 ) -> None:
     data = f"stood still {stood}"
     one = task(data=data)
-    monkeypatch.setattr(aixplain, "_taken_over_after", lambda: 0.1)
-    write, writes = TriggerRecord.write, 0
+    monkeypatch.setattr(aixplain, "_lease_duration", lambda: 0.1)
+    write, writes = XComIdempotencyStore.write, 0
 
-    async def slow_write(record: TriggerRecord, told: TriggeredSubmission) -> None:
+    async def slow_write(record: XComIdempotencyStore, told: IdempotencyRecord) -> None:
         nonlocal writes
         writes += 1
         if stood == "after":
@@ -311,7 +311,7 @@ def test_who_stood_still_finds_that_somebody_else_has_taken_over(
         if stood != "after":
             await write(record, told)
 
-    monkeypatch.setattr(TriggerRecord, "write", slow_write)
+    monkeypatch.setattr(XComIdempotencyStore, "write", slow_write)
     assert isinstance(one.start(), TaskSuccessEvent)
     assert submitted(emulator, data) == 1
     assert writes == 1
@@ -323,7 +323,7 @@ def test_who_stood_still_and_finds_nobody_else_submits(
     task: Any, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = iter([0.0, 10.0])
-    monkeypatch.setattr(aixplain, "_taken_over_after", lambda: next(limits))
+    monkeypatch.setattr(aixplain, "_lease_duration", lambda: next(limits))
     assert isinstance(task(data="stood still alone").start(), TaskSuccessEvent)
     assert submitted(emulator, "stood still alone") == 1
 
@@ -404,7 +404,7 @@ def test_an_answer_that_is_final_at_once(task: Any, monkeypatch: pytest.MonkeyPa
         assert isinstance(one.start(), TaskSuccessEvent)
         assert len(server.asked) == 1
         one.xcoms.clear()
-        assert one.start(lost_at_end="something").payload["response"]["data"] == "hi"
+        assert one.start(reason_not_end_from_trigger="something").payload["response"]["data"] == "hi"
 
 
 def test_the_output_of_other_tasks(task: Any, emulator: Emulator) -> None:
@@ -452,7 +452,7 @@ def test_a_task_that_is_ended_amid_its_submission_leaves_its_poll_url(
 def test_a_task_that_is_ended_before_its_submission_is_sent_leaves_nothing(
     task: Any, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aixplain, "AT_A_TIME", 1)
+    monkeypatch.setattr(aixplain, "MAX_CONCURRENT_SUBMISSIONS", 1)
     first, second = task(data="sent"), task(data="not sent")
 
     async def end() -> None:
@@ -502,7 +502,7 @@ def test_a_record_that_cannot_be_kept_costs_nothing_before_and_loses_nothing_aft
 
 def test_who_comes_while_many_push_is_left_to_a_worker(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow's triggerer takes one XCom after another; a worker is sooner than the end of a long queue."""
-    monkeypatch.setattr(submission, "MOST_PUSHES", 150)
+    monkeypatch.setattr(submission, "MAX_PENDING_PUSHES", 150)
     one = task(data="queue", parameters={"delay": 0})
     aset = one.xcoms.aset
     waiting, most = 0, 0
@@ -527,7 +527,7 @@ def test_who_comes_while_many_push_is_left_to_a_worker(task: Any, monkeypatch: p
     events = asyncio.run(run_all())
     ended = [event for event in events if isinstance(event, TaskSuccessEvent)]
     assert 0 < len(ended) < len(events)
-    assert most <= submission.MOST_PUSHES
+    assert most <= submission.MAX_PENDING_PUSHES
     assert all(
         event.payload["response"]["data"] == "queue" for event in events if not isinstance(event, TaskSuccessEvent)
     )

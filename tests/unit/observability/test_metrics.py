@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_aixplain.exceptions import AixplainError, AixplainPermanentError, AixplainRunFailed
-from airflow_provider_aixplain.metrics import count_end, count_wait, outcome_of
+from airflow_provider_aixplain.observability.metrics import count_end, count_wait, outcome_of
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.wait import Outcome
 from tests.airflow.deployment import AIRFLOW_3

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from airflow_provider_aixplain.batch import retrying
 from airflow_provider_aixplain.batch.batch import Batch
 from airflow_provider_aixplain.batch.ledger import AttemptEvent
-from airflow_provider_aixplain.batch.trouble import LONGEST_INTERVAL, Trouble
 from airflow_provider_aixplain.exceptions import AixplainError
+from airflow_provider_aixplain.observability.failure_summary import LONGEST_INTERVAL, Trouble
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 from tests.airflow.deployment import Emulator
 from tests.unit.batch import batches

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_aixplain.batch.rows import BadRow, Fingerprint, Mapper, Row, read, restored, stored
+from airflow_provider_aixplain.inputs.rows import BadRow, Fingerprint, Mapper, Row, read, restored, stored
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 
 

@@ -21,8 +21,8 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_aixplain.batch import readers
-from airflow_provider_aixplain.batch.rows import BadRow, Mapper, Row, read
+from airflow_provider_aixplain.inputs import readers as readers
+from airflow_provider_aixplain.inputs.rows import BadRow, Mapper, Row, read
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 from tests.fuzzing import examples
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_aixplain.get_provider_info import get_provider_info
-from airflow_provider_aixplain.links import MODEL_LINK
+from airflow_provider_aixplain.observability.links import MODEL_LINK
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 from tests.airflow.deployment import AIRFLOW_3, Emulator
 
@@ -33,7 +33,7 @@ def test_it_leads_to_a_model_that_refuses_the_run(emulator: Emulator, monkeypatc
 def test_no_link_leads_to_a_poll_url() -> None:
     """A browser sends no key, so the platform would refuse it."""
     assert [link.name for link in task().operator_extra_links] == ["aiXplain model"]
-    assert get_provider_info()["extra-links"] == ["airflow_provider_aixplain.links.AixplainModelLink"]
+    assert get_provider_info()["extra-links"] == ["airflow_provider_aixplain.observability.links.AixplainModelLink"]
 
 
 @pytest.mark.usefixtures("connection")
@@ -42,8 +42,10 @@ def test_a_last_visit_leaves_the_link_unchanged(emulator: Emulator) -> None:
     response = task(model_id="echo", deferrable=False).execute(CONTEXT)
     resumed, started = task(), task()
     kwargs = {"event": {**event, "response": response}}
-    resumed.resume_execution("take_event", {**kwargs, "submitted_at": "2026-01-01T00:00:00Z", "timeout": 9}, CONTEXT)
-    started.resume_execution("take_event", kwargs, CONTEXT)
+    resumed.resume_execution(
+        "resume_from_trigger", {**kwargs, "submitted_at": "2026-01-01T00:00:00Z", "timeout": 9}, CONTEXT
+    )
+    started.resume_execution("resume_from_trigger", kwargs, CONTEXT)
     assert tuple(resumed.operator_extra_links) == ()
     assert tuple(started.operator_extra_links) == (MODEL_LINK,), "its trigger started it: this is the first visit"
     page = MODEL_LINK.get_link(started, ti_key=KEY)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from airflow.providers.openlineage.extractors import OperatorLineage
 from openlineage.client.facet_v2 import RunFacet
 
 from airflow_provider_aixplain import __version__
-from airflow_provider_aixplain.metrics import TOKENS
+from airflow_provider_aixplain.observability.metrics import TOKENS
 from airflow_provider_aixplain.protocol.values import number
 
 

@@ -88,7 +88,7 @@ class Platform:
         if not self.trusts(url):
             raise self._untrusted(url, "receive the key")
 
-    def stores(self, url: str) -> bool:
+    def accepts_uploads(self, url: str) -> bool:
         """Whether a file may be put there: on one of the platform's stores, or an origin that may have the key too."""
         try:
             scheme, _, host = origin(url).rpartition(":")[0].partition("://")
@@ -102,7 +102,7 @@ class Platform:
             return self._key_pattern.sub("***", text)
         return text.replace(self.api_key, "***") if self._is_secret else text
 
-    def hide(self, text: str) -> str:
+    def redact_text(self, text: str) -> str:
         """Return a text about this platform without the key and the proxy's credentials."""
         return hide_userinfo(self.redact(text))
 
@@ -134,7 +134,7 @@ class Platform:
         """
         headers = {"Content-Type": request.content_type}
         if request.credential is wire.Credential.NONE:
-            if not self.stores(request.url):
+            if not self.accepts_uploads(request.url):
                 raise self._untrusted(_shown_origin(request.url), "receive files")
             return headers
         self.check(request.url)

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
-class Once(Generic[T]):
+class SingleFlight(Generic[T]):
     """What many ask for at the same time, and one looks up: thousands of runs start together in a triggerer."""
 
     def __init__(self) -> None:

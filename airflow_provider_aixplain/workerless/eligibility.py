@@ -14,10 +14,10 @@ from airflow_provider_aixplain.submission import RETURN_KEY
 AT_START = ("pre_execute", "render_template_fields", "prepare_template", "execute", "hook", "run_name", "_submit")
 """What a worker calls when it starts a task."""
 
-AT_END = ("post_execute", "take_event", "execute_complete")
+AT_END = ("post_execute", "resume_from_trigger", "execute_complete")
 """What a worker calls when a run has succeeded."""
 
-_NO_MARK = "the mark of its delivery, as it pushes no XComs"
+_NO_DELIVERY_MARKER = "the mark of its delivery, as it pushes no XComs"
 
 BELOW_3_3 = "its XComs, below Airflow 3.3"
 
@@ -28,7 +28,7 @@ RENDERED = {
 """What Airflow 3.3.2's triggerer can render. It never answers what asks for more, as ``ti.xcom_pull`` does."""
 
 
-def lost_at_end(task: BaseOperator) -> str | None:
+def reason_not_end_from_trigger(task: BaseOperator) -> str | None:
     """Return what would be lost if a trigger ended a task, or None if nothing would.
 
     A trigger that ends its task pushes XComs and sets the task's state, and that is all.
@@ -44,13 +44,13 @@ def lost_at_end(task: BaseOperator) -> str | None:
             "its map_index_template": task.map_index_template,
             "the result of its DAG": getattr(task, "returns_dag_result", False),
             "what tasks are mapped over": task.has_dag() and next(task.iter_mapped_dependants(), None),
-            **(_xcoms(task) if task.do_xcom_push else {_NO_MARK: getattr(task, "durable", False)}),
+            **(_xcoms(task) if task.do_xcom_push else {_NO_DELIVERY_MARKER: getattr(task, "durable", False)}),
             **_listener("on_task_instance_success"),
         }
     )
 
 
-def lost_at_start(task: Any) -> str | None:
+def reason_not_start_from_trigger(task: Any) -> str | None:
     """Return what would be lost if a trigger started a task, or None if nothing would.
 
     A trigger that starts its task renders what templates the triggerer can, and submits a run.
@@ -78,7 +78,7 @@ def lost_at_start(task: Any) -> str | None:
             **_xcoms(task),
             "the files of its templates": task.template_ext,
             "its DAG's own Jinja settings": task.has_dag() and _has_own_jinja(task),
-            **{f"its input: {reason}": True for value in given for reason in _unfit(value)},
+            **{f"its input: {reason}": True for value in given for reason in _unserializable_parts(value)},
             **_listener("on_task_instance_running"),
         }
     )
@@ -98,18 +98,18 @@ def with_xcom_references(value: Any) -> Any:
     return value
 
 
-def _unfit(value: Any) -> Iterator[str]:
+def _unserializable_parts(value: Any) -> Iterator[str]:
     """Tell what of an argument a trigger that starts a task cannot take: anything but JSON and plain XComs."""
     if isinstance(value, str):
-        yield from _unrendered(value)
+        yield from _unsupported_template_names(value)
     elif isinstance(value, Mapping):
         for key, held in value.items():
             if not isinstance(key, str) or key.startswith("__"):
                 yield f"the key {key!r}"
-            yield from _unfit(held)
+            yield from _unserializable_parts(held)
     elif isinstance(value, (list, tuple)):
         for held in value:
-            yield from _unfit(held)
+            yield from _unserializable_parts(held)
     elif isinstance(value, Upload):
         yield "a file to upload"
     elif hasattr(value, "resolve") and hasattr(value, "operator"):
@@ -119,7 +119,7 @@ def _unfit(value: Any) -> Iterator[str]:
         yield f"a {type(value).__name__} that JSON does not hold"
 
 
-def _unrendered(text: str) -> Iterator[str]:
+def _unsupported_template_names(text: str) -> Iterator[str]:
     """Tell what of a template the triggerer cannot render."""
     if "{" not in text:
         return

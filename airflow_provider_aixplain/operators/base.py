@@ -16,15 +16,15 @@ from airflow_provider_aixplain.exceptions import (
     AixplainRunTimeout,
     from_event,
 )
-from airflow_provider_aixplain.links import MODEL_LINK, is_stored_by_airflow
-from airflow_provider_aixplain.metrics import count_end, outcome_of
+from airflow_provider_aixplain.observability.links import MODEL_LINK, is_stored_by_airflow
+from airflow_provider_aixplain.observability.metrics import count_end, outcome_of
 from airflow_provider_aixplain.operators.arguments import RESUMED_WITHOUT_EVENT
-from airflow_provider_aixplain.operators.visits import lost_at_end
-from airflow_provider_aixplain.protocol.response import ModelResponse, told_cost
+from airflow_provider_aixplain.protocol.response import ModelResponse, format_cost
 from airflow_provider_aixplain.protocol.values import printable
-from airflow_provider_aixplain.protocol.wait import PATIENCE, Wait
+from airflow_provider_aixplain.protocol.wait import RETRY_BUDGET, Wait
 from airflow_provider_aixplain.submission import now, seconds_since
 from airflow_provider_aixplain.templates import TemplatedOperator
+from airflow_provider_aixplain.workerless.eligibility import reason_not_end_from_trigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -38,8 +38,8 @@ GRACE = timedelta(minutes=1)
 """How much longer than an ``execution_timeout`` a task may stay deferred, where no triggerer ends its wait."""
 
 
-class RunWaiter(TemplatedOperator):
-    """A task that waits for a run: its ``execute`` defers it, and a worker takes the end in :meth:`take_event`."""
+class DeferrableRunBaseOperator(TemplatedOperator):
+    """A task that defers until a run has finished; a worker resumes it in :meth:`resume_from_trigger`."""
 
     aixplain_conn_id: str
     wait_time: float
@@ -93,7 +93,7 @@ class RunWaiter(TemplatedOperator):
         self._has_link = True
         return super().resume_execution(next_method, next_kwargs, context)
 
-    def take_event(
+    def resume_from_trigger(
         self,
         context: Context,
         event: dict[str, Any] | None = None,
@@ -129,8 +129,8 @@ class RunWaiter(TemplatedOperator):
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Take the end of the run.
 
-        :param event: the payload of the event of :class:`AixplainModelRunTrigger`; :meth:`take_event` has fetched its
-            response if that is a large one.
+        :param event: the payload of the event of :class:`AixplainModelRunTrigger`, with the response, also if it is
+            large.
         :return: the response as a dict.
         :raises AixplainRunFailed: if the model ran and failed.
         :raises AixplainRunTimeout: if the run was not over in time.
@@ -140,7 +140,7 @@ class RunWaiter(TemplatedOperator):
         self.response = response
         count_end(self.model_id, event["status"], response)
         if event["status"] == "success":
-            self.log.info("%s: %s is done after %s", self.run_name, self.subject, told_cost(response))
+            self.log.info("%s: %s is done after %s", self.run_name, self.subject, format_cost(response))
             self.log_warning(response)
             return response
         error, what = _ENDS[event["status"]]
@@ -164,7 +164,7 @@ class RunWaiter(TemplatedOperator):
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Return what the openlineage provider, which alone calls this, is to know of the run."""
-        from airflow_provider_aixplain.openlineage import lineage_of
+        from airflow_provider_aixplain.observability.lineage import lineage_of
 
         return lineage_of(self.model_id, self.response)
 
@@ -180,7 +180,7 @@ class RunWaiter(TemplatedOperator):
         from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
 
         self.log.info("%s: the triggerer waits for its end", self.run_name)
-        loss = lost_at_end(self) if self.ends_from_trigger else None
+        loss = reason_not_end_from_trigger(self) if self.ends_from_trigger else None
         if loss:
             self.log.info(
                 "%s: a worker takes the result, as a trigger that ends the task loses %s", self.run_name, loss
@@ -199,7 +199,7 @@ class RunWaiter(TemplatedOperator):
                 polling=self.polling,
                 model_id=self.model_id,
             ),
-            method_name="take_event",
+            method_name="resume_from_trigger",
             kwargs={"submitted_at": submitted_at, "timeout": timeout, "poll_url": poll_url},
             # Where no triggerer runs, Airflow itself keeps an execution_timeout; otherwise the trigger tells more.
             timeout=limit + GRACE if limit else None,
@@ -207,10 +207,10 @@ class RunWaiter(TemplatedOperator):
 
     def _fetch(self, poll_url: str, submitted_at: str, timeout: float) -> dict[str, Any]:
         """Return the event of a run whose response is too large for the triggerer; wait on if it does not come."""
-        from airflow_provider_aixplain.client import LONGEST_FETCH
+        from airflow_provider_aixplain.client.blocking import LONGEST_FETCH
 
-        response = self.hook.ask(poll_url, self.run_name, LONGEST_FETCH)
-        outcome = Wait(self.wait_time, timeout, PATIENCE).judge(response, seconds_since(submitted_at))
+        response = self.hook.poll_tolerant(poll_url, self.run_name, LONGEST_FETCH)
+        outcome = Wait(self.wait_time, timeout, RETRY_BUDGET).judge(response, seconds_since(submitted_at))
         if outcome is None:
             told = "%s: its response did not come, and is asked for again: %s"
             self.log.warning(told, self.run_name, printable(response.error_message or response.status))

@@ -14,8 +14,8 @@ from numbers import Integral, Real
 from typing import IO, Any
 from uuid import UUID
 
-from airflow_provider_aixplain.batch.readers import read_records
 from airflow_provider_aixplain.files import refuse_upload
+from airflow_provider_aixplain.inputs.readers import read_records
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.protocol.payload import build_payload
 from airflow_provider_aixplain.protocol.values import NOT_JSON, printable, sendable, storable

@@ -50,8 +50,8 @@ def count_end(
     :param response: the ModelResponse as a dict, if there is one.
     :param stats: returns Airflow's Stats; default: those of a worker.
     """
-    with _no_harm():
-        told_to = (stats or of_worker)()
+    with _best_effort():
+        told_to = (stats or worker_stats)()
         told = response or {}
         tags = _tags(model_id, outcome, told)
         told_to.incr(f"{PREFIX}.runs", tags=tags)
@@ -76,8 +76,8 @@ def count_wait(
     :param seconds: how long the run has been waited for.
     :param stats: as for :func:`count_end`.
     """
-    with _no_harm():
-        told_to = (stats or of_worker)()
+    with _best_effort():
+        told_to = (stats or worker_stats)()
         tags = _tags(model_id, outcome.status, outcome.response or {})
         told_to.incr(f"{PREFIX}.polls", polls, tags=tags)
         told_to.timing(f"{PREFIX}.wait_duration", timedelta(seconds=seconds), tags=tags)
@@ -91,14 +91,14 @@ def outcome_of(error: AixplainError) -> str:
     return "refused" if is_refusal else "orphaned"
 
 
-def of_worker() -> Any:
+def worker_stats() -> Any:
     """Return the Stats that Airflow sets up on workers."""
     from airflow.providers.common.compat.sdk import Stats
 
     return Stats
 
 
-def of_triggerer() -> Any:
+def triggerer_stats() -> Any:
     """Return the Stats that Airflow sets up in triggerers, which in Airflow 3.3 are not those of its SDK."""
     try:
         from airflow.observability import stats
@@ -122,7 +122,7 @@ def clean_tag(value: object) -> str:
 
 
 @contextmanager
-def _no_harm() -> Iterator[None]:
+def _best_effort() -> Iterator[None]:
     """Whatever is wrong with metrics, or with figures that a supplier sends: it loses no result."""
     try:
         yield

@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_provider_aixplain.client.account import LONGEST_REQUEST
 from airflow_provider_aixplain.exceptions import (
     AixplainInputError,
     AixplainNoStreaming,
     AixplainPermanentError,
-    told_as_airflow_errors,
+    translate_protocol_errors,
 )
 from airflow_provider_aixplain.files import Upload, is_object_path, opened, printable_path, size_of
-from airflow_provider_aixplain.platform import LONGEST_REQUEST
 from airflow_provider_aixplain.protocol import asset, finetune, upload, wire
 from airflow_provider_aixplain.protocol.asset import ModelParameters
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure, InvalidInput
@@ -33,7 +33,7 @@ from airflow_provider_aixplain.protocol.wait import Outcome, Wait, seconds
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    from airflow_provider_aixplain.platform import Platform
+    from airflow_provider_aixplain.client.account import Platform
     from airflow_provider_aixplain.transport.sync import PlatformSession
 
 T = TypeVar("T")
@@ -125,7 +125,7 @@ class Client:
         :raises AixplainInputError: if the arguments can make no valid request.
         :raises AixplainUntrustedUrl: if the poll URL is on an origin that may not receive the key.
         """
-        with told_as_airflow_errors():
+        with translate_protocol_errors():
             wait = Wait(wait_time=wait_time, timeout=timeout)
         if stream:
             return self.run_stream(model_id, data, parameters, timeout)
@@ -180,7 +180,7 @@ class Client:
         """
         from airflow_provider_aixplain.transport import sync
 
-        with told_as_airflow_errors():
+        with translate_protocol_errors():
             timeout = None if timeout is None else seconds("timeout", timeout)
         request = self._request(wire.direct_run, model_id, data, parameters, declared, stream=True)
         silence = max(STREAM_SILENCE, self.platform.timeout)
@@ -198,10 +198,10 @@ class Client:
         :raises AixplainUntrustedUrl: if the poll URL is on an origin that may not receive the key.
         """
         log.debug("%s: polling", name)
-        with told_as_airflow_errors():
+        with translate_protocol_errors():
             return wire.read_poll(self._send(wire.poll(poll_url), timeout, silence=self.platform.timeout))
 
-    def ask(self, poll_url: str, name: str, timeout: float) -> ModelResponse:
+    def poll_tolerant(self, poll_url: str, name: str, timeout: float) -> ModelResponse:
         """Ask once, as :meth:`poll`, for one who waits: that the account cannot work is told by the response too.
 
         A Connection may be gone or half written while somebody is at it, and a secrets backend may be down: none of
@@ -210,7 +210,7 @@ class Client:
         try:
             return self.poll(poll_url, name, timeout)
         except Exception as error:
-            return no_account(error)
+            return unusable_account_response(error)
 
     def sync_poll(
         self, poll_url: str, name: str = "model_process", wait_time: float = 0.5, timeout: float = 300
@@ -226,7 +226,7 @@ class Client:
         :raises AixplainInputError: if a duration is none.
         :raises AixplainUntrustedUrl: if the poll URL is on an origin that may not receive the key.
         """
-        with told_as_airflow_errors():
+        with translate_protocol_errors():
             wait = Wait(wait_time=wait_time, timeout=timeout)
         return self._final(poll_url, wait, name, time.monotonic())
 
@@ -242,16 +242,16 @@ class Client:
         :raises AixplainConfigurationError: if the account cannot work.
         :raises AixplainUntrustedUrl: if the poll URL is on an origin that may not receive the key.
         """
-        with told_as_airflow_errors():
+        with translate_protocol_errors():
             self.platform.headers(wire.poll(poll_url))  # who cannot ask at all is told before the wait
         start = time.monotonic() if start is None else start
         while True:
             limit = min(wait.poll_timeout(time.monotonic() - start), LONGEST_FETCH)
-            response = self.ask(poll_url, name, limit)
+            response = self.poll_tolerant(poll_url, name, limit)
             elapsed = time.monotonic() - start
             if outcome := wait.judge(response, elapsed):
                 return outcome
-            trouble = self._renew() if wait.denied else ""
+            trouble = self.reload_credentials() if wait.denied else ""
             if report := wait.report(response, elapsed):
                 log.info("%s: %s%s", name, report, trouble)
             time.sleep(wait.delay(elapsed, random.random()))
@@ -263,7 +263,7 @@ class Client:
         :param after_epoch: tell of the first epoch after this one; default: of the last.
         :raises AixplainError: if the platform refuses to tell.
         """
-        with told_as_airflow_errors():
+        with translate_protocol_errors():
             finetune.check_epoch(after_epoch)
             outcome = self._send(wire.finetune_logs(self.platform.backend_url, model_id))
             return finetune.read_finetune_status(outcome, after_epoch)
@@ -273,7 +273,7 @@ class Client:
 
         :raises AixplainError: if the platform refuses.
         """
-        with told_as_airflow_errors():
+        with translate_protocol_errors():
             wire.read_deletion(self._send(wire.deletion(self.platform.backend_url, model_id)))
 
     def model_record(self, model_id: str | None = None, *, name: str | None = None) -> dict[str, Any]:
@@ -285,7 +285,7 @@ class Client:
         :raises AixplainError: if the platform refuses, or knows no such model.
         """
         backend = self.platform.backend_url
-        with told_as_airflow_errors():
+        with translate_protocol_errors():
             if (model_id is None) == (name is None):
                 raise InvalidInput("model_id or name: give one of them to say which model")
             if name is None:
@@ -304,7 +304,7 @@ class Client:
             raise AixplainInputError(
                 f"path is {printable_path(path)!r}: give an ObjectStoragePath, like ObjectStoragePath('file:///a.wav')"
             )
-        with told_as_airflow_errors(), opened(path) as file:
+        with translate_protocol_errors(), opened(path) as file:
             slot = upload.read_slot(self._send(upload.slot_request(self.platform.backend_url, path.name)))
             transfer = upload.transfer(slot, path.name, file)
             upload.read_transfer(self._send(transfer, LONGEST_UPLOAD, silence=self.platform.timeout))
@@ -323,7 +323,7 @@ class Client:
             file = value.file
             return f"{file}, {size_of(file)} bytes"
 
-        with told_as_airflow_errors():
+        with translate_protocol_errors():
             payload = build_payload(data, parameters, convert=stand_in)
             url = wire.submission(self.platform.models_run_url, model_id, payload).url
         told = json.dumps([url, json.loads(payload)], sort_keys=True)
@@ -351,7 +351,7 @@ class Client:
                 files[str(file)] = file
             return links.get(str(file), str(file))
 
-        with told_as_airflow_errors():
+        with translate_protocol_errors():
             payload = build_payload(data, parameters, convert=stand_in)
             request = make(self.platform.models_run_url, model_id, payload)
             if declared is not None:
@@ -359,7 +359,7 @@ class Client:
         if not files and stream is None:
             return request
         links = {name: self.upload_file(file) for name, file in files.items()}
-        with told_as_airflow_errors():
+        with translate_protocol_errors():
             payload = build_payload(data, parameters, stream, convert=stand_in)
             return make(self.platform.models_run_url, model_id, payload)
 
@@ -383,7 +383,7 @@ class Client:
 
     def _send(
         self, request: wire.Request, timeout: float | None = None, silence: float = math.inf
-    ) -> wire.Answer | wire.NoAnswer:
+    ) -> wire.Answer | wire.NoResponse:
         from airflow_provider_aixplain.transport import sync
 
         return self._explain_refusal(sync.send(self._open(), request, timeout, silence), request)
@@ -396,7 +396,7 @@ class Client:
             return outcome
         return replace(outcome, refused=f"the platform refuses {self.key_source}")
 
-    def _renew(self) -> str:
+    def reload_credentials(self) -> str:
         """Look for another key, as the platform refuses this one. Nobody but the caller knows another.
 
         :return: what the log should say of it, if anything.
@@ -404,7 +404,7 @@ class Client:
         return ""
 
 
-def no_account(error: Exception) -> ModelResponse:
+def unusable_account_response(error: Exception) -> ModelResponse:
     """Return what a poll brings that cannot be made: the account cannot be read, or cannot work.
 
     What somebody has to mend is a refusal, as that of a key; anything else is trouble that passes. So is a Connection

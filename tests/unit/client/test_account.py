@@ -14,10 +14,10 @@ from urllib.parse import quote
 import pytest
 from airflow.models.connection import Connection
 
+from airflow_provider_aixplain.client.account import Platform, origin
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainUntrustedUrl
 from airflow_provider_aixplain.get_provider_info import CONN_FIELDS
 from airflow_provider_aixplain.hooks.connection import EXTRA_KEYS, read_connection
-from airflow_provider_aixplain.platform import Platform, origin
 from airflow_provider_aixplain.protocol import wire
 
 KEY = "k3y-that-nobody-sees"
@@ -274,8 +274,8 @@ def test_a_file_goes_to_the_platforms_stores_without_the_key(url: str, stores: b
     ],
 )
 def test_secrets_are_hidden_in_a_text(text: str, shown: str) -> None:
-    assert read().hide(text) == shown
-    assert read(password="x").hide("Max retries exceeded") == "Max retries exceeded"
+    assert read().redact_text(text) == shown
+    assert read(password="x").redact_text("Max retries exceeded") == "Max retries exceeded"
 
 
 def test_a_keys_ends_are_no_part_of_it() -> None:
@@ -332,9 +332,9 @@ def test_a_key_is_hidden_in_any_spelling(spell: Callable[[str], str]) -> None:
 def test_hiding_secrets_takes_linear_time(piece: str) -> None:
     def seconds(size: int) -> float:
         platform, text = read(), piece * (size // len(piece))
-        platform.hide("%")
+        platform.redact_text("%")
         start = time.process_time()
-        platform.hide(text)
+        platform.redact_text(text)
         return time.process_time() - start
 
     assert min(seconds(200_000) for _ in range(3)) < 10 * max(min(seconds(50_000) for _ in range(3)), 0.001)

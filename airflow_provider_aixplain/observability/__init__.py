@@ -1,0 +1,1 @@
+"""Metrics, lineage, links and progress of runs."""

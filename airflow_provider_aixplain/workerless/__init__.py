@@ -1,0 +1,1 @@
+"""Start and end tasks in the triggerer, without a worker."""
