@@ -62,17 +62,17 @@ real-2.11.2: PYTEST_ARGS += --ignore=tests/airflow/test_by_triggers.py
 # The tests in a browser need Debian's; without one they say so, and the rest runs.
 real-3.3.2: browser
 browser: $(VENV)/.ready
-	@$(VENV)/bin/python -m tests.airflow.services chromium
+	@$(VENV)/bin/python -m tests.support.services chromium
 
 # Each scenario prints its figures. It installs a PostgreSQL and a Redis where they are absent, and it may.
 FAULTS := tests/airflow/test_faults.py tests/airflow/test_killed_triggers.py
 test-faults: $(VENV)/.ready
-	$(VENV)/bin/python -m tests.airflow.services --required postgres redis-server
+	$(VENV)/bin/python -m tests.support.services --required postgres redis-server
 	AIRFLOW_HOME=$(CURDIR)/.test/home-faults $(VENV)/bin/python -m pytest -m faults -s $(FAULTS)
 
 # Each table is also a JSON file in .bench. python -m tests.benchmarks.NAME measures one thing alone.
 bench: $(BENCH)/.ready
-	$(BENCH)/bin/python -m tests.airflow.services --required postgres redis-server
+	$(BENCH)/bin/python -m tests.support.services --required postgres redis-server
 	AIRFLOW_HOME=$(CURDIR)/.bench/home $(BENCH)/bin/python -m tests.benchmarks
 
 # The wheel alone in an empty environment: does Airflow find the provider?

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import json
 import os
 import signal
@@ -12,12 +10,9 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from tests.airflow.deployment import Emulator, Processes
+from tests.support.certificate import write_certificate
+from tests.support.deployment import Emulator, Processes
 
 # Timings belong in benchmarks; and a landing must not hang on luck, so CI tries the same examples every time.
 hypothesis.settings.register_profile("project", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -50,22 +45,3 @@ def connection(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> dict[str,
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The certificate of a server on this machine, and its key, in one file."""
     return write_certificate(tmp_path_factory.mktemp("tls") / "server.pem")
-
-
-def write_certificate(path: Path) -> Path:
-    """Write the certificate of a server on this machine, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
-    now = datetime.datetime.now(datetime.timezone.utc)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.write_bytes(private + certificate.public_bytes(pem))
-    return path

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.airflow.deployment import Processes
-from tests.airflow.home import Home, dags_for
+from tests.support.deployment import Processes
+from tests.support.home import Home, dags_for
 
 
 @pytest.fixture(scope="package")

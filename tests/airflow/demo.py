@@ -16,7 +16,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from tests.airflow.deployment import FINISHED, Airflow, Emulator, Processes, end_sessions, wait_until
+from tests.support.deployment import FINISHED, Airflow, Emulator, Processes, end_sessions, wait_until
 
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".demo"

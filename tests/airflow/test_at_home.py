@@ -13,9 +13,9 @@ import pytest
 import requests
 
 from airflow_provider_aixplain.get_provider_info import CONN_FIELDS
-from tests.airflow.deployment import AIRFLOW_3, BIN, wait_until
-from tests.airflow.home import KEY, Home
-from tests.public_api import RESPONSE_FIELDS
+from tests.support.deployment import AIRFLOW_3, BIN, wait_until
+from tests.support.home import KEY, Home
+from tests.support.public_api import RESPONSE_FIELDS
 
 DAG = "at_home"
 

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.airflow.deployment import AIRFLOW_3
-from tests.airflow.home import KEY, Home
-from tests.airflow.services import find, missing
+from tests.support.deployment import AIRFLOW_3
+from tests.support.home import KEY, Home
+from tests.support.services import find, missing
 
 if not AIRFLOW_3:
     pytest.skip("these are the pages of Airflow 3", allow_module_level=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.airflow.deployment import AIRFLOW_3, Airflow, Emulator, Processes
-from tests.public_api import RESPONSE_FIELDS
+from tests.support.deployment import AIRFLOW_3, Airflow, Emulator, Processes
+from tests.support.public_api import RESPONSE_FIELDS
 
 HERE = Path(__file__).parent
 

@@ -20,9 +20,9 @@ from airflow_provider_aixplain.hooks.connection import read_connection
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
-from tests.airflow.deployment import AIRFLOW_3, wait_until
-from tests.airflow.home import Home
-from tests.documentation import PAGES, ROOT, Example, examples
+from tests.support.deployment import AIRFLOW_3, wait_until
+from tests.support.documentation import PAGES, ROOT, Example, examples
+from tests.support.home import Home
 
 pytestmark = pytest.mark.skipif(not AIRFLOW_3, reason="the documentation's examples import airflow.sdk, of Airflow 3")
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.airflow.deployment import AIRFLOW_3, FINISHED, Airflow, Emulator, Processes, wait_until
-from tests.public_api import RESPONSE_FIELDS
+from tests.support.deployment import AIRFLOW_3, FINISHED, Airflow, Emulator, Processes, wait_until
+from tests.support.public_api import RESPONSE_FIELDS
 
 ROOT = Path(__file__).parents[2]
 RUN_SECONDS = 1.5

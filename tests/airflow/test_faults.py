@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 from airflow_provider_aixplain.triggers.aixplain import MAX_CONCURRENT_SUBMISSIONS
-from tests.airflow.deployment import AIRFLOW_3, Airflow, Emulator, Processes, wait_until
-from tests.airflow.services import SERVICES, Postgres, Redis, missing
+from tests.support.deployment import AIRFLOW_3, Airflow, Emulator, Processes, wait_until
+from tests.support.services import SERVICES, Postgres, Redis, missing
 
 psycopg2 = pytest.importorskip("psycopg2", reason="of the extra faults, which Airflow 3.3.2 is tested with")
 

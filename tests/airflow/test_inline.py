@@ -6,7 +6,7 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
-from tests.airflow.deployment import BIN, Airflow, Emulator, Processes
+from tests.support.deployment import BIN, Airflow, Emulator, Processes
 
 DAGS = Path(__file__).parent / "inline_dags"
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.airflow.deployment import AIRFLOW_3, Airflow, Emulator, Processes, wait_until
+from tests.support.deployment import AIRFLOW_3, Airflow, Emulator, Processes, wait_until
 
 if not AIRFLOW_3:
     pytest.skip("below Airflow 3.3 workers submit", allow_module_level=True)
 
-from tests.airflow.parked import FAILS, STEPS, parking
-from tests.airflow.services import ObjectStore
+from tests.support.parked import FAILS, STEPS, parking
+from tests.support.services import ObjectStore
 
 pytestmark = pytest.mark.faults
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.airflow.deployment import BIN, Airflow, Emulator, Processes
+from tests.support.deployment import BIN, Airflow, Emulator, Processes
 
 DAGS = Path(__file__).parent / "upload_dags"
 

@@ -22,11 +22,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tests.airflow.deployment import Airflow, Emulator, Processes
-from tests.airflow.services import Postgres
 from tests.benchmarks.results import report
 from tests.parity.conftest import PYTHON
 from tests.parity.conftest import settings as settings_of_peer
+from tests.support.deployment import Airflow, Emulator, Processes
+from tests.support.services import Postgres
 
 IN_FLIGHT = 500
 KILLS = 20

@@ -10,9 +10,9 @@ from typing import Any
 
 import pendulum
 
-from tests.airflow.deployment import Airflow, Emulator, Processes
-from tests.airflow.services import Postgres
 from tests.benchmarks.results import report
+from tests.support.deployment import Airflow, Emulator, Processes
+from tests.support.services import Postgres
 
 DAGS = Path(__file__).parent / "dags"
 WAYS = (

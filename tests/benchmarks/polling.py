@@ -24,7 +24,7 @@ from typing import Any
 
 from airflow_provider_aixplain.protocol.schedule import Backoff
 from tests.benchmarks.results import report
-from tests.conftest import write_certificate
+from tests.support.certificate import write_certificate
 
 POOL = 256
 INTERVAL = 1.4

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.transport.scripted import Server, serve
+from tests.support.scripted import Server, serve
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv/aixplain-0.2.48/bin/python"

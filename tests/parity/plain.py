@@ -6,7 +6,7 @@ import datetime
 import enum
 from typing import Any
 
-from tests.public_api import RESPONSE_FIELDS
+from tests.support.public_api import RESPONSE_FIELDS
 
 MODEL = (
     "id",

@@ -26,7 +26,7 @@ from tests.parity import differences
 from tests.parity.conftest import KEY, Peer
 from tests.parity.differences import DIFFERENCES, Case
 from tests.parity.plain import plain, revive
-from tests.unit.transport.scripted import Asked, Handler, Server
+from tests.support.scripted import Asked, Handler, Server
 
 ACCEPTED = {"status": "IN_PROGRESS", "data": "SERVER/api/v1/data/7e1b"}
 DONE = {"status": "SUCCESS", "completed": True, "data": "done"}

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.airflow.deployment import Processes
-from tests.airflow.services import ATTACH, ObjectStore
+from tests.support.deployment import Processes
+from tests.support.services import ATTACH, ObjectStore
+from tests.support.task_log import NAME, TaskLog
 
 _numbers = itertools.count()
 
@@ -33,25 +34,6 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "file":
         return f"file://{tmp_path}/out"
     return f"{request.getfixturevalue('objects')}/{next(_numbers)}"
-
-
-class TaskLog:
-    """What operators and triggers have written to their tasks' logs."""
-
-    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
-        self._caplog = caplog
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines(logging.DEBUG))
-
-    def lines(self, level: int = logging.WARNING) -> list[str]:
-        """The lines of this level and above."""
-        return [
-            record.getMessage() for record in self._caplog.records if record.levelno >= level and record.name == NAME
-        ]
-
-
-NAME = "task"
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import pytest
 from airflow.providers.common.compat.sdk import DAG
 
-from tests.documentation import PAGES
+from tests.support.documentation import PAGES
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "example_dags").glob("*.py"))
 

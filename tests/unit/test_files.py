@@ -40,8 +40,8 @@ from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.inputs.rows import BadRow, Mapper, read
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 from airflow_provider_aixplain.protocol.upload import Slot
-from tests.airflow.deployment import AIRFLOW_3, Emulator
-from tests.unit.transport.scripted import serve
+from tests.support.deployment import AIRFLOW_3, Emulator
+from tests.support.scripted import serve
 
 serde = importlib.import_module("airflow.sdk.serde" if AIRFLOW_3 else "airflow.serialization.serde")
 dag_serialization: Any = getattr(serialized_objects, "DagSerialization" if AIRFLOW_3 else "SerializedDAG")

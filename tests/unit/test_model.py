@@ -42,8 +42,8 @@ from airflow_provider_aixplain.model import (
     ResponseStatus,
     build_payload,
 )
-from tests.airflow.deployment import AIRFLOW_3, Emulator, Processes
-from tests.unit.transport.scripted import Handler, serve
+from tests.support.deployment import AIRFLOW_3, Emulator, Processes
+from tests.support.scripted import Handler, serve
 
 attach = importlib.import_module("airflow.sdk.io" if AIRFLOW_3 else "airflow.io.store").attach
 

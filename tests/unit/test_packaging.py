@@ -19,7 +19,7 @@ from flit_core import buildapi
 
 import airflow_provider_aixplain
 from airflow_provider_aixplain.get_provider_info import CONN_FIELDS, HIDDEN_FIELDS, RELABELING, get_provider_info
-from tests.airflow.deployment import AIRFLOW_3
+from tests.support.deployment import AIRFLOW_3
 
 ROOT = Path(__file__).parents[2]
 

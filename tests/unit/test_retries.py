@@ -21,7 +21,7 @@ from airflow_provider_aixplain.exceptions import (
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
 from airflow_provider_aixplain.protocol.values import MAX_FIGURE
 from airflow_provider_aixplain.protocol.wire import Answer, read_submission
-from tests.airflow.deployment import AIRFLOW_3
+from tests.support.deployment import AIRFLOW_3
 
 if not AIRFLOW_3:
     pytest.skip("retry policies came with Airflow 3.3", allow_module_level=True)

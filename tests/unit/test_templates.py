@@ -20,8 +20,8 @@ from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
 from airflow_provider_aixplain.templates import check
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelStartTrigger, xcom_reference
-from tests.airflow.deployment import AIRFLOW_3, Emulator
-from tests.unit.conftest import TaskLog
+from tests.support.deployment import AIRFLOW_3, Emulator
+from tests.support.task_log import TaskLog
 from tests.unit.protocol.strategies import JSON
 
 pytestmark = pytest.mark.usefixtures("connection")

@@ -8,7 +8,7 @@ import pendulum
 from airflow.providers.common.compat.sdk import dag
 
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
-from tests.airflow.parked import FAILS, STEPS, ParkedOperator
+from tests.support.parked import FAILS, STEPS, ParkedOperator
 
 BOTH = {"model_id": "echo", "start_from_trigger": True, "end_from_trigger": True}
 ANY_TIME = pendulum.datetime(2026, 1, 1, tz="UTC")

@@ -23,8 +23,8 @@ from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.inputs.rows import Row
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
-from tests.airflow.deployment import Emulator, wait_until
-from tests.airflow.services import ATTACH
+from tests.support.deployment import Emulator, wait_until
+from tests.support.services import ATTACH
 
 ENGINES = """
 import asyncio, os, signal, sys

@@ -30,7 +30,8 @@ from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.inputs.rows import Row
 from airflow_provider_aixplain.triggers import batch as trigger_module
 from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
-from tests.airflow.deployment import Emulator, wait_until
+from tests.support.deployment import Emulator, wait_until
+from tests.support.scripted import Handler, serve
 from tests.unit.batch.batches import (
     Engines,
     Trouble,
@@ -47,7 +48,6 @@ from tests.unit.batch.batches import (
     submitted,
     trigger_of,
 )
-from tests.unit.transport.scripted import Handler, serve
 
 pytestmark = pytest.mark.usefixtures("connection")
 INTENT, ACCEPTED, REJECTED = AttemptEvent.INTENT, AttemptEvent.ACCEPTED, AttemptEvent.REJECTED

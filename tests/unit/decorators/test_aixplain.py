@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import DAG, BaseOperator, task
 from airflow_provider_aixplain.decorators.aixplain import AixplainDecoratedOperator, aixplain_task
 from airflow_provider_aixplain.exceptions import AixplainInputError
 from airflow_provider_aixplain.workerless.eligibility import reason_not_start_from_trigger
-from tests.airflow.deployment import AIRFLOW_3, Emulator
+from tests.support.deployment import AIRFLOW_3, Emulator
 
 pytestmark = pytest.mark.usefixtures("connection")
 CONTEXT: Any = {}

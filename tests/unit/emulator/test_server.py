@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
 from airflow_provider_aixplain.emulator.server import create_app, is_own_host
-from tests.airflow.deployment import Emulator, Processes, wait_until
+from tests.support.deployment import Emulator, Processes, wait_until
 
 KEY = {"x-api-key": "any"}
 

@@ -25,8 +25,8 @@ from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.failure import ErrorCategory
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.wait import Wait
-from tests.airflow.deployment import Emulator
-from tests.unit.transport.scripted import Handler, serve
+from tests.support.deployment import Emulator
+from tests.support.scripted import Handler, serve
 
 pytestmark = pytest.mark.usefixtures("connection")
 TEXT = "The coffee is wonderful."

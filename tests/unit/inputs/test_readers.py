@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from airflow_provider_aixplain.inputs import readers as readers
 from airflow_provider_aixplain.inputs.rows import BadRow, Mapper, Row, read
 from airflow_provider_aixplain.protocol.failure import InvalidInput
-from tests.fuzzing import examples
+from tests.support.fuzzing import examples
 
 pyarrow = pytest.importorskip("pyarrow", reason="Parquet is an extra")
 from pyarrow import parquet  # noqa: E402

@@ -20,10 +20,10 @@ from airflow_provider_aixplain.batch.ledger import AttemptEvent
 from airflow_provider_aixplain.exceptions import AixplainError
 from airflow_provider_aixplain.observability.failure_summary import LONGEST_INTERVAL, Trouble
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
-from tests.airflow.deployment import Emulator
+from tests.support.deployment import Emulator
+from tests.support.task_log import TaskLog
 from tests.unit.batch import batches
 from tests.unit.batch.batches import begun, ledger_of, submitted, trigger_of
-from tests.unit.conftest import TaskLog
 
 pytestmark = pytest.mark.usefixtures("connection")
 TAGS = (f"t{os.getpid()}-{number}" for number in itertools.count())

@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_aixplain.get_provider_info import get_provider_info
 from airflow_provider_aixplain.observability.links import MODEL_LINK
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
-from tests.airflow.deployment import AIRFLOW_3, Emulator
+from tests.support.deployment import AIRFLOW_3, Emulator
 
 CONTEXT: Any = {}
 KEY: Any = None

@@ -13,7 +13,7 @@ from airflow_provider_aixplain.exceptions import AixplainError, AixplainPermanen
 from airflow_provider_aixplain.observability.metrics import count_end, count_wait, outcome_of
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.wait import Outcome
-from tests.airflow.deployment import AIRFLOW_3
+from tests.support.deployment import AIRFLOW_3
 
 
 class Stats:

@@ -35,10 +35,10 @@ from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
 from airflow_provider_aixplain.submission import CLEARED, NOT_REMEMBERED, seconds_since
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
-from tests.airflow.deployment import Emulator
-from tests.public_api import RESPONSE_FIELDS
-from tests.unit.conftest import TaskLog
-from tests.unit.transport.scripted import Handler, serve
+from tests.support.deployment import Emulator
+from tests.support.public_api import RESPONSE_FIELDS
+from tests.support.scripted import Handler, serve
+from tests.support.task_log import TaskLog
 
 pytestmark = pytest.mark.usefixtures("connection")
 TEXT = "The coffee is wonderful."

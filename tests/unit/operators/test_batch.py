@@ -27,8 +27,8 @@ from airflow_provider_aixplain.exceptions import (
 )
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
-from tests.airflow.deployment import Emulator
-from tests.unit.conftest import TaskLog
+from tests.support.deployment import Emulator
+from tests.support.task_log import TaskLog
 
 pytestmark = pytest.mark.usefixtures("connection")
 CONTEXT: Any = {}

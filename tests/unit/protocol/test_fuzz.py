@@ -19,7 +19,7 @@ from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer, Tra
 from airflow_provider_aixplain.protocol.values import MAX_FIGURE, RESERVED_KEYS
 from airflow_provider_aixplain.protocol.wait import Wait
 from airflow_provider_aixplain.protocol.wire import Answer, OpenAnswer
-from tests.fuzzing import examples
+from tests.support.fuzzing import examples
 
 KEY = "k3y/that-nobody-sees"
 FUZZ = settings(max_examples=examples(), deadline=None)

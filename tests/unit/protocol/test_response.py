@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, format_cost, read_response
 from airflow_provider_aixplain.protocol.values import as_text, storable
-from tests.public_api import RESPONSE_FIELDS
+from tests.support.public_api import RESPONSE_FIELDS
 from tests.unit.protocol.strategies import JSON
 
 _FIELD_OF = {

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_aixplain.protocol.sse import Event, EventDecoder, looks_like_events
-from tests.fuzzing import examples
+from tests.support.fuzzing import examples
 
 
 def decode(pieces: Iterable[bytes]) -> list[Event]:

@@ -18,9 +18,9 @@ from airflow_provider_aixplain.exceptions import AixplainAwaitedRunFailed, Aixpl
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
-from tests.airflow.deployment import Emulator
-from tests.public_api import RESPONSE_FIELDS
-from tests.unit.transport.scripted import Handler, serve
+from tests.support.deployment import Emulator
+from tests.support.public_api import RESPONSE_FIELDS
+from tests.support.scripted import Handler, serve
 
 pytestmark = pytest.mark.usefixtures("connection")
 CONTEXT: Any = {}

@@ -20,7 +20,7 @@ from airflow_provider_aixplain.exceptions import AixplainConfigurationError
 from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, Request
 from airflow_provider_aixplain.transport import aio, guard
 from airflow_provider_aixplain.transport.aio import PooledSession
-from tests.unit.transport.scripted import Handler, serve
+from tests.support.scripted import Handler, serve
 from tests.unit.transport.transports import platform, send_aio
 
 

@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError
 from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, Request
 from airflow_provider_aixplain.transport.environment import quote_url
-from tests.unit.transport.scripted import Handler, Server, serve
+from tests.support.scripted import Handler, Server, serve
 from tests.unit.transport.transports import Send, platform
 
 VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")

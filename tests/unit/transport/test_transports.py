@@ -31,8 +31,8 @@ from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer
 from airflow_provider_aixplain.protocol.wire import Answer, Credential, NoResponse, OpenAnswer, Request
 from airflow_provider_aixplain.transport import aio, sync
-from tests.conftest import write_certificate
-from tests.unit.transport.scripted import Handler, serve
+from tests.support.certificate import write_certificate
+from tests.support.scripted import Handler, serve
 from tests.unit.transport.transports import KEY, Send, platform, send_aio, send_sync
 
 

@@ -23,8 +23,8 @@ from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.protocol.wait import Wait
 from airflow_provider_aixplain.triggers.aixplain import LARGEST_RESPONSE, AixplainModelRunTrigger
 from airflow_provider_aixplain.triggers.worker_release import runs_inline
-from tests.airflow.deployment import Emulator, Processes
-from tests.unit.transport.scripted import Handler, Server, serve
+from tests.support.deployment import Emulator, Processes
+from tests.support.scripted import Handler, Server, serve
 
 pytestmark = pytest.mark.usefixtures("connection")
 

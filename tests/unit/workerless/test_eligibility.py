@@ -12,7 +12,7 @@ from jinja2 import Undefined
 from airflow_provider_aixplain.files import Upload
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 from airflow_provider_aixplain.workerless.eligibility import reason_not_end_from_trigger, reason_not_start_from_trigger
-from tests.airflow.deployment import AIRFLOW_3
+from tests.support.deployment import AIRFLOW_3
 
 
 class Shortens(AixplainRunModelOperator):

@@ -36,10 +36,10 @@ from airflow_provider_aixplain.submission import (
 )
 from airflow_provider_aixplain.triggers import aixplain
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelStartTrigger, xcom_reference
-from tests.airflow.deployment import AIRFLOW_3, Emulator
-from tests.public_api import RESPONSE_FIELDS
-from tests.unit.conftest import TaskLog
-from tests.unit.transport.scripted import Handler, serve
+from tests.support.deployment import AIRFLOW_3, Emulator
+from tests.support.public_api import RESPONSE_FIELDS
+from tests.support.scripted import Handler, serve
+from tests.support.task_log import TaskLog
 
 pytestmark = [
     pytest.mark.usefixtures("connection"),

@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tests.airflow.deployment import AIRFLOW_3, Airflow, Emulator, Processes
-from tests.documentation import examples
+from tests.support.deployment import AIRFLOW_3, Airflow, Emulator, Processes
+from tests.support.documentation import ROOT, examples
 
-DAGS = Path(__file__).parent / "home_dags"
+DAGS = ROOT / "tests" / "airflow" / "home_dags"
 KEY = "the-only-key-that-works"
 
 

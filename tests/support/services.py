@@ -1,6 +1,6 @@
 """Programs that tests need beside Python's: a real PostgreSQL and a real Redis, a real browser.
 
-``python -m tests.airflow.services PROGRAM...`` installs those that are absent, where it may: as root, with ``apt-get``.
+``python -m tests.support.services PROGRAM...`` installs those that are absent, where it may: as root, with ``apt-get``.
 Where it may not, it says so, and so do the tests that need them; with ``--required`` it fails in CI.
 """
 
@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests.airflow.deployment import Processes, free_port, wait_until
+from tests.support.deployment import Processes, free_port, wait_until
 
 PACKAGES = {"postgres": "postgresql", "redis-server": "redis-server", "chromium": "chromium"}
 """Programs, and the packages of Debian that have them."""

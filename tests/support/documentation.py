@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 EMULATED = {"6414bd3cd09663e9225130e8": "sentiment", "669a63646eb56306647e1091": "echo"}
 """Models of the public platform, and those of the emulator that stand in for them."""
