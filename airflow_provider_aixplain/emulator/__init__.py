@@ -1,4 +1,4 @@
-"""The offline stand-in: a local server that speaks the platform's wire protocol and hosts small real models."""
+"""A local server that speaks the platform's wire protocol and hosts small real models."""
 
 from __future__ import annotations
 

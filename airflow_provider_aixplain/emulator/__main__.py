@@ -31,29 +31,29 @@ def main() -> None:
         type=float,
         default=0.0,
         metavar="RATE",
-        help="the share of the polls that go wrong, from 0 to 1: errors, resets, hangs, garbage, redirects"
+        help="share of the polls that get a fault, from 0 to 1: errors, resets, hangs, garbage, redirects"
         " (default: %(default)s)",
     )
     parser.add_argument(
-        "--folder", type=Path, help="an existing folder for its runs, which are there again after a restart"
+        "--folder", type=Path, help="existing folder in which runs are kept across restarts (default: temporary)"
     )
     parser.add_argument(
         "--keep",
         type=int,
         default=KEEP,
-        help=f"how many runs to keep, of {KEPT_BYTES // 1024**2} MiB at most: of more, the finished ones that were"
-        " submitted first are deleted (default: %(default)s)",
+        help=f"number of runs to keep; beyond that, or beyond {KEPT_BYTES // 1024**2} MiB, the oldest finished runs are"
+        " deleted (default: %(default)s)",
     )
-    parser.add_argument("--key", help="the only API key that it takes (default: any)")
+    parser.add_argument("--key", help="the only API key that it accepts (default: any)")
     arguments = parser.parse_args()
     if not 0 <= arguments.seconds < math.inf:
-        parser.error("--seconds takes 0 or more")
+        parser.error("--seconds must be 0 or more")
     if arguments.keep < 1:
-        parser.error("--keep takes 1 or more")
+        parser.error("--keep must be 1 or more")
     if not 0 <= arguments.faults <= 1:
-        parser.error("--faults takes 0 to 1")
+        parser.error("--faults must be from 0 to 1")
     if arguments.folder and not arguments.folder.is_dir():
-        parser.error(f"--folder: there is no folder {arguments.folder}")
+        parser.error(f"--folder: {arguments.folder} does not exist")
     try:
         server = socket.create_server((arguments.host, arguments.port))
     except (OSError, OverflowError) as error:

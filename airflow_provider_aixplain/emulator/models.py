@@ -1,4 +1,4 @@
-"""The emulator's models. Each takes a run's payload and returns its output; what it raises is the run's failure."""
+"""The emulator's models. Each accepts the payload of a run and returns its output, or raises and so fails the run."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ CREDITS_PER_CHARACTER = 0.00002
 
 
 class ModelError(Exception):
-    """A model's own failure, told to the client as the platform would."""
+    """A failure of the model itself, whose message becomes the run's error message."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a model gives back.
+    """The output of a run.
 
     :param data: the main output.
     :param details: further output.
@@ -31,23 +31,23 @@ class Output:
 class EmulatedModel:
     """A model of the emulator's catalogue.
 
-    :param name: its name for people.
-    :param function: the id of what it does.
-    :param run: takes a run's payload and returns its output.
-    :param takes_text: whether it needs a text.
-    :param supports_streaming: whether it can stream its text.
-    :param is_own: whether the account has made it by fine-tuning, and may delete it.
+    :param name: display name.
+    :param function: id of its function.
+    :param run: accepts the payload of a run and returns its output.
+    :param needs_text: whether its parameter ``text`` is required.
+    :param supports_streaming: whether it can stream its output.
+    :param is_own: whether the account created it by fine-tuning, and so may delete it.
     """
 
     name: str
     function: str
     run: Callable[[dict[str, Any]], Output]
-    takes_text: bool = True
+    needs_text: bool = True
     supports_streaming: bool = False
     is_own: bool = False
 
     def record(self, model_id: str) -> dict[str, Any]:
-        """Return what the catalogue tells of the model."""
+        """Return the catalogue's record of the model."""
         return {
             "id": model_id,
             "name": self.name,
@@ -61,22 +61,22 @@ class EmulatedModel:
             "pricing": {"price": CREDITS_PER_CHARACTER, "unitType": "CHARACTER"},
             "supportsStreaming": self.supports_streaming,
             "params": [
-                *([_parameter("text", "text", required=True)] if self.takes_text else []),
+                *([_parameter("text", "text", required=True)] if self.needs_text else []),
                 _parameter("delay", "number"),
             ],
         }
 
 
 def text_of(payload: dict[str, Any]) -> str:
-    """Return the text that a payload holds as ``data`` or ``text``."""
+    """Return the string in a payload's ``data`` or ``text``."""
     text = payload.get("data", payload.get("text"))
     if not isinstance(text, str):
-        raise ModelError("this model needs a text as data")
+        raise ModelError("this model needs a string as data")
     return text
 
 
 def sentiment(payload: dict[str, Any]) -> Output:
-    """English text -> ``positive``, ``neutral`` or ``negative``, by the lexicon of VADER."""
+    """English text -> ``positive``, ``neutral`` or ``negative``, by VADER's lexicon."""
     scores = _vader().polarity_scores(text_of(payload))
     compound = scores["compound"]
     label = "positive" if compound >= 0.05 else "negative" if compound <= -0.05 else "neutral"
@@ -84,7 +84,7 @@ def sentiment(payload: dict[str, Any]) -> Output:
 
 
 def language(payload: dict[str, Any]) -> Output:
-    """Text -> the code of its language (ISO 639-1), by the model of py3langid."""
+    """Text -> its language code (ISO 639-1), by py3langid's model."""
     try:
         import py3langid
     except ImportError:
@@ -94,20 +94,20 @@ def language(payload: dict[str, Any]) -> Output:
 
 
 def echo(payload: dict[str, Any]) -> Output:
-    """Anything -> itself."""
+    """Returns its input."""
     return Output(payload.get("data", payload))
 
 
 def fail(payload: dict[str, Any]) -> Output:
-    """Always fails, after its time."""
+    """Always fails, when its time has passed."""
     raise ModelError("this model always fails")
 
 
 MODELS = {
     "sentiment": EmulatedModel("VADER", "sentiment-analysis", sentiment),
     "language": EmulatedModel("py3langid", "language-identification", language),
-    "echo": EmulatedModel("Echo", "paraphrasing", echo, takes_text=False, supports_streaming=True),
-    "fail": EmulatedModel("Failure", "fact-checking", fail, takes_text=False, supports_streaming=True),
+    "echo": EmulatedModel("Echo", "paraphrasing", echo, needs_text=False, supports_streaming=True),
+    "fail": EmulatedModel("Failure", "fact-checking", fail, needs_text=False, supports_streaming=True),
     "tuned": EmulatedModel("VADER, tuned", "sentiment-analysis", sentiment, is_own=True),
 }
 

@@ -1,7 +1,7 @@
 """Fixtures for your own tests.
 
-A ``conftest.py`` asks for them: ``pytest_plugins = ["airflow_provider_aixplain.emulator.pytest_plugin"]``. Tasks and
-hooks then talk to an emulator on this machine, with no account, no network and no bill.
+Enable them in ``conftest.py``: ``pytest_plugins = ["airflow_provider_aixplain.emulator.pytest_plugin"]``. Tasks and
+hooks then use an emulator on this machine, without an account, a network or a bill.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ START_TIMEOUT = 30.0
 class AixplainEmulator:
     """A running emulator.
 
-    :param url: where it listens.
-    :param app: what answers there.
+    :param url: its base URL.
+    :param app: its application.
     """
 
     def __init__(self, url: str, app: web.Application) -> None:
@@ -34,22 +34,22 @@ class AixplainEmulator:
 
     @property
     def connection(self) -> str:
-        """An Airflow Connection to it, as the JSON that an ``AIRFLOW_CONN_…`` variable takes."""
+        """An Airflow Connection to it, as JSON for an ``AIRFLOW_CONN_…`` variable."""
         return connection_to(self.url)
 
     @property
     def runs(self) -> list[dict[str, Any]]:
-        """The runs that were submitted, oldest first: ``id``, ``model_id``, ``payload``, ``submitted_at``, ``over_at``
-        and ``polled_at``, times in seconds since the epoch."""
+        """The submitted runs, oldest first: ``id``, ``model_id``, ``payload``, ``submitted_at``, ``finishes_at`` and
+        ``polled_at``. Times are seconds since the epoch."""
         return self._app[JOURNAL]()
 
 
 @pytest.fixture(scope="session")
 def aixplain_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AixplainEmulator]:
-    """An emulator of aiXplain for the whole session, whose runs take a tenth of a second.
+    """An emulator for the whole session, whose runs take 0.1 s.
 
-    Its models: ``sentiment`` and ``language`` (with the extra ``emulator``), ``echo``, ``fail`` and ``tuned``. A
-    parameter ``delay`` of a run sets how many seconds it takes.
+    Its models are ``sentiment`` and ``language`` (both need the extra ``emulator``), ``echo``, ``fail`` and ``tuned``.
+    The parameter ``delay`` sets the seconds that a run takes.
     """
     app = create_app(seconds=0.1, folder=tmp_path_factory.mktemp("aixplain-emulator"))
     with socket.create_server(("127.0.0.1", 0)) as server, _serving(app, server):
@@ -58,14 +58,14 @@ def aixplain_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aixp
 
 @pytest.fixture
 def aixplain_connection(aixplain_emulator: AixplainEmulator, monkeypatch: pytest.MonkeyPatch) -> AixplainEmulator:
-    """The Connection ``aixplain_default`` to the emulator, for one test."""
+    """The emulator, with a Connection ``aixplain_default`` to it for one test."""
     monkeypatch.setenv("AIRFLOW_CONN_AIXPLAIN_DEFAULT", aixplain_emulator.connection)
     return aixplain_emulator
 
 
 @contextmanager
 def _serving(app: web.Application, server: socket.socket) -> Iterator[None]:
-    """Serve in a thread, as a test that waits for an answer blocks its own."""
+    """Serve in a thread: a test that waits for a response blocks its own."""
     loop = asyncio.new_event_loop()
     runner = web.AppRunner(app, access_log=None)
 

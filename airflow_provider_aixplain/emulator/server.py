@@ -1,4 +1,4 @@
-"""The emulator's server: runs, streams, the catalogue, fine-tuning, files, and a journal of the runs for tests."""
+"""The emulator's server: runs, streams, catalogue, fine-tuning, files, and a journal of runs for tests."""
 
 from __future__ import annotations
 
@@ -24,23 +24,26 @@ from airflow_provider_aixplain.emulator.faults import Faults
 from airflow_provider_aixplain.emulator.models import CREDITS_PER_CHARACTER, MODELS, EmulatedModel, Output
 
 MAX_BODY = 64 * 1024 * 1024
-AT_ONCE = 1.0
-"""Seconds that a run may take to be answered with its result, where the client asks for that."""
+MAX_DIRECT_SECONDS = 1.0
+"""Longer runs are answered with a poll URL, even by the endpoint that returns results directly."""
 
 EPOCHS = 3
 
 KEEP = 10_000
-"""Runs that are kept: if there are more, the finished ones that were submitted first are deleted."""
+"""Number of runs to keep: beyond it the oldest finished ones are deleted."""
 
 KEPT_BYTES = 256 * 1024 * 1024
-"""Bytes that are kept of runs' payloads, and as many of uploaded files: if there are more, the first are deleted."""
+"""Bytes of payloads to keep, and of uploaded files: beyond it the oldest are deleted."""
 
 KEPT_FILES = 1_000
 KEPT_POLLS = 10_000
-"""Times of polls that are kept of one run."""
+"""Number of poll times to keep of one run."""
 
 JOURNAL: web.AppKey[Callable[[], list[dict[str, Any]]]] = web.AppKey("journal")
-"""Of the application: returns what was submitted and polled."""
+"""The application's function that returns all runs."""
+
+NO_KEY_PATHS = ("/emulator/", "/discover/")
+"""Paths that need no API key."""
 
 
 @dataclass
@@ -58,67 +61,66 @@ class Run:
     polled_by: set[str] = field(default_factory=set)
 
     @property
-    def over_at(self) -> float:
+    def finishes_at(self) -> float:
         """When the run's time has passed."""
         return self.submitted_at + self.seconds
 
     @property
-    def is_over(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether a poll would return the result."""
-        return time.time() >= self.over_at and self.output.done()
+        return time.time() >= self.finishes_at and self.output.done()
 
-    async def over(self) -> None:
-        """Return when the run is over."""
-        await asyncio.sleep(max(0.0, self.over_at - time.time()))
+    async def wait(self) -> None:
+        """Wait until the run has finished."""
+        await asyncio.sleep(max(0.0, self.finishes_at - time.time()))
         await asyncio.wait([self.output])
 
-    def answer(self) -> dict[str, Any]:
-        """What the platform says of this run now."""
-        if not self.is_over:
+    def response(self) -> dict[str, Any]:
+        """Return the response to a poll now."""
+        if not self.is_finished:
             return {"completed": False, "status": "IN_PROGRESS"}
         size = len(json.dumps(self.payload))
-        answer = {
+        response = {
             "completed": True,
             "usedCredits": round(size * CREDITS_PER_CHARACTER, 6),
             "runTime": self.seconds,
             "asset": {"assetId": self.model_id, "id": self.model_id},
             "requestId": self.id,
         }
-        if raised := self.output.exception():
-            return {**answer, "status": "FAILED", "error_message": str(raised), "error_code": "EMULATED_FAILURE"}
+        if error := self.output.exception():
+            return {**response, "status": "FAILED", "error_message": str(error), "error_code": "EMULATED_FAILURE"}
         output = self.output.result()
-        read, written = -(-size // 4), -(-len(json.dumps(output.data)) // 4)
+        prompt, completion = -(-size // 4), -(-len(json.dumps(output.data)) // 4)
         return {
-            **answer,
+            **response,
             "status": "SUCCESS",
             "data": output.data,
             "details": output.details,
-            "usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written},
+            "usage": {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion},
         }
 
     def journal(self) -> dict[str, Any]:
-        """What tests want to know of this run."""
+        """Return the run's entry in the journal."""
         return {
             "id": self.id,
             "model_id": self.model_id,
             "payload": self.payload,
             "submitted_at": self.submitted_at,
-            "over_at": self.over_at,
+            "finishes_at": self.finishes_at,
             "polled_at": list(self.polled_at),
             "polled_by": sorted(self.polled_by),
         }
 
 
 class Emulator:
-    """The platform's side of the wire.
+    """The platform's side of the protocol.
 
-    :param seconds: how long a run, or an epoch of a training, takes unless a run's payload says otherwise with
-        ``delay``.
-    :param store: the folder for uploaded files, and for the runs: an emulator that is started there again knows them.
-    :param faults: what goes wrong with polls.
-    :param key: the only API key that it takes; default: any.
-    :param host: the address or name that it listens on.
-    :param keep: how many runs to keep.
+    :param seconds: duration of a run whose payload has no ``delay``, and of an epoch of a training.
+    :param store: folder for uploaded files and runs; an emulator that is restarted there restores the runs.
+    :param faults: faults of polls and submissions.
+    :param key: the only API key that it accepts; default: any.
+    :param host: address or name that it listens on.
+    :param keep: number of runs to keep.
     """
 
     def __init__(
@@ -144,7 +146,7 @@ class Emulator:
 
     @web.middleware
     async def require_host(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        """Refuse a request for another host: a page in a browser that had its own name resolve to this machine."""
+        """Refuse a request for another host: a web page may let its own name resolve to this machine."""
         if not is_own_host(request.headers.get("Host", ""), self.host):
             raise error(
                 web.HTTPMisdirectedRequest,
@@ -155,35 +157,35 @@ class Emulator:
 
     @web.middleware
     async def require_key(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        """Refuse who has no key, or not the right one."""
+        """Refuse a request without a valid key."""
         key = _key(request)
-        if not request.path.startswith(OPEN_TO_ALL) and (not key or (self.key and key != self.key)):
+        if not request.path.startswith(NO_KEY_PATHS) and (not key or (self.key and key != self.key)):
             raise error(web.HTTPUnauthorized, "no valid API key in the request")
         response: web.StreamResponse = await handler(request)
         return response
 
     async def submit(self, request: web.Request) -> web.StreamResponse:
-        """Start a run and name its poll URL."""
+        """Start a run and return its poll URL."""
         run = await self.start(request)
         await asyncio.sleep(self.faults.submission_seconds)
         return self.accepted(request, run)
 
     async def run_directly(self, request: web.Request) -> web.StreamResponse:
-        """Start a run, and answer with its result if it is short, as a stream if that is asked for."""
+        """Start a run, and return its result if it is short; as a stream if the payload asks for one."""
         run = await self.start(request)
         options = run.payload.get("options")
         if isinstance(options, dict) and options.get("stream") is True:
             return await self.stream(request, run)
-        if run.seconds > AT_ONCE:
+        if run.seconds > MAX_DIRECT_SECONDS:
             return self.accepted(request, run)
-        await run.over()
-        return web.json_response(run.answer())
+        await run.wait()
+        return web.json_response(run.response())
 
     async def stream(self, request: web.Request, run: Run) -> web.StreamResponse:
-        """Answer with the words of the output as server-sent events; with the whole, if the model does not stream."""
+        """Return the words of the output as server-sent events, or the whole output if the model cannot stream."""
         if not self.models[run.model_id].supports_streaming:
-            await run.over()
-            return web.json_response(run.answer())
+            await run.wait()
+            return web.json_response(run.response())
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
 
@@ -191,48 +193,48 @@ class Emulator:
             await response.write(f"data: {data}\n\n".encode())
 
         await asyncio.wait([run.output])
-        if raised := run.output.exception():
-            await run.over()
-            await send(json.dumps({"error": str(raised)}))
+        if failure := run.output.exception():
+            await run.wait()
+            await send(json.dumps({"error": str(failure)}))
             return response
         data = run.output.result().data
         words = re.findall(r"\s*\S+\s*", data if isinstance(data, str) else json.dumps(data))
         for word in words:
             await asyncio.sleep(run.seconds / len(words))
             await send(json.dumps({"data": word}))
-        await run.over()
-        await send(json.dumps({**run.answer(), "data": ""}))
+        await run.wait()
+        await send(json.dumps({**run.response(), "data": ""}))
         await send("[DONE]")
         return response
 
     async def poll(self, request: web.Request) -> web.StreamResponse:
-        """Tell how a run is doing."""
+        """Return the state of a run."""
         run = self.runs.get(request.match_info["run_id"])
         if run is None:
             raise error(web.HTTPNotFound, "no such run")
         run.polled_at.append(time.time())
         run.polled_by.add(request.headers.get("User-Agent", ""))
-        if (fault := await self.faults.answer(request)) is not None:
+        if (fault := await self.faults.respond(request)) is not None:
             return fault
-        if time.time() >= run.over_at:
+        if time.time() >= run.finishes_at:
             await asyncio.wait([run.output])
-        return web.json_response(run.answer())
+        return web.json_response(run.response())
 
     async def page(self, request: web.Request) -> web.StreamResponse:
-        """Tell people of a model, as its page on the platform does."""
+        """Return a page about a model, as the platform's web site has."""
         model_id = request.match_info["model_id"]
         record = self.model(model_id).record(model_id)
-        told = "".join(f"<p>{html.escape(str(record[name]))}</p>" for name in ("description", "id"))
-        name = html.escape(record["name"])
-        return web.Response(text=f"<!doctype html><title>{name}</title><h1>{name}</h1>{told}", content_type="text/html")
+        name, description = html.escape(record["name"]), html.escape(record["description"])
+        page = f"<!doctype html><title>{name}</title><h1>{name}</h1><p>{description}</p><p>{html.escape(model_id)}</p>"
+        return web.Response(text=page, content_type="text/html")
 
     async def record(self, request: web.Request) -> web.StreamResponse:
-        """Tell of a model by its id."""
+        """Return a model's record."""
         model_id = request.match_info["model_id"]
         return web.json_response(self.model(model_id).record(model_id))
 
     async def record_by_name(self, request: web.Request) -> web.StreamResponse:
-        """Tell of a model by its name."""
+        """Return the record of the model with a name."""
         name = request.match_info["name"]
         for model_id, model in self.models.items():
             if model.name == name:
@@ -241,7 +243,7 @@ class Emulator:
         raise error(web.HTTPNotFound, f"no model is called {name}; there are {names}")
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
-        """Delete a model of the account's own."""
+        """Delete a model that the account owns."""
         model_id = request.match_info["model_id"]
         if not self.model(model_id).is_own:
             raise error(web.HTTPForbidden, f"model {model_id} is not yours")
@@ -249,7 +251,7 @@ class Emulator:
         return web.json_response({})
 
     async def finetune_logs(self, request: web.Request) -> web.StreamResponse:
-        """Tell how far the training of a model is. It began with the emulator."""
+        """Return the progress of a model's training, which starts when the emulator does."""
         model_id = request.match_info["model_id"]
         if not self.model(model_id).is_own:
             raise error(web.HTTPNotFound, f"model {model_id} is not fine-tuned")
@@ -259,8 +261,8 @@ class Emulator:
         states = ("completed", "onboarded") if epochs == EPOCHS else ("training", "training")
         return web.json_response({"finetuneStatus": states[0], "modelStatus": states[1], "logs": logs})
 
-    async def offer_place(self, request: web.Request) -> web.StreamResponse:
-        """Name a place for a file."""
+    async def create_upload(self, request: web.Request) -> web.StreamResponse:
+        """Return the URL to which a file may be uploaded."""
         form = await request.post()
         token = secrets.token_urlsafe(24)
         key = f"{token}/{Path(str(form.get('originalName'))).name}"
@@ -268,39 +270,39 @@ class Emulator:
         url = request.url.origin() / "emulator/store" / key
         return web.json_response({"key": key, "uploadUrl": str(url), "downloadUrl": str(url)})
 
-    async def receive_file(self, request: web.Request) -> web.StreamResponse:
-        """Keep a file."""
-        place = self.files.get(request.match_info["key"])
-        if place is None:
-            raise error(web.HTTPForbidden, "no such place")
-        with place.open("wb") as file:
-            async for piece in request.content.iter_chunked(64 * 1024):
-                file.write(piece)
+    async def upload(self, request: web.Request) -> web.StreamResponse:
+        """Store an uploaded file."""
+        path = self.files.get(request.match_info["key"])
+        if path is None:
+            raise error(web.HTTPForbidden, "no such upload")
+        with path.open("wb") as file:
+            async for chunk in request.content.iter_chunked(64 * 1024):
+                file.write(chunk)
         self.delete_old_files()
         return web.Response()
 
     def journal(self) -> list[dict[str, Any]]:
-        """Return what was submitted and polled."""
+        """Return all runs, oldest first."""
         return [run.journal() for run in list(self.runs.values())]
 
-    async def tell_journal(self, request: web.Request) -> web.StreamResponse:
-        """Tell tests what was submitted and polled."""
+    async def get_journal(self, request: web.Request) -> web.StreamResponse:
+        """Return all runs, oldest first."""
         return web.json_response(self.journal())
 
     async def set_faults(self, request: web.Request) -> web.StreamResponse:
-        """Let things go wrong from now on, told as the arguments of :class:`Faults`."""
+        """Replace the faults; the body has the arguments of :class:`Faults`."""
         try:
             self.faults = Faults(**json.loads(await request.text()))
-        except (ValueError, TypeError, KeyError) as problem:
-            raise error(web.HTTPBadRequest, f"these are no faults: {problem}") from None
-        return await self.tell_faults(request)
+        except (ValueError, TypeError) as cause:
+            raise error(web.HTTPBadRequest, f"invalid faults: {cause}") from None
+        return await self.get_faults(request)
 
-    async def tell_faults(self, request: web.Request) -> web.StreamResponse:
-        """Tell how many polls went wrong, and how."""
-        return web.json_response({"rate": self.faults.rate, "made": self.faults.made})
+    async def get_faults(self, request: web.Request) -> web.StreamResponse:
+        """Return the rate of faults, and how many polls got each kind."""
+        return web.json_response({"rate": self.faults.rate, "counts": self.faults.counts})
 
     async def start(self, request: web.Request) -> Run:
-        """Start the run that a request asks for."""
+        """Start the run that a request submits."""
         model_id = request.match_info["model_id"]
         self.model(model_id)
         try:
@@ -308,38 +310,47 @@ class Emulator:
         except (ValueError, LookupError, RecursionError):
             raise error(web.HTTPBadRequest, "the body is not JSON") from None
         if not isinstance(payload, dict):
-            raise error(web.HTTPBadRequest, "the body is no JSON object")
-        told = {"id": secrets.token_urlsafe(24), "model_id": model_id, "payload": payload}
-        return self.remember({**told, "seconds": self.duration(payload), "submitted_at": time.time()})
+            raise error(web.HTTPBadRequest, "the body is not a JSON object")
+        return self.add_run(
+            id=secrets.token_urlsafe(24),
+            model_id=model_id,
+            payload=payload,
+            seconds=self.duration(payload),
+            submitted_at=time.time(),
+        )
 
-    def remember(self, told: dict[str, Any], *, write: bool = True) -> Run:
-        """Return a run that goes on, also when the emulator is killed and started again."""
-        model, payload = self.model(told["model_id"]), told["payload"]
+    def add_run(self, *, is_new: bool = True, **fields: Any) -> Run:
+        """Start computing a run's output.
+
+        :param is_new: whether to store the run, so that it survives a restart of the emulator.
+        :param fields: those of :class:`Run` that are stored.
+        """
+        model, payload = self.model(fields["model_id"]), fields["payload"]
         output = asyncio.ensure_future(asyncio.to_thread(lambda: model.run(self.with_files(payload))))
-        text = json.dumps(told)
-        run = self.runs[told["id"]] = Run(**told, output=output, size=len(text))
+        stored = json.dumps(fields)
+        run = self.runs[fields["id"]] = Run(**fields, output=output, size=len(stored))
         self.bytes += run.size
-        if write:
-            self._file_of(run).write_text(text)
+        if is_new:
+            self._path_of(run).write_text(stored)
         self.delete_old_runs()
         return run
 
-    def _file_of(self, run: Run) -> Path:
+    def _path_of(self, run: Run) -> Path:
         return self.store / f"{run.id}.run"
 
     def delete_old_runs(self) -> None:
-        """Delete the finished runs that were submitted first, until there are no more than are kept."""
+        """Delete the oldest finished runs beyond the limits."""
         for run in list(self.runs.values()):
             if len(self.runs) <= self.keep and self.bytes <= KEPT_BYTES:
                 return
-            if run.is_over:
+            if run.is_finished:
                 del self.runs[run.id]
                 self.bytes -= run.size
-                self._file_of(run).unlink(missing_ok=True)
+                self._path_of(run).unlink(missing_ok=True)
 
     def delete_old_files(self) -> None:
-        """Delete the files that were uploaded first, until there are no more than are kept."""
-        sizes = {key: place.stat().st_size for key, place in self.files.items() if place.exists()}
+        """Delete the oldest uploaded files beyond the limits."""
+        sizes = {key: path.stat().st_size for key, path in self.files.items() if path.exists()}
         total = sum(sizes.values())
         for key, size in sizes.items():
             if len(self.files) <= KEPT_FILES and total <= KEPT_BYTES:
@@ -348,13 +359,13 @@ class Emulator:
             self.files.pop(key).unlink()
 
     async def restore(self, _: web.Application) -> None:
-        """Find the runs that an earlier emulator in this folder has accepted."""
-        found = [json.loads(path.read_text()) for path in self.store.glob("*.run")]
-        for record in sorted(found, key=lambda record: record["submitted_at"]):
-            self.remember(record, write=False)
+        """Read the runs that an earlier emulator stored in this folder."""
+        stored = [json.loads(path.read_text()) for path in self.store.glob("*.run")]
+        for fields in sorted(stored, key=lambda fields: fields["submitted_at"]):
+            self.add_run(is_new=False, **fields)
 
     def accepted(self, request: web.Request, run: Run) -> web.StreamResponse:
-        """Answer with a poll URL."""
+        """Return the response to an accepted submission: its poll URL."""
         url = request.url.origin() / "api/v1/data" / run.id
         return web.json_response({"status": "IN_PROGRESS", "data": self.faults.poll_url(str(url))}, status=201)
 
@@ -365,7 +376,7 @@ class Emulator:
         return self.models[model_id]
 
     def duration(self, payload: dict[str, Any]) -> float:
-        """Return how long a run takes, in seconds: its ``delay``, else the emulator's time."""
+        """Return the seconds that a run takes: its ``delay``, or the emulator's default."""
         try:
             seconds = float(payload.get("delay", self.seconds))
         except (TypeError, ValueError, OverflowError):
@@ -375,21 +386,21 @@ class Emulator:
         return seconds
 
     def with_files(self, payload: dict[str, Any]) -> dict[str, Any]:
-        """Return a payload with the text of each file that it names by a link."""
+        """Return a payload in which links to uploaded files are replaced by their contents."""
 
         def content(value: Any) -> Any:
             is_link = isinstance(value, str) and value.startswith("s3://")
-            place = self.files.get(value.removeprefix("s3://").partition("/")[2]) if is_link else None
-            return place.read_text(errors="replace") if place and place.is_file() else value
+            path = self.files.get(value.removeprefix("s3://").partition("/")[2]) if is_link else None
+            return path.read_text(errors="replace") if path and path.is_file() else value
 
         return {key: content(value) for key, value in payload.items()}
 
 
 def is_own_host(header: str, listens_on: str) -> bool:
-    """Return whether a ``Host`` header names a server on this machine.
+    """Return whether a ``Host`` header names this server: ``localhost``, a loopback address, or what it listens on.
 
-    A page in a browser can send requests to this machine under a name of its own (DNS rebinding), but not under these:
-    ``localhost``, a loopback address, and what the server listens on. One that listens on all addresses accepts each.
+    This stops DNS rebinding, by which a web page sends requests to this machine under a name of its own. A server that
+    listens on all addresses accepts any address.
 
     :param header: the header's value, with or without a port.
     :param listens_on: the server's address or name.
@@ -417,12 +428,12 @@ def create_app(
 ) -> web.Application:
     """Return the emulator as an aiohttp application.
 
-    :param seconds: how long a run takes unless its payload says otherwise with ``delay``.
-    :param fault_rate: the share of the polls that go wrong, from 0 to 1.
-    :param folder: where it keeps files and runs; default: in a temporary one, which goes when it ends.
-    :param key: the only API key that it takes; default: any.
-    :param host: the address or name that it listens on; requests for other hosts than that and loopback are refused.
-    :param keep: how many runs to keep.
+    :param seconds: duration of a run whose payload has no ``delay``.
+    :param fault_rate: share of the polls that get a fault, from 0 to 1.
+    :param folder: folder for files and runs; default: a temporary one, which is deleted at the end.
+    :param key: the only API key that it accepts; default: any.
+    :param host: address or name that it listens on; requests for hosts other than that and loopback are refused.
+    :param keep: number of runs to keep.
     """
     temporary = tempfile.TemporaryDirectory(prefix="aixplain-emulator-")
     emulator = Emulator(seconds, folder or Path(temporary.name), Faults(fault_rate), key, host, keep)
@@ -434,11 +445,11 @@ def create_app(
     app.router.add_get("/sdk/models/{model_id:.+}", emulator.record)
     app.router.add_delete("/sdk/models/{model_id:.+}", emulator.delete)
     app.router.add_get("/sdk/finetune/{model_id:.+}/ml-logs", emulator.finetune_logs)
-    app.router.add_post("/sdk/file/upload/temp-url", emulator.offer_place)
-    app.router.add_put("/emulator/store/{key:.+}", emulator.receive_file)
+    app.router.add_post("/sdk/file/upload/temp-url", emulator.create_upload)
+    app.router.add_put("/emulator/store/{key:.+}", emulator.upload)
     app.router.add_get("/discover/model/{model_id:.+}", emulator.page)
-    app.router.add_get("/emulator/runs", emulator.tell_journal)
-    app.router.add_get("/emulator/faults", emulator.tell_faults)
+    app.router.add_get("/emulator/runs", emulator.get_journal)
+    app.router.add_get("/emulator/faults", emulator.get_faults)
     app.router.add_put("/emulator/faults", emulator.set_faults)
 
     async def clean_up(_: web.Application) -> None:
@@ -451,27 +462,24 @@ def create_app(
 
 
 def connection_to(url: str, key: str | None = None, **extra: Any) -> str:
-    """Return an Airflow Connection to an emulator, as the JSON that an ``AIRFLOW_CONN_…`` variable takes.
+    """Return an Airflow Connection to an emulator, as JSON for an ``AIRFLOW_CONN_…`` variable.
 
-    :param url: where it listens.
+    :param url: its base URL.
     :param key: the API key; default: any.
-    :param extra: more of the Connection's extra.
+    :param extra: further fields of the Connection's extra.
     """
     fields = {"conn_type": "aixplain", "host": url, "password": key or "emulator", "extra": {"web_url": url, **extra}}
     return json.dumps(fields)
 
 
 def error(kind: type[web.HTTPException], message: str) -> web.HTTPException:
-    """Return an HTTP error with the body that the platform gives it."""
+    """Return an HTTP error with a body like the platform's."""
     return kind(text=json.dumps({"error": message}), content_type="application/json")
 
 
-OPEN_TO_ALL = ("/emulator/", "/discover/")
-
-
 def _key(request: web.Request) -> str | None:
-    """Return the key that a request carries, if it carries one the way that its endpoint wants it."""
+    """Return the key of a request, if it is in the header that its endpoint reads."""
     if request.path.startswith(("/sdk/models", "/sdk/file")):
-        found = re.fullmatch(r"token (\S+)", request.headers.get("Authorization", ""), re.IGNORECASE)
-        return found[1] if found else None
+        token = re.fullmatch(r"token (\S+)", request.headers.get("Authorization", ""), re.IGNORECASE)
+        return token[1] if token else None
     return request.headers.get("x-api-key") or request.headers.get("x-aixplain-key")

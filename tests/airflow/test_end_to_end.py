@@ -82,7 +82,7 @@ def test_it_is_the_triggerer_that_polls(line: Line) -> None:
 
     wait_until(lambda: analyse()["state"] == "deferred", "the deferral")
     (run,) = line.emulator.runs()
-    wait_until(lambda: time.time() > run["over_at"] + 1, "the end of the run on the platform")
+    wait_until(lambda: time.time() > run["finishes_at"] + 1, "the end of the run on the platform")
     (run,) = line.emulator.runs()
     assert run["polled_at"] == [], "somebody polled before there was a triggerer"
     assert analyse()["state"] == "deferred"

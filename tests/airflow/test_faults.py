@@ -144,7 +144,7 @@ class Scene:
             )
         )
         ends = self.query("SELECT map_index, EXTRACT(epoch FROM end_date) FROM task_instance WHERE task_id = 'run'")
-        over = {run["payload"]["data"]: run["over_at"] for run in submitted}
+        over = {run["payload"]["data"]: run["finishes_at"] for run in submitted}
         gaps, polls = [0.0], 0
         for run in submitted:
             times = self.polls.get(run["id"], []) + run["polled_at"]

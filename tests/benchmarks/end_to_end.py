@@ -58,7 +58,7 @@ def _delays(
     airflow: Airflow, way: str, run_id: str, tasks: list[dict[str, Any]], runs: list[dict[str, Any]]
 ) -> list[float]:
     """Seconds from the end of each run on the platform to the end of its task in Airflow's database."""
-    over = {run["id"]: run["over_at"] for run in runs}
+    over = {run["id"]: run["finishes_at"] for run in runs}
     delays = []
     for task in tasks:
         response = airflow.xcoms(way, run_id, task["task_id"], task["map_index"], keys=["return_value"])

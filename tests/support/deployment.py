@@ -206,13 +206,13 @@ class Emulator:
         wait_until(lambda: self.processes.check("emulator") or _reachable(faults), "the emulator", 30)
 
     def set_faults(self, **faults: Any) -> dict[str, int]:
-        """Let things go wrong from now on; return how many polls did until now, and how.
+        """Replace the faults; return how many polls got each kind of fault so far.
 
         :param faults: the arguments of the emulator's ``Faults``; none: nothing goes wrong.
         """
-        made: dict[str, int] = requests.get(f"{self.url}/emulator/faults", timeout=10).json()["made"]
+        counts: dict[str, int] = requests.get(f"{self.url}/emulator/faults", timeout=10).json()["counts"]
         requests.put(f"{self.url}/emulator/faults", json=faults, timeout=10).raise_for_status()
-        return made
+        return counts
 
     def runs(self) -> list[dict[str, Any]]:
         """The journal: every run with its payload and the times of its polls."""

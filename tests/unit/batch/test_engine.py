@@ -82,7 +82,7 @@ def test_each_row_is_run_once(place: str, emulator: Emulator, tag: str) -> None:
 def test_no_more_runs_are_in_flight_than_allowed(place: str, emulator: Emulator, tag: str) -> None:
     run(begun(place, [f"{tag} {number}" for number in range(30)], delay=0.5), max_in_flight=7)
     runs = [run for run in emulator.runs() if str(run["payload"].get("data")).startswith(tag)]
-    events = sorted([(run["submitted_at"], 1) for run in runs] + [(run["over_at"], -1) for run in runs])
+    events = sorted([(run["submitted_at"], 1) for run in runs] + [(run["finishes_at"], -1) for run in runs])
     assert max(itertools.accumulate(change for _, change in events)) == 7
 
 

@@ -68,7 +68,7 @@ def test_real_models_give_real_results(emulator: Emulator, model_id: str, body: 
 
 @pytest.mark.parametrize(
     ("model_id", "body", "message"),
-    [("fail", "{}", "this model always fails"), ("sentiment", '{"data": 5}', "this model needs a text as data")],
+    [("fail", "{}", "this model always fails"), ("sentiment", '{"data": 5}', "this model needs a string as data")],
 )
 def test_runs_that_fail(emulator: Emulator, model_id: str, body: str, message: str) -> None:
     answer = result(emulator, model_id, body)
@@ -154,7 +154,7 @@ def test_a_file_goes_to_a_place_that_was_offered(emulator: Emulator) -> None:
 def test_a_run_takes_its_time(emulator: Emulator) -> None:
     result(emulator, "echo", '{"data": "timed", "delay": 0.3}')
     run = next(run for run in emulator.runs() if run["payload"].get("data") == "timed")
-    assert run["polled_at"][-1] >= run["over_at"] == pytest.approx(run["submitted_at"] + 0.3)
+    assert run["polled_at"][-1] >= run["finishes_at"] == pytest.approx(run["submitted_at"] + 0.3)
 
 
 def test_it_prints_the_connection_to_use() -> None:
