@@ -1,41 +1,45 @@
-# make demo   watch real texts being analysed by deferred tasks in a real Airflow
-# make test   run every check: format, types, tests on both Airflows, the wheel
-# make test-faults  kill what can die, on PostgreSQL, two triggerers and Celery, for some 35 minutes
-# make bench  measure, beside peers and what Airflow needs in any case, for about an hour
-# make format, make stop, make clean say what they do
-
 PYTHON ?= python3
 AIRFLOWS := 3.3.2 2.11.2
-EXTRAS-3.3.2 := faults,browser
-EXTRAS-2.11.2 := dev
+# What is installed beside Airflow: extras and dependency groups of pyproject.toml.
+EXTRAS-3.3.2 := emulator parquet s3
+GROUPS-3.3.2 := faults browser
+EXTRAS-2.11.2 := emulator parquet
+GROUPS-2.11.2 := dev
 VENV := .venv/airflow-3.3.2
 PEER := .venv/aixplain-0.2.48
 BENCH := .venv/bench
 SOURCES := $(shell find airflow_provider_aixplain -name '*.py') pyproject.toml README.md LICENSE
+CHECKS := real-3.3.2 real-2.11.2 units-3.3.2 core units-2.11.2 oldest lint .test/wheel
+# Tests in a real Airflow mostly wait, so several checks run at a time.
+JOBS ?= 3
 
-.PHONY: demo test test-faults lint core oldest browser bench format stop constraints clean
+.DEFAULT_GOAL := help
+.PHONY: help demo stop test lint format core oldest browser test-faults bench constraints clean
 .DELETE_ON_ERROR:
-.SECONDARY: # an environment is no by-product to be thrown away
+.SECONDARY: # keep environments: make would delete them as intermediate files
 
-demo: $(VENV)/.ready
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z][a-z%-]*:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/.ready ## Run an example DAG in a real Airflow; KEEP=1 leaves it running
 	@exec $(VENV)/bin/python -m tests.airflow.demo
 
-stop: $(VENV)/.ready
+stop: $(VENV)/.ready ## Stop what make demo KEEP=1 left running
 	@$(VENV)/bin/python -m tests.airflow.demo --stop
 
-test: lint core $(AIRFLOWS:%=test-%) oldest .test/wheel
+test: ## Run every check: lint, all tests on both Airflows, the wheel (JOBS=3 at a time)
+	$(MAKE) -j$(JOBS) -O $(CHECKS)
 
-lint: $(VENV)/.ready
+lint: $(VENV)/.ready ## Check style, format and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-format: $(VENV)/.ready
+format: $(VENV)/.ready ## Fix style and format where a tool can
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-# Those in a real Airflow wait most of their time, so the others run beside them.
-test-%: .venv/airflow-%/.ready $(PEER)/.ready
+test-%: ## Run the tests on one Airflow, 3.3.2 or 2.11.2; PYTEST_ARGS selects some
 	$(MAKE) -j2 -O real-$* units-$*
 
 real-%: .venv/airflow-%/.ready
@@ -44,83 +48,88 @@ real-%: .venv/airflow-%/.ready
 units-%: .venv/airflow-%/.ready $(PEER)/.ready
 	AIRFLOW_HOME=$(CURDIR)/.test/home-$* .venv/airflow-$*/bin/python -m pytest tests/unit $(PYTEST_ARGS)
 
-# The core's own tests reach every branch of it, with no server and no mock.
-core: $(VENV)/.ready
+# No Airflow is involved, so once is enough.
+units-3.3.2: PYTEST_ARGS += tests/parity --ignore=tests/unit/protocol
+units-2.11.2: PYTEST_ARGS += $(addprefix --ignore=tests/unit/,protocol transport emulator batch test_model.py)
+# Below Airflow 3.3 no trigger can start or finish a task; unit tests and other tests in a real Airflow cover that.
+real-2.11.2: PYTEST_ARGS += --ignore=tests/airflow/test_by_triggers.py
+
+core: $(VENV)/.ready ## Test the protocol's rules, with full branch coverage
 	$(VENV)/bin/python -m pytest -q tests/unit/protocol --cov=airflow_provider_aixplain.protocol --cov-branch \
 	  --cov-report=term:skip-covered --cov-fail-under=100
 
-# What crosses a socket, with the oldest HTTP clients that pyproject.toml permits.
-oldest: .venv/oldest/.ready
+oldest: .venv/oldest/.ready ## Test the transports with the oldest HTTP clients that pyproject.toml permits
 	PYTHONPATH=.venv/oldest AIRFLOW_HOME=$(CURDIR)/.test/home-oldest $(VENV)/bin/python -m pytest -q tests/unit/transport
 
-# The core knows of no Airflow, and the public package speaks to the core: once is enough.
-units-3.3.2: PYTEST_ARGS += tests/parity --ignore=tests/unit/protocol
-# Nor do these rooms. What no trigger can start or end below Airflow 3.3, units and other tests show.
-units-2.11.2: PYTEST_ARGS += $(addprefix --ignore=tests/unit/,protocol transport emulator batch test_model.py)
-real-2.11.2: PYTEST_ARGS += --ignore=tests/airflow/test_by_triggers.py
-
-# The tests in a browser need Debian's; without one they say so, and the rest runs.
+# Without a browser, its tests are skipped.
 real-3.3.2: browser
 browser: $(VENV)/.ready
 	@$(VENV)/bin/python -m tests.support.services chromium
 
-# Each scenario prints its figures. It installs a PostgreSQL and a Redis where they are absent, and it may.
 FAULTS := tests/airflow/test_faults.py tests/airflow/test_killed_triggers.py
-test-faults: $(VENV)/.ready
+test-faults: $(VENV)/.ready ## Kill processes, on PostgreSQL, two triggerers and Celery: some 35 minutes
 	$(VENV)/bin/python -m tests.support.services --required postgres redis-server
 	AIRFLOW_HOME=$(CURDIR)/.test/home-faults $(VENV)/bin/python -m pytest -m faults -s $(FAULTS)
 
-# Each table is also a JSON file in .bench. python -m tests.benchmarks.NAME measures one thing alone.
-bench: $(BENCH)/.ready
+# Each table is also a JSON file in .bench. python -m tests.benchmarks.NAME runs one benchmark.
+bench: $(BENCH)/.ready ## Run the benchmarks, beside other providers: about an hour
 	$(BENCH)/bin/python -m tests.support.services --required postgres redis-server
 	AIRFLOW_HOME=$(CURDIR)/.bench/home $(BENCH)/bin/python -m tests.benchmarks
 
-# The wheel alone in an empty environment: does Airflow find the provider?
+# The wheel alone in an empty environment: Airflow has to find the provider.
 .test/wheel: $(SOURCES) $(VENV)/.ready constraints/airflow-3.3.2.txt
 	rm -rf .test/dist .test/empty && mkdir -p .test
 	$(VENV)/bin/python -m build --no-isolation --outdir .test/dist .
 	$(PYTHON) -m venv .test/empty
-	.test/empty/bin/python -m pip install -q -c constraints/airflow-3.3.2.txt .test/dist/*.whl
+	.test/empty/bin/python -m $(PIP) -c constraints/airflow-3.3.2.txt .test/dist/*.whl
 	cd .test && AIRFLOW_HOME=$(CURDIR)/.test/home-wheel empty/bin/airflow providers get airflow-provider-aixplain --full
 	touch $@
 
-# An environment for each Airflow, made anew when what goes into it changes.
+# An environment for each Airflow, created again when its constraints or pyproject.toml change.
 .venv/airflow-%/.ready: constraints/airflow-%.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 10) <= v < (3, 14) else \
 	"Python 3.10 to 3.13 is needed, this is %d.%d: name one with make PYTHON=python3.12" % v[:2])'
 	@echo "Installing Airflow $* into $(@D): a minute or two"
-	@$(call install,'apache-airflow==$*' -e '.[$(EXTRAS-$*)]')
+	@$(call install,'apache-airflow==$*' -e '.[$(subst $(space),$(comma),$(EXTRAS-$*))]' $(GROUPS-$*:%=--group %))
 
-install = rm -rf $(@D) && $(PYTHON) -m venv $(@D) && \
-  $(@D)/bin/python -m pip install -q --disable-pip-version-check -c $< $(1) && touch $@
+# Modules are compiled when they are imported: most of those installed never are.
+PIP := pip install -q --disable-pip-version-check --no-compile
+# Dependency groups need pip 25.1.
+install = rm -rf $(@D) && $(PYTHON) -m venv $(@D) && $(@D)/bin/python -m $(PIP) 'pip>=25.1' && \
+  $(@D)/bin/python -m $(PIP) -c $< $(1) && touch $@
+comma := ,
+space := $(subst ,, )
 
-# Beside the newest ones, which they precede on the path.
+# The oldest clients go into a folder of their own, which precedes the newest ones on the path.
 .venv/oldest/.ready: pyproject.toml $(VENV)/.ready
 	rm -rf $(@D) && mkdir -p $(@D)
 	sed -n 's/^ *"\(aiohttp\|requests\|urllib3\)>=\([0-9.]*\).*/\1==\2/p' pyproject.toml > $(@D)/requirements.txt
-	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-deps --target $(@D) -r $(@D)/requirements.txt
+	$(VENV)/bin/python -m $(PIP) --no-deps --target $(@D) -r $(@D)/requirements.txt
 	touch $@
 
-# Airflow 3.3.2 with the providers that the benchmarks measure beside ours.
 $(BENCH)/.ready: constraints/bench.txt pyproject.toml
-	@echo "Installing Airflow 3.3.2 and peers into $(@D): two minutes"
-	@$(call install,apache-airflow==3.3.2 -e '.[bench]')
+	@echo "Installing Airflow 3.3.2 and other providers into $(@D): two minutes"
+	@$(call install,apache-airflow==3.3.2 -e '.[emulator,parquet,s3]' --group bench)
 
-# The platform's own client, which the parity tests run beside ours: in an environment of its own, never a dependency.
+# The platform's own client, which the parity tests compare with: in its own environment, never a dependency.
 $(PEER)/.ready: constraints/aixplain-0.2.48.txt
 	@echo "Installing aixplain 0.2.48 into $(@D), to compare with: a minute"
 	@$(call install,aixplain==0.2.48)
 
-# One file for all Pythons: what the oldest supported one takes, the others take too.
-constraints: $(AIRFLOWS:%=constraints-%) $(VENV)/.ready
+# One file for all Pythons: versions that the oldest supported Python accepts.
+constraints: $(AIRFLOWS:%=constraints-%) ## Update the pinned versions of all packages
 	echo aixplain==0.2.48 | $(COMPILE) - -o constraints/aixplain-0.2.48.txt
-	echo apache-airflow==3.3.2 | $(COMPILE) --extra bench pyproject.toml - -c constraints/airflow-3.3.2.txt -o constraints/bench.txt
+	echo apache-airflow==3.3.2 | $(COMPILE) --extra emulator --extra parquet --extra s3 --group bench pyproject.toml - \
+	  -c constraints/airflow-3.3.2.txt -o constraints/bench.txt
 
+# Extras that no test installs are pinned too.
+UNTESTED-3.3.2 := gcs azure
 constraints-%: $(VENV)/.ready
 	$(VENV)/bin/python -m pip install -q uv
-	echo apache-airflow==$* | $(COMPILE) --extra $(EXTRAS-$*) pyproject.toml - -o constraints/airflow-$*.txt
+	echo apache-airflow==$* | $(COMPILE) $(addprefix --extra ,$(EXTRAS-$*) $(UNTESTED-$*)) \
+	  $(GROUPS-$*:%=--group %) pyproject.toml - -o constraints/airflow-$*.txt
 
 COMPILE = $(VENV)/bin/uv pip compile -q --upgrade --no-header --no-annotate --python-version 3.10
 
-clean: stop
+clean: stop ## Remove everything that these targets created
 	rm -rf .venv .test .demo .bench dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -28,7 +28,9 @@ from airflow_provider_aixplain.triggers.aixplain import MAX_CONCURRENT_SUBMISSIO
 from tests.support.deployment import AIRFLOW_3, Airflow, Emulator, Processes, wait_until
 from tests.support.services import SERVICES, Postgres, Redis, missing
 
-psycopg2 = pytest.importorskip("psycopg2", reason="of the extra faults, which Airflow 3.3.2 is tested with")
+psycopg2 = pytest.importorskip(
+    "psycopg2", reason="in the dependency group faults, which only the environment of Airflow 3.3.2 has"
+)
 
 pytestmark = [
     pytest.mark.faults,

@@ -19,7 +19,9 @@ _numbers = itertools.count()
 @pytest.fixture(scope="session")
 def objects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URI of a bucket. Airflow finds it in this process, and in others once they have attached it."""
-    pytest.importorskip("moto", reason="of the extra faults, which Airflow 3.3.2 is tested with")
+    pytest.importorskip(
+        "moto", reason="in the dependency group faults, which only the environment of Airflow 3.3.2 has"
+    )
     with Processes(tmp_path_factory.mktemp("objects")) as processes, pytest.MonkeyPatch.context() as patch:
         store = ObjectStore(processes)
         for name, value in store.env.items():
