@@ -12,6 +12,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -26,7 +27,7 @@ from tests.benchmarks.results import report
 from tests.parity.conftest import PYTHON
 from tests.parity.conftest import settings as settings_of_peer
 from tests.support.deployment import Airflow, Emulator, Processes
-from tests.support.services import Postgres
+from tests.support.services import ATTACH, ObjectStore, Postgres
 
 IN_FLIGHT = 500
 KILLS = 20
@@ -71,7 +72,7 @@ def run(folder: str) -> dict[str, float]:
     }
 
 
-def started(folder: str, connection: str) -> subprocess.Popen[str]:
+def start(folder: str, connection: str) -> subprocess.Popen[str]:
     """Run a batch in a process of its own."""
     env = {**os.environ, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR", "AIRFLOW_CONN_AIXPLAIN_DEFAULT": connection}
     command = [sys.executable, "-m", "tests.benchmarks.batch", "--run", folder]
@@ -85,27 +86,53 @@ def results(folder: str) -> Counter[int]:
     return Counter(result["row"] for result in read_results(folder))
 
 
-def measure(rows: int, seconds: float) -> dict[str, Any]:
-    """Run a batch once."""
-    with tempfile.TemporaryDirectory() as place, Processes(Path(place) / "emulator") as processes:
+def measure(rows: int, seconds: float, storage: str = "file") -> dict[str, Any]:
+    """Run a batch once.
+
+    :param storage: ``file``: a local folder; or ``s3``: an object storage, whose requests are counted.
+    """
+    with tempfile.TemporaryDirectory() as place, Processes(Path(place) / "processes") as processes:
         emulator, folder = Emulator(processes, seconds), f"file://{place}/batch"
+        objects = ObjectStore(processes) if storage == "s3" else None
+        if objects:
+            folder = f"s3://{objects.bucket}/batch"
+            os.environ |= objects.env
+            attach(folder)
         begin(folder, rows, seconds)
-        process = started(folder, emulator.connection)
-        found = json.loads(process.communicate()[0].splitlines()[-1])
+        requests_before = count_requests(processes) if objects else Counter()
+        process = start(folder, emulator.connection)
+        cost = json.loads(process.communicate()[0].splitlines()[-1])
+        requests = count_requests(processes) - requests_before if objects else Counter()
         commits = read(folder).log.number
         assert set(results(folder).values()) == {1}
         assert len(results(folder)) == rows
+        object_count = len(objects.fs.find(f"{objects.bucket}/batch")) if objects else None
     ideal = max(1.0, rows / IN_FLIGHT) * seconds
-    return {
+    row = {
         "rows": rows,
         "run, s": seconds,
-        "wall, s": found["wall, s"],
+        "wall, s": cost["wall, s"],
         "ideal, s": ideal,
-        "wall / ideal": found["wall, s"] / ideal if ideal else None,  # runs of 0 s have no ideal
-        "CPU, ms a row": 1e3 * found["CPU, s"] / rows,
-        "most memory, MB": found["most memory, MB"],
+        "wall / ideal": cost["wall, s"] / ideal if ideal else None,  # runs of 0 s have no ideal
+        "CPU, ms a row": 1e3 * cost["CPU, s"] / rows,
+        "most memory, MB": cost["most memory, MB"],
         "commits": commits,
     }
+    if not objects:
+        return row
+    puts = requests["PUT"]
+    return {**row, "objects": object_count, "PUT requests": puts, "other requests": requests.total() - puts}
+
+
+def count_requests(processes: Processes) -> Counter[str]:
+    """The requests that the object storage has answered, by method."""
+    return Counter(re.findall(r'"([A-Z]+) /', processes.log_path("objects").read_text()))
+
+
+def attach(folder: str) -> None:
+    """Let this process find an object storage by ``s3://``."""
+    if folder.startswith("s3:"):
+        exec(ATTACH, {})
 
 
 def kill(rows: int, seconds: float) -> dict[str, Any]:
@@ -114,11 +141,11 @@ def kill(rows: int, seconds: float) -> dict[str, Any]:
         emulator, folder = Emulator(processes, seconds, {"timeout": 5}), f"file://{place}/batch"
         begin(folder, rows, seconds)
         for _ in range(KILLS):
-            process = started(folder, emulator.connection)
+            process = start(folder, emulator.connection)
             time.sleep(random.uniform(1.5, 5))
             process.send_signal(signal.SIGKILL)
             process.communicate()
-        started(folder, emulator.connection).communicate()
+        start(folder, emulator.connection).communicate()
         submitted = Counter(run["payload"]["data"] for run in emulator.runs())
         found = results(folder)
         orphaned = read(folder).ledger.orphaned
@@ -172,13 +199,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", help=argparse.SUPPRESS)
     parser.add_argument("--most", type=int, default=100_000, help="the most rows (default: %(default)s)")
+    parser.add_argument("--rows", type=int, help="measure one batch of so many rows instead")
+    parser.add_argument("--seconds", type=float, default=0.0, help="how long its runs take (default: %(default)s)")
+    parser.add_argument("--storage", choices=("file", "s3"), default="file", help="where it is (default: %(default)s)")
     arguments = parser.parse_args()
     if arguments.run:
+        attach(arguments.run)
         print(json.dumps(run(arguments.run)))
         return
-    sizes = [(10_000, 5.0), *((rows, 0.5) for rows in (1_000, 10_000, 100_000) if rows <= arguments.most)]
-    rows = [measure(*size) for size in sizes]
-    report("batch", f"Batches with {IN_FLIGHT} runs in flight", rows)
+    if arguments.rows:
+        row = measure(arguments.rows, arguments.seconds, arguments.storage)
+        report("batch_alone", f"A batch with {IN_FLIGHT} runs in flight ({arguments.storage})", [row])
+        return
+    sizes = [
+        (10_000, 5.0),
+        *((rows, 0.5) for rows in (1_000, 10_000, 100_000) if rows <= arguments.most),
+        (10_000, 0.0),
+    ]
+    report("batch", f"Batches with {IN_FLIGHT} runs in flight", [measure(*size) for size in sizes])
+    in_objects = [measure(rows, 5.0, "s3") for rows in (1_000, 10_000)]
+    report("batch_objects", f"Batches in an object storage on the same machine, {IN_FLIGHT} runs in flight", in_objects)
     report("batch_killed", "A batch whose process is killed at random moments", [kill(4_000, 5.0)])
     ways = f"1,000 rows of 5 s in a real Airflow, {SLOTS} worker slots, {IN_FLIGHT} runs or threads at a time"
     report("batch_ways", ways, compare(1_000, 5.0))
