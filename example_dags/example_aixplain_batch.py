@@ -1,4 +1,4 @@
-"""Each line of a file as a run, all of them in one task; and what became of them."""
+"""Run a model on each row of a file in one task, and count the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functions that make the input of a run, as ``@task.aixplain``."""
+"""Compute the input of a run in a Python function with ``@task.aixplain``."""
 
 from __future__ import annotations
 

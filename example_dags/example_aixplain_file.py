@@ -1,4 +1,4 @@
-"""A file as input: an ``Upload`` is uploaded, and the model receives a link to it."""
+"""Upload a file as input: the model receives a link to it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def example_aixplain_file():
     AixplainRunModelOperator(
         task_id="analyse",
         model_id="{{ params.model_id }}",
-        # In a bucket: Upload("s3://aws_default@bucket/{{ ds }}/call.wav")
+        # For a file in a bucket: Upload("s3://aws_default@bucket/{{ ds }}/call.wav")
         data={"text": Upload(f"file://{FOLDER}/reviews.txt")},
     )
 

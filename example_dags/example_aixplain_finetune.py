@@ -1,4 +1,4 @@
-"""A sensor that waits for a fine-tuning, between checks off the worker, and a run of the model that comes of it."""
+"""Wait for a fine-tuning with a sensor that frees its worker slot between checks, then run the tuned model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One deferred run for each line of a file, by dynamic task mapping, and a task that counts the answers."""
+"""Run a model on each line of a file with dynamic task mapping, and count the answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REVIEWS = Path(__file__).parent / "data" / "reviews.txt"
 def example_aixplain_mapped():
     @task
     def read():
-        # A dict is sent as it is; a bare text that happens to be JSON, such as 5 or null, would be read as JSON.
+        # A dict is sent unchanged. A bare string that contains JSON, such as 5 or null, would be parsed.
         return [{"data": line} for line in REVIEWS.read_text(encoding="utf-8").splitlines()]
 
     analyse = AixplainRunModelOperator.partial(task_id="analyse", model_id="{{ params.model_id }}").expand(data=read())

@@ -1,4 +1,4 @@
-"""A run that needs no worker: the trigger submits it, waits for it and ends the task (Airflow 3.3 and later)."""
+"""Run a model without a worker: the trigger submits, waits and finishes the task (Airflow 3.3 and later)."""
 
 from __future__ import annotations
 

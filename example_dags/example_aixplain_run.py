@@ -1,4 +1,4 @@
-"""One run as a deferred task, and a task that uses its output and its price."""
+"""Run a model as a deferrable task, and use its output and cost in the next task."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def example_aixplain_run():
 
     @task
     def report(data, used_credits):
-        print(f"The model says {data!r}, for {used_credits} credits.")
+        print(f"The model answered {data!r}, for {used_credits} credits.")
         return {"data": data, "used_credits": used_credits}
 
     report(data=analyse.output["data"], used_credits=analyse.output["used_credits"])

@@ -1,4 +1,4 @@
-"""A task that submits a run, and a sensor that waits for it: what lies between need not know of either."""
+"""Submit a run in one task, and wait for it in a sensor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model that writes its answer into the task's log as it makes it; the task returns the whole."""
+"""Write the model's text to the task's log while the model generates it, and return the whole text."""
 
 from __future__ import annotations
 

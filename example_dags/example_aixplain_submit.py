@@ -1,4 +1,4 @@
-"""A run that is submitted without waiting: the task ends at once, its poll URL goes to XCom."""
+"""Submit a run without waiting for it: the task finishes at once and returns the poll URL."""
 
 from __future__ import annotations
 
