@@ -1,1 +1,1 @@
-"""Thousands of inputs in one task: their rows, the state that survives, and what runs them."""
+"""Runs thousands of rows in one task: storage, state and execution."""

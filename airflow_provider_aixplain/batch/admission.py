@@ -1,4 +1,4 @@
-"""When the rows of a batch are submitted, and when their records are committed."""
+"""Limits how often a batch submits rows and commits records."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import random
 import time
 import uuid
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
@@ -17,16 +18,16 @@ FIRST_BACKOFF = 1.0
 LONGEST_BACKOFF = 60.0
 
 LONGEST_PACE = 1.0
-"""Seconds between two commits, at most, once a batch has run for an hour."""
+"""The maximum time between two commits, in seconds, which a batch reaches after an hour."""
 
 MAX_COMMIT_SIZE = 1_000_000
-"""Characters of results in one commit, about."""
+"""The approximate maximum size of a commit, in characters."""
 
 
 class RateLimiter:
     """Admits the submissions of a batch one by one.
 
-    :param per_second: how many, at most; None: as many as there are.
+    :param per_second: the maximum number of submissions a second; None: no limit.
     """
 
     def __init__(self, per_second: float | None) -> None:
@@ -36,21 +37,22 @@ class RateLimiter:
         self._backed_off_at = -math.inf
 
     async def acquire(self) -> float:
-        """Return once a submission may be made.
+        """Wait until the next submission may be sent.
 
         :return: the time, by the monotonic clock.
         """
-        while (delay := self._next - time.monotonic()) > 0:  # noqa: ASYNC110 # it may grow meanwhile
+        while (delay := self._next - time.monotonic()) > 0:  # noqa: ASYNC110 # the delay may grow while waiting
             await asyncio.sleep(delay)
         now = time.monotonic()
         self._next = now + self._interval
         return now
 
     def back_off(self, requested: float | None, acquired_at: float = math.inf) -> None:
-        """Delay all submissions: as long as the platform requests, up to five minutes; or longer after each failure.
+        """Delay all submissions: for the time that the platform requests, at most five minutes, and longer after each
+        failure.
 
-        :param requested: by the platform, in seconds.
-        :param acquired_at: when the submission that failed was admitted. Of many in flight, one counts.
+        :param requested: the delay that the platform requests, in seconds.
+        :param acquired_at: the time when the failed submission was admitted. A burst of failures counts once.
         """
         if acquired_at > self._backed_off_at:
             self._backed_off_at = time.monotonic()
@@ -59,23 +61,24 @@ class RateLimiter:
         self._next = max(self._next, time.monotonic() + delay)
 
     def reset(self) -> None:
-        """Begin with the shortest delay after the next failure: a submission was accepted."""
+        """Start again with the shortest delay: a submission was accepted."""
         self._backoff = 0.0
 
 
 class _Entry(NamedTuple):
     record: Record
     fenced: bool
+    size: int
     committed: asyncio.Future[None]
 
 
 class GroupCommitter:
-    """Commits the records of many tasks together: all that are queued while a commit is in flight go into the next one.
+    """Commits records in groups: records that are queued while a commit is in flight go into the next commit.
 
     :param append: appends records to a log: ``append(records, fenced, commit_id)``.
-    :param pace: the shortest time between the starts of two commits, in seconds. It grows to 1 s after an hour, which
+    :param pace: the minimum time between the starts of two commits, in seconds. It grows to 1 s after an hour, which
         bounds the number of objects.
-    :ivar last_commit: when the last commit started, by the monotonic clock.
+    :ivar last_commit: the start of the last commit, by the monotonic clock.
     """
 
     def __init__(self, append: Callable[[list[Record], bool, str], Awaitable[Any]], pace: float) -> None:
@@ -83,63 +86,49 @@ class GroupCommitter:
         self._pace = pace
         self._started_at = time.monotonic()
         self.last_commit = -math.inf
-        self._queue: list[_Entry] = []
-        self._committing: asyncio.Task[None] | None = None
+        self._queue: deque[_Entry] = deque()
+        self._task: asyncio.Task[None] | None = None
 
     async def commit(self, record: Record, *, fenced: bool) -> None:
-        """Return once a record is committed.
+        """Commit a record, and return once it is committed.
 
-        :param fenced: whether it is a command, which only the owner of the batch may commit.
-        :raises Fenced: if it is one, and another process has claimed the batch.
-        :raises Exception: whatever the storage raises.
+        :param fenced: whether the record is a command, which only the owner of the batch may commit.
+        :raises Fenced: if it is a command, and another process has claimed the batch.
+        :raises Exception: any error of the storage.
         """
         committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Entry(record, fenced, committed))
-        if self._committing is None:
-            self._committing = asyncio.ensure_future(self._commit_all())
+        self._queue.append(_Entry(record, fenced, 200 + len(str(record.get("data", ""))), committed))
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._commit_all())
         await committed
 
     async def _commit_all(self) -> None:
         while self._queue:
-            now = time.monotonic()
-            pace = max(self._pace, min(LONGEST_PACE, (now - self._started_at) / 3600))
-            await asyncio.sleep(max(0.0, self.last_commit + pace - now))
-            while self._queue:
-                entries = self._take()
-                self.last_commit = time.monotonic()
-                await self._commit(entries)
-                if sum(map(_size, self._queue)) < MAX_COMMIT_SIZE:
-                    break
-        self._committing = None
-
-    def _take(self) -> list[_Entry]:
-        size = count = 0
-        for entry in self._queue:
-            size += _size(entry)
-            if count and size > MAX_COMMIT_SIZE:
-                break
-            count += 1
-        entries, self._queue = self._queue[:count], self._queue[count:]
-        return entries
+            if sum(entry.size for entry in self._queue) < MAX_COMMIT_SIZE:
+                now = time.monotonic()
+                pace = max(self._pace, min(LONGEST_PACE, (now - self._started_at) / 3600))
+                await asyncio.sleep(max(0.0, self.last_commit + pace - now))
+            entries = [self._queue.popleft()]
+            size = entries[0].size
+            while self._queue and (size := size + self._queue[0].size) <= MAX_COMMIT_SIZE:
+                entries.append(self._queue.popleft())
+            self.last_commit = time.monotonic()
+            await self._commit(entries)
+        self._task = None
 
     async def _commit(self, entries: list[_Entry]) -> None:
-        fenced = any(entry.fenced for entry in entries)
-        problem: Exception | None = None
+        error: Exception | None = None
         try:
+            fenced = any(entry.fenced for entry in entries)
             await self._append([entry.record for entry in entries], fenced, uuid.uuid4().hex)
-        except Fenced as error:
-            problem = error
-            if facts := [entry for entry in entries if not entry.fenced]:
+        except Exception as problem:
+            error = problem
+            if isinstance(error, Fenced) and (facts := [entry for entry in entries if not entry.fenced]):
                 await self._commit(facts)
-        except Exception as error:
-            problem = error
         for entry in entries:
-            if not entry.committed.done():
-                if problem:
-                    entry.committed.set_exception(problem)
-                else:
-                    entry.committed.set_result(None)
-
-
-def _size(entry: _Entry) -> int:
-    return 200 + len(str(entry.record.get("data", "")))
+            if entry.committed.done():
+                continue
+            if error:
+                entry.committed.set_exception(error)
+            else:
+                entry.committed.set_result(None)

@@ -1,10 +1,12 @@
-"""A batch on its result path: its rows, its commit log, and what is published of it."""
+"""A batch in its folder: its rows, its commit log, and its published results."""
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import IO, Any
 
 from airflow_provider_aixplain.batch.commit_log import CommitLog, Fenced, Record, line_of
@@ -18,17 +20,17 @@ PUBLISHED = (RESULTS, "results.parquet", "manifest.json")
 
 
 class BatchDeleted(Fenced):
-    """The batch was deleted, or a part of it, or another one has begun in its place."""
+    """The batch, or a part of it, was deleted, or another batch has replaced it."""
 
 
 class Batch:
     """The objects of a batch in its folder.
 
-    ``rows-BATCH.jsonl`` is its input as it is submitted, ``log/`` has everything that happened to it, and
-    ``results.jsonl`` is published from that.
+    ``rows-BATCH.jsonl`` holds the rows to submit, ``log/`` holds all events, and ``results.jsonl`` is published from
+    the log.
 
-    :param uri: of the folder.
-    :raises AixplainInputError: if it can have no batch.
+    :param uri: the URI of the folder.
+    :raises AixplainInputError: if the URI cannot hold a batch.
     """
 
     def __init__(self, uri: str) -> None:
@@ -48,74 +50,68 @@ class Batch:
                 self._growing.flush()
 
     def read(self) -> Header | None:
-        """Catch up with the log, and return what the batch is about, if one has begun."""
+        """Read the new commits, and return the header of the batch; None if no batch has begun."""
         self.log.catch_up()
         return self.ledger.header
 
     def begin(self, rows: Iterable[Row], make_header: Callable[[str], Header]) -> Header:
-        """Begin a batch, in place of the one that was read, if there is one.
+        """Begin a batch. It replaces the batch that :meth:`read` has returned, if any.
 
-        :param rows: its rows.
+        :param rows: the rows to submit.
         :param make_header: receives the id of the batch once all rows are written.
-        :raises AixplainInputError: if the storage has no put-if-absent.
-        :raises Fenced: if another worker has begun or resumed one since this one has read the log.
+        :raises AixplainInputError: if the storage does not honour put-if-absent.
+        :raises Fenced: if another worker has begun or resumed a batch since :meth:`read`.
         """
-        check, is_restart = self._check_visits(), self.ledger.header is not None
+        check, is_restart = partial(self._check_generation, self.ledger.generation), self.ledger.header is not None
         self.store.make()
         self.store.probe()
-        batch = f"{self.ledger.visits + 1}-{uuid.uuid4().hex[:12]}"
+        batch = f"{self.ledger.generation + 1}-{uuid.uuid4().hex[:12]}"
         if is_restart:
-            self.log.claim([], "a worker that begins another batch", check)  # nothing more is submitted for the old one
+            self.log.claim([], "worker (replaces the batch)", check)  # stops submissions of the old batch
         with self.store.writing(_rows_name(batch)) as file:
             file.writelines(stored(rows))
             header = make_header(batch)
-        self.log.claim([header.record()], "a worker that begins", check)
+        self.log.claim([header.record()], "worker (begins)", check)
         if is_restart:
             for name in PUBLISHED:
                 self.store.remove(name)
         return header
 
     def resume(self) -> Header:
-        """Claim the batch that was read.
+        """Claim the batch that :meth:`read` has returned.
 
-        :raises Fenced: if another worker has begun or resumed one since.
+        :raises Fenced: if another worker has begun or resumed a batch since.
         """
-        header = self.header
-        self.log.claim([{"is": "resume", "batch": header.batch}], "a worker that resumes", self._check_visits())
+        check, header = partial(self._check_generation, self.ledger.generation), self.header
+        self.log.claim([{"event": "resume", "batch": header.batch}], "worker (resumes)", check)
         return header
 
-    def _check_visits(self) -> Callable[[], None]:
-        visits = self.ledger.visits
-
-        def check() -> None:
-            if self.ledger.visits != visits:
-                raise Fenced(f"Another process has begun or resumed a batch at {self}; a retry resumes it")
-
-        return check
+    def _check_generation(self, expected: int) -> None:
+        if self.ledger.generation != expected:
+            raise Fenced(f"Another process has begun or resumed a batch at {self}; a retry resumes it")
 
     def claim(self, batch: str, owner: str) -> Header:
-        """Claim a batch: its previous owner can commit no more commands.
+        """Claim a batch, so that its previous owner can commit no more commands.
 
-        :param batch: its id.
-        :param owner: who claims, for people.
-        :raises BatchDeleted: if it was deleted, or another one has begun in its place.
-        :raises OSError: if it is not visible yet: NFS may show a folder as it was half a minute ago.
+        :param batch: the id of the batch.
+        :param owner: the name of the new owner, for people who read the log.
+        :raises BatchDeleted: if the batch was deleted or replaced.
+        :raises OSError: if the batch is not visible yet. NFS may show a folder in the state of half a minute ago.
         """
-
-        def check() -> None:
-            if self.ledger.header is None:
-                raise BatchDeleted(f"The batch at {self} was deleted")
-            if self.ledger.batch != batch:
-                if self.ledger.visits < int(batch.partition("-")[0]):
-                    raise OSError(f"{self}: the batch is not visible yet")
-                raise BatchDeleted(f"Another batch has begun at {self}")
-
-        self.log.claim([], owner, check)
+        self.log.claim([], owner, partial(self._check_batch, batch))
         return self.header
+
+    def _check_batch(self, batch: str) -> None:
+        if self.ledger.header is None:
+            raise BatchDeleted(f"The batch at {self} was deleted")
+        if self.ledger.batch != batch:
+            if self.ledger.generation < int(batch.partition("-")[0]):
+                raise OSError(f"{self}: the batch is not visible yet")
+            raise BatchDeleted(f"Another batch has begun at {self}")
 
     @property
     def header(self) -> Header:
-        """What the batch is about, as far as was read."""
+        """The header of the batch, according to the commits read so far."""
         if self.ledger.header is None:
             raise BatchDeleted(f"There is no batch at {self}")
         return self.ledger.header
@@ -126,33 +122,33 @@ class Batch:
             yield from restored(file)
 
     def requeue_failed(self) -> int:
-        """Let failed rows that may succeed be run again. The cost of their attempts stays in the totals.
+        """Requeue the failed rows that a retry may succeed with. The cost of their attempts stays in the totals.
 
-        :return: how many there are.
+        :return: the number of these rows.
         :raises Fenced: if another process has claimed the batch.
         """
-        if again := self.ledger.may_succeed:
-            self.log.append([{"is": "requeue", "batch": self.header.batch}], fenced=True)
-        return again
+        if count := self.ledger.retryable_rows:
+            self.log.append([{"event": "requeue", "batch": self.header.batch}], fenced=True)
+        return count
 
     def results(self) -> Iterator[dict[str, Any]]:
-        """Read the result of each row that has one, in the order of their ends, in a stream."""
-        yield from map(_result_of, filter(self.ledger.winning(), self.log.read()))
+        """Read the result of each row that has one, in a stream, in the order of completion."""
+        yield from map(_result_of, filter(self.ledger.result_filter(), self.log.read()))
 
     @contextmanager
     def publishing(self, name: str) -> Iterator[IO[bytes]]:
-        """Open an object to write bytes in a stream, which replaces the published one at the end.
+        """Open an object to write bytes in a stream. It replaces the published object at the end.
 
         :raises Fenced: if another process has claimed the batch; nothing is replaced then.
         """
         with self.store.writing(name) as file:
             yield file
-            self._announce(name)
+            self.log.append([{"event": "publish", "batch": self.header.batch, "name": name}], fenced=True)
 
     def publish_results(self) -> tuple[str, int]:
         """Publish one result of each row that has one.
 
-        :return: the error of the first row that has failed, and how many rows have failed with it.
+        :return: the first error, and the number of rows that failed with it.
         :raises Fenced: if another process has claimed the batch.
         """
         first, count = "", 0
@@ -164,15 +160,18 @@ class Batch:
                 file.write(line_of(result))
         return first, count
 
-    def _announce(self, name: str) -> None:
-        self.log.append([{"is": "publish", "batch": self.header.batch, "name": name}], fenced=True)
-
     def publish_growing_results(self) -> None:
-        """Publish the results so far, and from now on each result when it is applied, on a file system."""
-        self._growing = self.store.grow(RESULTS, map(line_of, self.results()), lambda: self._announce(RESULTS))
+        """On a file system, publish the results so far, and append each further result when it is applied."""
+        if not self.store.is_file_system:
+            return
+        with self.publishing(RESULTS) as file:
+            file.writelines(map(line_of, self.results()))
+            # Not opened by its name: another owner may replace the file, and must not get the lines of this process.
+            growing = os.fdopen(os.dup(file.fileno()), "wb")
+        self._growing = growing
 
     def close(self) -> None:
-        """Publish no more results."""
+        """Stop appending results."""
         growing, self._growing = self._growing, None
         if growing:
             with suppress(OSError):
@@ -182,8 +181,8 @@ class Batch:
 def read_results(result_path: str) -> Iterator[dict[str, Any]]:
     """Read the results of a batch from its log, also while it runs.
 
-    :param result_path: the URI of its folder, as given to the operator.
-    :return: the result of each row that has one so far, as in ``results.jsonl``, in the order of their ends.
+    :param result_path: the URI of its folder, as passed to the operator.
+    :return: the result of each row that has one so far, as in ``results.jsonl``, in the order of completion.
     :raises AixplainInputError: if there is no batch.
     """
     batch = Batch(result_path)
@@ -193,7 +192,7 @@ def read_results(result_path: str) -> Iterator[dict[str, Any]]:
 
 
 def _result_of(record: Record) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name != "is"}
+    return {name: value for name, value in record.items() if name != "event"}
 
 
 def _rows_name(batch: str) -> str:

@@ -1,12 +1,13 @@
 """A numbered sequence of immutable commits, each created with put-if-absent: ``log/<20 digits>.jsonl``.
 
-The first line of a commit has its id, and the name of its owner if it is a claim; each further line is a record. Every
-process applies every commit, its own included, once and in the order of their numbers.
+The first line of a commit holds its id and, if the commit is a claim, the name of the owner; each further line is a
+record. Every process applies every commit, its own included, once and in order.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -18,10 +19,10 @@ from airflow_provider_aixplain.batch.object_store import ObjectStore
 Record = dict[str, Any]
 
 SEGMENT_LENGTH = 500
-"""How many commits a segment repeats."""
+"""The number of commits that a segment repeats."""
 
 MAX_READ_AHEAD = 32
-"""How many commits are read at the same time, at most."""
+"""The maximum number of commits that are read concurrently."""
 
 _HEADER = b'{"commit":'
 
@@ -33,10 +34,10 @@ class Fenced(Exception):
 class CommitLog:
     """The commits of a batch. Its methods may be called from any thread.
 
-    :param store: where they are.
+    :param store: the store of the commits.
     :param apply: receives each record, once and in order.
-    :ivar number: of the next commit.
-    :ivar epoch: 1 more than the number of the last claim; 0 if there is none.
+    :ivar number: the number of the next commit.
+    :ivar epoch: the number of the last claim plus 1; 0 if there is none.
     """
 
     def __init__(self, store: ObjectStore, apply: Callable[[Record], object]) -> None:
@@ -49,13 +50,13 @@ class CommitLog:
 
     @property
     def is_fenced(self) -> bool:
-        """Whether another process has claimed the batch since this one did, as far as was read."""
+        """Whether another process has claimed the batch since this one did, according to the commits read so far."""
         return self.epoch != self._own_epoch
 
     def catch_up(self) -> None:
         """Apply the commits of other processes.
 
-        :raises Exception: whatever the storage raises.
+        :raises Exception: any error of the storage.
         """
         with self._lock:
             for lines in self._commits(self.number):
@@ -65,7 +66,8 @@ class CommitLog:
     def claim(self, records: Iterable[Record], owner: str, check: Callable[[], object] = lambda: None) -> None:
         """Start an epoch: commands of earlier owners are refused from now on.
 
-        :param owner: who claims, for people.
+        :param records: are committed with the claim.
+        :param owner: the name of the new owner, for people who read the log.
         :param check: raises an error if this process may not claim. It is called again after the log has grown.
         """
         self.catch_up()
@@ -74,10 +76,10 @@ class CommitLog:
     def append(self, records: Iterable[Record], *, fenced: bool, commit_id: str = "") -> None:
         """Commit records, all of them or none.
 
-        :param fenced: whether they are commands, which only the owner of the current epoch may commit.
-        :param commit_id: of a call that may have to be repeated, as it raised an error of the storage.
-        :raises Fenced: if they are commands of an earlier epoch; they are not committed.
-        :raises Exception: whatever the storage raises; they may have been committed.
+        :param fenced: whether the records are commands, which only the owner of the current epoch may commit.
+        :param commit_id: the same id for each call that retries a commit after a storage error.
+        :raises Fenced: if the records are commands of an earlier epoch; they are not committed.
+        :raises Exception: any error of the storage; the records may have been committed.
         """
         self._commit(list(records), self._check_owner if fenced else lambda: None, commit_id, {})
 
@@ -95,7 +97,7 @@ class CommitLog:
                 try:
                     self.store.put_if_absent(commit_name(self.number), content)
                 except FileExistsError:
-                    # It is of another process; or of this one, if the answer to an earlier put was lost.
+                    # Another process created it, or an earlier put of this process did whose answer was lost.
                     number = self.number
                     self.catch_up()
                     if self.number == number:
@@ -118,68 +120,62 @@ class CommitLog:
             self._apply_record(record)
 
     def is_intact(self) -> bool:
-        """Return whether the last commit is still there: the folder of an object storage may have been deleted."""
+        """Return whether the last commit still exists: the folder of an object storage may have been deleted."""
         with self._lock:
-            return not self.number or self.store.get(commit_name(self.number - 1)) is not None
+            return not self.number or self.store.get_many([commit_name(self.number - 1)]) != [None]
 
     def read(self) -> Iterator[Record]:
-        """Read the records of all commits that were applied until now, in a stream.
+        """Read the records of all commits that this process has applied, in a stream.
 
-        :raises FileNotFoundError: if one was deleted.
-        :raises Exception: whatever the storage raises.
+        :raises FileNotFoundError: if a commit was deleted.
+        :raises Exception: any error of the storage.
         """
         for lines in self._commits(0, self.number):
             yield from map(json.loads, filter(None, lines[1:]))
 
-    def _commits(self, number: int, end: int | None = None) -> Iterator[list[bytes]]:
-        """Read the lines of each commit. Nothing is listed: the number after the last one does not exist.
+    def _commits(self, number: int, end: int = sys.maxsize) -> Iterator[list[bytes]]:
+        """Read the lines of each commit. Nothing is listed: the number after the last commit does not exist.
 
-        :param number: of the first one.
-        :param end: the number after that of the last one; None: up to the last one that exists.
+        :param number: the number of the first commit.
+        :param end: the number after that of the last commit; default: all commits that exist.
         """
         ahead = 1
-        while end is None or number < end:
-            if number % SEGMENT_LENGTH == 0 and self.store.uses_segments:
-                for lines in self._segment(number):
-                    yield lines
-                    number += 1
-            limit = MAX_READ_AHEAD if end is None else end - number
-            count = min(ahead, MAX_READ_AHEAD, limit, SEGMENT_LENGTH - number % SEGMENT_LENGTH)
+        while number < end:
+            start = number % SEGMENT_LENGTH
+            if not start and number + SEGMENT_LENGTH <= end and not self.store.is_file_system:
+                with suppress(FileNotFoundError), self.store.open(segment_name(number)) as file:
+                    for lines in _split_segment(file):
+                        yield lines
+                        number += 1
+                    continue
+            count = min(ahead, MAX_READ_AHEAD, SEGMENT_LENGTH - start, end - number)
             for content in self.store.get_many(list(map(commit_name, range(number, number + count)))):
                 if content is None:
-                    if end is not None:
+                    if end < sys.maxsize:
                         raise FileNotFoundError(self.store.uri(commit_name(number)))
                     return
                 yield content.split(b"\n")
                 number += 1
             ahead *= 2
 
-    def _segment(self, number: int) -> Iterator[list[bytes]]:
-        """Read a segment, if it exists, and those after it."""
-        with suppress(FileNotFoundError):
-            while True:
-                with self.store.open(segment_name(number)) as file:
-                    lines: list[bytes] = []
-                    for line in file:
-                        if line.startswith(_HEADER) and lines:
-                            yield lines
-                            lines = []
-                        lines.append(line)
-                    yield lines
-                number += SEGMENT_LENGTH
-
     def _write_segment(self) -> None:
-        """Bundle the last commits, if they are enough. A segment only repeats them, so failures are ignored."""
-        if not self.store.uses_segments or self.number % SEGMENT_LENGTH:
+        """Bundle the last 500 commits. A segment only repeats them, so failures are ignored."""
+        if self.store.is_file_system or self.number % SEGMENT_LENGTH:
             return
         first = self.number - SEGMENT_LENGTH
         with suppress(Exception), self.store.writing(segment_name(first), if_absent=True) as file:
-            for start in range(first, self.number, MAX_READ_AHEAD):
-                names = map(commit_name, range(start, min(start + MAX_READ_AHEAD, self.number)))
-                for content in self.store.get_many(list(names)):
-                    if content is None:
-                        raise FileNotFoundError
-                    file.write(content)
+            for lines in self._commits(first, self.number):
+                file.write(b"\n".join(lines))
+
+
+def _split_segment(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
+    commit: list[bytes] = []
+    for line in lines:
+        if line.startswith(_HEADER) and commit:
+            yield commit
+            commit = []
+        commit.append(line)
+    yield commit
 
 
 def line_of(record: Record) -> bytes:

@@ -1,11 +1,11 @@
-"""The fold of a commit log: where each row of a batch is, and what the batch has cost.
+"""The state of a batch: the fold of its commit log.
 
-Each submission of a row is an *attempt*, named by the time when its intent was written, in seconds since the epoch. A
-row can have several attempts after a takeover, and each record affects only its own. The order in which different
-processes report does not matter beyond what ``TRANSITIONS`` accepts.
+Each submission of a row is an *attempt*, identified by the time at which its intent was written (seconds since the
+epoch). A row can have several attempts after a takeover, and a record affects only its own attempt. ``TRANSITIONS``
+defines which records an attempt accepts; beyond that, the order in which different processes report does not matter.
 
-A row has succeeded once one of its attempts has, whenever that is reported. It has failed if an attempt is ``FAILED``
-or ``EXPIRED``, and no other one is ``INTENT`` or ``ACCEPTED``; a late answer opens it again.
+A row has succeeded once one of its attempts has. It has failed if an attempt is ``FAILED`` or ``EXPIRED``, and no other
+attempt is open; a late answer opens the row again.
 """
 
 from __future__ import annotations
@@ -13,41 +13,38 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from decimal import Decimal
 from enum import Enum
 from typing import Any, NamedTuple
 
-from airflow_provider_aixplain.inputs.rows import Row
-from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
-from airflow_provider_aixplain.protocol.values import number, printable, storable
-from airflow_provider_aixplain.submission import now
+from airflow_provider_aixplain.protocol.response import ResponseStatus
+from airflow_provider_aixplain.protocol.values import decimal_sum, number
 
 
 class AttemptEvent(str, Enum):
-    """What happened to an attempt; also the state in which that leaves it."""
+    """An event of an attempt, and the state that it leads to."""
 
     INTENT = "intent"
-    """It is about to be submitted."""
+    """The attempt is about to be submitted."""
     ACCEPTED = "accepted"
-    """The platform has accepted it, and named a poll URL."""
+    """The platform has accepted it and returned a poll URL."""
     REJECTED = "rejected"
     """It was not submitted, or the platform has refused it."""
     IN_DOUBT = "in doubt"
-    """Its answer was lost, or can no longer come."""
+    """Its answer was lost, or can no longer arrive."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    """Its run is known to have failed, or its submission has."""
+    """Its run or its submission has failed."""
     EXPIRED = "expired"
-    """The end of its run is not known, as its time is up; a retry asks for the same run."""
+    """The batch no longer waits for its run; a retry polls the same run."""
     CLOSED = "closed"
-    """It has failed, and the row was requeued."""
+    """It has failed, and its row was requeued."""
 
 
 E = AttemptEvent
 OPEN = frozenset({E.INTENT, E.ACCEPTED})
 """States in which an attempt may still get a result."""
 
-UNKNOWN = frozenset({*OPEN, E.IN_DOUBT})
+UNPAID = frozenset({*OPEN, E.IN_DOUBT})
 """States in which the cost of an attempt is not known."""
 
 TRANSITIONS: dict[AttemptEvent | None, frozenset[AttemptEvent]] = {
@@ -59,68 +56,44 @@ TRANSITIONS: dict[AttemptEvent | None, frozenset[AttemptEvent]] = {
     E.FAILED: frozenset({E.SUCCEEDED}),
     E.CLOSED: frozenset({E.SUCCEEDED}),
 }
-"""The events that an attempt in each state accepts; None: an attempt that is not known. Others change nothing."""
-
-
-class Cost(NamedTuple):
-    """What a run has cost, and how many seconds it took."""
-
-    credits: float
-    tokens: int
-    run_time: float
-
-    @classmethod
-    def of(cls, result: Mapping[str, Any]) -> Cost:
-        """Return the cost that a result states."""
-        credits, tokens, run_time = (number(result[name]) or 0 for name in ("used_credits", "tokens", "run_time"))
-        return cls(credits, int(tokens), run_time)
+"""The events that an attempt accepts in each state; None: an unknown attempt. Other events are ignored."""
 
 
 @dataclass
 class Totals:
-    """The sums of a batch's results and of failed attempts that were repeated. Times in seconds.
+    """The sums of a batch's results and of failed attempts that were repeated. ``run_time`` is in seconds.
 
-    Numbers are added as they are written, in decimal: 0.1 and 0.2 are 0.3.
+    Numbers are added in decimal: 0.1 and 0.2 are 0.3.
     """
 
     succeeded: int = 0
     failed: int = 0
     tokens: int = 0
-    _credits: Decimal = Decimal(0)
-    _run_time: Decimal = Decimal(0)
-
-    def spend(self, cost: Cost) -> None:
-        """Count what a run has cost."""
-        self._credits += Decimal(str(cost.credits))
-        self._run_time += Decimal(str(cost.run_time))
-        self.tokens += cost.tokens
-
-    @property
-    def credits(self) -> float:
-        """Credits that were spent."""
-        return float(self._credits)
-
-    @property
-    def run_time(self) -> float:
-        """Seconds that the runs took."""
-        return float(self._run_time)
+    credits: float = 0.0
+    run_time: float = 0.0
 
     @property
     def done(self) -> int:
-        """Rows that have a result."""
+        """The number of rows that have a result."""
         return self.succeeded + self.failed
+
+    def add_cost(self, result: Mapping[str, Any]) -> None:
+        """Add the cost of an attempt."""
+        self.credits = decimal_sum([self.credits, number(result["used_credits"]) or 0])
+        self.run_time = decimal_sum([self.run_time, number(result["run_time"]) or 0])
+        self.tokens += int(number(result["tokens"]) or 0)
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a batch is about.
+    """The description of a batch.
 
     :param batch: its id.
-    :param fingerprint: of its rows and of where they are submitted.
-    :param rows: how many there are.
-    :param bad_rows: how many more could not be used as input.
-    :param first_bad_rows: the first of those, for people.
-    :param started_at: when, in ISO 8601.
+    :param fingerprint: of its rows and of the submission URL.
+    :param rows: the number of rows.
+    :param bad_rows: the number of further rows that are no valid input.
+    :param first_bad_rows: the first of those, as messages.
+    :param started_at: the start time, in ISO 8601.
     """
 
     batch: str
@@ -132,7 +105,7 @@ class Header:
 
     def record(self) -> dict[str, Any]:
         """Return the record that begins the batch."""
-        return {"is": "begin", **asdict(self)}
+        return {"event": "begin", **asdict(self)}
 
 
 @dataclass
@@ -140,9 +113,9 @@ class Attempt:
     """A submission of a row.
 
     :param state: the last event.
-    :param url: where its run is polled, once it was accepted.
-    :param ended_at: of the result that reported its failure.
-    :param may_succeed: whether a retry repeats the row, if it has failed.
+    :param url: the poll URL of its run, once it was accepted.
+    :param ended_at: the time of the result that reported its failure.
+    :param may_succeed: whether a retry repeats the row, if the attempt has failed.
     """
 
     state: AttemptEvent
@@ -151,50 +124,12 @@ class Attempt:
     may_succeed: bool = False
 
 
-def make_result(
-    index: int,
-    row: Row,
-    attempt: float,
-    response: ModelResponse | None,
-    error: str,
-    *,
-    may_succeed: bool,
-    is_known: bool = True,
-) -> dict[str, Any]:
-    """Return the result of a row, a line of ``results.jsonl``.
-
-    :param index: of the row, from 0.
-    :param row: the row.
-    :param attempt: the name of the attempt.
-    :param response: the platform's last answer, if any.
-    :param error: what went wrong; empty if nothing did.
-    :param may_succeed: whether a later attempt may succeed, if this one failed.
-    :param is_known: whether the end of the run is known; if not, a retry asks for the same run.
-    """
-    usage = response.usage if response else None
-    return {
-        "row": index,
-        "key": row.key,
-        "status": str(ResponseStatus.FAILED if error else ResponseStatus.SUCCESS),
-        "data": storable(response.data) if response and not error else None,
-        "error": printable(error) or None,
-        "used_credits": storable(response.used_credits) if response else 0,
-        "run_time": storable(response.run_time) if response else 0,
-        "tokens": int(number(usage.get("total_tokens")) or 0) if isinstance(usage, Mapping) else 0,
-        "ended_at": now(),
-        "attempt": attempt,
-        "may_succeed": bool(error) and (may_succeed or not is_known),
-        "is_known": is_known,
-        **({"input": row.columns} if row.columns else {}),
-    }
-
-
 class RowState(NamedTuple):
-    """Where a row is.
+    """The state of a row.
 
     :param is_done: whether it has a result.
-    :param accepted: the newest attempt that was accepted, and its poll URL.
-    :param intents: attempts of which nothing more is known.
+    :param accepted: the newest accepted attempt, and its poll URL.
+    :param intents: the attempts without any later event.
     """
 
     is_done: bool
@@ -203,19 +138,19 @@ class RowState(NamedTuple):
 
 
 class Ledger:
-    """Where each row of a batch is. One thread may apply records while others read.
+    """The state of each row of a batch. One thread may apply records while others read.
 
-    :ivar header: of the batch; None: none has begun.
-    :ivar visits: how often a worker has begun a batch here, or resumed one.
-    :ivar done: a byte for each row: 1 if it has a result.
-    :ivar attempts: of rows that have not succeeded; and of others, those whose end is not known. By row and name.
+    :ivar header: of the batch; None: no batch has begun.
+    :ivar generation: how often a worker has begun or resumed a batch in this folder.
+    :ivar done: one byte per row: 1 if it has a result.
+    :ivar attempts: by row and attempt: all attempts of rows that have not succeeded, and the unpaid ones of others.
     :ivar failed: the attempt whose failure is the result, by row.
-    :ivar orphans: the key of the row of each attempt that was in doubt, by row and attempt.
-    :ivar totals: of the results.
+    :ivar orphans: the key of the row of each attempt that is or was in doubt, by row and attempt.
+    :ivar totals: the sums of the results.
     """
 
     def __init__(self) -> None:
-        self.visits = 0
+        self.generation = 0
         self._lock = threading.Lock()
         self._begin(None)
 
@@ -235,28 +170,28 @@ class Ledger:
     def apply(self, record: Mapping[str, Any]) -> bool:
         """Apply a record.
 
-        :return: whether it is a result that is now the one of its row.
+        :return: whether the record is the new result of its row.
         """
         with self._lock:
-            kind = record["is"]
-            if kind == "begin":
-                self.visits += 1
+            event = record["event"]
+            if event == "begin":
+                self.generation += 1
                 self._begin(Header(**{name: record[name] for name in Header.__dataclass_fields__}))
-            elif record.get("batch") == self.batch:  # or else of one whose place another one has taken
-                match kind:
+            elif record.get("batch") == self.batch:  # records of a batch that was replaced are ignored
+                match event:
                     case "resume":
-                        self.visits += 1
+                        self.generation += 1
                     case "requeue":
                         self._requeue()
                     case "result":
                         return self._apply_result(record)
                     case E.INTENT | E.ACCEPTED | E.REJECTED | E.IN_DOUBT:
-                        self._apply_event(AttemptEvent(kind), record)
+                        self._apply_event(AttemptEvent(event), record)
             return False
 
     def _apply_event(self, event: AttemptEvent, record: Mapping[str, Any]) -> None:
         row, name = record["row"], record["attempt"]
-        if (attempt := self._accepting(row, name, event)) is None:
+        if (attempt := self._accepting_attempt(row, name, event)) is None:
             return
         if event is E.REJECTED:
             del self.attempts[row][name]
@@ -265,49 +200,48 @@ class Ledger:
             attempt.state, attempt.url = event, record.get("url", "")
         if event is E.IN_DOUBT:
             self.orphans[row, name] = record["key"]
-        self._settle(row)
+        self._update_row(row)
 
     def _apply_result(self, result: Mapping[str, Any]) -> bool:
         row, name = result["row"], result["attempt"]
         is_success = result["status"] == ResponseStatus.SUCCESS
         event = E.SUCCEEDED if is_success else E.FAILED if result["is_known"] else E.EXPIRED
-        if (attempt := self._accepting(row, name, event)) is None:
+        if (attempt := self._accepting_attempt(row, name, event)) is None:
             return False
         if event is not E.EXPIRED and attempt.state not in (E.FAILED, E.CLOSED):
-            self.totals.spend(Cost.of(result))
+            self.totals.add_cost(result)
         attempt.state, attempt.ended_at, attempt.may_succeed = event, result["ended_at"], result["may_succeed"]
-        self.attempts[row][name] = self.attempts[row].pop(name)  # the last one whose end was reported
-        return self._settle(row) is attempt
+        self.attempts[row][name] = self.attempts[row].pop(name)  # keeps attempts in the order of their results
+        return self._update_row(row) is attempt
 
-    def _accepting(self, row: int, name: float, event: AttemptEvent) -> Attempt | None:
-        """Return an attempt, if the event changes it."""
+    def _accepting_attempt(self, row: int, name: float, event: AttemptEvent) -> Attempt | None:
+        """Return the attempt that the event changes, if any."""
         attempt = self.attempts.get(row, {}).get(name)
         if event not in TRANSITIONS[attempt.state if attempt else None]:
             return None
-        if attempt is None:
-            if self.done[row] and row not in self.failed:
-                return None  # it was forgotten when the row had succeeded
+        if attempt is None and not (self.done[row] and row not in self.failed):  # a row that succeeded forgets attempts
             attempt = self.attempts.setdefault(row, {})[name] = Attempt(E.INTENT)
         return attempt
 
-    def _settle(self, row: int) -> Attempt | None:
-        """Update which attempt is the result of a row, and forget those that are no longer needed.
+    def _update_row(self, row: int) -> Attempt | None:
+        """Determine the result of a row, and forget the attempts that no longer matter.
 
-        :return: that attempt, unless the row had succeeded before.
+        :return: the attempt that is the result, unless the row had succeeded before.
         """
         attempts = self.attempts[row]
         had_succeeded = bool(self.done[row]) and row not in self.failed
         succeeded = next((attempt for attempt in attempts.values() if attempt.state is E.SUCCEEDED), None)
-        ended = [attempt for attempt in attempts.values() if attempt.state in (E.FAILED, E.EXPIRED)]
         if had_succeeded or succeeded:
-            for name in [name for name, attempt in attempts.items() if attempt.state not in UNKNOWN]:
-                del attempts[name]
-        if not attempts:
+            attempts = {name: attempt for name, attempt in attempts.items() if attempt.state in UNPAID}
+        if attempts:
+            self.attempts[row] = attempts
+        else:
             del self.attempts[row]
         if had_succeeded:
             return None
+        ended = [attempt for attempt in attempts.values() if attempt.state in (E.FAILED, E.EXPIRED)]
         is_open = any(attempt.state in OPEN for attempt in attempts.values())
-        failed = None if succeeded or is_open or not ended else ended[-1]
+        failed = ended[-1] if ended and not is_open else None
         self.totals.succeeded += succeeded is not None
         self.totals.failed += (failed is not None) - (self.failed.pop(row, None) is not None)
         if failed:
@@ -322,20 +256,20 @@ class Ledger:
                     attempt.state = E.CLOSED
                 elif attempt.state is E.EXPIRED:
                     attempt.state = E.ACCEPTED
-            self._settle(row)
+            self._update_row(row)
 
     @property
-    def may_succeed(self) -> int:
-        """How many failed rows a retry repeats."""
+    def retryable_rows(self) -> int:
+        """The number of failed rows that a retry repeats."""
         return sum(attempt.may_succeed for attempt in self.failed.values())
 
     @property
     def orphaned(self) -> list[str | int]:
-        """The keys of rows, one for each attempt of which nobody knows whether it was accepted."""
+        """The key of the row of each attempt that may have been accepted without an answer."""
         return list(self.orphans.values())
 
     def state(self, batch: str, row: int) -> RowState | None:
-        """Return where a row of a batch is; None if another batch has taken its place."""
+        """Return the state of a row of a batch; None if another batch has replaced that batch."""
         with self._lock:
             if batch != self.batch:
                 return None
@@ -347,19 +281,18 @@ class Ledger:
     def rows(self, state: AttemptEvent) -> list[int]:
         """Return the row of each attempt in a state."""
         with self._lock:
-            found = [(row, attempt.state) for row, attempts in self.attempts.items() for attempt in attempts.values()]
-        return [row for row, found_state in found if found_state is state]
+            return [row for row, attempts in self.attempts.items() for a in attempts.values() if a.state is state]
 
-    def winning(self) -> Callable[[Mapping[str, Any]], bool]:
-        """Return a function that returns of each record, in order, whether it is the result of its row."""
+    def result_filter(self) -> Callable[[Mapping[str, Any]], bool]:
+        """Return a predicate for records in the order of the log: whether a record is the result of its row."""
         seen = bytearray(len(self.done))
 
-        def is_winning(record: Mapping[str, Any]) -> bool:
-            if record["is"] != "result" or record["batch"] != self.batch or seen[record["row"]]:
+        def is_result(record: Mapping[str, Any]) -> bool:
+            if record["event"] != "result" or record["batch"] != self.batch or seen[record["row"]]:
                 return False
             row, failed = record["row"], self.failed.get(record["row"])
             is_success = record["status"] == ResponseStatus.SUCCESS
             seen[row] = is_success if failed is None else record["ended_at"] == failed.ended_at
             return bool(seen[row])
 
-        return is_winning
+        return is_result

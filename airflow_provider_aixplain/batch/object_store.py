@@ -8,10 +8,9 @@ import random
 import tempfile
 import time
 import uuid
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -26,30 +25,46 @@ NO_HARD_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 """Error numbers of ``link`` on file systems without hard links."""
 
 CONFLICT_DELAYS = (0.2, 0.4, 0.8)
-"""Seconds before a put that failed is repeated. S3 answers 409 to concurrent puts of one object."""
+"""Seconds before each retry of a failed put. S3 answers 409 to concurrent puts of one object."""
 
 PROBES = 4
-"""How many puts the probe sends at the same time."""
+"""Number of concurrent puts of the probe."""
 
 BLOCK_SIZE = 4 * 1024 * 1024
-"""Bytes of an object that are read at once. The default of s3fs is 50 MiB."""
+"""Bytes per read of a streamed object. The default of s3fs is 50 MiB."""
 
 
-class ObjectStore(ABC):
-    """A folder of objects. An object is created completely or not at all.
+class ObjectStore:
+    """A folder in an object storage, accessed through Airflow's ``ObjectStoragePath`` and, if the URI names one, a
+    Connection. An object is created completely or not at all.
 
-    :ivar pace: the shortest time between two commits, in seconds.
-    :ivar uses_segments: whether reading many small objects takes so long that they are bundled.
+    :param uri: the URI of the folder.
+    :cvar pace: the minimum time between two commits, in seconds.
+    :cvar is_file_system: whether files can be appended to, and reading many small ones is fast.
     """
 
-    pace: float
-    uses_segments: bool
+    pace = 0.25
+    is_file_system = False
 
-    @abstractmethod
+    def __init__(self, uri: str) -> None:
+        self._uri = uri.rstrip("/")
+
+    # Lazy, because it reads the Connection, which blocks.
+    @cached_property
+    def _path(self) -> ObjectStoragePath:
+        return object_path("result_path", self._uri)
+
+    def _full(self, name: str) -> str:
+        return f"{str(self._path.path).rstrip('/')}/{name}"
+
     def uri(self, name: str = "") -> str:
-        """Return the URI of an object, or of the folder."""
+        """Return the URI of an object, or of the folder. It is not percent-encoded: ``ObjectStoragePath`` does not
+        decode it."""
+        return f"{self._uri}/{name}" if name else self._uri
 
-    @abstractmethod
+    def make(self) -> None:
+        """Create the folder on a file system. Object storages have no folders."""
+
     def put_if_absent(self, name: str, content: bytes) -> None:
         """Create an object.
 
@@ -57,48 +72,55 @@ class ObjectStore(ABC):
         :raises FileNotFoundError: if the folder does not exist.
         :raises OSError: for any other failure. The object may have been created, or may be created later.
         """
-
-    @abstractmethod
-    def get(self, name: str) -> bytes | None:
-        """Return the content of an object; None if it does not exist."""
+        for delay in (*CONFLICT_DELAYS, None):
+            try:
+                self._path.fs.pipe_file(self._full(name), content, mode="create")
+                return
+            except (FileExistsError, FileNotFoundError, PermissionError):
+                raise
+            except OSError:
+                if delay is None:
+                    raise
+                time.sleep(delay * random.uniform(1, 2))
 
     def get_many(self, names: list[str]) -> list[bytes | None]:
-        """Return the contents of several objects, as :meth:`get` does."""
-        return [self.get(name) for name in names]
+        """Read several objects concurrently; None stands for an object that does not exist."""
+        everything = [None] * len(names)
+        contents = self._path.fs.cat_ranges(
+            [self._full(name) for name in names], everything, everything, on_error="return"
+        )
+        for content in contents:
+            if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
+                raise content
+        return [None if isinstance(content, Exception) else content for content in contents]
 
-    @abstractmethod
     def open(self, name: str) -> Any:
         """Open an object to read bytes in a stream.
 
         :raises FileNotFoundError: if it does not exist.
         """
+        return self._path.fs.open(self._full(name), "rb", block_size=BLOCK_SIZE)
 
-    @abstractmethod
-    def writing(self, name: str, *, if_absent: bool = False) -> AbstractContextManager[IO[bytes]]:
-        """Open a temporary file whose content becomes the object at the end, unless an error is raised.
+    @contextmanager
+    def writing(self, name: str, *, if_absent: bool = False) -> Iterator[IO[bytes]]:
+        """Open a temporary file, which becomes the object at the end unless an error is raised. fsspec's own files are
+        uploaded after errors too.
 
         :param if_absent: create the object instead of replacing it.
         :raises FileExistsError: at the end, with ``if_absent``, if it exists.
         """
+        with tempfile.NamedTemporaryFile() as file:
+            yield file
+            file.flush()
+            self._path.fs.put_file(file.name, self._full(name), **({"mode": "create"} if if_absent else {}))
 
-    @abstractmethod
     def remove(self, name: str) -> None:
         """Remove an object, if it exists."""
-
-    def make(self) -> None:
-        """Create the folder, where folders exist by themselves."""
-        return
-
-    def grow(self, name: str, lines: Iterable[bytes], check: Callable[[], object]) -> IO[bytes] | None:
-        """Replace a file, and return it open to append to, where that is possible.
-
-        :param lines: its content so far.
-        :param check: raises an error if it must not be replaced.
-        """
-        return None
+        with suppress(FileNotFoundError):
+            self._path.fs.rm_file(self._full(name))
 
     def probe(self) -> None:
-        """Check that the storage honours put-if-absent: of several puts one succeeds, and later ones are refused.
+        """Check that the storage honours put-if-absent: one of several puts succeeds, and a later one is refused.
 
         :raises AixplainInputError: if it does not.
         :raises OSError: if the storage fails.
@@ -110,7 +132,7 @@ class ObjectStore(ABC):
                 self.put_if_absent(name, b"%d" % number)
             except FileExistsError:
                 return False
-            except (TypeError, NotImplementedError):  # the file system does not know the argument `mode`
+            except (TypeError, NotImplementedError):  # the file system has no argument `mode`
                 pass
             return True
 
@@ -129,184 +151,69 @@ class ObjectStore(ABC):
 class LocalStore(ObjectStore):
     """A folder on a file system with hard links.
 
-    :param folder: the folder.
+    :param uri: the URI of the folder.
     """
 
     pace = 0.1
-    uses_segments = False
+    is_file_system = True
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def uri(self, name: str = "") -> str:
-        """Return the URI, which is not percent-encoded: Airflow's ``ObjectStoragePath`` does not decode it."""
-        return f"file://{self.folder / name}"
+    def _full(self, name: str) -> str:
+        return f"{self._uri.removeprefix('file://')}/{name}"
 
     def make(self) -> None:
         """Create the folder."""
-        (self.folder / "log").mkdir(parents=True, exist_ok=True)
+        Path(self._full("log")).mkdir(parents=True, exist_ok=True)
 
     def put_if_absent(self, name: str, content: bytes) -> None:
-        """Create a file: write a temporary one and link it, which a server decides on NFS."""
-        path = self.folder / name
-        with self._temporary(path) as new:
-            with new.open("xb") as file:
-                file.write(content)
+        """Create a file."""
+        with self.writing(name, if_absent=True) as file:
+            file.write(content)
+
+    @contextmanager
+    def writing(self, name: str, *, if_absent: bool = False) -> Iterator[IO[bytes]]:
+        """Open a temporary file, and rename it at the end; or link it, which on NFS the server decides atomically."""
+        path = Path(self._full(name))
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        try:
+            with temporary.open("xb") as file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
-            self._link(new, path)
+            if if_absent:
+                self._link(temporary, path)
+            else:
+                os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
-    def _link(self, new: Path, path: Path) -> None:
+    def _link(self, source: Path, target: Path) -> None:
         try:
-            os.link(new, path)
+            os.link(source, target)
         except OSError as error:
             if error.errno not in NO_HARD_LINKS:
                 raise
             raise AixplainInputError(
-                f"result_path: the file system of {self.folder} has no hard links ({error}), without which two"
+                f"result_path: the file system of {self.uri()} has no hard links ({error}), without which two"
                 " processes could overwrite each other's results; name a folder on another one, or in an object storage"
             ) from None
-
-    def get(self, name: str) -> bytes | None:
-        """Return the content of a file; None if it does not exist."""
-        try:
-            return (self.folder / name).read_bytes()
-        except FileNotFoundError:
-            return None
-
-    def open(self, name: str) -> Any:
-        """Open a file to read bytes."""
-        return (self.folder / name).open("rb")
-
-    @contextmanager
-    def writing(self, name: str, *, if_absent: bool = False) -> Iterator[IO[bytes]]:
-        """Open a temporary file, which is linked or renamed at the end."""
-        path = self.folder / name
-        with self._temporary(path) as new:
-            with new.open("xb") as file:
-                yield file
-            if if_absent:
-                self._link(new, path)
-            else:
-                os.replace(new, path)
-
-    def grow(self, name: str, lines: Iterable[bytes], check: Callable[[], object]) -> IO[bytes]:
-        """Replace a file, and return it open: lines of a process whose file was replaced by another one go nowhere."""
-        path = self.folder / name
-        with self._temporary(path) as new, ExitStack() as opened:
-            file = opened.enter_context(new.open("xb"))
-            file.writelines(lines)
-            file.flush()
-            check()
-            os.replace(new, path)
-            opened.pop_all()
-            return file
-
-    def remove(self, name: str) -> None:
-        """Remove a file, if it exists."""
-        (self.folder / name).unlink(missing_ok=True)
-
-    @contextmanager
-    def _temporary(self, path: Path) -> Iterator[Path]:
-        new = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
-            yield new
-        finally:
-            new.unlink(missing_ok=True)
-
-
-class FsspecStore(ObjectStore):
-    """A folder in an object storage that Airflow's ``ObjectStoragePath`` reaches, by a Connection if the URI names one.
-
-    :param uri: of the folder.
-    """
-
-    pace = 0.25
-    uses_segments = True
-
-    def __init__(self, uri: str) -> None:
-        self._uri = uri.rstrip("/")
-
-    # Created when it is needed: it reads the Connection, which blocks.
-    @cached_property
-    def _path(self) -> ObjectStoragePath:
-        return object_path("result_path", self._uri)
-
-    @property
-    def _fs(self) -> Any:
-        return self._path.fs
-
-    def uri(self, name: str = "") -> str:
-        """Return the URI of an object, or of the folder."""
-        return f"{self._uri}/{name}" if name else self._uri
-
-    def put_if_absent(self, name: str, content: bytes) -> None:
-        """Create an object; a put that failed is repeated a few times."""
-        for delay in (*CONFLICT_DELAYS, None):
-            try:
-                self._fs.pipe_file(self._full(name), content, mode="create")
-                return
-            except (FileExistsError, FileNotFoundError, PermissionError):
-                raise
-            except OSError:
-                if delay is None:
-                    raise
-                time.sleep(delay * random.uniform(1, 2))
-
-    def get(self, name: str) -> bytes | None:
-        """Return the content of an object; None if it does not exist."""
-        try:
-            found: bytes = self._fs.cat_file(self._full(name))
-        except FileNotFoundError:
-            return None
-        return found
-
-    def get_many(self, names: list[str]) -> list[bytes | None]:
-        """Return the contents of several objects, read at the same time."""
-        paths = [self._full(name) for name in names]
-        found = self._fs.cat(paths, on_error="return")
-        contents = [found[path] for path in paths]
-        for content in contents:
-            if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
-                raise content
-        return [None if isinstance(content, Exception) else content for content in contents]
-
-    def open(self, name: str) -> Any:
-        """Open an object to read bytes."""
-        return self._fs.open(self._full(name), "rb", block_size=BLOCK_SIZE)
-
-    @contextmanager
-    def writing(self, name: str, *, if_absent: bool = False) -> Iterator[IO[bytes]]:
-        """Open a temporary file, which is uploaded at the end: fsspec's own files are uploaded after errors too."""
-        with tempfile.NamedTemporaryFile() as whole:
-            yield whole
-            whole.flush()
-            self._fs.put_file(whole.name, self._full(name), **({"mode": "create"} if if_absent else {}))
-
-    def remove(self, name: str) -> None:
-        """Remove an object, if it exists."""
-        with suppress(FileNotFoundError):
-            self._fs.rm_file(self._full(name))
-
-    def _full(self, name: str) -> str:
-        return f"{str(self._path.path).rstrip('/')}/{name}"
 
 
 def store_at(uri: str) -> ObjectStore:
     """Return the store of the folder that a URI names.
 
-    :raises AixplainInputError: if it names none.
+    :raises AixplainInputError: if the URI names no folder.
     """
-    if uri.startswith("file:///"):
-        return LocalStore(Path(uri.removeprefix("file://")))
     scheme, _, rest = uri.partition("://")
-    if not scheme or scheme == "file" or not rest.strip("/"):
+    is_local = scheme == "file"
+    if not scheme or not rest.strip("/") or (is_local and not rest.startswith("/")):
         raise AixplainInputError(
             f"result_path is {uri!r}: give the URI of a folder, such as s3://bucket/folder, or file:///data/out"
             " on a file system that workers and triggerers share"
         )
-    if found := set(rest) & set("*?[]"):
+    if is_local:
+        return LocalStore(uri)
+    if wildcards := set(rest) & set("*?[]"):
         raise AixplainInputError(
-            f"result_path is {uri!r}: leave out {' '.join(sorted(found))}, which are wildcards in object storages"
+            f"result_path is {uri!r}: leave out {' '.join(sorted(wildcards))}, which are wildcards in object storages"
         )
-    return FsspecStore(uri)
+    return ObjectStore(uri)

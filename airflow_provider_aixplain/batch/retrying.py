@@ -1,4 +1,4 @@
-"""Repeats calls that fail temporarily."""
+"""Retries calls that fail temporarily."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from airflow_provider_aixplain.protocol.wait import RETRY_BUDGET as RETRY_BUDGET
 T = TypeVar("T")
 
 RETRY_DELAY = 1.0
-"""The shortest time between two calls, in seconds."""
+"""The minimum time between two calls, in seconds."""
 
 MAX_CHARGED_PER_FAILURE = 60.0
-"""Seconds of the time between two failures that are charged to the budget, at most: a process that was frozen has not
-retried meanwhile."""
+"""The maximum time between two failures that is charged to the budget, in seconds: a frozen process does not retry."""
 
 
 async def retry_with_budget(
@@ -26,11 +25,11 @@ async def retry_with_budget(
     on_failure: Callable[[Exception], object] = lambda error: None,
     final: tuple[type[Exception], ...] = (),
 ) -> T:
-    """Return the result of a call, which is repeated while it fails, for five minutes from the first failure.
+    """Return the result of a call. While the call fails, retry it for five minutes from the first failure.
 
     :param call: makes the call.
-    :param on_failure: receives each error after which the call is repeated.
-    :param final: errors after which it is not; nor after one of this package that is not ``retryable``.
+    :param on_failure: receives each error that is retried.
+    :param final: errors that are not retried, like those of this package that are not ``retryable``.
     :raises Exception: the last error.
     """
     budget, failed_at = RETRY_BUDGET, None

@@ -1,29 +1,23 @@
-"""A thread with an event loop of its own for batches: what a triggerer cancels there, as it stops, is not cancelled."""
+"""Runs a batch in an event loop of its own, which a triggerer that stops does not cancel."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from airflow_provider_aixplain.client.account import Platform
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-
-if TYPE_CHECKING:
-    from airflow_provider_aixplain.client.account import Platform
 
 T = TypeVar("T")
 
-_threads = ThreadPoolExecutor(1000, thread_name_prefix="aixplain-batch")
-"""One for each batch that a process runs at a time, made when it is needed: as many as a triggerer has triggers, unless
-its capacity is raised. Python waits for their end where it exits."""
-
 
 class CrossLoopHook(AixplainHook):
-    """A hook for another event loop than that in which Connections can be read.
+    """A hook that is used in one event loop and reads its Connection in another one.
 
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``.
-    :param home: the event loop in which they can.
+    :param home: the event loop in which Connections can be read.
     """
 
     def __init__(self, aixplain_conn_id: str, home: asyncio.AbstractEventLoop) -> None:
@@ -35,8 +29,11 @@ class CrossLoopHook(AixplainHook):
 
 
 def run_in_loop_thread(work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
-    """Let a coroutine run in a thread and an event loop of its own.
+    """Run a coroutine in a new thread with a new event loop. Python waits for the thread before it exits.
 
-    :return: for its result. That this is cancelled does not cancel the work.
+    :return: a future of the result. Cancelling the future does not cancel the work.
     """
-    return asyncio.wrap_future(_threads.submit(asyncio.run, work))
+    thread = ThreadPoolExecutor(1, thread_name_prefix="aixplain-batch")
+    result = asyncio.wrap_future(thread.submit(asyncio.run, work))
+    thread.shutdown(wait=False)
+    return result

@@ -21,7 +21,10 @@ from airflow_provider_aixplain.protocol.payload import build_payload
 from airflow_provider_aixplain.protocol.values import NOT_JSON, printable, sendable, storable
 
 MAX_WHOLE_FLOAT = 2**53
-"""Above it a float can be the nearest one to several whole numbers."""
+"""The largest float up to which each whole number has its own float."""
+
+SHOWN_BAD_ROWS = 20
+"""The maximum number of bad rows that a message names."""
 
 
 @dataclass(frozen=True)
@@ -228,22 +231,45 @@ def read(source: Any, mapper: Mapper, encoding: str = "utf-8", delimiter: str | 
             yield row
 
 
-class Fingerprint:
-    """Tells whether two inputs are the same, row by row, and runs go to the same place.
+class InputScan:
+    """Yields the rows of an input, and counts and fingerprints them.
 
-    :param url: where runs are submitted.
+    :param values: the rows and the bad rows.
+    :param url: the URL to which the rows are submitted; a part of the fingerprint.
+    :ivar rows: the number of rows so far.
+    :ivar bad_rows: the number of bad rows so far.
+    :ivar first_bad_rows: the first of those.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, values: Iterable[Row | BadRow], url: str) -> None:
+        self._values = values
         self._hash = hashlib.sha256(url.encode())
+        self.rows = self.bad_rows = 0
+        self.first_bad_rows: list[BadRow] = []
 
-    def add(self, row: Row) -> None:
-        """Take one more row in."""
-        self._hash.update(json.dumps([row.key, row.payload, row.columns]).encode())
+    def __iter__(self) -> Iterator[Row]:
+        """Yield the rows that are not bad."""
+        for value in self._values:
+            if isinstance(value, Row):
+                self._hash.update(json.dumps([value.key, value.payload, value.columns]).encode())
+                self.rows += 1
+                yield value
+            else:
+                self.bad_rows += 1
+                if len(self.first_bad_rows) < SHOWN_BAD_ROWS:
+                    self.first_bad_rows.append(value)
 
-    def __str__(self) -> str:
-        """Return it as text."""
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the rows so far and the URL."""
         return self._hash.hexdigest()
+
+    def summarize_bad_rows(self) -> str:
+        """Return the reasons of the first bad rows, each once, after the lines that have it."""
+        places: dict[str, list[str]] = {}
+        for row in self.first_bad_rows:
+            places.setdefault(row.reason, []).append(row.place)
+        return "; ".join(f"{', '.join(lines)}: {reason}" for reason, lines in places.items())
 
 
 def stored(rows: Iterable[Row]) -> Iterator[bytes]:

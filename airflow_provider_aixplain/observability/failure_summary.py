@@ -1,4 +1,4 @@
-"""What goes wrong while a batch runs, for its task's log."""
+"""Summarizes the failures that a batch survives, for the task log."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ FIRST_INTERVAL = 10.0
 """Seconds between the first two reports."""
 
 LONGEST_INTERVAL = 300.0
-"""Seconds between two reports at the most."""
+"""The maximum number of seconds between two reports."""
 
 
-class Trouble:
-    """Counts failures that a batch survives, and states when and what to report of them.
+class FailureSummary:
+    """Counts failures, and limits how often they are logged.
 
-    The first one is reported at once, later ones together at intervals that double from 10 seconds to five minutes. An
-    interval without a failure resets the interval. One thread may add while another one reports.
+    The first failure is reported at once, later ones together at intervals that double from 10 seconds to five minutes.
+    An interval without a failure resets the interval. One thread may add failures while another one reports them.
     """
 
     def __init__(self) -> None:
@@ -33,8 +33,8 @@ class Trouble:
         """Count a failure.
 
         :param kind: a plural, such as ``failed polls``.
-        :param problem: what happened: an error, or a message.
-        :param place: where; the report puts it before the problem.
+        :param problem: an error or a message.
+        :param place: a prefix of the problem in the report.
         """
         name = f"{type(problem).__name__}: " if isinstance(problem, Exception) else ""
         with self._lock:
@@ -56,4 +56,4 @@ class Trouble:
         self._report_at = now + self._interval
         self._interval = min(self._interval * 2, LONGEST_INTERVAL)
         summary = ", ".join(f"{kind}: {count}" for kind, count in counts.items())
-        return f"The batch continues after failures ({summary} since the last report). The last one: {self._last}"
+        return f"The batch continues after failures ({summary} since the last report). Last failure: {self._last}"

@@ -1,4 +1,4 @@
-"""How far a batch is, for a log that people read and for metrics."""
+"""Reports the progress of a batch in the task log and as metrics."""
 
 from __future__ import annotations
 
@@ -15,48 +15,48 @@ from airflow_provider_aixplain.observability.metrics import PREFIX
 if TYPE_CHECKING:
     from airflow_provider_aixplain.batch.engine import Engine
 
-LOOK_EVERY = 1.0
-"""Seconds between looks at how far a batch is."""
+UPDATE_INTERVAL = 1.0
+"""Seconds between two updates of the metrics."""
 
-FIRST = 10.0
-LONGEST = 300.0
+FIRST_INTERVAL = 10.0
+LONGEST_INTERVAL = 300.0
 
 
-class Report:
-    """Tells how far a batch is: in the log at intervals that double from 10 seconds to five minutes, and as metrics.
+class ProgressReporter:
+    """Logs the progress of a batch at intervals that double from 10 seconds to five minutes, and updates its metrics.
 
-    :param model_id: the model's.
+    :param engine: runs the batch.
     :param stats: returns Airflow's Stats.
     """
 
-    def __init__(self, model_id: str, stats: Callable[[], Any]) -> None:
-        self._tags = {"model_id": model_id}
+    def __init__(self, engine: Engine, stats: Callable[[], Any]) -> None:
+        self._engine = engine
         self._stats = stats
-        self._began = time.monotonic()
+        self._started_at = time.monotonic()
         self._done_before: int | None = None
-        self._next = FIRST
+        self._next = FIRST_INTERVAL
 
-    def due(self, engine: Engine, *, is_over: bool) -> str | None:
-        """Return what to tell the log now, if anything.
+    def report(self, *, is_finished: bool) -> str | None:
+        """Update the metrics, and return the line to log now, if any.
 
-        :param is_over: whether nothing more will happen.
+        :param is_finished: whether this is the last report.
         """
-        totals, rows = engine.ledger.totals, len(engine.ledger.done)
+        totals, rows, in_flight = self._engine.ledger.totals, len(self._engine.ledger.done), self._engine.in_flight
         if self._done_before is None and rows:
             self._done_before = totals.done
-        elapsed = time.monotonic() - self._began
-        with suppress(Exception):  # whatever is wrong with metrics, it ends no batch
+        gauges = {"done": totals.done, "failed": totals.failed, "in_flight": in_flight, "credits": totals.credits}
+        with suppress(Exception):  # an error of the metrics must not stop the batch
             stats = self._stats()
-            for name, value in (("done", totals.done), ("failed", totals.failed), ("in_flight", engine.in_flight)):
-                stats.gauge(f"{PREFIX}.batch.{name}", value, tags=self._tags)
-            stats.gauge(f"{PREFIX}.batch.credits", totals.credits, tags=self._tags)
-        if elapsed < self._next and not is_over:
+            for name, value in gauges.items():
+                stats.gauge(f"{PREFIX}.batch.{name}", value, tags={"model_id": self._engine.model_id})
+        elapsed = time.monotonic() - self._started_at
+        if elapsed < self._next and not is_finished:
             return None
-        self._next = elapsed + min(max(elapsed, FIRST), LONGEST)
+        self._next = elapsed + min(max(elapsed, FIRST_INTERVAL), LONGEST_INTERVAL)
         rate = (totals.done - (self._done_before or 0)) / elapsed if elapsed else 0.0
-        left = f", about {(rows - totals.done) / rate:.0f} s left" if rate and not is_over else ""
+        left = f", about {(rows - totals.done) / rate:.0f} s left" if rate and not is_finished else ""
         return (
-            f"{totals.done} of {rows} rows done, {totals.failed} of them failed, {engine.in_flight} in flight;"
+            f"{totals.done} of {rows} rows done, {totals.failed} of them failed, {in_flight} in flight;"
             f" {rate:.1f} a second, {totals.credits:.6g} credits so far{left}"
         )
 
@@ -64,36 +64,34 @@ class Report:
 async def run_with_progress(
     engine: Engine, running: asyncio.Future[None], log: Any, stats: Callable[[], Any]
 ) -> dict[str, Any] | None:
-    """Tell how far a batch is, until it is over.
+    """Report the progress of a batch until it has finished.
 
     :param running: the engine's run.
-    :param log: where to.
+    :param log: the task log.
     :param stats: returns Airflow's Stats.
-    :return: the error that has ended it, as :func:`~airflow_provider_aixplain.exceptions.to_event` tells it; or None.
+    :return: the error of the batch, as :func:`~airflow_provider_aixplain.exceptions.to_event` returns it; or None.
     """
-    report = Report(engine.model_id, stats)
+    reporter = ProgressReporter(engine, stats)
     while True:
-        done, _ = await asyncio.wait({running}, timeout=LOOK_EVERY)
-        if line := engine.trouble.report(math.inf if done else time.monotonic()):
+        done, _ = await asyncio.wait({running}, timeout=UPDATE_INTERVAL)
+        if line := engine.failures.report(math.inf if done else time.monotonic()):
             log.warning("%s", line)
-        if told := report.due(engine, is_over=bool(done)):
-            log.info("%s", told)
+        if line := reporter.report(is_finished=bool(done)):
+            log.info("%s", line)
         if done:
             error = running.exception()
-            if error is None:
-                return None
-            if isinstance(error, AixplainError):
-                return to_event(error)
-            raise error
+            if error is not None and not isinstance(error, AixplainError):
+                raise error
+            return to_event(error) if error else None
 
 
 def warn_of_open_runs(engine: Engine, log: Any) -> None:
     """Log how many runs of a batch are in flight when this process stops waiting for them, if any."""
     if engine.open_runs:
         log.warning(
-            "This process no longer waits for the batch. In flight and billed, as the platform cannot cancel a run: %d."
-            " Unless another process resumes the batch, clear the task to get their results, which costs nothing more."
-            " They are recorded at %s",
+            "This process stops waiting for the batch. Runs in flight, which are billed because the platform cannot"
+            " cancel them: %d. Unless another process resumes the batch, clear the task to get their results at no"
+            " further cost. They are recorded at %s",
             engine.open_runs,
-            engine.place,
+            engine.batch,
         )

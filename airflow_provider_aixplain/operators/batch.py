@@ -1,10 +1,11 @@
-"""The batch operator: thousands of inputs in one task."""
+"""The batch operator: runs thousands of inputs in one task."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
@@ -37,60 +38,57 @@ if TYPE_CHECKING:
     from airflow_provider_aixplain.batch.engine import Engine, Limits
     from airflow_provider_aixplain.batch.ledger import Header
     from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-    from airflow_provider_aixplain.inputs.rows import BadRow, Mapper, Row
-
-SHOWN_BAD_ROWS = 20
+    from airflow_provider_aixplain.inputs.rows import BadRow, Row
 
 
 class AixplainBatchRunOperator(TemplatedOperator):
     """Runs a model on each row of an input, as one task, and returns a manifest.
 
-    A worker reads the input and writes what is to be submitted to ``result_path``; a trigger submits the runs, so many
-    at a time, polls them, and records each step there; a worker publishes results and manifest. If a process is killed,
-    the next one resumes from the result path: no row that was accepted is submitted again.
-    The same holds for a retry, and for a task that is cleared: only rows without a result are run, and of those that
-    failed only the ones that may succeed.
+    A worker reads the input and writes the rows to ``result_path``. A trigger submits and polls a limited number of
+    runs at a time, and records each step there. A worker publishes the results and the manifest. If a process is
+    killed, the next one resumes from the result path, and submits no row again that was accepted. A retry and a cleared
+    task resume too: they run only the rows without a result, and the failed rows that may succeed.
 
-    The manifest is a dict: ``path`` (of the results), ``rows``, ``succeeded``, ``failed``, ``bad_rows``,
-    ``first_bad_rows`` (texts), ``orphaned`` (for each submission of which nobody knows whether it was accepted, its
-    row's key: there may be a run of the row beside the one whose result is there), ``credits``, ``tokens``,
-    ``run_time`` and ``seconds`` (of all runs, and of the batch).
+    The manifest is a dict: ``path`` (the URI of the results), ``rows``, ``succeeded``, ``failed``, ``bad_rows``,
+    ``first_bad_rows`` (messages), ``orphaned`` (the row's key, for each submission that may have been accepted without
+    an answer: there may be another, billed run of the row), ``credits``, ``tokens``, ``run_time`` (of all runs, in
+    seconds) and ``seconds`` (since the batch began).
 
     :param model_id: the model's id on the platform. (templated)
     :param input: the rows: a list; or the URI or ``ObjectStoragePath`` of a file of JSON lines (``.jsonl``), CSV with a
-        header, or Parquet (``pip install 'airflow-provider-aixplain[parquet]'``), or of a folder of such files. It
-        names what the worker reads, so never set it from text of untrusted origin. (templated)
-    :param result_path: the URI of a folder for the results and the state of this batch, and of no other: in an object
-        storage, with the id of its Connection if it needs one (``s3://aws_default@bucket/folder``); or on a file system
-        that workers and triggerers share (``file:///data/out``). (templated)
-    :param data: the column whose values are sent as ``data``: text is never read as JSON or a number; or a dict
-        from the payload's fields to columns; default: the row itself. (templated)
-    :param parameters: further parameters of all runs, by name. (templated)
-    :param parameter_columns: parameters that columns hold: a dict from names to columns. (templated)
-    :param key: the column with the key of a row, which its result has too: a text or whole number, unique; default:
-        the number of the row, from 1. (templated)
+        header, or Parquet (``pip install 'airflow-provider-aixplain[parquet]'``), or of a folder of such files. The
+        worker reads what it names, so never set it from untrusted text. (templated)
+    :param result_path: the URI of a folder for the results and the state of this batch only: in an object storage, with
+        the id of its Connection if it needs one (``s3://aws_default@bucket/folder``); or on a file system that workers
+        and triggerers share (``file:///data/out``). (templated)
+    :param data: the column whose values are sent as ``data`` (strings are never parsed as JSON or numbers); or a dict
+        from fields of the payload to columns; default: the row itself. (templated)
+    :param parameters: parameters of all runs, by name. (templated)
+    :param parameter_columns: a dict from names of parameters to columns. (templated)
+    :param key: the column with the key of a row, which is in its result too: a string or integer, unique per row;
+        default: the number of the row, from 1. (templated)
     :param include_columns: names of input columns that each result repeats, as the object ``input``. A column that
         does not exist is an error. Default: none. (templated)
-    :param encoding: of a text file: the name of a Python codec; UTF-8, with or without a byte order mark, by default.
-        (templated)
-    :param delimiter: of a CSV file: one character. Default: a comma, or a tab if the name ends with ``.tsv``.
-        (templated)
+    :param encoding: the encoding of text files: the name of a Python codec. Default: UTF-8, with or without a byte
+        order mark. (templated)
+    :param delimiter: the delimiter of CSV files: one character. Default: a comma, or a tab if the name ends with
+        ``.tsv``. (templated)
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``. (templated)
-    :param max_in_flight: how many runs at a time.
-    :param max_per_second: how many submissions a second, at most; default: no limit.
-    :param max_credits: when the results have cost so much, no more rows are submitted, and the task fails; the rest can
-        be run with a higher limit. Runs that are in flight then cost too. Default: no limit.
-    :param result_format: ``jsonl``; or ``parquet``: in the end the results are written to ``results.parquet`` as well,
-        ``data`` as JSON text.
-    :param on_bad_row: what to do if a row is no input: ``fail``, before anything is submitted, or ``skip``.
-    :param on_changed_input: what to do if the result path holds another input's batch: ``fail``, or ``restart``, which
-        replaces it.
-    :param fail_on: when rows that failed fail the task: ``any`` of them, ``all`` of them, or more than this fraction.
-    :param wait_time: seconds before a run's second poll, as long as nothing is known of the model's run times.
-    :param timeout: seconds, or a timedelta, after which a row is given up; its run goes on.
-    :param deferrable: if False, all is done on the worker; default: ``[aixplain] deferrable`` of Airflow's
-        configuration, which is True unless set.
-    :raises AixplainInputError: if an argument can make no batch.
+    :param max_in_flight: the maximum number of concurrent runs.
+    :param max_per_second: the maximum number of submissions a second; default: no limit.
+    :param max_credits: when the results have cost this many credits, no more rows are submitted, and the task fails; a
+        higher limit runs the rest. Runs in flight cost credits beyond the limit. Default: no limit.
+    :param result_format: ``jsonl``; or ``parquet``, which also writes ``results.parquet`` when the batch has finished,
+        with ``data`` as a JSON string.
+    :param on_bad_row: what to do if a row is no valid input: ``fail``, before anything is submitted, or ``skip``.
+    :param on_changed_input: what to do if the result path holds the batch of another input: ``fail``, or ``restart``,
+        which replaces that batch.
+    :param fail_on: which failed rows fail the task: ``any``, ``all``, or more than this fraction of the rows.
+    :param wait_time: seconds before a run's second poll, while the model's run times are unknown.
+    :param timeout: seconds, or a timedelta, after which the batch no longer waits for a row. Its run continues.
+    :param deferrable: whether a trigger runs the batch; if False, the worker does. Default: ``[aixplain] deferrable``
+        of Airflow's configuration, which is True unless set.
+    :raises AixplainInputError: if an argument is invalid.
     """
 
     template_fields: Sequence[str] = (
@@ -165,14 +163,14 @@ class AixplainBatchRunOperator(TemplatedOperator):
 
     @cached_property
     def hook(self) -> AixplainHook:
-        """The hook that carries this task's calls."""
+        """The hook of this task."""
         from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 
         return AixplainHook(self.aixplain_conn_id)
 
     @property
     def limits(self) -> Limits:
-        """How the batch is run."""
+        """The settings of the engine."""
         from airflow_provider_aixplain.batch.engine import Limits
 
         return Limits(self.max_in_flight, self.max_per_second, self.max_credits, self.wait_time, self.timeout)
@@ -181,36 +179,41 @@ class AixplainBatchRunOperator(TemplatedOperator):
         """Read the input, and defer until each row has a result.
 
         :return: the manifest.
-        :raises AixplainInputError: if it would defer within another task.
+        :raises AixplainInputError: if an argument or the input is invalid, or the operator would defer within another
+            task.
         """
         self._refuse_nested(context)
         self.check_templates(*AixplainBatchRunOperator.template_fields)
         if self.result_format == "parquet":
-            from airflow_provider_aixplain.batch import parquet
+            from airflow_provider_aixplain.batch.results import check_parquet
 
-            parquet.check()
+            check_parquet()
         batch = self._batch()
         url = self._submission_url()
         with _translate_write_errors(batch), TemporaryFile() as spool:
             header = self._prepare(batch, url, spool)
-        again = batch.requeue_failed()
+        repeated = batch.requeue_failed()
         done = batch.ledger.totals.done
         left = header.rows - done
-        if left:
-            repeated = f", {again} of them again" if again else ""
-            self.log.info(
-                "%d rows at %s: %d have a result, %d are to be run%s", header.rows, batch, done, left, repeated
-            )
-        else:
+        if not left:
             self.log.info(
                 "All %d rows at %s have a result, so there is nothing to run. To run them again, name another"
                 " result_path, or delete that folder",
                 header.rows,
                 batch,
             )
-        if left and self.deferrable:
+            return self.execute_complete(context, {"batch": header.batch, "error": None})
+        self.log.info(
+            "%d rows at %s: %d have a result, %d are to be run%s",
+            header.rows,
+            batch,
+            done,
+            left,
+            f", {repeated} of them again" if repeated else "",
+        )
+        if self.deferrable:
             self._defer(batch, header)
-        error = asyncio.run(self._run(batch, header)) if left else None
+        error = asyncio.run(self._run(batch, header))
         return self.execute_complete(context, {"batch": header.batch, "error": error})
 
     def _refuse_nested(self, context: Context) -> None:
@@ -229,11 +232,11 @@ class AixplainBatchRunOperator(TemplatedOperator):
         self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Take the end of the batch.
+        """Publish the results of the batch.
 
-        :param event: the payload of the event of the trigger.
+        :param event: the payload of the trigger's event.
         :return: the manifest.
-        :raises AixplainError: if rows failed as ``fail_on`` says, or have no result, or there is no event.
+        :raises AixplainError: if too many rows failed for ``fail_on``, rows have no result, or there is no event.
         """
         from airflow_provider_aixplain.batch.batch import BatchDeleted
 
@@ -241,16 +244,17 @@ class AixplainBatchRunOperator(TemplatedOperator):
             raise AixplainError(f"{RESUMED_WITHOUT_EVENT}. A retry, or a clear, runs the rows that have no result")
         batch = self._batch()
         try:
-            header = batch.claim(event["batch"], "a worker that finishes")
+            header = batch.claim(event["batch"], "worker (finishes)")
         except BatchDeleted as error:
             raise AixplainError(f"result_path: {error}") from None
+        manifest, reason = self._publish(batch, header, is_complete=not event["error"])
         if event["error"]:
-            self._finish(batch, header, is_complete=False)
             raise from_event(event["error"])
-        return self._finish(batch, header)
+        self._check_results(batch, header, manifest["path"], reason)
+        return manifest
 
     def _submission_url(self) -> str:
-        """Return where runs are submitted."""
+        """Return the URL to which rows are submitted."""
         from airflow_provider_aixplain.protocol import wire
 
         platform = self.hook.platform
@@ -258,24 +262,22 @@ class AixplainBatchRunOperator(TemplatedOperator):
             return wire.submission(platform.models_run_url, self.model_id, "{}").url
 
     def _prepare(self, batch: Batch, url: str, spool: IO[bytes]) -> Header:
-        """Claim the batch, write its rows where a trigger reads them, and return its header.
+        """Begin or resume the batch, and return its header.
 
-        :param url: where runs are submitted.
+        :param url: the URL to which rows are submitted.
         :param spool: a temporary file for the rows of an input that can be read only once.
         """
-        from airflow_provider_aixplain.inputs.rows import read_spool, write_spool
+        from airflow_provider_aixplain.batch.ledger import Header
+        from airflow_provider_aixplain.inputs.rows import InputScan, read_spool, write_spool
 
         earlier = batch.read()
         values = self._read()
         if earlier is not None:
             is_read_once = isinstance(self.input, Iterator)
-            if is_read_once:
-                values = write_spool(values, spool)
-            scan = _InputScan(values, url)
-            for _ in scan:
-                pass
-            if (str(scan.fingerprint), scan.bad) == (earlier.fingerprint, earlier.bad_rows):
-                # A process that may still run it, as that of a task that was cleared, stops before the next submission.
+            scan = InputScan(write_spool(values, spool) if is_read_once else values, url)
+            deque(scan, maxlen=0)
+            if (scan.fingerprint, scan.bad_rows) == (earlier.fingerprint, earlier.bad_rows):
+                # This fences a process that still runs the batch, such as the trigger of a task that was cleared.
                 return batch.resume()
             problem = f"{batch} holds the batch of another input, model or endpoint, of {earlier.started_at}"
             if self.on_changed_input == "fail":
@@ -284,29 +286,34 @@ class AixplainBatchRunOperator(TemplatedOperator):
                 )
             self.log.warning("%s. It is replaced", problem)
             values = read_spool(spool) if is_read_once else self._read()
-        scan = _InputScan(values, url)
+        scan = InputScan(values, url)
 
         def make_header(batch_id: str) -> Header:
-            if scan.bad and self.on_bad_row == "fail":
+            if scan.bad_rows and self.on_bad_row == "fail":
                 raise AixplainInputError(
-                    f"input has {scan.bad} bad rows, and on_bad_row is fail: {_summarize(scan.first_bad)}"
+                    f"input has {scan.bad_rows} bad rows, and on_bad_row is fail: {scan.summarize_bad_rows()}"
                 )
             if not scan.rows:
                 raise AixplainInputError("input has no rows")
-            return scan.header(batch_id)
+            first_bad_rows = list(map(str, scan.first_bad_rows))
+            return Header(batch_id, scan.fingerprint, scan.rows, scan.bad_rows, first_bad_rows, now())
 
         header = batch.begin(scan, make_header)
-        for bad in scan.first_bad:
-            self.log.warning("Skipped %s", bad)
+        for bad_row in header.first_bad_rows:
+            self.log.warning("Skipped %s", bad_row)
         return header
 
     def _read(self) -> Iterator[Row | BadRow]:
         from airflow_provider_aixplain.files import printable_path
-        from airflow_provider_aixplain.inputs.rows import read
+        from airflow_provider_aixplain.inputs.rows import Mapper, read
 
+        columns = self.include_columns or ()
+        if isinstance(columns, str) or not all(isinstance(name, str) for name in columns):
+            raise AixplainInputError(f"include_columns is {columns!r}: give a list of names of columns")
         with translate_protocol_errors():
+            mapper = Mapper(self.data, self.parameters or {}, self.parameter_columns or {}, self.key, tuple(columns))
             try:
-                yield from read(self._source(), self._mapper(), self.encoding, self.delimiter)
+                yield from read(self._source(), mapper, self.encoding, self.delimiter)
             except OSError as error:
                 shown = printable_path(self.input)[:200]
                 raise AixplainError(f"input is {shown!r}, and cannot be read now: {error}") from error
@@ -328,17 +335,6 @@ class AixplainBatchRunOperator(TemplatedOperator):
             )
         return object_path("input", self.input)
 
-    def _mapper(self) -> Mapper:
-        from airflow_provider_aixplain.inputs.rows import Mapper
-
-        if isinstance(self.include_columns, str) or not all(
-            isinstance(name, str) for name in self.include_columns or ()
-        ):
-            raise AixplainInputError(f"include_columns is {self.include_columns!r}: give a list of names of columns")
-        return Mapper(
-            self.data, self.parameters or {}, self.parameter_columns or {}, self.key, tuple(self.include_columns or ())
-        )
-
     def _batch(self) -> Batch:
         from airflow_provider_aixplain.batch.batch import Batch
 
@@ -357,7 +353,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
             self._warn_of_open_runs()
 
     def on_kill(self) -> None:
-        """Submit no more, and log how many runs are in flight, where the batch runs on the worker."""
+        """Stop submitting, and log how many runs are in flight, if the batch runs on the worker."""
         if self._engine is not None:
             self._engine.stop_threadsafe()
         self._warn_of_open_runs()
@@ -370,20 +366,20 @@ class AixplainBatchRunOperator(TemplatedOperator):
             warn_of_open_runs(self._engine, self.log)
             self._engine = None
 
-    def _finish(self, batch: Batch, header: Header, *, is_complete: bool = True) -> dict[str, Any]:
-        """Publish the results and the manifest, and decide whether the task has failed.
+    def _publish(self, batch: Batch, header: Header, *, is_complete: bool) -> tuple[dict[str, Any], str]:
+        """Publish the results and the manifest.
 
-        :param is_complete: whether the batch has run to its end.
+        :param is_complete: whether the batch has finished without an error.
+        :return: the manifest, and the first error of the rows as a part of a sentence.
         """
         name, (first_error, count) = "results.jsonl", batch.publish_results()
         if self.result_format == "parquet" and is_complete:
-            from airflow_provider_aixplain.batch.parquet import write
+            from airflow_provider_aixplain.batch.results import write_parquet
 
             name = "results.parquet"
             with batch.publishing(name) as file:
-                write(batch.results(), file, self.include_columns or ())
-        ledger = batch.ledger
-        totals = ledger.totals
+                write_parquet(batch.results(), file, self.include_columns or ())
+        totals = batch.ledger.totals
         manifest = {
             "path": batch.store.uri(name),
             "rows": header.rows,
@@ -391,7 +387,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
             "failed": totals.failed,
             "bad_rows": header.bad_rows,
             "first_bad_rows": header.first_bad_rows,
-            "orphaned": ledger.orphaned,
+            "orphaned": batch.ledger.orphaned,
             "credits": totals.credits,
             "tokens": totals.tokens,
             "run_time": totals.run_time,
@@ -399,11 +395,17 @@ class AixplainBatchRunOperator(TemplatedOperator):
         }
         with batch.publishing("manifest.json") as file:
             file.write(f"{json.dumps(manifest, indent=2)}\n".encode())
-        summary = f"{totals.succeeded} of {header.rows} rows succeeded, {totals.failed} failed"
         reason = f". The first error, of {count} rows: {first_error}" if count else ""
-        self.log.info("%s, for %.6g credits%s: %s", summary, totals.credits, reason, manifest["path"])
-        if not is_complete:
-            return manifest
+        self.log.info("%s, for %.6g credits%s: %s", _summary(batch, header), totals.credits, reason, manifest["path"])
+        return manifest, reason
+
+    def _check_results(self, batch: Batch, header: Header, path: str, reason: str) -> None:
+        """Raise an error if rows have no result, or too many of them failed.
+
+        :param path: the URI of the results.
+        :param reason: the first error of the rows, as a part of a sentence.
+        """
+        totals = batch.ledger.totals
         left = header.rows - totals.done
         if left and self.max_credits is not None and totals.credits >= self.max_credits:
             raise AixplainPermanentError(
@@ -411,11 +413,10 @@ class AixplainBatchRunOperator(TemplatedOperator):
                 " Raise it, and clear the task: it resumes with them"
             )
         if left:
-            raise AixplainError(f"{left} of {header.rows} rows have no result: {manifest['path']}")
+            raise AixplainError(f"{left} of {header.rows} rows have no result: {path}")
         if self._has_failed(header.rows, totals.failed):
-            kind = AixplainRunFailed if ledger.may_succeed else AixplainPermanentError
-            raise kind(f"{summary}, and fail_on is {self.fail_on}{reason}: {manifest['path']}")
-        return manifest
+            kind = AixplainRunFailed if batch.ledger.retryable_rows else AixplainPermanentError
+            raise kind(f"{_summary(batch, header)}, and fail_on is {self.fail_on}{reason}: {path}")
 
     def _has_failed(self, rows: int, failed: int) -> bool:
         if self.fail_on == "any":
@@ -425,55 +426,16 @@ class AixplainBatchRunOperator(TemplatedOperator):
         return failed / rows > float(self.fail_on)
 
 
-class _InputScan:
-    """Passes on the rows of an input, and counts what goes by.
-
-    :param values: rows, and bad ones.
-    :param url: where they are submitted.
-    """
-
-    def __init__(self, values: Iterator[Row | BadRow], url: str) -> None:
-        from airflow_provider_aixplain.inputs.rows import Fingerprint
-
-        self._values = values
-        self.fingerprint = Fingerprint(url)
-        self.rows = self.bad = 0
-        self.first_bad: list[BadRow] = []
-
-    def __iter__(self) -> Iterator[Row]:
-        from airflow_provider_aixplain.inputs.rows import Row
-
-        for value in self._values:
-            if isinstance(value, Row):
-                self.fingerprint.add(value)
-                self.rows += 1
-                yield value
-            else:
-                self.bad += 1
-                if len(self.first_bad) < SHOWN_BAD_ROWS:
-                    self.first_bad.append(value)
-
-    def header(self, batch_id: str) -> Header:
-        """Return what a batch of these rows is about."""
-        from airflow_provider_aixplain.batch.ledger import Header
-
-        first_bad = [str(bad) for bad in self.first_bad]
-        return Header(batch_id, str(self.fingerprint), self.rows, self.bad, first_bad, now())
-
-
-def _summarize(rows: Iterable[BadRow]) -> str:
-    """Return what is wrong with rows, for people: each reason once, after the lines that have it."""
-    places: dict[str, list[str]] = {}
-    for row in rows:
-        places.setdefault(row.reason, []).append(row.place)
-    return "; ".join(f"{', '.join(found)}: {reason}" for reason, found in places.items())
+def _summary(batch: Batch, header: Header) -> str:
+    totals = batch.ledger.totals
+    return f"{totals.succeeded} of {header.rows} rows succeeded, {totals.failed} failed"
 
 
 @contextmanager
 def _translate_write_errors(batch: Batch) -> Iterator[None]:
-    """Raise the error of a result path that can never be written as one that retrying does not change.
+    """Raise an error for a result path that retrying does not make writable.
 
-    :raises AixplainInputError: naming the result path.
+    :raises AixplainInputError: with the result path.
     """
     from airflow_provider_aixplain.inputs.readers import is_permanent
 

@@ -19,24 +19,25 @@ from airflow_provider_aixplain.batch.ledger import Header
 from airflow_provider_aixplain.batch.retrying import retry_with_budget
 from airflow_provider_aixplain.batch.thread import CrossLoopHook, run_in_loop_thread
 from airflow_provider_aixplain.exceptions import AixplainPermanentError, to_event
-from airflow_provider_aixplain.observability.failure_summary import Trouble
+from airflow_provider_aixplain.observability.failure_summary import FailureSummary
 from airflow_provider_aixplain.observability.metrics import triggerer_stats
 from airflow_provider_aixplain.observability.progress import run_with_progress, warn_of_open_runs
 from airflow_provider_aixplain.submission import now
 from airflow_provider_aixplain.triggers.worker_release import wait_for_worker_release
 
 OWNER_CHECK_INTERVAL = 60.0
-"""Seconds without a commit after which a new owner is not running. An idle one commits every 30 seconds."""
+"""Seconds without a commit after which a new owner counts as stopped. An idle owner commits every 30 seconds."""
 
 
 class AixplainBatchTrigger(BaseTrigger):
-    """Runs the rows of a batch that have no result, and fires one event: ``{"batch": …, "error": …}``, with the batch's
-    id, and the error that has ended it or None.
+    """Runs the rows of a batch that have no result, and fires one event: ``{"batch": …, "error": …}``, with the id of
+    the batch, and its error or None.
 
-    Each step is recorded on the result path before the next one; started again, on any host, it resumes there.
+    Each step is recorded on the result path before the next one, so that a trigger that is started again, on any host,
+    resumes the batch.
 
     :param result_path: the URI of the batch's folder.
-    :param batch: its id.
+    :param batch: the id of the batch.
     :param model_id: the model's id on the platform.
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``.
     :param limits: the fields of :class:`~airflow_provider_aixplain.batch.engine.Limits`.
@@ -53,12 +54,12 @@ class AixplainBatchTrigger(BaseTrigger):
         self.limits = Limits(**limits)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what Airflow stores to start this trigger anywhere, any time."""
+        """Return the class path and the arguments of this trigger."""
         stored = {name: getattr(self, name) for name in ("result_path", "batch", "model_id", "aixplain_conn_id")}
         return f"{type(self).__module__}.{type(self).__qualname__}", {**stored, "limits": asdict(self.limits)}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Run the rows that are left."""
+        """Run the remaining rows."""
         started_at = now()  # after the deferral, so that the wait at the end is long enough
         batch = Batch(self.result_path)
         while True:
@@ -74,17 +75,17 @@ class AixplainBatchTrigger(BaseTrigger):
                         AixplainPermanentError(f"result_path: the batch at {batch} is incomplete: {problem}")
                     )
                 else:
-                    self.log.warning("The new owner of the batch does not run it: this triggerer resumes it")
+                    self.log.warning("The new owner of the batch has stopped: this triggerer resumes the batch")
                     continue
             await wait_for_worker_release(self, started_at)
             yield TriggerEvent({"batch": self.batch, "error": error})
             return
 
     async def _run(self, batch: Batch) -> dict[str, Any] | None:
-        """Run rows until this trigger is stopped.
+        """Run rows until the batch has finished or this trigger is stopped.
 
-        :return: the error that has ended the batch, if any.
-        :raises Fenced: if another process has claimed it.
+        :return: the error of the batch, if any.
+        :raises Fenced: if another process has claimed the batch.
         """
         hook = CrossLoopHook(self.aixplain_conn_id, asyncio.get_running_loop())
         engine = Engine(hook, self.model_id, batch, self.batch, self.limits)
@@ -92,25 +93,26 @@ class AixplainBatchTrigger(BaseTrigger):
         try:
             return await run_with_progress(engine, running, self.log, triggerer_stats)
         finally:
-            # Submissions in flight are paid for: their answers are awaited, and committed.
+            # Submissions in flight are paid for: their answers are awaited and committed.
             engine.stop_threadsafe()
             while not running.done():
                 with suppress(asyncio.CancelledError, Exception):
                     await asyncio.shield(running)
-            # Here and not in on_kill, which Airflow calls from 3.3 on only.
+            # Not in on_kill, which Airflow calls only since 3.3.
             warn_of_open_runs(engine, self.log)
 
     async def _is_finished_by_new_owner(self, batch: Batch) -> bool:
-        """Return whether the new owner finishes the batch, or deletes it; False once it commits no more.
+        """Wait until the new owner has finished or deleted the batch; return False if it stops committing before.
 
-        Airflow stops a trigger that another triggerer has. So a process that claims the batch and does nothing was
-        stopped, as it came too late, for example after it was frozen; and this trigger is the one that Airflow runs.
+        Airflow stops a trigger that has moved to another triggerer. If the process that claimed the batch has stopped,
+        it was such a trigger, which claimed late (for example after a freeze), and this trigger is the one that Airflow
+        runs.
         """
-        trouble = Trouble()
+        failures = FailureSummary()
 
         def report(error: Exception) -> None:
-            trouble.add("storage errors", error, f"{batch}: ")
-            if line := trouble.report(time.monotonic()):
+            failures.add("storage errors", error, f"{batch}: ")
+            if line := failures.report(time.monotonic()):
                 self.log.warning("%s", line)
 
         def read() -> Header | None:

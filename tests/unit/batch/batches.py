@@ -18,7 +18,8 @@ import pytest
 
 from airflow_provider_aixplain.batch.batch import Batch
 from airflow_provider_aixplain.batch.engine import Engine, Limits
-from airflow_provider_aixplain.batch.ledger import AttemptEvent, Header, Ledger, make_result
+from airflow_provider_aixplain.batch.ledger import AttemptEvent, Header, Ledger
+from airflow_provider_aixplain.batch.results import make_result
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.inputs.rows import Row
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
@@ -155,7 +156,7 @@ def results(batch: Batch) -> list[dict[str, Any]]:
 
 
 def event(batch: Batch, row: int, attempt: float, what: AttemptEvent, **fields: Any) -> dict[str, Any]:
-    return {"is": what.value, "batch": id_of(batch), "row": row, "attempt": attempt, **fields}
+    return {"event": what.value, "batch": id_of(batch), "row": row, "attempt": attempt, **fields}
 
 
 def note(batch: Batch, row: int, attempt: float, what: AttemptEvent, **fields: Any) -> None:
@@ -168,8 +169,8 @@ def result_record(
 ) -> dict[str, Any]:
     status = ResponseStatus.FAILED if error else ResponseStatus.SUCCESS
     response = ModelResponse(status, data="x", used_credits=credits)
-    told = make_result(row, Row(row + 1, ""), attempt, response, error, **{"may_succeed": True, **flags})
-    return {"is": "result", "batch": batch, **told}
+    result = make_result(row, Row(row + 1, ""), attempt, response, error)
+    return {"event": "result", "batch": batch, **result, **flags}
 
 
 def requeue_failed(batch: Batch) -> int:

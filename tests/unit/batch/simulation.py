@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from io import BytesIO
 from typing import IO, Any, Literal
 
@@ -37,17 +38,17 @@ class MemoryStore(ObjectStore):
     pace = 0.0
 
     def __init__(
-        self, *, is_atomic: bool = True, uses_segments: bool = False, serve: Callable[[Request], Any] | None = None
+        self, *, is_atomic: bool = True, is_file_system: bool = True, serve: Callable[[Request], Any] | None = None
     ) -> None:
         self.objects: dict[str, bytes] = {}
         self.reads: Counter[str] = Counter()
         self._is_atomic = is_atomic
-        self.uses_segments = uses_segments
+        self.is_file_system = is_file_system
         self._serve = serve or (lambda request: request[1]())
 
     def seen_by(self, serve: Callable[[Request], Any]) -> MemoryStore:
         """The same objects, as a process reaches them."""
-        store = MemoryStore(is_atomic=self._is_atomic, uses_segments=self.uses_segments, serve=serve)
+        store = MemoryStore(is_atomic=self._is_atomic, is_file_system=self.is_file_system, serve=serve)
         store.objects = self.objects
         return store
 
@@ -56,7 +57,7 @@ class MemoryStore(ObjectStore):
 
     def put_if_absent(self, name: str, content: bytes) -> None:
         if not self._is_atomic:
-            if self.get(name) is not None:
+            if self.get_many([name]) != [None]:
                 raise FileExistsError(name)
             self._serve(("put", lambda: self.objects.update({name: content})))
             return
@@ -67,9 +68,9 @@ class MemoryStore(ObjectStore):
 
         self._serve(("put", put))
 
-    def get(self, name: str) -> bytes | None:
-        self.reads[name] += 1
-        return self._serve(("get", lambda: self.objects.get(name)))  # type: ignore[no-any-return]
+    def get_many(self, names: list[str]) -> list[bytes | None]:
+        self.reads.update(names)
+        return [self._serve(("get", partial(self.objects.get, name))) for name in names]
 
     def open(self, name: str) -> Any:
         self.reads[name] += 1
@@ -158,7 +159,7 @@ class Process:
         try:
             self._retry(lambda: self.log.claim([], self.name))
             if self._requeues:
-                self._append({"is": "requeue", "batch": "b", "by": self.name})
+                self._append({"event": "requeue", "batch": "b", "by": self.name})
             while pending := [row for row in range(ROWS) if not self._state(row).is_done]:
                 for row in pending:
                     self._process_row(row)
@@ -182,7 +183,7 @@ class Process:
         self.world.acknowledged.add(record["token"])
 
     def _report(self, row: int, attempt: float, event: AttemptEvent, **fields: Any) -> None:
-        record = {"is": event.value, "batch": "b", "row": row, "attempt": attempt, **fields}
+        record = {"event": event.value, "batch": "b", "row": row, "attempt": attempt, **fields}
         self._append(record, is_fact=event is not AttemptEvent.INTENT)
 
     def _process_row(self, row: int) -> None:
@@ -263,7 +264,9 @@ class World:
 
     def check_intent(self, row: int, attempt: float) -> None:
         """An intent precedes each submission."""
-        found = ((record.get("is"), record.get("row"), record.get("attempt")) for c in self.commits() for record in c)
+        found = (
+            (record.get("event"), record.get("row"), record.get("attempt")) for c in self.commits() for record in c
+        )
         assert ("intent", row, attempt) in found
 
     def check(self) -> None:
@@ -300,7 +303,7 @@ class World:
         ledger = Ledger()
         log = CommitLog(self.store, ledger.apply)
         log.catch_up()
-        results = list(filter(ledger.winning(), log.read()))
+        results = list(filter(ledger.result_filter(), log.read()))
         assert sorted(result["row"] for result in results) == list(range(ROWS)), "each row has one result"
         again = Counter(row for row, _ in self.submissions) - Counter(range(ROWS))
         requeued = Counter(row for (row, _), ended in self._closed().items() if ended)
@@ -312,5 +315,5 @@ class World:
 
     def _closed(self) -> dict[tuple[int, float], bool]:
         """The attempts whose run was known to have failed: their rows may be submitted again."""
-        found = (record for _, *records in self.commits() for record in records if record["is"] == "result")
+        found = (record for _, *records in self.commits() for record in records if record["event"] == "result")
         return {(record["row"], record["attempt"]): record["error"] == "the run failed" for record in found}

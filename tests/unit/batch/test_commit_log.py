@@ -132,7 +132,7 @@ def test_a_late_command_is_refused_and_a_late_fact_is_kept() -> None:
 
 
 def test_many_commits_are_read_from_segments() -> None:
-    store = MemoryStore(uses_segments=True)
+    store = MemoryStore(is_file_system=False)
     log, _ = log_of(store)
     log.claim([], "owner")
     count = 2 * SEGMENT_LENGTH + 7

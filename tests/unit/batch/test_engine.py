@@ -24,7 +24,6 @@ from airflow_provider_aixplain.batch.batch import Batch, BatchDeleted, read_resu
 from airflow_provider_aixplain.batch.commit_log import CommitLog, Fenced
 from airflow_provider_aixplain.batch.engine import Engine, Limits
 from airflow_provider_aixplain.batch.ledger import AttemptEvent
-from airflow_provider_aixplain.batch.object_store import FsspecStore
 from airflow_provider_aixplain.exceptions import AixplainPermanentError
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.inputs.rows import Row
@@ -65,7 +64,7 @@ def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def intents(batch: Batch) -> list[float]:
-    return [record["attempt"] for record in reader(batch).log.read() if record["is"] == "intent"]
+    return [record["attempt"] for record in reader(batch).log.read() if record["event"] == "intent"]
 
 
 def test_each_row_is_run_once(place: str, emulator: Emulator, tag: str) -> None:
@@ -315,7 +314,7 @@ def test_an_intent_that_took_too_long_is_given_up(
 
     monkeypatch.setattr(engine._committer, "commit", freeze_once)
     asyncio.run(engine.run())
-    kinds = [record["is"] for record in reader(batch).log.read() if "attempt" in record]
+    kinds = [record["event"] for record in reader(batch).log.read() if "attempt" in record]
     assert kinds == ["intent", "rejected", "intent", "accepted", "result"]
     assert len(platform.submissions) == 1
 
@@ -335,7 +334,7 @@ def test_rows_that_cannot_be_read_lose_no_answer_in_flight(
 
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(module, "READ_AT_A_TIME", 5)
+            patch.setattr(module, "ROWS_PER_READ", 5)
             patch.setattr(Batch, "rows", rows)
             patch.setattr(retrying, "RETRY_BUDGET", -1)
             with pytest.raises(OSError, match="Stale"):
@@ -360,7 +359,7 @@ def test_a_storage_that_fails_for_a_while_is_retried(
     texts = [f"{tag} {number}" for number in range(10)]
     batch = begun(place, texts, delay=0)
     monkeypatch.setattr(retrying, "RETRY_DELAY", 0.01)
-    monkeypatch.setattr(module, "READ_AT_A_TIME", 3)
+    monkeypatch.setattr(module, "ROWS_PER_READ", 3)
     engine = engine_of(batch)
     trouble = Trouble(monkeypatch, kind, name, {1, 3})
     asyncio.run(engine.run())
@@ -506,8 +505,8 @@ def test_a_storage_that_keeps_failing_ends_the_wait(place: str, monkeypatch: pyt
 
 
 def delete(batch: Batch, what: str) -> None:
-    if isinstance(batch.store, FsspecStore):
-        batch.store._fs.rm(batch.store._full(what), recursive=True)
+    if not batch.store.is_file_system:
+        batch.store._path.fs.rm(batch.store._full(what), recursive=True)
     else:
         path = Path(str(batch).removeprefix("file://")) / what
         path.rename(path.with_name("deleted"))

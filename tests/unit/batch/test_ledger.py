@@ -15,7 +15,14 @@ ROWS = 2
 INTENT, ACCEPTED, REJECTED, IN_DOUBT = list(AttemptEvent)[:4]
 names = st.sampled_from([1.0, 2.0, 3.0])
 events = st.builds(
-    lambda row, name, what: {"is": what.value, "batch": "b", "row": row, "attempt": name, "url": "u", "key": row + 1},
+    lambda row, name, what: {
+        "event": what.value,
+        "batch": "b",
+        "row": row,
+        "attempt": name,
+        "url": "u",
+        "key": row + 1,
+    },
     st.integers(0, ROWS - 1),
     names,
     st.sampled_from([INTENT, ACCEPTED, REJECTED, IN_DOUBT]),
@@ -30,7 +37,7 @@ results = st.builds(
     st.sampled_from([("", False, True), ("failed", True, True), ("failed", False, True), ("time is up", True, False)]),
     st.uuids(),
 )
-histories = st.lists(events | results | st.just({"is": "requeue", "batch": "b"}), max_size=30)
+histories = st.lists(events | results | st.just({"event": "requeue", "batch": "b"}), max_size=30)
 
 
 def fold(records: list[dict[str, Any]]) -> Ledger:
@@ -54,7 +61,7 @@ def succeeded(records: list[dict[str, Any]]) -> set[int]:
 @given(histories)
 def test_a_row_has_at_most_one_result(records: list[dict[str, Any]]) -> None:
     ledger = fold(records)
-    found = list(filter(ledger.winning(), records))
+    found = list(filter(ledger.result_filter(), records))
     assert [sum(result["row"] == row for result in found) for row in range(ROWS)] == list(ledger.done)
     assert ledger.totals.done == len(found) == ledger.totals.succeeded + len(ledger.failed)
     assert {result["row"] for result in found if result["status"] == "SUCCESS"} == succeeded(records)
@@ -85,7 +92,7 @@ def test_facts_of_different_processes_commute(history: list[tuple[float, Attempt
     """Each process reports its own attempt in order; how the log interleaves them does not matter."""
     by_name: dict[float, list[dict[str, Any]]] = {}
     for name, what in history:
-        record = {"is": what.value, "batch": "b", "row": 0, "attempt": name, "url": "u", "key": 1}
+        record = {"event": what.value, "batch": "b", "row": 0, "attempt": name, "url": "u", "key": 1}
         by_name.setdefault(name, []).append(record)
 
     def interleave() -> list[dict[str, Any]]:
@@ -104,9 +111,9 @@ def test_a_requeued_attempt_is_closed_for_good() -> None:
         return result_record("b", 0, name, error, credits=1, **flags)
 
     def note(name: float, what: AttemptEvent) -> dict[str, Any]:
-        return {"is": what.value, "batch": "b", "row": 0, "attempt": name, "url": "u", "key": 1}
+        return {"event": what.value, "batch": "b", "row": 0, "attempt": name, "url": "u", "key": 1}
 
-    requeue = {"is": "requeue", "batch": "b"}
+    requeue = {"event": "requeue", "batch": "b"}
 
     def check(records: list[Any]) -> tuple[bool, float]:
         ledger = fold(records)
@@ -125,14 +132,14 @@ def test_a_requeued_attempt_is_closed_for_good() -> None:
 
 
 def test_a_run_that_has_timed_out_is_polled_again_after_a_requeue() -> None:
-    accepted = {"is": "accepted", "batch": "b", "row": 0, "attempt": 1.0, "url": "u"}
-    history = [accepted, result_record("b", 0, 1.0, "time is up", is_known=False), {"is": "requeue", "batch": "b"}]
+    accepted = {"event": "accepted", "batch": "b", "row": 0, "attempt": 1.0, "url": "u"}
+    history = [accepted, result_record("b", 0, 1.0, "time is up", is_known=False), {"event": "requeue", "batch": "b"}]
     assert state_of(fold(history), 0).accepted == (1.0, "u")
-    assert fold(history[:2]).may_succeed == 1
+    assert fold(history[:2]).retryable_rows == 1
 
 
 def test_records_of_an_earlier_batch_change_nothing() -> None:
     header = Header("later", "f", 1, 0, [], "2026-01-01T00:00:00+00:00")
     ledger = fold([result_record("b", 0, 1.0), header.record(), result_record("b", 0, 1.0)])
     assert ledger.state("b", 0) is None
-    assert (ledger.batch, ledger.visits, ledger.totals.done) == ("later", 2, 0)
+    assert (ledger.batch, ledger.generation, ledger.totals.done) == ("later", 2, 0)

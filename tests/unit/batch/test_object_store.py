@@ -18,7 +18,7 @@ import pytest
 
 from airflow_provider_aixplain.batch import object_store as module
 from airflow_provider_aixplain.batch.commit_log import CommitLog, Fenced, commit_name
-from airflow_provider_aixplain.batch.object_store import FsspecStore, ObjectStore, store_at
+from airflow_provider_aixplain.batch.object_store import ObjectStore, store_at
 from airflow_provider_aixplain.exceptions import AixplainInputError
 
 
@@ -43,8 +43,8 @@ def test_an_object_is_created_once(store: ObjectStore) -> None:
     with ThreadPoolExecutor(8) as pool:
         created = list(pool.map(is_created, range(8)))
     assert sum(created) == 1
-    assert store.get("log/name") == b"%d" % created.index(True)
-    assert store.get_many(["log/other", "log/name"]) == [None, store.get("log/name")]
+    assert store.get_many(["log/name"])[0] == b"%d" % created.index(True)
+    assert store.get_many(["log/other", "log/name"]) == [None, store.get_many(["log/name"])[0]]
 
 
 def test_a_stream_replaces_an_object_at_the_end(store: ObjectStore) -> None:
@@ -52,34 +52,30 @@ def test_a_stream_replaces_an_object_at_the_end(store: ObjectStore) -> None:
     with suppress(ValueError), store.writing("name") as file:
         file.write(b"new")
         raise ValueError("halfway")
-    assert store.get("name") == b"old"
+    assert store.get_many(["name"])[0] == b"old"
     with store.writing("name") as file:
         file.write(b"new")
-        assert store.get("name") == b"old"
+        assert store.get_many(["name"])[0] == b"old"
     with store.open("name") as found:
         assert found.read() == b"new"
     with pytest.raises(FileExistsError), store.writing("name", if_absent=True) as file:
         file.write(b"newer")
     store.remove("name")
     store.remove("name")
-    assert store.get("name") is None
+    assert store.get_many(["name"])[0] is None
     with pytest.raises(FileNotFoundError):
         store.open("name")
 
 
 def test_the_probe_accepts_this_storage_and_leaves_nothing(store: ObjectStore) -> None:
     store.probe()
-    if isinstance(store, FsspecStore):
-        assert store._fs.find(store._full("")) == []
-    else:
-        assert os.listdir(Path(store.uri().removeprefix("file://")) / "log") == []
+    assert store._path.fs.find(store._full("")) == []
 
 
 @pytest.mark.parametrize("kind", ["ignores the keyword", "does not know the keyword", "looks before it writes"])
 def test_a_storage_without_put_if_absent_is_refused(objects: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = store_at(f"{objects}/refused-{kind[:4]}")
-    assert isinstance(store, FsspecStore)
-    pipe_file = store._fs.pipe_file
+    pipe_file = store._path.fs.pipe_file
     barrier = threading.Barrier(module.PROBES)
 
     def replace(path: str, value: bytes, mode: str = "overwrite") -> None:
@@ -91,8 +87,8 @@ def test_a_storage_without_put_if_absent_is_refused(objects: str, kind: str, mon
             barrier.wait()
         pipe_file(path, value)
 
-    exists = store._fs.exists
-    monkeypatch.setattr(store._fs, "pipe_file", replace)
+    exists = store._path.fs.exists
+    monkeypatch.setattr(store._path.fs, "pipe_file", replace)
     with pytest.raises(AixplainInputError, match=r"result_path: .*s3fs, gcsfs and adlfs .* from 2024\.12\.0 on"):
         store.probe()
 
@@ -112,8 +108,7 @@ def test_a_conflict_of_an_object_storage_is_retried(objects: str, monkeypatch: p
     """S3 answers 409 to concurrent puts, which s3fs raises as OSError."""
     monkeypatch.setattr(module, "CONFLICT_DELAYS", (0, 0))
     store = store_at(f"{objects}/conflict")
-    assert isinstance(store, FsspecStore)
-    pipe_file = store._fs.pipe_file
+    pipe_file = store._path.fs.pipe_file
     conflicts: Iterator[int] = iter([1, 2])
 
     def conflict(*arguments: Any, **named: Any) -> None:
@@ -121,9 +116,9 @@ def test_a_conflict_of_an_object_storage_is_retried(objects: str, monkeypatch: p
             raise OSError(errno.EBUSY, "409")
         pipe_file(*arguments, **named)
 
-    monkeypatch.setattr(store._fs, "pipe_file", conflict)
+    monkeypatch.setattr(store._path.fs, "pipe_file", conflict)
     store.put_if_absent("name", b"1")
-    assert store.get("name") == b"1"
+    assert store.get_many(["name"])[0] == b"1"
     conflicts = itertools.repeat(1)
     with pytest.raises(OSError, match="409"):
         store.put_if_absent("other", b"1")
@@ -198,4 +193,4 @@ def test_processes_commit_in_one_order(tmp_path: Path) -> None:
     for name in "abc":
         assert [record["n"] for record in records if record["by"] == name] == list(range(100))
     assert log.number == 315
-    assert store.get(commit_name(315)) is None
+    assert store.get_many([commit_name(315)])[0] is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_aixplain.inputs.rows import BadRow, Fingerprint, Mapper, Row, read, restored, stored
+from airflow_provider_aixplain.inputs.rows import BadRow, InputScan, Mapper, Row, read, restored, stored
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 
 
@@ -119,10 +120,9 @@ def test_rows_outlive_their_file(told: list[tuple[Any, str]]) -> None:
 @given(st.lists(st.text(), min_size=1), st.data())
 def test_a_fingerprint_tells_inputs_apart(texts: list[str], data: st.DataObject) -> None:
     def fingerprint(texts: list[str], url: str = "u") -> str:
-        made = Fingerprint(url)
-        for index, text in enumerate(texts):
-            made.add(Row(index, text))
-        return str(made)
+        scan = InputScan(itertools.starmap(Row, enumerate(texts)), url)
+        list(scan)
+        return scan.fingerprint
 
     index = data.draw(st.integers(0, len(texts) - 1))
     other = [*texts[:index], f"{texts[index]}!", *texts[index + 1 :]]

@@ -18,7 +18,7 @@ from airflow_provider_aixplain.batch import retrying
 from airflow_provider_aixplain.batch.batch import Batch
 from airflow_provider_aixplain.batch.ledger import AttemptEvent
 from airflow_provider_aixplain.exceptions import AixplainError
-from airflow_provider_aixplain.observability.failure_summary import LONGEST_INTERVAL, Trouble
+from airflow_provider_aixplain.observability.failure_summary import LONGEST_INTERVAL, FailureSummary
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 from tests.support.deployment import Emulator
 from tests.support.task_log import TaskLog
@@ -31,62 +31,62 @@ TAGS = (f"t{os.getpid()}-{number}" for number in itertools.count())
 
 class TestReports:
     def test_the_first_failure_is_reported_at_once(self) -> None:
-        trouble = Trouble()
-        assert trouble.report(100) is None
-        trouble.add("failed polls", "Row 7: HTTP 503")
-        report = trouble.report(100.5)
+        failures = FailureSummary()
+        assert failures.report(100) is None
+        failures.add("failed polls", "Row 7: HTTP 503")
+        report = failures.report(100.5)
         assert report is not None
         assert "failed polls: 1 since" in report
         assert report.endswith("Row 7: HTTP 503")
 
     def test_later_ones_are_reported_together(self) -> None:
-        trouble = Trouble()
-        trouble.add("failed polls", "a")
-        trouble.report(0)
+        failures = FailureSummary()
+        failures.add("failed polls", "a")
+        failures.report(0)
         for _ in range(3):
-            trouble.add("failed polls", "b")
-        trouble.add("storage errors", TimeoutError(), "s3://bucket/out: ")
-        assert trouble.report(9.9) is None
-        report = trouble.report(10)
+            failures.add("failed polls", "b")
+        failures.add("storage errors", TimeoutError(), "s3://bucket/out: ")
+        assert failures.report(9.9) is None
+        report = failures.report(10)
         assert report is not None
         assert "failed polls: 3, storage errors: 1" in report
         assert report.endswith("s3://bucket/out: TimeoutError: ")
 
     def test_intervals_double_up_to_five_minutes(self) -> None:
-        trouble, reported = Trouble(), []
+        failures, reported = FailureSummary(), []
         for now in range(1000):
-            trouble.add("failed polls", "a")
-            if trouble.report(now):
+            failures.add("failed polls", "a")
+            if failures.report(now):
                 reported.append(now)
         assert reported == [0, 10, 30, 70, 150, 310, 610, 910]
 
     def test_after_a_quiet_interval_it_is_reported_at_once_again(self) -> None:
-        trouble = Trouble()
+        failures = FailureSummary()
         for now in (0, 10, 30):
-            trouble.add("failed polls", "a")
-            assert trouble.report(now)
-        assert trouble.report(70) is None
-        trouble.add("failed polls", "a")
-        assert trouble.report(71)
-        trouble.add("failed polls", "a")
-        assert trouble.report(81)
+            failures.add("failed polls", "a")
+            assert failures.report(now)
+        assert failures.report(70) is None
+        failures.add("failed polls", "a")
+        assert failures.report(71)
+        failures.add("failed polls", "a")
+        assert failures.report(81)
 
     def test_a_message_from_outside_forges_no_line(self) -> None:
-        trouble = Trouble()
-        trouble.add("failed polls", "a\nERROR forged")
-        assert "\n" not in str(trouble.report(0))
+        failures = FailureSummary()
+        failures.add("failed polls", "a\nERROR forged")
+        assert "\n" not in str(failures.report(0))
 
     @given(st.lists(st.tuples(st.floats(0, 30), st.booleans()), max_size=50))
     def test_every_failure_is_reported_once(self, steps: list[tuple[float, bool]]) -> None:
-        trouble, now, counted = Trouble(), 0.0, 0
+        failures, now, counted = FailureSummary(), 0.0, 0
         reports = []
         for seconds, is_failure in steps:
             now += seconds
             if is_failure:
-                trouble.add("failed polls", "a")
+                failures.add("failed polls", "a")
                 counted += 1
-            reports.append(trouble.report(now))
-        reports.append(trouble.report(now + LONGEST_INTERVAL))
+            reports.append(failures.report(now))
+        reports.append(failures.report(now + LONGEST_INTERVAL))
         shown = [int(report.split("failed polls: ")[1].split()[0]) for report in reports if report]
         assert sum(shown) == counted
 
@@ -117,7 +117,7 @@ def test_failed_polls_are_in_the_tasks_log(tmp_path: Path, emulator: Emulator, t
     finally:
         emulator.set_faults()
     (line,) = [line for line in task_log.lines() if line.startswith("The batch continues after failures")]
-    assert "The last one: Row 1: HTTP 200 with an answer" in line
+    assert "Last failure: Row 1: HTTP 200 with an answer" in line
 
 
 def test_storage_errors_are_in_the_tasks_log(
@@ -137,7 +137,7 @@ def test_a_stopped_trigger_logs_how_many_runs_are_billed(tmp_path: Path, emulato
     batch = begun(f"file://{tmp_path}/out", [f"{tag} {number}" for number in range(20)], delay=60)
     stopped_once(lambda: len(ledger_of(batch).rows(AttemptEvent.ACCEPTED)) == 4, trigger_of(batch, max_in_flight=4))
     (line,) = task_log.lines()
-    assert "In flight and billed, as the platform cannot cancel a run: 4." in line
+    assert "cannot cancel them: 4." in line
     assert line.endswith(f"recorded at {batch}")
 
 
@@ -170,8 +170,8 @@ def test_a_batchkilled_on_its_worker_submits_no_more(tmp_path: Path, emulator: E
             operator.execute(context)
         killed.result()
     assert sum(submitted(emulator, tag).values()) == 3
-    (line,) = [line for line in task_log.lines() if "In flight and billed" in line]
-    assert "cancel a run: 3." in line
+    (line,) = [line for line in task_log.lines() if "Runs in flight" in line]
+    assert "cancel them: 3." in line
     assert line.endswith(f"recorded at {place}")
 
 

@@ -17,7 +17,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, ObjectStoragePath, TaskDeferred, task
 
 from airflow_provider_aixplain.batch.batch import read_results
-from airflow_provider_aixplain.batch.ledger import Cost, Totals
+from airflow_provider_aixplain.batch.ledger import Totals
 from airflow_provider_aixplain.decorators.batch import AixplainBatchDecoratedOperator, aixplain_batch_task
 from airflow_provider_aixplain.exceptions import (
     AixplainError,
@@ -200,8 +200,8 @@ def test_a_result_path_that_cannot_be_written_is_bad_input(
 def test_sums_are_decimal() -> None:
     totals = Totals()
     for _ in range(3):
-        totals.spend(Cost(0.1, 1, 0.7))
-    totals.spend(Cost(1e-7, 0, 0))
+        totals.add_cost({"used_credits": 0.1, "tokens": 1, "run_time": 0.7})
+    totals.add_cost({"used_credits": 1e-7, "tokens": 0, "run_time": 0})
     assert (totals.credits, totals.run_time, totals.tokens) == (0.3000001, 2.1, 3)
 
 

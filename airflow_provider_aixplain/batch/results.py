@@ -1,0 +1,108 @@
+"""The results of a batch: one JSON object per row, also available as Parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
+from typing import Any
+
+from airflow_provider_aixplain.exceptions import AixplainInputError
+from airflow_provider_aixplain.inputs.rows import Row
+from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, failure_reason
+from airflow_provider_aixplain.protocol.values import number, printable, storable
+from airflow_provider_aixplain.submission import now
+
+PARQUET_CHUNK = 10_000
+"""The number of results that are converted to Parquet at a time."""
+
+
+def make_result(
+    index: int, row: Row, attempt: float, response: ModelResponse | None, error: str | None, *, is_known: bool = True
+) -> dict[str, Any]:
+    """Return the result of a row, which is a line of ``results.jsonl``.
+
+    :param index: the index of the row, from 0.
+    :param row: the row.
+    :param attempt: the name of the attempt.
+    :param response: the last answer of the platform, if any.
+    :param error: the error message; None: the error of the response, if it has failed.
+    :param is_known: whether the run or its submission has finished; if not, a retry polls the same run.
+    """
+    response = response or ModelResponse(ResponseStatus.FAILED)
+    if error is None:
+        error = failure_reason(response) if response.status is ResponseStatus.FAILED else ""
+    is_retryable = response.failure is None or response.failure.retryable is not False
+    usage = response.usage if isinstance(response.usage, Mapping) else {}
+    return {
+        "row": index,
+        "key": row.key,
+        "status": str(ResponseStatus.FAILED if error else ResponseStatus.SUCCESS),
+        "data": None if error else storable(response.data),
+        "error": printable(error) or None,
+        "used_credits": storable(response.used_credits),
+        "run_time": storable(response.run_time),
+        "tokens": int(number(usage.get("total_tokens")) or 0),
+        "ended_at": now(),
+        "attempt": attempt,
+        "may_succeed": bool(error) and (is_retryable or not is_known),
+        "is_known": is_known,
+        **({"input": row.columns} if row.columns else {}),
+    }
+
+
+def check_parquet() -> None:
+    """Check that Parquet can be written.
+
+    :raises AixplainInputError: if pyarrow is not installed.
+    """
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        raise AixplainInputError(
+            "result_format is 'parquet': pip install 'airflow-provider-aixplain[parquet]', or use jsonl"
+        ) from None
+
+
+def write_parquet(results: Iterable[Mapping[str, Any]], file: Any, columns: Collection[str] = ()) -> None:
+    """Write results to a file, in a stream.
+
+    :param results: as :func:`make_result` returns them.
+    :param file: a file that is open to write bytes.
+    :param columns: the input columns that results repeat: the fields of ``input``, as strings.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    string, figure = pyarrow.string(), pyarrow.float64()
+    schema = pyarrow.schema(
+        {
+            "row": pyarrow.int64(),
+            **dict.fromkeys(("key", "status", "data", "error", "ended_at"), string),
+            **dict.fromkeys(("used_credits", "run_time"), figure),
+            "tokens": pyarrow.int64(),
+            **({"input": pyarrow.struct(dict.fromkeys(columns, string))} if columns else {}),
+        }
+    )
+
+    def convert(result: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            **result,
+            "key": str(result["key"]),
+            "data": None if result["data"] is None else json.dumps(result["data"]),
+            "used_credits": number(result["used_credits"]),
+            "run_time": number(result["run_time"]),
+            "input": {name: _as_string(value) for name, value in result.get("input", {}).items()},
+        }
+
+    lines = map(convert, results)
+    with parquet.ParquetWriter(file, schema) as writer:
+        while chunk := list(islice(lines, PARQUET_CHUNK)):
+            writer.write_table(pyarrow.Table.from_pylist(chunk, schema=schema))
+
+
+def _as_string(value: Any) -> str | None:
+    """Return a string with U+FFFD in place of invalid characters, null as None, and other values as JSON."""
+    if value is None:
+        return None
+    return str(storable(value)) if isinstance(value, str) else json.dumps(value)
