@@ -24,8 +24,6 @@ SEGMENT_LENGTH = 500
 MAX_READ_AHEAD = 32
 """The maximum number of commits that are read concurrently."""
 
-_HEADER = b'{"commit":'
-
 
 class Fenced(Exception):
     """Another process has claimed the batch."""
@@ -59,8 +57,8 @@ class CommitLog:
         :raises Exception: any error of the storage.
         """
         with self._lock:
-            for lines in self._commits(self.number):
-                header, *records = json.loads(b"[" + b",".join(filter(None, lines)) + b"]")
+            for commit in self._commits(self.number):
+                header, *records = json.loads(commit)
                 self._apply(header, records)
 
     def claim(self, records: Iterable[Record], owner: str, check: Callable[[], object] = lambda: None) -> None:
@@ -130,11 +128,12 @@ class CommitLog:
         :raises FileNotFoundError: if a commit was deleted.
         :raises Exception: any error of the storage.
         """
-        for lines in self._commits(0, self.number):
-            yield from map(json.loads, filter(None, lines[1:]))
+        for commit in self._commits(0, self.number):
+            yield from json.loads(commit)[1:]
 
-    def _commits(self, number: int, end: int = sys.maxsize) -> Iterator[list[bytes]]:
-        """Read the lines of each commit. Nothing is listed: the number after the last commit does not exist.
+    def _commits(self, number: int, end: int = sys.maxsize) -> Iterator[bytes]:
+        """Read each commit as a JSON array in one line, like a segment holds it. Nothing is listed: the number after
+        the last commit does not exist.
 
         :param number: the number of the first commit.
         :param end: the number after that of the last commit; default: all commits that exist.
@@ -144,8 +143,8 @@ class CommitLog:
             start = number % SEGMENT_LENGTH
             if not start and number + SEGMENT_LENGTH <= end and not self.store.is_file_system:
                 with suppress(FileNotFoundError), self.store.open(segment_name(number)) as file:
-                    for lines in _split_segment(file):
-                        yield lines
+                    for commit in file:
+                        yield commit
                         number += 1
                     continue
             count = min(ahead, MAX_READ_AHEAD, SEGMENT_LENGTH - start, end - number)
@@ -154,7 +153,7 @@ class CommitLog:
                     if end < sys.maxsize:
                         raise FileNotFoundError(self.store.uri(commit_name(number)))
                     return
-                yield content.split(b"\n")
+                yield b"[%b]\n" % b",".join(content.splitlines())
                 number += 1
             ahead *= 2
 
@@ -164,18 +163,7 @@ class CommitLog:
             return
         first = self.number - SEGMENT_LENGTH
         with suppress(Exception), self.store.writing(segment_name(first), if_absent=True) as file:
-            for lines in self._commits(first, self.number):
-                file.write(b"\n".join(lines))
-
-
-def _split_segment(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
-    commit: list[bytes] = []
-    for line in lines:
-        if line.startswith(_HEADER) and commit:
-            yield commit
-            commit = []
-        commit.append(line)
-    yield commit
+            file.writelines(self._commits(first, self.number))
 
 
 def line_of(record: Record) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -43,9 +42,6 @@ WATCH_INTERVAL = 5.0
 
 HEARTBEAT_INTERVAL = 30.0
 """Seconds without a commit after which an empty commit shows that the owner is alive."""
-
-FATAL = (ErrorCategory.AUTHENTICATION, ErrorCategory.BILLING)
-"""Refusals that every other row would get too."""
 
 
 @dataclass(frozen=True)
@@ -113,17 +109,18 @@ class Engine:
         self.failures = FailureSummary()
 
     def stop(self) -> None:
-        """Submit no more rows, and return from :meth:`run` once the answer to each submission is committed."""
-        self._is_stopped = True
-        for task in self._interruptible_tasks:
-            task.cancel()
+        """Submit no more rows, and return from :meth:`run` once the answer to each submission is committed.
 
-    def stop_threadsafe(self) -> None:
-        """Call :meth:`stop` from another thread, also before :meth:`run` is called."""
+        May be called from any thread, also before :meth:`run`.
+        """
         self._is_stopped = True
         if self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed: it has finished
-                self._loop.call_soon_threadsafe(self.stop)
+            with suppress(RuntimeError):  # the loop is closed: the run has finished
+                self._loop.call_soon_threadsafe(self._cancel_interruptible_tasks)
+
+    def _cancel_interruptible_tasks(self) -> None:
+        for task in self._interruptible_tasks:
+            task.cancel()
 
     async def run(self) -> None:
         """Run rows until each has a result, or nothing more may be submitted.
@@ -188,7 +185,7 @@ class Engine:
             self._fail(error)
 
     def _claim(self) -> None:
-        self.batch.claim(self._batch_id, f"engine {uuid.uuid4().hex}")
+        self.batch.claim(self._batch_id, "engine")
         self.batch.publish_growing_results()
 
     async def _watch(self) -> None:
@@ -356,7 +353,7 @@ class Engine:
                 await self._hook.areload_credentials()  # the key may have been rotated
                 self.failures.add("refused submissions", problem)
                 return
-            if failure.category in FATAL:
+            if failure.category in (ErrorCategory.AUTHENTICATION, ErrorCategory.BILLING):  # every row would fail
                 raise error_from_failure(failure, f"Model {self.model_id}: {response.error_message}")
             if is_temporary and time.monotonic() <= work.deadline:
                 self._rate_limiter.back_off(failure.retry_after, acquired_at)

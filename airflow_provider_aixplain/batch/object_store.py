@@ -122,7 +122,7 @@ class ObjectStore:
     def probe(self) -> None:
         """Check that the storage honours put-if-absent: one of several puts succeeds, and a later one is refused.
 
-        :raises AixplainInputError: if it does not.
+        :raises AixplainInputError: if it does not, or the file system has no hard links.
         :raises OSError: if the storage fails.
         """
         name = f"log/probe-{uuid.uuid4().hex}"
@@ -133,7 +133,15 @@ class ObjectStore:
             except FileExistsError:
                 return False
             except (TypeError, NotImplementedError):  # the file system has no argument `mode`
-                pass
+                return True
+            except OSError as error:
+                if error.errno not in NO_HARD_LINKS:
+                    raise
+                raise AixplainInputError(
+                    f"result_path: the file system of {self.uri()} has no hard links ({error}), without which two"
+                    " processes could overwrite each other's results; name a folder on another one, or in an object"
+                    " storage"
+                ) from None
             return True
 
         with ThreadPoolExecutor(PROBES) as pool:
@@ -179,23 +187,9 @@ class LocalStore(ObjectStore):
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            if if_absent:
-                self._link(temporary, path)
-            else:
-                os.replace(temporary, path)
+            (os.link if if_absent else os.replace)(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-
-    def _link(self, source: Path, target: Path) -> None:
-        try:
-            os.link(source, target)
-        except OSError as error:
-            if error.errno not in NO_HARD_LINKS:
-                raise
-            raise AixplainInputError(
-                f"result_path: the file system of {self.uri()} has no hard links ({error}), without which two"
-                " processes could overwrite each other's results; name a folder on another one, or in an object storage"
-            ) from None
 
 
 def store_at(uri: str) -> ObjectStore:

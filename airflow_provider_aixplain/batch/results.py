@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
+from importlib.util import find_spec
 from itertools import islice
 from typing import Any
 
@@ -56,12 +57,10 @@ def check_parquet() -> None:
 
     :raises AixplainInputError: if pyarrow is not installed.
     """
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError:
+    if find_spec("pyarrow") is None:
         raise AixplainInputError(
             "result_format is 'parquet': pip install 'airflow-provider-aixplain[parquet]', or use jsonl"
-        ) from None
+        )
 
 
 def write_parquet(results: Iterable[Mapping[str, Any]], file: Any, columns: Collection[str] = ()) -> None:

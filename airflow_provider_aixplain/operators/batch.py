@@ -355,7 +355,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
     def on_kill(self) -> None:
         """Stop submitting, and log how many runs are in flight, if the batch runs on the worker."""
         if self._engine is not None:
-            self._engine.stop_threadsafe()
+            self._engine.stop()
         self._warn_of_open_runs()
 
     def _warn_of_open_runs(self) -> None:

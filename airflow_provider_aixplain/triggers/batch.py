@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
@@ -17,8 +18,9 @@ from airflow_provider_aixplain.batch.commit_log import Fenced
 from airflow_provider_aixplain.batch.engine import Engine, Limits
 from airflow_provider_aixplain.batch.ledger import Header
 from airflow_provider_aixplain.batch.retrying import retry_with_budget
-from airflow_provider_aixplain.batch.thread import CrossLoopHook, run_in_loop_thread
+from airflow_provider_aixplain.client.account import Platform
 from airflow_provider_aixplain.exceptions import AixplainPermanentError, to_event
+from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.observability.failure_summary import FailureSummary
 from airflow_provider_aixplain.observability.metrics import triggerer_stats
 from airflow_provider_aixplain.observability.progress import run_with_progress, warn_of_open_runs
@@ -27,6 +29,21 @@ from airflow_provider_aixplain.triggers.worker_release import wait_for_worker_re
 
 OWNER_CHECK_INTERVAL = 60.0
 """Seconds without a commit after which a new owner counts as stopped. An idle owner commits every 30 seconds."""
+
+
+class _CrossLoopHook(AixplainHook):
+    """A hook that is used in one event loop and reads its Connection in another one.
+
+    :param aixplain_conn_id: the id of a Connection of type ``aixplain``.
+    :param home: the event loop of the triggerer, in which Connections can be read.
+    """
+
+    def __init__(self, aixplain_conn_id: str, home: asyncio.AbstractEventLoop) -> None:
+        super().__init__(aixplain_conn_id)
+        self._home = home
+
+    async def _aread(self) -> Platform:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(super()._aread(), self._home))
 
 
 class AixplainBatchTrigger(BaseTrigger):
@@ -87,14 +104,17 @@ class AixplainBatchTrigger(BaseTrigger):
         :return: the error of the batch, if any.
         :raises Fenced: if another process has claimed the batch.
         """
-        hook = CrossLoopHook(self.aixplain_conn_id, asyncio.get_running_loop())
+        hook = _CrossLoopHook(self.aixplain_conn_id, asyncio.get_running_loop())
         engine = Engine(hook, self.model_id, batch, self.batch, self.limits)
-        running = run_in_loop_thread(engine.run())
+        # A stopping triggerer cancels all tasks in its event loop, so the engine gets a thread and a loop of its own.
+        thread = ThreadPoolExecutor(1, thread_name_prefix="aixplain-batch")
+        running = asyncio.wrap_future(thread.submit(asyncio.run, engine.run()))
+        thread.shutdown(wait=False)
         try:
             return await run_with_progress(engine, running, self.log, triggerer_stats)
         finally:
             # Submissions in flight are paid for: their answers are awaited and committed.
-            engine.stop_threadsafe()
+            engine.stop()
             while not running.done():
                 with suppress(asyncio.CancelledError, Exception):
                     await asyncio.shield(running)

@@ -283,7 +283,7 @@ def test_a_restart_stops_the_engine_of_the_old_batch(place: str, emulator: Emula
 
 def test_an_engine_that_is_stopped_before_it_runs_does_nothing(place: str, emulator: Emulator, tag: str) -> None:
     engine = engine_of(begun(place, [tag]))
-    engine.stop_threadsafe()
+    engine.stop()
     asyncio.run(engine.run())
     assert submitted(emulator, tag) == {}
 
