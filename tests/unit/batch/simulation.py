@@ -152,6 +152,10 @@ class Process:
         value, error = answer
         self.request = self._greenlet.throw(error) if error else self._greenlet.switch(value)
 
+    def move_until(self, condition: Callable[[], Any]) -> None:
+        while not condition():
+            self.move()
+
     def kill(self) -> None:
         self._greenlet.throw(Killed)
 
@@ -279,12 +283,15 @@ class World:
         tokens = Counter(record["token"] for record in records if "token" in record)
         assert self.acknowledged <= set(tokens), "nothing acknowledged is lost"
         assert set(tokens.values()) <= {1}, "nothing is doubled"
-        epoch = 0
-        for number, (header, *own) in enumerate(commits):
-            epoch = number + 1 if "owner" in header else epoch
-            assert all(record.get("epoch") in (None, epoch) for record in own), "commands are of the current epoch"
         epochs = Counter(process.log._own_epoch for process in self.processes if process.log._own_epoch >= 0)
         assert set(epochs.values()) <= {1}, "an epoch has one owner"
+
+    def check_epochs(self) -> None:
+        """A command is committed only in the epoch of its process."""
+        epoch = 0
+        for number, (header, *own) in enumerate(self.commits()):
+            epoch = number + 1 if "owner" in header else epoch
+            assert all(record.get("epoch") in (None, epoch) for record in own), "commands are of the current epoch"
 
     def finish(self) -> None:
         """Thaw all processes, start another one, and let them run to their end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import pytest
@@ -71,6 +72,7 @@ class Processes(RuleBasedStateMachine):
     def check(self) -> None:
         if hasattr(self, "world"):
             self.world.check()
+            self.world.check_epochs()
 
     def teardown(self) -> None:
         if hasattr(self, "world"):
@@ -99,6 +101,19 @@ def test_without_fence_or_atomic_create_the_checks_fail(missing: str) -> None:
     found = settings(THOROUGH, max_examples=1000, phases=[Phase.generate], report_multiple_bugs=False)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Broken, settings=found)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("is_fenced", [True, False])
+def test_without_the_fence_a_second_submission_is_not_named(is_fenced: bool) -> None:
+    world = World(is_fenced=is_fenced)
+    old = world.start(requeues=False)
+    old.move_until(lambda: not old.log.is_fenced)
+    old.move_until(lambda: old.request is not None and old.request[0] == "put")  # frozen before it commits an intent
+    new = world.start(requeues=False)
+    new.move_until(lambda: world.submissions)
+    old.move_until(lambda: len(world.submissions) == 2 or not old.is_alive)
+    with nullcontext() if is_fenced else pytest.raises(AssertionError, match="submissions beyond the rows are named"):
+        world.finish()
 
 
 # One process after the other
