@@ -135,7 +135,22 @@ def run(batch: Batch, conn_id: str = "aixplain_default", model_id: str = "echo",
 
 
 def trigger_of(batch: Batch, **limits: Any) -> AixplainBatchTrigger:
-    return AixplainBatchTrigger(str(batch), id_of(batch), "echo", "aixplain_default", limits)
+    """A trigger as a triggerer creates it."""
+    trigger = AixplainBatchTrigger(str(batch), id_of(batch), "echo", "aixplain_default", limits)
+    return AixplainBatchTrigger(**json.loads(json.dumps(trigger.serialize()[1])))
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    while not condition():  # noqa: ASYNC110 # there is no event to wait for
+        await asyncio.sleep(0.01)
+
+
+def delete(batch: Batch, what: str) -> None:
+    if not batch.store.is_file_system:
+        batch.store._path.fs.rm(batch.store._full(what), recursive=True)
+    else:
+        path = Path(str(batch).removeprefix("file://")) / what
+        path.rename(path.with_name("deleted"))
 
 
 def submitted(emulator: Emulator, tag: str) -> Counter[str]:

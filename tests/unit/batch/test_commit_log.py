@@ -128,24 +128,6 @@ def log_of(store: MemoryStore) -> tuple[CommitLog, list[int]]:
     return CommitLog(store, lambda record: applied.append(record["n"])), applied
 
 
-def test_a_late_command_is_refused_and_a_late_fact_is_kept() -> None:
-    store = MemoryStore()
-    (old, applied), (new, _) = log_of(store), log_of(store)
-    old.claim([], "old")
-    old.append([{"n": 1}], fenced=True)
-    new.claim([{"n": 2}], "new")
-    assert not old.is_fenced
-    with pytest.raises(Fenced):
-        old.append([{"n": 3}], fenced=True)
-    assert old.is_fenced
-    old.append([{"n": 4}], fenced=False)
-    new.append([{"n": 5}], fenced=True)
-    old.catch_up()
-    assert applied == numbers(new) == [1, 2, 4, 5]
-    old.claim([], "old")
-    old.append([{"n": 6}], fenced=True)
-
-
 def test_many_commits_are_read_from_segments() -> None:
     store = MemoryStore(is_file_system=False)
     log, _ = log_of(store)

@@ -14,19 +14,13 @@ from tests.unit.batch.batches import result_record
 ROWS = 2
 INTENT, ACCEPTED, REJECTED, IN_DOUBT = list(AttemptEvent)[:4]
 names = st.sampled_from([1.0, 2.0, 3.0])
-events = st.builds(
-    lambda row, name, what: {
-        "event": what.value,
-        "batch": "b",
-        "row": row,
-        "attempt": name,
-        "url": "u",
-        "key": row + 1,
-    },
-    st.integers(0, ROWS - 1),
-    names,
-    st.sampled_from([INTENT, ACCEPTED, REJECTED, IN_DOUBT]),
-)
+
+
+def event(row: int, name: float, what: AttemptEvent) -> dict[str, Any]:
+    return {"event": what.value, "batch": "b", "row": row, "attempt": name, "url": "u", "key": row + 1}
+
+
+events = st.builds(event, st.integers(0, ROWS - 1), names, st.sampled_from([INTENT, ACCEPTED, REJECTED, IN_DOUBT]))
 results = st.builds(
     lambda row, name, how, ended: {
         **result_record("b", row, name, how[0], credits=1, may_succeed=how[1], is_known=how[2]),
@@ -92,8 +86,7 @@ def test_facts_of_different_processes_commute(history: list[tuple[float, Attempt
     """Each process reports its own attempt in order; how the log interleaves them does not matter."""
     by_name: dict[float, list[dict[str, Any]]] = {}
     for name, what in history:
-        record = {"event": what.value, "batch": "b", "row": 0, "attempt": name, "url": "u", "key": 1}
-        by_name.setdefault(name, []).append(record)
+        by_name.setdefault(name, []).append(event(0, name, what))
 
     def interleave() -> list[dict[str, Any]]:
         left = {name: list(records) for name, records in by_name.items()}
@@ -110,32 +103,22 @@ def test_a_requeued_attempt_is_closed_for_good() -> None:
     def end(name: float, error: str = "failed", **flags: bool) -> dict[str, Any]:
         return result_record("b", 0, name, error, credits=1, **flags)
 
-    def note(name: float, what: AttemptEvent) -> dict[str, Any]:
-        return {"event": what.value, "batch": "b", "row": 0, "attempt": name, "url": "u", "key": 1}
-
     requeue = {"event": "requeue", "batch": "b"}
 
     def check(records: list[Any]) -> tuple[bool, float]:
         ledger = fold(records)
         return state_of(ledger, 0).is_done, ledger.totals.credits
 
-    history = [note(1.0, INTENT), note(1.0, ACCEPTED), end(1.0)]
+    history = [event(0, 1.0, INTENT), event(0, 1.0, ACCEPTED), end(1.0)]
     assert check(history) == (True, 1)
-    history += [requeue, end(1.0), note(1.0, ACCEPTED)]
+    history += [requeue, end(1.0), event(0, 1.0, ACCEPTED)]
     assert check(history) == (False, 1), "a late failure of another process that has polled the same run"
-    history += [note(2.0, INTENT), end(1.0), note(2.0, IN_DOUBT)]
+    history += [event(0, 2.0, INTENT), end(1.0), event(0, 2.0, IN_DOUBT)]
     assert check(history) == (False, 1)
     assert fold(history).orphaned == [1]
-    assert fold([*history, note(2.0, ACCEPTED)]).orphaned == [1], "there may be a second run"
-    assert fold([*history, note(2.0, REJECTED)]).orphaned == [], "it was not submitted after all"
+    assert fold([*history, event(0, 2.0, ACCEPTED)]).orphaned == [1], "there may be a second run"
+    assert fold([*history, event(0, 2.0, REJECTED)]).orphaned == [], "it was not submitted after all"
     assert check([*history, end(1.0, "")]) == (True, 1), "a success counts whenever it comes, and is paid once"
-
-
-def test_a_run_that_has_timed_out_is_polled_again_after_a_requeue() -> None:
-    accepted = {"event": "accepted", "batch": "b", "row": 0, "attempt": 1.0, "url": "u"}
-    history = [accepted, result_record("b", 0, 1.0, "time is up", is_known=False), {"event": "requeue", "batch": "b"}]
-    assert state_of(fold(history), 0).accepted == (1.0, "u")
-    assert fold(history[:2]).retryable_rows == 1
 
 
 def test_records_of_an_earlier_batch_change_nothing() -> None:
@@ -143,3 +126,11 @@ def test_records_of_an_earlier_batch_change_nothing() -> None:
     ledger = fold([result_record("b", 0, 1.0), header.record(), result_record("b", 0, 1.0)])
     assert ledger.state("b", 0) is None
     assert (ledger.batch, ledger.generation, ledger.totals.done) == ("later", 2, 0)
+
+
+def test_costs_are_added_in_decimal() -> None:
+    records = [result_record("b", 0, 1.0), result_record("b", 1, 2.0)]
+    for record, credits in zip(records, (0.1, 0.2), strict=True):
+        record.update(used_credits=credits, run_time=credits, tokens="7")
+    totals = fold(records).totals
+    assert (totals.credits, totals.run_time, totals.tokens) == (0.3, 0.3, 14)

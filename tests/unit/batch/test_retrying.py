@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from contextlib import nullcontext
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,12 +13,22 @@ from airflow_provider_aixplain.batch import retrying
 from airflow_provider_aixplain.batch.retrying import retry_with_budget
 from airflow_provider_aixplain.exceptions import AixplainError, AixplainPermanentError
 
+RESET, LOST, BUSY = ConnectionResetError(), FileNotFoundError(), AixplainError("busy", retryable=True)
 
-def calls(monkeypatch: pytest.MonkeyPatch, times: Iterable[tuple[float, Exception | None]]) -> int:
-    """Return how often it was called; negative if it failed in the end.
 
-    :param times: how many seconds each call takes, with the delay before it, and what it raises.
-    """
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        pytest.param([(600, RESET), (600, None)], 2, id="the time before the first failure is not charged"),
+        pytest.param([(1, RESET)] * 300 + [(1, None)], 301, id="five minutes are charged"),
+        pytest.param([(1, RESET)] * 1000, -301, id="then it fails"),
+        pytest.param([(1, RESET), (3600, RESET), (3600, RESET), (1, None)], 4, id="a freeze is not charged"),
+        pytest.param([(1, LOST)], -1, id="a final error is not retried"),
+        pytest.param([(1, AixplainPermanentError("wrong key"))], -1, id="a permanent error is not retried"),
+        pytest.param([(1, BUSY), (1, None)], 2, id="a retryable error is retried"),
+    ],
+)
+def test_a_call_is_retried_for_its_budget(times: Any, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=0.0, calls=0)
     left = iter(times)
     monkeypatch.setattr(retrying, "time", SimpleNamespace(monotonic=lambda: clock.now))
@@ -31,27 +42,6 @@ def calls(monkeypatch: pytest.MonkeyPatch, times: Iterable[tuple[float, Exceptio
             raise error
         return int(clock.calls)
 
-    try:
-        return asyncio.run(retry_with_budget(call, final=(FileNotFoundError,)))
-    except OSError:
-        return -int(clock.calls)
-
-
-RESET = ConnectionResetError()
-
-
-def test_it_is_repeated_for_five_minutes_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert calls(monkeypatch, [(600, RESET), (600, None)]) == 2, "what it took before does not count"
-    assert calls(monkeypatch, [(1, RESET)] * 300 + [(1, None)]) == 301
-    assert calls(monkeypatch, [(1, RESET)] * 1000) == -301
-
-
-def test_the_time_of_a_freeze_is_not_charged(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert calls(monkeypatch, [(1, RESET), (3600, RESET), (3600, RESET), (1, None)]) == 4
-
-
-def test_final_errors_are_raised_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert calls(monkeypatch, [(1, FileNotFoundError())]) == -1
-    with pytest.raises(AixplainPermanentError):
-        calls(monkeypatch, [(1, AixplainPermanentError("wrong key"))])
-    assert calls(monkeypatch, [(1, AixplainError("busy", retryable=True)), (1, None)]) == 2
+    with nullcontext() if expected > 0 else pytest.raises((OSError, AixplainPermanentError)):
+        assert asyncio.run(retry_with_budget(call, final=(FileNotFoundError,))) == expected
+    assert clock.calls == abs(expected)

@@ -1,0 +1,119 @@
+"""The trigger of a batch: when it stops, resumes and gives up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from airflow_provider_aixplain.batch import retrying
+from airflow_provider_aixplain.batch.batch import Batch
+from airflow_provider_aixplain.batch.engine import Engine, Limits
+from airflow_provider_aixplain.batch.ledger import AttemptEvent
+from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.triggers import batch as trigger_module
+from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
+from tests.support.deployment import Emulator
+from tests.unit.batch.batches import (
+    Trouble,
+    begun,
+    delete,
+    id_of,
+    ledger_of,
+    results,
+    run,
+    submitted,
+    trigger_of,
+    until,
+)
+from tests.unit.batch.conftest import tag as tag
+
+pytestmark = pytest.mark.usefixtures("connection")
+INTENT, ACCEPTED = AttemptEvent.INTENT, AttemptEvent.ACCEPTED
+
+
+def events_of(trigger: AixplainBatchTrigger) -> list[Any]:
+    async def take() -> list[Any]:
+        return [event async for event in trigger.run()]
+
+    return asyncio.run(take())
+
+
+def test_a_stopped_trigger_awaits_the_answers_in_flight(place: str, emulator: Emulator, tag: str) -> None:
+    """As in every deployment of a new version: the triggerer's event loop cancels all that runs in it."""
+    texts = [f"{tag} {number}" for number in range(30)]
+    batch = begun(place, texts, delay=2)
+    emulator.set_faults(submission_seconds=0.5)
+    try:
+
+        async def stop() -> None:
+            trigger = trigger_of(batch, max_in_flight=10)
+            task = asyncio.ensure_future(anext(trigger.run()))
+            await until(lambda: submitted(emulator, tag))
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        asyncio.run(stop())
+    finally:
+        emulator.set_faults()
+    known = ledger_of(batch)
+    assert known.rows(INTENT) == []
+    assert len(known.rows(ACCEPTED)) == sum(submitted(emulator, tag).values()) > 0
+    run(batch, max_in_flight=30)
+    assert submitted(emulator, tag) == Counter(texts)
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_a_fenced_trigger_resumes_if_the_new_owner_is_gone(
+    place: str, emulator: Emulator, tag: str, is_running: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A triggerer that was frozen claims the batch, and is stopped by Airflow at once, or is not."""
+    monkeypatch.setattr(trigger_module, "OWNER_CHECK_INTERVAL", 5 if is_running else 1)
+    monkeypatch.setattr(retrying, "RETRY_DELAY", 0.01)
+    texts = [f"{tag} {number}" for number in range(40)]
+    batch = begun(place, texts, delay=0.4)
+    other, batch_id = Batch(place), id_of(batch)
+
+    async def both() -> Any:
+        trigger = trigger_of(batch, max_in_flight=5, wait_time=0.2)
+        first = asyncio.ensure_future(anext(trigger.run()))
+        await until(lambda: submitted(emulator, tag))
+        Trouble(monkeypatch, Batch, "read", {1, 3})
+        if is_running:
+            await Engine(AixplainHook(), "echo", other, batch_id, Limits(max_in_flight=5, wait_time=0.2)).run()
+        else:
+            await asyncio.to_thread(other.claim, batch_id, "a triggerer that is stopped now")
+        return (await first).payload["error"]
+
+    assert asyncio.run(both()) is None
+    other.log.catch_up()
+    assert other.log.is_fenced is not is_running
+    assert {result["data"] for result in results(batch)} == set(texts)
+    assert submitted(emulator, tag) == Counter(texts)
+
+
+def test_a_storage_that_keeps_failing_ends_the_wait(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrying, "RETRY_BUDGET", 0.05)
+    monkeypatch.setattr(retrying, "RETRY_DELAY", 0.01)
+    batch = begun(place, ["a"])
+    trigger = trigger_of(batch)
+    Trouble(monkeypatch, Batch, "read", set(range(10_000)))
+    with pytest.raises(OSError, match="SlowDown"):
+        asyncio.run(trigger._is_finished_by_new_owner(batch))
+
+
+@pytest.mark.parametrize("gone", ["the log", "its rows", "its place"])
+def test_a_deleted_batch_ends_its_trigger(place: str, gone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trigger_module, "OWNER_CHECK_INTERVAL", 0.01)
+    batch = begun(place, ["a"])
+    trigger = trigger_of(batch)
+    if gone == "its place":
+        begun(place, ["of another model"])
+    else:
+        delete(batch, "log" if gone == "the log" else f"rows-{id_of(batch)}.jsonl")
+    (event,) = events_of(trigger)
+    error = event.payload["error"]
+    assert error is None if gone == "the log" else "is incomplete" in str(error)
