@@ -18,7 +18,7 @@ class AixplainBatchDecoratedOperator(InputOfFunction, AixplainBatchRunOperator):
     """Runs a model on each row that a function returns; made by ``@task.aixplain_batch``.
 
     :param python_callable: the function, which may be ``async``; it returns the ``input``: a list or an iterator; or
-        the URI or path of a file or folder, which the worker reads: a text of untrusted origin has to be an item of a
+        the URI or path of a file or folder, which the worker reads, so return untrusted text only as an item of a
         list. A generator is read row by row.
     :param op_args: its positional arguments. (templated)
     :param op_kwargs: its arguments by name. (templated)

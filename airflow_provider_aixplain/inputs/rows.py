@@ -29,11 +29,11 @@ SHOWN_BAD_ROWS = 20
 
 @dataclass(frozen=True)
 class Row:
-    """One run's input.
+    """The input of one run.
 
-    :param key: what its result is found by: a text or a whole number.
+    :param key: the key of its result: a string or integer.
     :param payload: the body of its run, as JSON.
-    :param columns: columns of the input that its result repeats, by name.
+    :param columns: the input columns that its result repeats, by name.
     """
 
     key: str | int
@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that is no input.
+    """A row that is no valid input.
 
     :param line: the line of its file where it begins, or its number in a list or a Parquet file, from 1.
     :param reason: what is wrong with it.
@@ -56,17 +56,17 @@ class BadRow:
 
     @property
     def place(self) -> str:
-        """Where the row is, for people."""
+        """The file and line of the row, as text."""
         return f"{self.file} line {self.line}".lstrip()
 
     def __str__(self) -> str:
-        """Return the place and the reason, for people."""
+        """Return the place and the reason."""
         return f"{self.place}: {self.reason}"
 
 
 @dataclass(frozen=True)
 class Mapper:
-    """Makes the input of a run of a row.
+    """Converts rows to the inputs of runs.
 
     A value of a column is sent unchanged: text is never read as JSON or a number, and no value sets parameters.
     Decimals are sent as their exact text, dates and times in ISO 8601, UUIDs as text.
@@ -88,16 +88,16 @@ class Mapper:
 
     @property
     def columns(self) -> set[str]:
-        """The columns that each row has to have."""
+        """The columns that each row must have."""
         data = [self.data] if isinstance(self.data, str) else (self.data or {}).values()
         key = [] if self.key is None else [self.key]
         return {*data, *self.parameter_columns.values(), *self.include_columns, *key}
 
     def row(self, number: int, value: Any) -> Row:
-        """Return the input that a row makes.
+        """Return the input of the run of a row.
 
         :param number: of the row, from 1.
-        :raises InvalidInput: saying what is wrong with the row.
+        :raises InvalidInput: if the row is no valid input.
         """
         parameters = {
             **self.parameters,
@@ -169,7 +169,7 @@ def _sendable(value: Any, path: str) -> Any:
 
 
 def _key(value: Any) -> str | int:
-    """Return the key that a value is: a text, or a whole number of any type.
+    """Return a value as a key: a string, or an integer of any numeric type.
 
     :raises InvalidInput: if it is neither, or Airflow cannot store it.
     """
@@ -186,11 +186,11 @@ def _key(value: Any) -> str | int:
     elif isinstance(key, (str, UUID)):
         key = str(key)
     if not isinstance(key, (str, int)) or key == "":
-        raise InvalidInput(f"the key {value!r:.100} is neither a text nor a whole number")
+        raise InvalidInput(f"the key {value!r:.100} is neither a string nor an integer")
     if isinstance(key, int) and not -(2**63) <= key < 2**63:
-        raise InvalidInput("the key is a number of more than 64 bits, which Airflow cannot store: use a text")
+        raise InvalidInput("the key is a number of more than 64 bits, which Airflow cannot store: use a string")
     if storable(key) != key:
-        raise InvalidInput(f"the key {key!r:.100} has a character that Airflow cannot store: use another text")
+        raise InvalidInput(f"the key {key!r:.100} has a character that Airflow cannot store: use another string")
     return key
 
 
@@ -207,9 +207,9 @@ def read(source: Any, mapper: Mapper, encoding: str = "utf-8", delimiter: str | 
 
     :param source: a list or an iterator; or an ``ObjectStoragePath`` of a file of JSON lines, CSV with a header or
         Parquet, by the end of its name, or of a folder of such files.
-    :param mapper: makes inputs of them.
-    :param encoding: of text files.
-    :param delimiter: of CSV files; None: a comma, or a tab in ``.tsv`` files.
+    :param mapper: converts the rows.
+    :param encoding: the encoding of text files.
+    :param delimiter: the delimiter of CSV files; None: a comma, or a tab in ``.tsv`` files.
     :raises InvalidInput: if the source cannot be read at all.
     :raises OSError: if the storage has trouble that a retry may overcome.
     """
