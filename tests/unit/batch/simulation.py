@@ -1,7 +1,8 @@
-"""Processes that share a batch in memory: one thread, where a scheduler decides who moves, and what becomes of it.
+"""Simulates processes that share a batch in memory.
 
-A process is a greenlet. Whenever it needs the storage or the platform it hands a request to the scheduler, which serves
-it at once, later, or never; with its answer, or as if the answer was lost. So a process that is not moved is frozen.
+A process is a greenlet. Whenever it needs the storage or the platform, it passes a request to the scheduler, which
+serves the request at once, later, or never, and returns the answer or an error, as if the answer was lost. A process that
+is not moved is frozen. All run in one thread.
 """
 
 from __future__ import annotations
@@ -31,29 +32,25 @@ Request = tuple[str, Callable[[], Any]]
 class MemoryStore(ObjectStore):
     """Objects in memory.
 
-    :param is_atomic: False: it looks whether an object exists, and then writes.
+    :param objects: the objects that several stores share.
+    :param is_atomic: False: a put checks whether the object exists, and then writes it.
     :param serve: serves a request: its kind and what it does.
     """
 
-    pace = 0.0
-
     def __init__(
-        self, *, is_atomic: bool = True, is_file_system: bool = True, serve: Callable[[Request], Any] | None = None
+        self,
+        objects: dict[str, bytes],
+        serve: Callable[[Request], Any] = lambda request: request[1](),
+        *,
+        is_atomic: bool = True,
+        is_file_system: bool = True,
     ) -> None:
-        self.objects: dict[str, bytes] = {}
+        super().__init__("memory://")
+        self.objects = objects
         self.reads: Counter[str] = Counter()
+        self._serve = serve
         self._is_atomic = is_atomic
         self.is_file_system = is_file_system
-        self._serve = serve or (lambda request: request[1]())
-
-    def seen_by(self, serve: Callable[[Request], Any]) -> MemoryStore:
-        """The same objects, as a process reaches them."""
-        store = MemoryStore(is_atomic=self._is_atomic, is_file_system=self.is_file_system, serve=serve)
-        store.objects = self.objects
-        return store
-
-    def uri(self, name: str = "") -> str:
-        return f"memory:///{name}"
 
     def put_if_absent(self, name: str, content: bytes) -> None:
         if not self._is_atomic:
@@ -84,19 +81,16 @@ class MemoryStore(ObjectStore):
         yield file
         self.put_if_absent(name, file.getvalue())
 
-    def remove(self, name: str) -> None:
-        self.objects.pop(name, None)
-
 
 class Killed(BaseException):
-    """The process ends here."""
+    """Kills a process."""
 
 
 class Process:
-    """Runs the rows of a batch as the engine does, one after the other.
+    """Runs the rows of a batch one after the other, with the rules of the engine.
 
-    :param is_fenced: False: its intents are committed whoever has claimed the batch.
-    :param requeues: whether it lets failed rows be run again, as a worker does.
+    :param is_fenced: False: its intents are committed even if another process has claimed the batch.
+    :param requeues: whether it requeues failed rows, as a worker does.
     """
 
     def __init__(self, world: World, *, is_fenced: bool, requeues: bool) -> None:
@@ -104,7 +98,7 @@ class Process:
         self.name = f"process {next(world.numbers)}"
         self.applied: list[Record] = []
         self.ledger = Ledger()
-        self.log = CommitLog(world.store.seen_by(self._ask), self._apply)
+        self.log = CommitLog(MemoryStore(world.store.objects, self._ask, is_atomic=world.is_atomic), self._apply)
         self._is_fenced, self._requeues = is_fenced, requeues
         self._greenlet = greenlet(self._run, world.scheduler)
         self._held: tuple[Any, BaseException | None] | None = None
@@ -128,7 +122,7 @@ class Process:
         return self.world.scheduler.switch(request)
 
     def move(self, outcome: Outcome = "ok") -> None:
-        """Serve what it has asked for, and let it run until it asks again."""
+        """Serve its request, and run it until its next request."""
         if self.request is None or not self.is_alive:
             return
         answer, self._held = self._held, None
@@ -243,7 +237,8 @@ class World:
     def __init__(self, *, is_fenced: bool = True, is_atomic: bool = True) -> None:
         self.scheduler = getcurrent()
         self.numbers = itertools.count()
-        self.store = MemoryStore(is_atomic=is_atomic)
+        self.store = MemoryStore({})
+        self.is_atomic = is_atomic
         self._is_fenced = is_fenced
         self.now = 1000.0
         self.delayed: list[Callable[[], Any]] = []
@@ -274,7 +269,7 @@ class World:
         assert ("intent", row, attempt) in found
 
     def check(self) -> None:
-        """What holds at any time."""
+        """Check what holds at any time."""
         commits = self.commits()
         assert len(commits) == len(self.store.objects), "no number is left out"
         records = [record for _, *records in commits for record in records]
@@ -294,7 +289,7 @@ class World:
             assert all(record.get("epoch") in (None, epoch) for record in own), "commands are of the current epoch"
 
     def finish(self) -> None:
-        """Thaw all processes, start another one, and let them run to their end."""
+        """Thaw all processes, start another one, run all until they finish, and check the outcome."""
         while self.delayed:
             self._deliver()
         self.start(requeues=False)

@@ -129,7 +129,7 @@ def log_of(store: MemoryStore) -> tuple[CommitLog, list[int]]:
 
 
 def test_many_commits_are_read_from_segments() -> None:
-    store = MemoryStore(is_file_system=False)
+    store = MemoryStore({}, is_file_system=False)
     log, _ = log_of(store)
     log.claim([], "owner")
     count = 2 * SEGMENT_LENGTH + 7
@@ -148,7 +148,7 @@ def test_many_commits_are_read_from_segments() -> None:
 
 
 def test_a_claim_may_be_called_off_after_the_log_has_grown() -> None:
-    store = MemoryStore()
+    store = MemoryStore({})
     (first, _), (second, seen) = log_of(store), log_of(store)
 
     def check() -> None:

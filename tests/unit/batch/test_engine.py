@@ -173,12 +173,19 @@ def test_an_answer_decides_whether_a_row_is_submitted_again(
     assert second["status"] == "SUCCESS"
 
 
-def test_a_refusal_of_every_row_ends_the_batch(place: str, platform: Platform) -> None:
-    platform.answers = [(402, b'{"error": "no credits left"}', {})]
+@pytest.mark.parametrize(
+    ("answers", "error"),
+    [
+        ([(402, b'{"error": "no credits left"}', {})], "no credits left"),
+        ([(401, b'{"error": "wrong key"}', {})] * 2, "wrong key"),  # the key is read again once
+    ],
+)
+def test_a_refusal_of_every_row_ends_the_batch(place: str, platform: Platform, answers: Any, error: str) -> None:
+    platform.answers = [*answers]
     batch = begun(place, [str(number) for number in range(5)])
-    with pytest.raises(AixplainPermanentError, match="no credits left"):
+    with pytest.raises(AixplainPermanentError, match=error):
         run(batch, "scripted", max_in_flight=1)
-    assert len(platform.submissions) == 1
+    assert len(platform.submissions) == len(answers)
     assert results(batch) == []
     run(batch, "scripted")
     assert len(results(batch)) == 5, "nothing was lost"

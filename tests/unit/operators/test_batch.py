@@ -13,7 +13,6 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath, TaskDeferred
 
 from airflow_provider_aixplain.batch.batch import read_results
-from airflow_provider_aixplain.decorators.batch import AixplainBatchDecoratedOperator
 from airflow_provider_aixplain.exceptions import (
     AixplainError,
     AixplainInputError,
@@ -133,7 +132,6 @@ def test_results_repeat_columns_of_the_input(tmp_path: Path) -> None:
 
 def test_how_a_file_is_read_is_templated() -> None:
     assert {"encoding", "delimiter", "include_columns"} < set(AixplainBatchRunOperator.template_fields)
-    assert {"encoding", "delimiter", "include_columns"} < set(AixplainBatchDecoratedOperator.template_fields)
 
 
 @pytest.mark.parametrize(
@@ -245,14 +243,17 @@ def test_when_failed_rows_fail_it(tmp_path: Path, fail_on: Any, failed: int, fai
 
 def test_failed_rows_fail_it_and_are_tried_again(tmp_path: Path, emulator: Emulator, task_log: TaskLog) -> None:
     text, reason = next(TAGS), "The first error, of 2 rows: this model always fails"
+    spent = [0.0]
     for _ in range(2):
         with pytest.raises(AixplainRunFailed, match=f"0 of 2 rows succeeded.*fail_on is any. {reason}: file") as raised:
             batch(tmp_path, [f"{text} 1", f"{text} 2"], model_id="fail").execute(CONTEXT)
         assert not isinstance(raised.value, AirflowFailException)
+        manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+        assert (manifest["succeeded"], manifest["failed"]) == (0, 2)
+        spent.append(manifest["credits"])
     assert reason in str(task_log)
     assert submitted(emulator, text) == 4
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert (manifest["succeeded"], manifest["failed"]) == (0, 2)
+    assert spent[0] < spent[1] < spent[2], "failed attempts are paid for"
 
 
 def test_rows_that_cannot_succeed_end_it_for_good(tmp_path: Path) -> None:
