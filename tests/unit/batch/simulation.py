@@ -1,8 +1,8 @@
 """Simulates processes that share a batch in memory.
 
 A process is a greenlet. Whenever it needs the storage or the platform, it passes a request to the scheduler, which
-serves the request at once, later, or never, and returns the answer or an error, as if the answer was lost. A process that
-is not moved is frozen. All run in one thread.
+serves the request at once, later, or never, and returns the answer or an error, as if the answer was lost. A process
+that is not moved is frozen. All run in one thread.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Process:
         self.log = CommitLog(MemoryStore(world.store.objects, self._ask, is_atomic=world.is_atomic), self._apply)
         self._is_fenced, self._requeues = is_fenced, requeues
         self._greenlet = greenlet(self._run, world.scheduler)
-        self._held: tuple[Any, BaseException | None] | None = None
+        self._answer: tuple[Any, OSError | None] | None = None
         self.request: Request | None = self._greenlet.switch()
 
     def _apply(self, record: Record) -> None:
@@ -125,25 +125,21 @@ class Process:
         """Serve its request, and run it until its next request."""
         if self.request is None or not self.is_alive:
             return
-        answer, self._held = self._held, None
-        if answer is None:
+        if self._answer is None:
             kind, act = self.request
             outcome = "ok" if kind == "sleep" else outcome
             if outcome == "delay" and kind == "put":
                 self.world.delayed.append(act)
-            if outcome in ("fail", "delay"):
-                answer = None, OSError(outcome)
-            else:
-                try:
-                    answer = act(), None
-                except FileExistsError as error:
-                    answer = None, error
-                if outcome == "lost":
-                    answer = None, OSError(outcome)
-                if outcome == "hold":
-                    self._held = answer
-                    return
-        value, error = answer
+            self._answer = None, OSError(outcome)
+            if outcome not in ("fail", "delay"):
+                with suppress(FileExistsError):
+                    self._answer = None, FileExistsError()
+                    self._answer = act(), None
+            if outcome == "lost":
+                self._answer = None, OSError(outcome)
+            if outcome == "hold":
+                return
+        (value, error), self._answer = self._answer, None
         self.request = self._greenlet.throw(error) if error else self._greenlet.switch(value)
 
     def move_until(self, condition: Callable[[], Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -301,26 +300,3 @@ def test_resuming_without_an_event_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(AixplainError, match=r"use another AIRFLOW_HOME for it\. A retry") as raised:
         batch(tmp_path, ["a"]).resume_execution("execute_complete", {}, CONTEXT)
     assert not isinstance(raised.value, AirflowFailException)
-
-
-@pytest.mark.parametrize("in_triggerer", [True, False])
-def test_its_trigger_waits_until_the_worker_is_released(
-    tmp_path: Path, in_triggerer: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "100000")
-    with pytest.raises(TaskDeferred) as deferred:
-        batch(tmp_path, ["a"], deferrable=True).execute(CONTEXT)
-    trigger, waits, sleep = deferred.value.trigger, list[float](), asyncio.sleep
-    if in_triggerer:
-        trigger.trigger_id = 1  # type: ignore[assignment] # as a triggerer does
-
-    async def record(seconds: float, *_: Any) -> None:
-        waits.append(seconds)
-        await sleep(0 if seconds > 1000 else seconds)
-
-    async def first_event() -> Any:
-        monkeypatch.setattr("airflow_provider_aixplain.triggers.worker_release.asyncio.sleep", record)
-        return await anext(aiter(trigger.run()))
-
-    assert asyncio.run(first_event()).payload["error"] is None
-    assert any(seconds > 90_000 for seconds in waits) is in_triggerer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,3 +118,25 @@ def test_a_deleted_batch_ends_its_trigger(place: str, gone: str, monkeypatch: py
     (event,) = events_of(trigger)
     error = event.payload["error"]
     assert error is None if gone == "the log" else "is incomplete" in str(error)
+
+
+@pytest.mark.parametrize("in_triggerer", [True, False])
+def test_it_waits_until_the_worker_is_released(
+    tmp_path: Path, in_triggerer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "100000")
+    trigger = trigger_of(begun(f"file://{tmp_path}", ["a"], delay=0))
+    waits, sleep = list[float](), asyncio.sleep
+    if in_triggerer:
+        trigger.trigger_id = 1  # type: ignore[assignment] # as a triggerer does
+
+    async def record(seconds: float, *_: Any) -> None:
+        waits.append(seconds)
+        await sleep(0 if seconds > 1000 else seconds)
+
+    async def first_event() -> Any:
+        monkeypatch.setattr("airflow_provider_aixplain.triggers.worker_release.asyncio.sleep", record)
+        return await anext(aiter(trigger.run()))
+
+    assert asyncio.run(first_event()).payload["error"] is None
+    assert any(seconds > 90_000 for seconds in waits) is in_triggerer
