@@ -13,7 +13,7 @@ from airflow_provider_aixplain.batch.commit_log import CommitLog, Fenced, Record
 from airflow_provider_aixplain.batch.ledger import Header, Ledger
 from airflow_provider_aixplain.batch.object_store import store_at
 from airflow_provider_aixplain.exceptions import AixplainInputError
-from airflow_provider_aixplain.inputs.rows import Row, restored, stored
+from airflow_provider_aixplain.inputs.rows import Row, decode_rows, encode_rows
 
 RESULTS = "results.jsonl"
 PUBLISHED = (RESULTS, "results.parquet", "manifest.json")
@@ -69,7 +69,7 @@ class Batch:
         if is_restart:
             self.log.claim([], "worker (replaces the batch)", check)  # stops submissions of the old batch
         with self.store.writing(_rows_name(batch)) as file:
-            file.writelines(stored(rows))
+            file.writelines(encode_rows(rows))
             header = make_header(batch)
         self.log.claim([header.record()], "worker (begins)", check)
         if is_restart:
@@ -119,7 +119,7 @@ class Batch:
     def rows(self) -> Iterator[Row]:
         """Read the rows in a stream."""
         with self.store.open(_rows_name(self.header.batch)) as file:
-            yield from restored(file)
+            yield from decode_rows(file)
 
     def requeue_failed(self) -> int:
         """Requeue the failed rows that a retry may succeed with. The cost of their attempts stays in the totals.
@@ -172,10 +172,10 @@ class Batch:
 
     def close(self) -> None:
         """Stop appending results."""
-        growing, self._growing = self._growing, None
-        if growing:
-            with suppress(OSError):
-                growing.close()
+        with suppress(OSError):
+            if self._growing:
+                self._growing.close()
+        self._growing = None
 
 
 def read_results(result_path: str) -> Iterator[dict[str, Any]]:

@@ -58,8 +58,7 @@ class CommitLog:
         """
         with self._lock:
             for commit in self._commits(self.number):
-                header, *records = json.loads(commit)
-                self._apply(header, records)
+                self._apply(*json.loads(commit))
 
     def claim(self, records: Iterable[Record], owner: str, check: Callable[[], object] = lambda: None) -> None:
         """Start an epoch: commands of earlier owners are refused from now on.
@@ -101,11 +100,11 @@ class CommitLog:
                     if self.number == number:
                         raise OSError(f"{self.store.uri(commit_name(number))} exists, and cannot be read yet") from None
                 else:
-                    self._apply(header, records)
+                    self._apply(header, *records)
                     self._write_segment()
             del self._is_committed[header["commit"]]
 
-    def _apply(self, header: Record, records: list[Record]) -> None:
+    def _apply(self, header: Record, *records: Record) -> None:
         is_own = header["commit"] in self._is_committed
         if is_own:
             self._is_committed[header["commit"]] = True
@@ -140,14 +139,15 @@ class CommitLog:
         """
         ahead = 1
         while number < end:
-            start = number % SEGMENT_LENGTH
-            if not start and number + SEGMENT_LENGTH <= end and not self.store.is_file_system:
+            first = number
+            if not number % SEGMENT_LENGTH and number + SEGMENT_LENGTH <= end and not self.store.is_file_system:
                 with suppress(FileNotFoundError), self.store.open(segment_name(number)) as file:
                     for commit in file:
                         yield commit
                         number += 1
-                    continue
-            count = min(ahead, MAX_READ_AHEAD, SEGMENT_LENGTH - start, end - number)
+            if number > first:
+                continue
+            count = min(ahead, MAX_READ_AHEAD, SEGMENT_LENGTH - number % SEGMENT_LENGTH, end - number)
             for content in self.store.get_many(list(map(commit_name, range(number, number + count)))):
                 if content is None:
                     if end < sys.maxsize:

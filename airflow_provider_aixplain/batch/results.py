@@ -73,14 +73,13 @@ def write_parquet(results: Iterable[Mapping[str, Any]], file: Any, columns: Coll
     import pyarrow
     from pyarrow import parquet
 
-    string, figure = pyarrow.string(), pyarrow.float64()
     schema = pyarrow.schema(
         {
             "row": pyarrow.int64(),
-            **dict.fromkeys(("key", "status", "data", "error", "ended_at"), string),
-            **dict.fromkeys(("used_credits", "run_time"), figure),
+            **dict.fromkeys(("key", "status", "data", "error", "ended_at"), pyarrow.string()),
+            **dict.fromkeys(("used_credits", "run_time"), pyarrow.float64()),
             "tokens": pyarrow.int64(),
-            **({"input": pyarrow.struct(dict.fromkeys(columns, string))} if columns else {}),
+            **({"input": pyarrow.struct(dict.fromkeys(columns, pyarrow.string()))} if columns else {}),
         }
     )
 

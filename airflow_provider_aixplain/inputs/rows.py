@@ -272,8 +272,8 @@ class InputScan:
         return "; ".join(f"{', '.join(lines)}: {reason}" for reason, lines in places.items())
 
 
-def stored(rows: Iterable[Row]) -> Iterator[bytes]:
-    """Return rows as the lines of a file, which :func:`restored` reads."""
+def encode_rows(rows: Iterable[Row]) -> Iterator[bytes]:
+    """Return rows as the lines of a file, which :func:`decode_rows` reads."""
     for row in rows:
         yield json.dumps({"key": row.key, "payload": row.payload, "columns": row.columns}).encode() + b"\n"
 
@@ -293,7 +293,7 @@ def read_spool(file: IO[bytes]) -> Iterator[Row | BadRow]:
         yield (Row if is_row else BadRow)(**value)
 
 
-def restored(lines: Iterable[bytes]) -> Iterator[Row]:
-    """Return the rows that :func:`stored` has written."""
+def decode_rows(lines: Iterable[bytes]) -> Iterator[Row]:
+    """Return the rows that :func:`encode_rows` has written."""
     for line in lines:
         yield Row(**json.loads(line))

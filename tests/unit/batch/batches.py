@@ -1,4 +1,4 @@
-"""Batches as these tests need them."""
+"""Helpers for tests of batches."""
 
 from __future__ import annotations
 
@@ -99,26 +99,26 @@ def header_of(rows: int) -> Callable[[str], Header]:
     return lambda batch: Header(batch, "f", rows, 0, [], "2026-01-01T00:00:00+00:00")
 
 
-def begun(place: str, texts: list[str], **fields: Any) -> Batch:
+def begin_batch(place: str, texts: list[str], **fields: Any) -> Batch:
     batch = Batch(place)
     batch.read()
     batch.begin(iter(rows_of(texts, **fields)), header_of(len(texts)))
     return batch
 
 
-def reader(batch: Batch) -> Batch:
-    """The batch as a process reads it now."""
+def reopen(batch: Batch) -> Batch:
+    """Read the batch as another process does."""
     found = Batch(str(batch))
     found.read()
     return found
 
 
 def id_of(batch: Batch) -> str:
-    return reader(batch).header.batch
+    return reopen(batch).header.batch
 
 
 def ledger_of(batch: Batch) -> Ledger:
-    return reader(batch).ledger
+    return reopen(batch).ledger
 
 
 def engine_of(batch: Batch, conn_id: str = "aixplain_default", model_id: str = "echo", **limits: Any) -> Engine:
@@ -174,9 +174,9 @@ def event(batch: Batch, row: int, attempt: float, what: AttemptEvent, **fields: 
     return {"event": what.value, "batch": id_of(batch), "row": row, "attempt": attempt, **fields}
 
 
-def note(batch: Batch, row: int, attempt: float, what: AttemptEvent, **fields: Any) -> None:
-    """Commit an event, as an engine that nobody has fenced."""
-    reader(batch).log.append([event(batch, row, attempt, what, **fields)], fenced=False)
+def commit_event(batch: Batch, row: int, attempt: float, what: AttemptEvent, **fields: Any) -> None:
+    """Commit an event as an engine does."""
+    reopen(batch).log.append([event(batch, row, attempt, what, **fields)], fenced=False)
 
 
 def result_record(
@@ -190,22 +190,22 @@ def result_record(
 
 def requeue_failed(batch: Batch) -> int:
     """As a worker that resumes the batch."""
-    worker = reader(batch)
+    worker = reopen(batch)
     worker.resume()
     return worker.requeue_failed()
 
 
-class Trouble:
-    """A method that raises when it is called for some time, and then does what it did."""
+class FailingCalls:
+    """Makes some calls of a method fail, by their numbers from 1."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: Any, name: str, times: set[int]) -> None:
         self.calls = 0
         method = getattr(kind, name)
 
-        def troubled(*args: Any, **named: Any) -> Any:
+        def fail_or_call(*args: Any, **named: Any) -> Any:
             self.calls += 1
             if self.calls in times:
                 raise OSError("503 SlowDown")
             return method(*args, **named)
 
-        monkeypatch.setattr(kind, name, troubled)
+        monkeypatch.setattr(kind, name, fail_or_call)

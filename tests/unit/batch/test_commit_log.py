@@ -43,7 +43,7 @@ class Processes(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 3), steps=st.integers(1, 12))
     def run(self, number: int, steps: int) -> None:
-        """All others are frozen meanwhile."""
+        """Run one process while all others are frozen."""
         for _ in range(steps):
             if process := self.alive(number):
                 process.move()

@@ -31,15 +31,15 @@ from tests.support.deployment import Emulator, wait_until
 from tests.support.scripted import Handler, serve
 from tests.unit.batch.batches import (
     Engines,
-    Trouble,
-    begun,
+    FailingCalls,
+    begin_batch,
+    commit_event,
     delete,
     engine_of,
     event,
     id_of,
     ledger_of,
-    note,
-    reader,
+    reopen,
     requeue_failed,
     results,
     run,
@@ -59,7 +59,7 @@ def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_row_is_run_once(place: str, emulator: Emulator, tag: str) -> None:
     texts = [f"{tag} {number}" for number in range(40)]
-    batch = begun(place, texts, delay=0.3)
+    batch = begin_batch(place, texts, delay=0.3)
     engine = run(batch, max_in_flight=7)
     assert submitted(emulator, tag) == Counter(texts)
     assert {result["key"]: result["data"] for result in results(batch)} == dict(enumerate(texts, start=1))
@@ -72,8 +72,8 @@ def test_each_row_is_run_once(place: str, emulator: Emulator, tag: str) -> None:
 
 
 def test_a_rate_limit_is_kept(tmp_path: Path, platform: Platform) -> None:
-    run(begun(f"file://{tmp_path}", list("abcdefghij")), "scripted", max_per_second=10)
-    intents = [record["attempt"] for record in reader(Batch(f"file://{tmp_path}")).log.read() if is_intent(record)]
+    run(begin_batch(f"file://{tmp_path}", list("abcdefghij")), "scripted", max_per_second=10)
+    intents = [record["attempt"] for record in reopen(Batch(f"file://{tmp_path}")).log.read() if is_intent(record)]
     assert all(later - earlier >= 0.095 for earlier, later in itertools.pairwise(sorted(intents)))
 
 
@@ -93,7 +93,7 @@ def test_a_burst_of_refusals_counts_once() -> None:
 
 def test_results_can_be_read_while_it_runs(place: str, tag: str) -> None:
     texts = [f"{tag} {number}" for number in range(20)]
-    batch = begun(place, texts, delay=0.2)
+    batch = begin_batch(place, texts, delay=0.2)
 
     async def read() -> None:
         running = asyncio.ensure_future(engine_of(batch, max_in_flight=5).run())
@@ -107,7 +107,7 @@ def test_results_can_be_read_while_it_runs(place: str, tag: str) -> None:
 
     asyncio.run(read())
     assert list(read_results(place)) == results(batch)
-    run(begun(place, [f"{tag} new"], delay=0))
+    run(begin_batch(place, [f"{tag} new"], delay=0))
     assert [result["data"] for result in read_results(place)] == [f"{tag} new"]
 
 
@@ -162,7 +162,7 @@ def test_an_answer_decides_whether_a_row_is_submitted_again(
     place: str, platform: Platform, answer: Any, submissions: int, expected: dict[str, Any]
 ) -> None:
     platform.answers = [answer]
-    batch = begun(place, ["a", "b"])
+    batch = begin_batch(place, ["a", "b"])
     engine = run(batch, "scripted", max_in_flight=1)
     assert len(platform.submissions) == submissions
     if submissions > 2:
@@ -182,7 +182,7 @@ def test_an_answer_decides_whether_a_row_is_submitted_again(
 )
 def test_a_refusal_of_every_row_ends_the_batch(place: str, platform: Platform, answers: Any, error: str) -> None:
     platform.answers = [*answers]
-    batch = begun(place, [str(number) for number in range(5)])
+    batch = begin_batch(place, [str(number) for number in range(5)])
     with pytest.raises(AixplainPermanentError, match=error):
         run(batch, "scripted", max_in_flight=1)
     assert len(platform.submissions) == len(answers)
@@ -203,7 +203,7 @@ def test_a_rotated_key_is_read_again(place: str, monkeypatch: pytest.MonkeyPatch
 
     with serve(answer) as server:
         monkeypatch.setenv("AIRFLOW_CONN_ROTATED", json.dumps({"host": server.url, "password": "old"}))
-        batch = begun(place, ["a", "b"])
+        batch = begin_batch(place, ["a", "b"])
         run(batch, "rotated")
     assert [result["status"] for result in results(batch)] == ["SUCCESS"] * 2
 
@@ -217,14 +217,14 @@ def test_a_new_owner_stops_the_old_one(
     monkeypatch.setattr(module, "WATCH_INTERVAL", 0.2)
     texts = [f"{tag} {number}" for number in range(20)]
     new_texts = [f"{tag} new"] if is_restart else texts
-    batch = begun(place, texts, delay=1)
+    batch = begin_batch(place, texts, delay=1)
 
     async def both() -> None:
         old = engine_of(batch, max_in_flight=20)
         first = asyncio.ensure_future(old.run())
         await until(lambda: old.open_runs == 20)
         if is_restart:
-            begun(place, new_texts, delay=0)
+            begin_batch(place, new_texts, delay=0)
         await engine_of(batch).run()
         with pytest.raises(Fenced):
             await first
@@ -235,14 +235,14 @@ def test_a_new_owner_stops_the_old_one(
 
 
 def test_an_engine_that_is_stopped_before_it_runs_does_nothing(place: str, emulator: Emulator, tag: str) -> None:
-    engine = engine_of(begun(place, [tag]))
+    engine = engine_of(begin_batch(place, [tag]))
     engine.stop()
     asyncio.run(engine.run())
     assert submitted(emulator, tag) == {}
 
 
 def test_a_row_that_has_timed_out_is_polled_again(place: str, emulator: Emulator, tag: str) -> None:
-    batch = begun(place, [f"{tag} {number}" for number in range(3)], delay=1)
+    batch = begin_batch(place, [f"{tag} {number}" for number in range(3)], delay=1)
     run(batch, timeout=0.3)
     assert [(result["status"], result["is_known"]) for result in results(batch)] == [("FAILED", False)] * 3
     assert requeue_failed(batch) == 3
@@ -256,7 +256,7 @@ def test_an_intent_that_took_too_long_is_given_up(
 ) -> None:
     """As when the process is frozen between the commit of the intent and the request."""
     monkeypatch.setattr(module, "INTENT_LIFETIME", 0.5)
-    batch = begun(place, ["a"])
+    batch = begin_batch(place, ["a"])
     engine = engine_of(batch, "scripted")
     commit, freezes = engine._committer.commit, iter([1.0])
 
@@ -267,7 +267,7 @@ def test_an_intent_that_took_too_long_is_given_up(
 
     monkeypatch.setattr(engine._committer, "commit", freeze_once)
     asyncio.run(engine.run())
-    kinds = [record["event"] for record in reader(batch).log.read() if "attempt" in record]
+    kinds = [record["event"] for record in reopen(batch).log.read() if "attempt" in record]
     assert kinds == ["intent", "rejected", "intent", "accepted", "result"]
     assert len(platform.submissions) == 1
 
@@ -280,24 +280,24 @@ def test_a_storage_that_fails_for_a_while_is_retried(
     place: str, emulator: Emulator, tag: str, kind: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = [f"{tag} {number}" for number in range(10)]
-    batch = begun(place, texts, delay=0)
+    batch = begin_batch(place, texts, delay=0)
     monkeypatch.setattr(retrying, "RETRY_DELAY", 0.01)
     monkeypatch.setattr(module, "ROWS_PER_READ", 3)
     engine = engine_of(batch)
-    trouble = Trouble(monkeypatch, kind, name, {1, 3})
+    failing = FailingCalls(monkeypatch, kind, name, {1, 3})
     asyncio.run(engine.run())
-    assert trouble.calls >= 2
+    assert failing.calls >= 2
     assert submitted(emulator, tag) == Counter(texts)
 
 
 @pytest.mark.parametrize("failing", ["/run/1", "/run/2"])
 def test_all_accepted_runs_of_a_row_are_polled(place: str, platform: Platform, failing: str) -> None:
     """A process that was frozen got its answer late. Each run has cost a credit."""
-    batch = begun(place, ["a"])
+    batch = begin_batch(place, ["a"])
     platform.failing = {failing}
     for attempt in (1.0, 2.0):
-        note(batch, 0, attempt, INTENT)
-        note(batch, 0, attempt, ACCEPTED, url=f"{platform.url}/run/{attempt:.0f}")
+        commit_event(batch, 0, attempt, INTENT)
+        commit_event(batch, 0, attempt, ACCEPTED, url=f"{platform.url}/run/{attempt:.0f}")
     run(batch, "scripted")
     assert platform.submissions == []
     assert [result["status"] for result in results(batch)] == ["SUCCESS"]
@@ -307,7 +307,7 @@ def test_all_accepted_runs_of_a_row_are_polled(place: str, platform: Platform, f
 
 def test_a_row_accepted_late_is_not_submitted(place: str, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer to an earlier process arrives while all rows back off."""
-    batch = begun(place, ["a"])
+    batch = begin_batch(place, ["a"])
     engine = engine_of(batch, "scripted")
     acquire = engine._rate_limiter.acquire
 
@@ -318,15 +318,15 @@ def test_a_row_accepted_late_is_not_submitted(place: str, platform: Platform, mo
     monkeypatch.setattr(engine._rate_limiter, "acquire", wait)
     asyncio.run(engine.run())
     assert platform.submissions == []
-    assert not any(map(is_intent, reader(batch).log.read()))
+    assert not any(map(is_intent, reopen(batch).log.read()))
     assert [result["attempt"] for result in results(batch)] == [1.0]
 
 
 @pytest.mark.parametrize("status", [201, 503])
 def test_a_fenced_process_commits_only_facts(place: str, platform: Platform, status: int) -> None:
     """A success is a fact. That a row has failed because no answer came is a decision of the owner."""
-    batch = begun(place, ["a"])
-    other, batch_id = reader(batch), id_of(batch)
+    batch = begin_batch(place, ["a"])
+    other, batch_id = reopen(batch), id_of(batch)
     platform.answers = [(status, b'{"status": "SUCCESS", "completed": true, "data": "done"}', {})]
     platform.on_submission = lambda: other.claim(batch_id, "a triggerer")
     with nullcontext() if status == 201 else pytest.raises(Fenced):
@@ -340,7 +340,7 @@ def test_a_folder_deleted_while_it_runs_stops_it(
 ) -> None:
     """Into a folder of an object storage that was deleted, objects can still be put."""
     monkeypatch.setattr(module, "WATCH_INTERVAL", 0.1)
-    batch = begun(place, [f"{tag} {number}" for number in range(40)], delay=0.5)
+    batch = begin_batch(place, [f"{tag} {number}" for number in range(40)], delay=0.5)
 
     async def delete_it() -> None:
         engine = engine_of(batch, max_in_flight=2)
@@ -374,7 +374,7 @@ def test_killed_at_any_moment_it_is_complete(
     place: str, emulator: Emulator, tag: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = [f"{tag} {number}" for number in range(150)]
-    batch = begun(place, texts, delay=0.4)
+    batch = begin_batch(place, texts, delay=0.4)
     dice = random.Random(7)
     with Engines(batch) as engines:
         for _ in range(8):
@@ -395,7 +395,7 @@ def test_frozen_at_any_moment_it_is_complete(
     connection["extra"]["timeout"] = 1
     monkeypatch.setenv("AIRFLOW_CONN_AIXPLAIN_DEFAULT", json.dumps(connection))
     texts = [f"{tag} {number}" for number in range(80)]
-    batch = begun(place, texts, delay=0.3)
+    batch = begin_batch(place, texts, delay=0.3)
     dice = random.Random(tag)
     frozen: list[int] = []
     emulator.set_faults(submission_seconds=0.2)

@@ -16,7 +16,7 @@ from airflow_provider_aixplain.batch import object_store as module
 from airflow_provider_aixplain.batch.commit_log import CommitLog, Fenced
 from airflow_provider_aixplain.batch.object_store import ObjectStore, store_at
 from airflow_provider_aixplain.exceptions import AixplainInputError
-from tests.unit.batch.batches import Trouble
+from tests.unit.batch.batches import FailingCalls
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_a_conflict_of_an_object_storage_is_retried(
     """S3 answers 409 to concurrent puts, which s3fs raises as OSError."""
     monkeypatch.setattr(module, "CONFLICT_DELAYS", (0, 0, 0))
     store = store_at(f"{objects}/conflict-{conflicts}")
-    Trouble(monkeypatch, store._path.fs, "pipe_file", set(range(1, conflicts + 1)))
+    FailingCalls(monkeypatch, store._path.fs, "pipe_file", set(range(1, conflicts + 1)))
     with nullcontext() if conflicts < 4 else pytest.raises(OSError, match="SlowDown"):
         store.put_if_absent("name", b"1")
     assert store.get_many(["name"]) == [b"1" if conflicts < 4 else None]

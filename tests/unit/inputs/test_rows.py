@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_aixplain.inputs.rows import BadRow, InputScan, Mapper, Row, read, restored, stored
+from airflow_provider_aixplain.inputs.rows import BadRow, InputScan, Mapper, Row, decode_rows, encode_rows, read
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 
 
@@ -112,13 +112,13 @@ def test_no_source_at_all(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.tuples(st.integers() | st.text(), st.text())))
-def test_rows_outlive_their_file(told: list[tuple[Any, str]]) -> None:
-    made = [Row(key, json.dumps({"data": text})) for key, text in told]
-    assert list(restored(stored(made))) == made
+def test_rows_are_read_back_as_written(values: list[tuple[Any, str]]) -> None:
+    made = [Row(key, json.dumps({"data": text})) for key, text in values]
+    assert list(decode_rows(encode_rows(made))) == made
 
 
 @given(st.lists(st.text(), min_size=1), st.data())
-def test_a_fingerprint_tells_inputs_apart(texts: list[str], data: st.DataObject) -> None:
+def test_different_inputs_have_different_fingerprints(texts: list[str], data: st.DataObject) -> None:
     def fingerprint(texts: list[str], url: str = "u") -> str:
         scan = InputScan(itertools.starmap(Row, enumerate(texts)), url)
         list(scan)

@@ -23,7 +23,7 @@ from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 from tests.support.deployment import Emulator
 from tests.support.task_log import TaskLog
 from tests.unit.batch import batches
-from tests.unit.batch.batches import begun, ledger_of, submitted, trigger_of
+from tests.unit.batch.batches import begin_batch, ledger_of, submitted, trigger_of
 
 pytestmark = pytest.mark.usefixtures("connection")
 TAGS = (f"t{os.getpid()}-{number}" for number in itertools.count())
@@ -110,7 +110,7 @@ def stopped_once(condition: Callable[[], Any], trigger: Any) -> None:
 
 
 def test_failed_polls_are_in_the_tasks_log(tmp_path: Path, emulator: Emulator, task_log: TaskLog) -> None:
-    batch = begun(f"file://{tmp_path}/out", [next(TAGS)], delay=0.1)
+    batch = begin_batch(f"file://{tmp_path}/out", [next(TAGS)], delay=0.1)
     emulator.set_faults(rate=1, kinds=["garbage"])
     try:
         stopped_once(lambda: "failed polls: " in str(task_log), trigger_of(batch))
@@ -123,9 +123,9 @@ def test_failed_polls_are_in_the_tasks_log(tmp_path: Path, emulator: Emulator, t
 def test_storage_errors_are_in_the_tasks_log(
     tmp_path: Path, task_log: TaskLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = begun(f"file://{tmp_path}/out", [next(TAGS)], delay=0)
+    batch = begin_batch(f"file://{tmp_path}/out", [next(TAGS)], delay=0)
     monkeypatch.setattr(retrying, "RETRY_DELAY", 0.01)
-    batches.Trouble(monkeypatch, Batch, "claim", {1})
+    batches.FailingCalls(monkeypatch, Batch, "claim", {1})
     asyncio.run(anext(trigger_of(batch).run()))
     (line,) = task_log.lines()
     assert "storage errors: 1" in line
@@ -134,7 +134,7 @@ def test_storage_errors_are_in_the_tasks_log(
 
 def test_a_stopped_trigger_logs_how_many_runs_are_billed(tmp_path: Path, emulator: Emulator, task_log: TaskLog) -> None:
     tag = next(TAGS)
-    batch = begun(f"file://{tmp_path}/out", [f"{tag} {number}" for number in range(20)], delay=60)
+    batch = begin_batch(f"file://{tmp_path}/out", [f"{tag} {number}" for number in range(20)], delay=60)
     stopped_once(lambda: len(ledger_of(batch).rows(AttemptEvent.ACCEPTED)) == 4, trigger_of(batch, max_in_flight=4))
     (line,) = task_log.lines()
     assert "cannot cancel them: 4." in line
@@ -142,7 +142,7 @@ def test_a_stopped_trigger_logs_how_many_runs_are_billed(tmp_path: Path, emulato
 
 
 def test_a_trigger_that_has_finished_warns_of_nothing(tmp_path: Path, task_log: TaskLog) -> None:
-    batch = begun(f"file://{tmp_path}/out", [next(TAGS) for _ in range(5)], delay=0)
+    batch = begin_batch(f"file://{tmp_path}/out", [next(TAGS) for _ in range(5)], delay=0)
     asyncio.run(anext(trigger_of(batch).run()))
     assert task_log.lines() == []
 

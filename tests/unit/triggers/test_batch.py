@@ -18,8 +18,8 @@ from airflow_provider_aixplain.triggers import batch as trigger_module
 from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
 from tests.support.deployment import Emulator
 from tests.unit.batch.batches import (
-    Trouble,
-    begun,
+    FailingCalls,
+    begin_batch,
     delete,
     id_of,
     ledger_of,
@@ -45,7 +45,7 @@ def events_of(trigger: AixplainBatchTrigger) -> list[Any]:
 def test_a_stopped_trigger_awaits_the_answers_in_flight(place: str, emulator: Emulator, tag: str) -> None:
     """As in every deployment of a new version: the triggerer's event loop cancels all that runs in it."""
     texts = [f"{tag} {number}" for number in range(30)]
-    batch = begun(place, texts, delay=2)
+    batch = begin_batch(place, texts, delay=2)
     emulator.set_faults(submission_seconds=0.5)
     try:
 
@@ -75,14 +75,14 @@ def test_a_fenced_trigger_resumes_if_the_new_owner_is_gone(
     monkeypatch.setattr(trigger_module, "OWNER_CHECK_INTERVAL", 5 if is_running else 1)
     monkeypatch.setattr(retrying, "RETRY_DELAY", 0.01)
     texts = [f"{tag} {number}" for number in range(40)]
-    batch = begun(place, texts, delay=0.4)
+    batch = begin_batch(place, texts, delay=0.4)
     other, batch_id = Batch(place), id_of(batch)
 
     async def both() -> Any:
         trigger = trigger_of(batch, max_in_flight=5, wait_time=0.2)
         first = asyncio.ensure_future(anext(trigger.run()))
         await until(lambda: submitted(emulator, tag))
-        Trouble(monkeypatch, Batch, "read", {1, 3})
+        FailingCalls(monkeypatch, Batch, "read", {1, 3})
         if is_running:
             await Engine(AixplainHook(), "echo", other, batch_id, Limits(max_in_flight=5, wait_time=0.2)).run()
         else:
@@ -99,9 +99,9 @@ def test_a_fenced_trigger_resumes_if_the_new_owner_is_gone(
 def test_a_storage_that_keeps_failing_ends_the_wait(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrying, "RETRY_BUDGET", 0.05)
     monkeypatch.setattr(retrying, "RETRY_DELAY", 0.01)
-    batch = begun(place, ["a"])
+    batch = begin_batch(place, ["a"])
     trigger = trigger_of(batch)
-    Trouble(monkeypatch, Batch, "read", set(range(10_000)))
+    FailingCalls(monkeypatch, Batch, "read", set(range(10_000)))
     with pytest.raises(OSError, match="SlowDown"):
         asyncio.run(trigger._is_finished_by_new_owner(batch))
 
@@ -109,10 +109,10 @@ def test_a_storage_that_keeps_failing_ends_the_wait(place: str, monkeypatch: pyt
 @pytest.mark.parametrize("gone", ["the log", "its rows", "its place"])
 def test_a_deleted_batch_ends_its_trigger(place: str, gone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trigger_module, "OWNER_CHECK_INTERVAL", 0.01)
-    batch = begun(place, ["a"])
+    batch = begin_batch(place, ["a"])
     trigger = trigger_of(batch)
     if gone == "its place":
-        begun(place, ["of another model"])
+        begin_batch(place, ["of another model"])
     else:
         delete(batch, "log" if gone == "the log" else f"rows-{id_of(batch)}.jsonl")
     (event,) = events_of(trigger)
@@ -125,7 +125,7 @@ def test_it_waits_until_the_worker_is_released(
     tmp_path: Path, in_triggerer: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "100000")
-    trigger = trigger_of(begun(f"file://{tmp_path}", ["a"], delay=0))
+    trigger = trigger_of(begin_batch(f"file://{tmp_path}", ["a"], delay=0))
     waits, sleep = list[float](), asyncio.sleep
     if in_triggerer:
         trigger.trigger_id = 1  # type: ignore[assignment] # as a triggerer does
