@@ -37,11 +37,13 @@ from tests.unit.batch.batches import (
     delete,
     engine_of,
     event,
+    header_of,
     id_of,
     ledger_of,
     reopen,
     requeue_failed,
     results,
+    rows_of,
     run,
     submitted,
     until,
@@ -232,6 +234,19 @@ def test_a_new_owner_stops_the_old_one(
     asyncio.run(both())
     assert {result["data"] for result in results(batch)} == set(new_texts)
     assert submitted(emulator, tag) == Counter({*texts, *new_texts})
+
+
+def test_only_one_of_two_workers_begins_or_resumes(place: str) -> None:
+    batch, late = Batch(place), Batch(place)
+    for worker in (batch, late):
+        worker.read()
+    batch.begin(rows_of(["a"]), header_of(1))
+    with pytest.raises(Fenced, match="a retry resumes it"):
+        late.begin(rows_of(["b"]), header_of(1))
+    first, second = reopen(batch), reopen(batch)
+    first.resume()
+    with pytest.raises(Fenced, match="a retry resumes it"):
+        second.resume()
 
 
 def test_an_engine_that_is_stopped_before_it_runs_does_nothing(place: str, emulator: Emulator, tag: str) -> None:
