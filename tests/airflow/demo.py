@@ -1,4 +1,4 @@
-"""``make demo``: analyses real texts with deferred tasks in a real Airflow, and shows how long they held a worker."""
+"""``make demo``: analyses texts with deferred tasks in a real Airflow, and shows their time in worker slots."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
 def main() -> int:
     """Run the demo, or stop one that was left running."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
-    parser.add_argument("--stop", action="store_true", help="only stop what make demo KEEP=1 left running")
+    parser.add_argument("--stop", action="store_true", help="only stop the demo that make demo KEEP=1 left running")
     only_stop = parser.parse_args().stop
     if LEFT_RUNNING.exists():
         stop_left_running()
@@ -71,21 +71,21 @@ def main() -> int:
 
 
 def stop_left_running() -> None:
-    """Stop what KEEP=1 left, unless the machine has given its process ids to others since."""
+    """Stop the processes that KEEP=1 left running, unless other processes have their ids now."""
     left = json.loads(LEFT_RUNNING.read_text())
     end_sessions([int(pid) for pid, when in left.items() if created(int(pid)) in (when, None)])
     LEFT_RUNNING.unlink()
 
 
 def created(pid: int) -> float | None:
-    """When a process was created, or None if there is none."""
+    """Return when a process was created, or None if there is none."""
     with suppress(psutil.NoSuchProcess):
         return float(psutil.Process(pid).create_time())
     return None
 
 
 def demonstrate(processes: Processes, api_key: str, model_id: str) -> tuple[int, str]:
-    """Run the example DAG over the real texts and show the table; return 0 if all went well, and the UI's URL."""
+    """Run the example DAG and show the results; return the exit code and the URL of Airflow's UI."""
     if api_key:
         connection = json.dumps({"conn_type": "aixplain", "password": api_key})
         console.print(f"Using the real platform with model {model_id}: the runs are billed to your account.")
@@ -108,22 +108,22 @@ def demonstrate(processes: Processes, api_key: str, model_id: str) -> tuple[int,
             console.print(f"  {progress}")
         return airflow.state(DAG_ID, run_id) in FINISHED
 
-    wait_until(finished, "the end of the runs", seconds=3600, every=2)
+    wait_until(finished, "the runs to finish", seconds=3600, every=2)
     return show(airflow, run_id), airflow.url
 
 
 def show(airflow: Airflow, run_id: str) -> int:
-    """Print the table of results; 0 if every run brought one."""
+    """Print the table of results; return 0 if every run succeeded, else 1."""
     tasks = [ti for ti in airflow.tasks(DAG_ID, run_id) if ti["task_id"] == "analyse"]
-    held = airflow.worker_seconds()
-    table = Table("text", "result", title="What the model says, and what it cost")
-    for heading in ("credits", "run took", "held a worker"):
+    slot_seconds = airflow.worker_seconds()
+    table = Table("text", "result", title="Results and their cost")
+    for heading in ("credits", "run time", "worker slot"):
         table.add_column(heading, justify="right")
-    total_run = total_held = total_credits = 0.0
+    total_run = total_worker = total_credits = 0.0
     failed = 0
     for ti, text in zip(tasks, texts(airflow, run_id), strict=True):
-        worker = held[ti["id"]]
-        total_held += worker
+        worker = slot_seconds[ti["id"]]
+        total_worker += worker
         if ti["state"] != "success":
             failed += 1
             table.add_row(_short(text), f"[red]{ti['state']}[/]", "", "", f"{worker:.1f} s")
@@ -135,28 +135,29 @@ def show(airflow: Airflow, run_id: str) -> int:
         result = _short(str(response["data"]), 24)
         table.add_row(_short(text), result, f"{credits:.5f}", f"{run:.1f} s", f"{worker:.1f} s")
     table.add_section()
-    table.add_row(f"all {len(tasks)}", "", f"{total_credits:.5f}", f"{total_run:.1f} s", f"{total_held:.1f} s")
+    table.add_row(f"all {len(tasks)}", "", f"{total_credits:.5f}", f"{total_run:.1f} s", f"{total_worker:.1f} s")
     console.print(table)
     if total_run:
         console.print(
-            f"The runs took {total_run:.0f} s and held a worker for {total_held:.0f} s, {total_held / total_run:.0%} of"
-            f" that: once to submit, once to take the result.\nAll took {airflow.wall_seconds(DAG_ID, run_id):.0f} s on"
-            f" {SLOTS} worker slots; tasks that wait on their workers need at least {total_run / SLOTS:.0f} s."
+            f"The runs took {total_run:.0f} s, and occupied a worker slot for {total_worker:.0f} s"
+            f" ({total_worker / total_run:.0%}): once to submit, once to return the result.\nThe DAG run took"
+            f" {airflow.wall_seconds(DAG_ID, run_id):.0f} s on {SLOTS} worker slots. Tasks that wait on workers would"
+            f" need at least {total_run / SLOTS:.0f} s."
         )
     if failed:
-        console.print(f"{failed} of {len(tasks)} runs brought no result; the log of the first of them ends like this:")
+        console.print(f"{failed} of {len(tasks)} runs failed. The log of the first one ends with:")
         first = next(ti for ti in tasks if ti["state"] != "success")
         console.print(airflow.log(DAG_ID, run_id, "analyse", 1, first["map_index"])[-2000:], markup=False)
     return 1 if failed else 0
 
 
 def texts(airflow: Airflow, run_id: str) -> list[str]:
-    """The texts that the DAG has read, in the order of the mapped tasks."""
+    """Return the texts that the DAG read, in the order of the mapped tasks."""
     return [str(item["data"]) for item in airflow.xcoms(DAG_ID, run_id, "read")["return_value"]]
 
 
 def _number(value: Any) -> float:
-    """A number of the platform's, which may leave it out or send it as text."""
+    """Return a number from the platform, which may omit it or send it as a string."""
     with suppress(TypeError, ValueError):
         return float(value)
     return 0.0

@@ -1,7 +1,7 @@
-"""Everything that can die is killed, on the real components: ``make test-faults``.
+"""Fault injection in a real Airflow: ``make test-faults``.
 
-A real PostgreSQL, scheduler, workers and two triggerers run as many mapped tasks as a team might, while processes are
-killed, frozen and restarted and the platform fails in every way that the emulator knows. Each scenario prints a table.
+PostgreSQL, scheduler, workers and two triggerers run as many mapped tasks as a team might, while processes are killed,
+frozen and restarted, and the emulator injects all its faults. Each scenario prints its figures.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ pytestmark = [
 
 DAGS = Path(__file__).parent / "fault_dags"
 SHARE = int(os.environ.get("FAULTS_SHARE", "1"))
-"""The README's figures are of 1; CI runs a sixth of the runs, to stay within its time."""
+"""The share of the runs, as 1/n. Figures in the documentation are of 1; CI uses 8, to stay within its time limit."""
 
 TRIGGERERS = ("triggerer:1", "triggerer:2")
 CELERY_WORKERS = ("worker:1", "worker:2")
 SLOTS = 6
 REQUEST_TIMEOUT = 5
-"""Seconds after which a poll that hangs is given up."""
+"""Timeout of a poll, in seconds."""
 
 SETTINGS = {
-    # How soon Airflow sees that somebody has died, in seconds. The defaults would make the tests minutes longer.
+    # Seconds until Airflow notices that a process has died. The defaults would make the tests minutes longer.
     "scheduler__task_instance_heartbeat_timeout": 20,
     "scheduler__task_instance_heartbeat_timeout_detection_interval": 5,
     "triggerer__job_heartbeat_sec": 2,
@@ -62,10 +62,10 @@ SETTINGS = {
 
 @dataclass
 class Scene:
-    """A deployment in which runs go on.
+    """A deployment under test.
 
-    :param polls: the times of the polls of each run, from before the emulator's end.
-    :param ended: the components that ended by themselves and were started again.
+    :param polls: times of the polls of each run, from before the emulator was killed.
+    :param restarted: components that ended and were restarted.
     """
 
     airflow: Airflow
@@ -73,14 +73,18 @@ class Scene:
     postgres: Postgres
     parking: Path
     polls: dict[str, list[float]] = field(default_factory=dict)
-    ended: Counter[str] = field(default_factory=Counter)
+    restarted: Counter[str] = field(default_factory=Counter)
 
     @property
     def processes(self) -> Processes:
         return self.airflow.processes
 
-    def begin(self, runs: int, seconds: float) -> None:
-        """Start as many runs as that, each as long as that."""
+    def start(self, runs: int, seconds: float) -> None:
+        """Start a DAG run.
+
+        :param runs: number of mapped runs.
+        :param seconds: duration of each.
+        """
         self.airflow.trigger("faults", {"runs": runs, "seconds": seconds})
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
@@ -93,10 +97,10 @@ class Scene:
         return Counter(dict(rows))
 
     def wait_until(self, condition: Callable[[], Any], what: str, seconds: float = 600, every: float = 1) -> Any:
-        """Wait until a condition is true, and keep everything running meanwhile."""
+        """Wait until a condition is true, and restart components that end in that time."""
 
         def met() -> Any:
-            self.ended.update(self.airflow.restart_ended())
+            self.restarted.update(self.airflow.restart_ended())
             if failed := self.states()["failed"]:
                 raise RuntimeError(f"{failed} tasks have failed")
             return condition()
@@ -104,33 +108,33 @@ class Scene:
         return wait_until(met, what, seconds, every)
 
     def wait_for(self, state: str, count: int, seconds: float = 600) -> None:
-        """Wait until so many runs are in a state."""
+        """Wait until at least so many tasks are in a state."""
 
         def reached() -> bool:
             return self.states()[state] >= count
 
-        self.wait_until(reached, f"{count} tasks that are {state}", seconds)
+        self.wait_until(reached, f"{count} tasks in state {state}", seconds)
 
     def triggerers(self) -> int:
-        """How many triggerers there are."""
+        """Return the number of running triggerers."""
         return int(self.query("SELECT count(*) FROM job WHERE job_type = 'TriggererJob' AND state = 'running'")[0][0])
 
-    def waiting_at(self) -> Counter[int]:
-        """How many runs each triggerer waits for, by its job's id."""
+    def waits_by_triggerer(self) -> Counter[int]:
+        """Return the number of triggers of each triggerer, by its job's id."""
         rows = "SELECT triggerer_id, count(*) FROM trigger WHERE triggerer_id IS NOT NULL GROUP BY triggerer_id"
         return Counter(dict(self.query(rows)))
 
-    def without_platform(self, seconds: float) -> None:
-        """Kill the emulator, and start it again after a while."""
+    def stop_platform(self, seconds: float) -> None:
+        """Kill the emulator, and start it again after so many seconds."""
         for run in self.emulator.runs():
             self.polls.setdefault(run["id"], []).extend(run["polled_at"])
         self.processes.kill("emulator")
-        self.ended.update(self.airflow.restart_ended())
-        time.sleep(seconds)  # how long it is away is what this is about
+        self.restarted.update(self.airflow.restart_ended())
+        time.sleep(seconds)  # the outage to test
         self.emulator.start()
 
-    def end(self, title: str, runs: int, seconds: float = 1500) -> Figures:
-        """Wait for the end of all runs; print and return what came of them."""
+    def finish(self, title: str, runs: int, seconds: float = 1500) -> Figures:
+        """Wait until all runs have finished, then print and return the figures."""
         self.wait_for("success", runs, seconds)
         figures = self.figures(runs)
         figures.show(title)
@@ -146,7 +150,7 @@ class Scene:
             )
         )
         ends = self.query("SELECT map_index, EXTRACT(epoch FROM end_date) FROM task_instance WHERE task_id = 'run'")
-        over = {run["payload"]["data"]: run["finishes_at"] for run in submitted}
+        finished = {run["payload"]["data"]: run["finishes_at"] for run in submitted}
         gaps, polls = [0.0], 0
         for run in submitted:
             times = self.polls.get(run["id"], []) + run["polled_at"]
@@ -160,21 +164,21 @@ class Scene:
             lost=len(expected - set(delivered)),
             polls=polls,
             longest_gap=max(gaps),
-            latest=max(float(end) - over[f"input {index}"] for index, end in ends),
-            restarted=dict(self.ended),
+            latest=max(float(end) - finished[f"input {index}"] for index, end in ends),
+            restarted=dict(self.restarted),
         )
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What came of the runs. Times are seconds.
+    """Figures of a scenario. Times are seconds.
 
-    :param delivered: inputs whose result the XComs hold.
-    :param duplicated: submissions of an input beyond its first.
+    :param delivered: inputs with a result in XCom.
+    :param duplicated: submissions of an input after its first.
     :param lost: inputs without a result.
-    :param longest_gap: the longest time that a run was not polled.
-    :param latest: the longest time from the end of a run on the platform to the end of its task.
-    :param restarted: components of Airflow that ended by themselves, and how often.
+    :param longest_gap: longest time between two polls of a run.
+    :param latest: longest time between the end of a run on the platform and the end of its task.
+    :param restarted: components of Airflow that ended, and how often.
     """
 
     submitted: int
@@ -196,18 +200,18 @@ class Figures:
         console.print()
         console.print(table)
         if self.restarted:
-            told = ", ".join(f"{name} ({count})" for name, count in self.restarted.items())
-            console.print(f"Ended by themselves when others died, and were started again: {told}")
+            restarts = ", ".join(f"{name} ({count})" for name, count in self.restarted.items())
+            console.print(f"Components that ended when others were killed, and were restarted: {restarts}")
 
 
 @contextmanager
 def scene(
     folder: Path, executor: str = "LocalExecutor", *, parks: bool = False, later: tuple[str, ...] = ()
 ) -> Iterator[Scene]:
-    """A deployment that uses the emulator.
+    """Start a deployment.
 
     :param parks: whether the first run stops on its worker between submission and deferral.
-    :param later: components that the test starts.
+    :param later: components that the test starts itself.
     """
     with Processes(folder / "airflow") as processes:
         postgres = Postgres(processes)
@@ -227,7 +231,7 @@ def scene(
         try:
             airflow.start(without=later)
             stage = Scene(airflow, emulator, postgres, folder / "parked")
-            # Airflow is healthy with one triggerer, which may have taken all runs before the other one is up.
+            # Airflow reports healthy with one triggerer, which might get all runs before the other one has started.
             started = len([name for name in TRIGGERERS if name in processes.running])
             wait_until(lambda: stage.triggerers() == started, "all triggerers", 180)
             yield stage
@@ -237,9 +241,9 @@ def scene(
 
 
 def kill_the_parked_worker(scene: Scene) -> None:
-    """Kill the worker on which the first run was submitted and not deferred, and the task in it.
+    """Kill the worker whose task has submitted the first run and not deferred, together with the task.
 
-    That is a whole worker of Celery with all its processes, or one process of the LocalExecutor.
+    With Celery this kills a worker with all its processes, with the LocalExecutor one process.
     """
     pid = int(wait_until(lambda: scene.parking.exists() and scene.parking.read_text(), "the parked task"))
     running = scene.processes.running
@@ -252,61 +256,63 @@ def kill_the_parked_worker(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("executor", ["LocalExecutor", "CeleryExecutor"])
-def test_everything_that_can_die_is_killed(tmp_path: Path, executor: str) -> None:
+def test_kills_of_every_component_lose_no_run(tmp_path: Path, executor: str) -> None:
     runs = 200 // SHARE
     seconds = 80 + 0.6 * runs  # long enough for all to be submitted, and for what follows
     with scene(tmp_path, executor, parks=True) as stage:
-        stage.begin(runs, seconds)
+        stage.start(runs, seconds)
         stage.wait_until(lambda: len(stage.emulator.runs()) == runs, "all submissions")
-        wait_until(lambda: len(stage.waiting_at()) == 2, "both triggerers at work")
+        wait_until(lambda: len(stage.waits_by_triggerer()) == 2, "both triggerers to have runs")
 
         stage.processes.kill("triggerer:1")
-        wait_until(lambda: len(stage.waiting_at()) == 1, "the other triggerer takes over")
+        wait_until(lambda: len(stage.waits_by_triggerer()) == 1, "the other triggerer to take over")
         stage.airflow.start_component("triggerer:1")
         stage.processes.stop("triggerer:2")
         stage.airflow.start_component("triggerer:2")
         kill_the_parked_worker(stage)
         stage.postgres.stop()
         stage.postgres.start()
-        stage.without_platform(60)
+        stage.stop_platform(60)
 
         title = f"{runs} runs of {seconds:g} s, {executor}: triggerers, worker, database, platform killed"
-        figures = stage.end(title, runs)
+        figures = stage.finish(title, runs)
     assert (figures.delivered, figures.duplicated, figures.lost) == (runs, 0, 0)
-    assert figures.submitted == runs, "the one run whose worker was killed was recorded before, and found again"
+    assert figures.submitted == runs, "the run of the killed worker was stored before, and is resumed"
 
 
-def test_a_third_of_all_polls_fails(tmp_path: Path) -> None:
+def test_faults_in_a_third_of_all_polls_lose_no_run(tmp_path: Path) -> None:
     runs = 1000 // SHARE
     with scene(tmp_path) as stage:
         stage.emulator.set_faults(rate=0.3)
-        stage.begin(runs, seconds=60)
-        figures = stage.end(f"{runs} runs of 60 s, 30 % of all polls fail", runs)
-        made = stage.emulator.set_faults()
-    Console().print("How they failed:", ", ".join(f"{kind} {count}" for kind, count in made.items()))
-    assert min(made.values()) > 0
+        stage.start(runs, seconds=60)
+        figures = stage.finish(f"{runs} runs of 60 s, 30 % of all polls fail", runs)
+        counts = stage.emulator.set_faults()
+    Console().print("Faults:", ", ".join(f"{kind} {count}" for kind, count in counts.items()))
+    assert min(counts.values()) > 0
     assert (figures.submitted, figures.delivered, figures.duplicated, figures.lost) == (runs, runs, 0, 0)
 
 
-def test_a_triggerer_that_was_thought_dead_comes_back(tmp_path: Path) -> None:
-    """Both triggerers wait for the same runs then; each result arrives once."""
+def test_a_frozen_triggerer_that_resumes_changes_nothing(tmp_path: Path) -> None:
+    """Both triggerers then wait for the same runs; each result arrives once."""
     runs = 20
     with scene(tmp_path, later=("triggerer:2",)) as stage:
-        stage.begin(runs, seconds=90)
+        stage.start(runs, seconds=90)
         stage.wait_for("deferred", runs)
-        (first,) = wait_until(lambda: stage.waiting_at().total() == runs and stage.waiting_at(), "the first triggerer")
+        (first,) = wait_until(
+            lambda: stage.waits_by_triggerer().total() == runs and stage.waits_by_triggerer(), "the first triggerer"
+        )
         stage.airflow.start_component("triggerer:2")
         stage.processes.signal(signal.SIGSTOP, "triggerer:1")
-        wait_until(lambda: stage.waiting_at()[first] == 0, "the second triggerer takes over")
+        wait_until(lambda: stage.waits_by_triggerer()[first] == 0, "the second triggerer to take over")
         stage.processes.signal(signal.SIGCONT, "triggerer:1")
-        figures = stage.end(f"{runs} runs of 90 s, a triggerer frozen until another has taken over", runs)
+        figures = stage.finish(f"{runs} runs of 90 s, one triggerer frozen until another has taken over", runs)
         tries = stage.query("SELECT max(try_number) FROM task_instance WHERE task_id = 'run'")
     assert (figures.submitted, figures.delivered, figures.duplicated, figures.lost) == (runs, runs, 0, 0)
     assert tries == [(1,)]
 
 
-def test_triggerers_that_start_runs_are_killed_in_turn(tmp_path: Path) -> None:
-    """Only submissions that were under way at a kill, or not yet recorded, are made again: the documented gap."""
+def test_killed_triggerers_resubmit_only_runs_in_doubt(tmp_path: Path) -> None:
+    """Only submissions that were in flight at a kill, or not yet recorded, are repeated: the documented gap."""
     with scene(tmp_path) as stage:
         stage.emulator.set_faults(submission_seconds=0.5)
         run_id = stage.airflow.trigger("started", {"seconds": 20})
@@ -316,32 +322,34 @@ def test_triggerers_that_start_runs_are_killed_in_turn(tmp_path: Path) -> None:
             stage.wait_until(lambda count=count: len(stage.emulator.runs()) >= count, f"{count} submissions")
             stage.processes.kill(TRIGGERERS[turn % 2])
             stage.airflow.start_component(TRIGGERERS[turn % 2])
-        stage.wait_until(lambda: stage.airflow.state("started", run_id) == "success", "the end")
+        stage.wait_until(lambda: stage.airflow.state("started", run_id) == "success", "the DAG run to succeed")
         submitted = Counter(run["payload"]["data"] for run in stage.emulator.runs())
         tries = stage.query("SELECT max(try_number), count(*) FROM task_instance WHERE dag_id = 'started'")
         again = submitted - Counter(set(submitted))
         for data in again:
             log = stage.airflow.log("started", run_id, f"run_{data.rpartition(' ')[2]}")
             assert log.count("never learnt whether it was accepted") >= again[data]
-    Console().print(f"60 runs started by triggers, {kills} kills: made again {again.total()}, each named in its log")
-    assert tries == [(1, 60)], "each in its first try"
+    Console().print(
+        f"60 runs started by triggers, {kills} kills: {again.total()} submissions repeated, each reported in its log"
+    )
+    assert tries == [(1, 60)], "no task was retried"
     assert len(submitted) == 60
     assert again.total() <= kills * MAX_CONCURRENT_SUBMISSIONS
 
 
-def test_a_batch_is_killed_at_every_stage(tmp_path: Path) -> None:
-    """Its worker while it reads the input and while it adds up, its triggerer in between, at random moments."""
+def test_a_batch_survives_kills_at_every_stage(tmp_path: Path) -> None:
+    """Kills its worker while it reads the input or writes the results, and its triggerer in between, at random."""
     rows, kills = 4800 // SHARE, max(3, 20 // SHARE)
     (tmp_path / "input.jsonl").write_text("".join(json.dumps({"data": f"row {n}"}) + "\n" for n in range(rows)))
     with scene(tmp_path, later=TRIGGERERS[1:]) as stage:
-        stage.emulator.set_faults(submission_seconds=0.2)  # so that some are under way at each kill
+        stage.emulator.set_faults(submission_seconds=0.2)  # so that some are in flight at each kill
         places = {"input": f"file://{tmp_path}/input.jsonl", "result_path": f"file://{tmp_path}/results"}
         run_id = stage.airflow.trigger("batch", places)
         killed: Counter[str] = Counter()
         while killed.total() < kills:
             states = ("running", "success") if killed["triggerer"] > kills // 2 else ("running", "deferred", "success")
-            killed.update(kill_some_time(stage, run_id, states))
-        stage.wait_until(lambda: stage.airflow.state("batch", run_id) == "success", "the end")
+            killed.update(kill_at_random(stage, run_id, states))
+        stage.wait_until(lambda: stage.airflow.state("batch", run_id) == "success", "the DAG run to succeed")
         manifest = stage.airflow.xcoms("batch", run_id, "batch")["return_value"]
         submitted = Counter(run["payload"]["data"] for run in stage.emulator.runs())
     lines = (tmp_path / "results" / "results.jsonl").read_text().splitlines()
@@ -350,37 +358,37 @@ def test_a_batch_is_killed_at_every_stage(tmp_path: Path) -> None:
     orphaned = Counter(f"row {key - 1}" for key in manifest["orphaned"])
     Console().print(
         f"A batch of {rows} rows, killed {kills} times ({killed['worker']} workers, {killed['triggerer']} triggerers):"
-        f" {len(found)} results, {found.total() - len(found)} twice; {submitted.total()} submissions,"
-        f" {orphaned.total()} rows named whose answer was in flight"
+        f" {len(found)} results, {found.total() - len(found)} duplicates; {submitted.total()} submissions,"
+        f" {orphaned.total()} rows in doubt, as the manifest states"
     )
-    assert found == Counter({f"row {n}": 1 for n in range(rows)}), "each row once"
+    assert found == Counter({f"row {n}": 1 for n in range(rows)}), "one result per row"
     assert (manifest["rows"], manifest["succeeded"]) == (rows, rows)
     assert set(submitted) == set(found)
     assert again <= orphaned
 
 
-def kill_some_time(stage: Scene, run_id: str, states: tuple[str, ...]) -> list[str]:
-    """Kill whoever is at the batch, at a random moment of what it does; return who that was, if anybody was.
+def kill_at_random(stage: Scene, run_id: str, states: tuple[str, ...]) -> list[str]:
+    """Kill the worker or triggerer that runs the batch, at a random time, and return which was killed, if any.
 
-    :param states: those of its task to wait for; one that has succeeded is cleared.
+    :param states: states of its task to wait for; one that has succeeded is cleared.
     """
 
-    def at_it() -> tuple[str, int | None, int | None] | None:
+    def running_process() -> tuple[str, int | None, int | None] | None:
         ((state, pid, triggerer),) = stage.query(
             "SELECT i.state, i.pid, t.triggerer_id FROM task_instance i LEFT JOIN trigger t ON t.id = i.trigger_id"
             " WHERE i.task_id = 'batch'"
         )
-        is_at_it = {"running": pid, "deferred": triggerer, "success": True}.get(state)
-        return (state, pid, triggerer) if state in states and is_at_it else None
+        process = {"running": pid, "deferred": triggerer, "success": True}.get(state)
+        return (state, pid, triggerer) if state in states and process else None
 
-    found = stage.wait_until(at_it, f"a batch that is {' or '.join(states)}", every=0.05)
+    found = stage.wait_until(running_process, f"a batch that is {' or '.join(states)}", every=0.05)
     if found[0] == "success":
-        stage.wait_until(lambda: stage.airflow.state("batch", run_id) == "success", "the end of the run")
+        stage.wait_until(lambda: stage.airflow.state("batch", run_id) == "success", "the DAG run to succeed")
         cleared = {"dry_run": False, "dag_run_id": run_id, "task_ids": ["batch"], "only_failed": False}
         stage.airflow.call("POST", "/dags/batch/clearTaskInstances", json=cleared)
         return []
-    time.sleep(random.uniform(0, 1.2 if found[0] == "running" else 6))  # any moment is meant
-    if at_it() != found:
+    time.sleep(random.uniform(0, 1.2 if found[0] == "running" else 6))  # at any time in this state
+    if running_process() != found:
         return []
     if found[0] == "deferred":
         stage.processes.kill(TRIGGERERS[0])

@@ -11,8 +11,8 @@ from tests.support.deployment import BIN, Airflow, Emulator, Processes
 DAGS = Path(__file__).parent / "inline_dags"
 
 
-def test_a_dag_succeeds_without_waiting_for_a_worker(tmp_path: Path) -> None:
-    # A trigger that waited for the worker's heartbeat would wait until the timeout.
+def test_dags_test_succeeds_without_waiting_for_a_worker(tmp_path: Path) -> None:
+    # A trigger that waited for the worker's heartbeat would exceed the timeout.
     settings = {"workers__min_heartbeat_interval": 100_000, "logging__json_logs": False}
     with Processes(tmp_path / "home") as processes:
         emulator = Emulator(processes, seconds=1)
@@ -24,8 +24,8 @@ def test_a_dag_succeeds_without_waiting_for_a_worker(tmp_path: Path) -> None:
         printed = done.stdout + done.stderr
         submitted = Counter(str(run["payload"]["data"]) for run in emulator.runs())
     assert done.returncode == 0, printed
-    assert "FOUND ended ['m1', 'm2'] MADE 2" in printed, printed
-    for trouble in ("AttributeError", "as here it fails", "Traceback"):
-        assert trouble not in printed, printed
+    assert "RESULTS ended ['m1', 'm2'] UPPER 2" in printed, printed
+    for problem in ("AttributeError", "as here it fails", "Traceback"):
+        assert problem not in printed, printed
     assert "is called within task 'nested'" in printed
-    assert submitted == Counter(["ended", "m1", "m2", "MADE", "r1", "r2", "nested"])
+    assert submitted == Counter(["ended", "m1", "m2", "UPPER", "r1", "r2", "nested"])

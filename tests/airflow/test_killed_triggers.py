@@ -1,6 +1,6 @@
-"""A triggerer is killed at each step of a task that it starts and ends: no run is lost, and none is paid twice but one.
+"""A triggerer is killed at each step of a task that it starts and finishes: no run is lost, and one is paid twice.
 
-That one is the documented gap: its submission was answered, and the answer was not yet recorded.
+That one is the documented gap: the platform had answered its submission, and the answer was not yet recorded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SUBMITTED_TWICE = "answered"
 
 
 class Killing:
-    """An Airflow whose triggerer is killed and started again."""
+    """An Airflow whose triggerer is killed and restarted."""
 
     def __init__(self, processes: Processes, parked: Path) -> None:
         self.parked = parked
@@ -42,7 +42,7 @@ class Killing:
         self.airflow.start()
 
     def read(self, uri: str) -> str:
-        """Return what a file or an object holds."""
+        """Return the content of a file or an object."""
         if uri.startswith("file://"):
             return Path(uri.removeprefix("file://")).read_text()
         return str(self.objects.fs.cat_file(uri), "utf-8")
@@ -60,7 +60,7 @@ def killing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killing]:
         yield Killing(processes, folder / "parked")
 
 
-def test_it_is_killed_at_each_step(killing: Killing) -> None:
+def test_a_kill_at_each_step_loses_no_run(killing: Killing) -> None:
     airflow = killing.airflow
     run_id = airflow.trigger("killed")
     wait_until(lambda: all(parking(step).exists() for step in (*STEPS, FAILS)), "a trigger at each step")
@@ -80,8 +80,8 @@ def test_it_is_killed_at_each_step(killing: Killing) -> None:
     assert "Clear the task to submit again" in airflow.log("killed", run_id, "orphan_that_fails")
 
 
-def test_a_triggerer_that_is_stopped_loses_no_answer(killing: Killing) -> None:
-    """As in every deployment of a new version: the submissions under way are answered while it stops."""
+def test_a_stopped_triggerer_loses_no_response(killing: Killing) -> None:
+    """As when a new version is deployed: submissions in flight are answered while it stops."""
     airflow, before = killing.airflow, sum(killing.submissions().values())
     killing.emulator.set_faults(submission_seconds=2)
     run_id = airflow.trigger("started", {"seconds": 5})
@@ -97,8 +97,8 @@ def test_a_triggerer_that_is_stopped_loses_no_answer(killing: Killing) -> None:
 
 
 @pytest.mark.parametrize("place", ["a folder", "an object storage"])
-def test_a_batch_outlives_its_triggerer(killing: Killing, place: str) -> None:
-    """Each row has one result, and a row was submitted twice only if its answer was in flight at a kill."""
+def test_a_batch_survives_kills_of_its_triggerer(killing: Killing, place: str) -> None:
+    """Each row has one result, and only rows in doubt at a kill were submitted twice."""
     airflow = killing.airflow
     result_path = f"file://{killing.parked}/batch" if place == "a folder" else f"s3://{killing.objects.bucket}/batch"
     run_id = airflow.trigger("batch", {"result_path": result_path})

@@ -1,4 +1,4 @@
-"""Uploads in real tasks: every map index sends its own file, and a path from outside sends none."""
+"""Uploads in real tasks: every map index sends its own file, and a path from an XCom is not sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DAGS = Path(__file__).parent / "upload_dags"
 
 @pytest.fixture(scope="module")
 def sent(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """The names of the files that each task has sent, in one process that runs all of them."""
+    """The names of the files that each task sent. All tasks run in one process."""
     folder = tmp_path_factory.mktemp("uploads")
     for name in ("a", "b", "secret"):
         (folder / f"{name}.txt").write_text(name)
@@ -43,7 +43,7 @@ def test_a_path_can_come_from_a_task(sent: dict[str, list[str]]) -> None:
     assert sent["single"] == ["a.txt"]
 
 
-def test_a_path_from_outside_is_refused_and_not_sent(sent: dict[str, list[str]]) -> None:
+def test_a_path_from_an_xcom_is_refused(sent: dict[str, list[str]]) -> None:
     (log,) = sent["log"]
     assert "data['text'] is a ObjectStoragePath, which is not uploaded by itself" in log
     assert "leaked" not in sent

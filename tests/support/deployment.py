@@ -1,4 +1,4 @@
-"""A real Airflow on this machine, its processes and its REST API: for the tests, the demo and the benchmarks."""
+"""A real Airflow on this machine: its processes and its REST API, for tests, demo and benchmarks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FINISHED = ("success", "failed")
 
 
 def free_port() -> int:
-    """Return a port that nothing listened on a moment ago."""
+    """Return a free port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
@@ -44,7 +44,8 @@ def free_port() -> int:
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = 120, every: float = 0.25) -> Any:
     """Return the first true value of a condition.
 
-    :raises TimeoutError: naming what was waited for.
+    :param what: the condition in words.
+    :raises TimeoutError: if it stays false for so many seconds.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -55,9 +56,9 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = 120, ev
 
 
 class Processes:
-    """Processes of one folder, each with its output in a log file; they end together.
+    """Processes that end together, each with its output in a log file.
 
-    :param home: where the log files go; what an earlier deployment left there is removed.
+    :param home: folder of the log files; its former contents are deleted.
     """
 
     def __init__(self, home: Path) -> None:
@@ -66,11 +67,12 @@ class Processes:
         self.home = home
         # The virtual environment may not be activated; NO_PROXY keeps calls to this machine on it.
         path = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"
-        own = ("AIRFLOW_", "AIXPLAIN_")  # nobody else's settings, and no key but through a Connection
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+        # Neither settings of another Airflow nor a key are inherited.
+        foreign = ("AIRFLOW_", "AIXPLAIN_")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         self.env = {**inherited, "PATH": path, "NO_PROXY": "127.0.0.1,localhost"}
         self.running: dict[str, subprocess.Popen[bytes]] = {}
-        self._last: list[Callable[[], None]] = []
+        self._cleanups: list[Callable[[], None]] = []
 
     def __enter__(self) -> Processes:
         return self
@@ -79,12 +81,12 @@ class Processes:
         try:
             self.stop()
         finally:
-            for action in self._last:
-                action()
+            for cleanup in self._cleanups:
+                cleanup()
 
-    def at_the_end(self, action: Callable[[], None]) -> None:
-        """Do something when all processes have ended."""
-        self._last.append(action)
+    def add_cleanup(self, cleanup: Callable[[], None]) -> None:
+        """Call a function after all processes have ended."""
+        self._cleanups.append(cleanup)
 
     def start(
         self,
@@ -94,11 +96,11 @@ class Processes:
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
     ) -> None:
-        """Start a process in a session of its own, so that a Ctrl-C reaches only whoever started it.
+        """Start a process in its own session, so that a Ctrl-C does not reach it.
 
-        :param user: whose process it is, if not ours.
-        :param env: what it has in its environment beside what all have.
-        :param cwd: its folder, if not ours.
+        :param user: the user to run it as; default: the current one.
+        :param env: environment variables beside those of all processes.
+        :param cwd: its working directory; default: the current one.
         """
         with open(self.log_path(name), "ab") as log:
             self.running[name] = subprocess.Popen(
@@ -113,36 +115,37 @@ class Processes:
             )
 
     def run(self, name: str, *command: str) -> None:
-        """Run a command to its end.
+        """Run a command until it ends.
 
-        :raises RuntimeError: with the end of its output, if it fails.
+        :raises RuntimeError: if it fails; the message has the end of its output.
         """
         self.start(name, *command)
         if self.running.pop(name).wait():
             raise RuntimeError(f"{' '.join(command)} failed:\n{self.log_path(name).read_text()[-3000:]}")
 
     def check(self, *names: str) -> None:
-        """Check that processes run, all of them unless named.
+        """Check that processes are running.
 
-        :raises RuntimeError: with the end of its output, if one has ended by itself.
+        :param names: default: all.
+        :raises RuntimeError: if one has ended; the message has the end of its output.
         """
         for name, process in self.running.items():
             if name in (names or self.running) and process.poll() is not None:
-                raise RuntimeError(f"{name} has ended by itself:\n{self.log_path(name).read_text()[-3000:]}")
+                raise RuntimeError(f"{name} has ended:\n{self.log_path(name).read_text()[-3000:]}")
 
     def signal(self, number: int, name: str) -> None:
-        """Send a signal to a process and to all that it has started."""
+        """Send a signal to a process and its descendants."""
         for process in _members([self.running[name].pid]):
             with suppress(psutil.Error):
                 process.send_signal(number)
 
     def kill(self, name: str) -> None:
-        """End a process, with all that it has started, the way a machine ends that loses its power."""
+        """Kill a process and its descendants, as a power failure would."""
         self.signal(signal.SIGKILL, name)
         self.running.pop(name).wait()
 
     def stop(self, *names: str) -> None:
-        """End processes, all of them unless named, together with what they started."""
+        """Stop processes and their descendants; default: all."""
         stopping = [self.running.pop(name) for name in names or list(self.running)]
         end_sessions([process.pid for process in stopping])
         for process in stopping:
@@ -153,10 +156,10 @@ class Processes:
 
 
 def end_sessions(leaders: list[int], seconds: float = 10) -> None:
-    """End the sessions of these leaders: ask the leaders, then kill whoever is left.
+    """Terminate the leaders of sessions, then kill what is left of the sessions.
 
-    A session tells who belongs to a process even when its parent has died, and though Airflow's processes overwrite
-    their names and environments.
+    A session identifies the descendants of a process even if its parent has died and it has changed its name, as
+    Airflow's processes do.
     """
     for leader in leaders:
         with suppress(psutil.Error):
@@ -169,21 +172,21 @@ def end_sessions(leaders: list[int], seconds: float = 10) -> None:
 
 
 def _members(leaders: list[int]) -> list[psutil.Process]:
-    found = []
+    members = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, ProcessLookupError):
             if os.getsid(process.pid) in leaders:
-                found.append(process)
-    return found
+                members.append(process)
+    return members
 
 
 class Emulator:
     """The provider's emulator as a process.
 
-    :param processes: starts and ends it.
-    :param seconds: how long its runs take.
+    :param processes: the deployment that it belongs to.
+    :param seconds: duration of its runs.
     :param extra: the extra of the Connection to it.
-    :param key: the only key that it takes; default: any.
+    :param key: the only key that it accepts; default: any.
     """
 
     def __init__(
@@ -200,7 +203,7 @@ class Emulator:
         self.connection = connection_to(self.url, key or f"key-{secrets.token_hex(8)}", **(extra or {}))
 
     def start(self) -> None:
-        """Start it, with the runs that it had when it ended."""
+        """Start it, with the runs from before it was stopped."""
         self.processes.start("emulator", sys.executable, "-m", "airflow_provider_aixplain.emulator", *self._command)
         faults = f"{self.url}/emulator/faults"
         wait_until(lambda: self.processes.check("emulator") or _reachable(faults), "the emulator", 30)
@@ -208,26 +211,26 @@ class Emulator:
     def set_faults(self, **faults: Any) -> dict[str, int]:
         """Replace the faults; return how many polls got each kind of fault so far.
 
-        :param faults: the arguments of the emulator's ``Faults``; none: nothing goes wrong.
+        :param faults: the arguments of the emulator's ``Faults``; default: no faults.
         """
         counts: dict[str, int] = requests.get(f"{self.url}/emulator/faults", timeout=10).json()["counts"]
         requests.put(f"{self.url}/emulator/faults", json=faults, timeout=10).raise_for_status()
         return counts
 
     def runs(self) -> list[dict[str, Any]]:
-        """The journal: every run with its payload and the times of its polls."""
+        """Return all runs, each with its payload and the times of its polls."""
         return list(requests.get(f"{self.url}/emulator/runs", timeout=10).json())
 
 
 class Airflow:
     """A real Airflow: scheduler with worker processes, triggerer, web server and, in Airflow 3, DAG processor.
 
-    :param processes: starts and ends its processes; their folder becomes ``AIRFLOW_HOME``.
-    :param dags: the folder of the DAGs.
-    :param connections: Connections by id, as JSON or URI, given through the environment.
-    :param slots: how many tasks run at a time. Airflow 2.11 runs one at a time on SQLite.
+    :param processes: the deployment that it belongs to, whose folder becomes ``AIRFLOW_HOME``.
+    :param dags: folder of the DAGs.
+    :param connections: Connections by id, as JSON or URI, set in the environment.
+    :param slots: number of tasks that run at a time. On SQLite, Airflow 2.11 runs one.
     :param settings: further settings, as ``section__name``.
-    :param components: what it consists of.
+    :param components: its components, names in :data:`COMPONENTS`.
     """
 
     def __init__(
@@ -263,12 +266,13 @@ class Airflow:
             "logging__json_logs": True,
             "logging__worker_log_server_port": free_port(),
             "logging__trigger_log_server_port": free_port(),
-            "scheduler__min_file_process_interval": 5,
+            # DAG files do not change: parsing them again is wasted CPU, and the second time follows a failed first.
+            f"{'dag_processor' if AIRFLOW_3 else 'scheduler'}__min_file_process_interval": 60,
             "usage_data_collection__enabled": False,
             "webserver__web_server_host": "127.0.0.1",
             "webserver__workers": 1,
-            # A worker that sees its task's sockets close before the task's process has exited looks again only after
-            # this time (Airflow 3.3.2, supervisor): at the default of 5 s that is 5 s of an idle slot.
+            # If a task's sockets close before its process exits, the supervisor of Airflow 3.3.2 checks again only
+            # after this time, by default 5 s, in which the slot is idle.
             "workers__min_heartbeat_interval": 1,
             **(settings or {}),
         }
@@ -291,22 +295,22 @@ class Airflow:
         wait_until(lambda: self.processes.check() or self.healthy(without), "Airflow", 180)
 
     def start_component(self, name: str) -> None:
-        """Start one of :data:`COMPONENTS`; after a colon a name may say which of several alike it is."""
+        """Start a component; a suffix after a colon distinguishes several of a kind, as in ``triggerer:2``."""
         kind = name.partition(":")[0]
         arguments = list(CELERY_WORKER if kind == "worker" else COMPONENTS[kind])
         if arguments == ["webserver"]:
             arguments += ["--port", str(self.port)]
-        # Of several on this machine, each serves its logs at a port of its own.
+        # Several of a kind need different ports for their logs.
         ports = ("WORKER_LOG_SERVER_PORT", "TRIGGER_LOG_SERVER_PORT") if ":" in name else ()
         env = {f"AIRFLOW__LOGGING__{port}": str(free_port()) for port in ports}
         self.processes.start(name, str(BIN / "airflow"), *arguments, env=env)
 
     def restart_ended(self) -> list[str]:
-        """Start components again that have ended by themselves, as whoever operates an Airflow does; name them."""
+        """Restart components that have ended, as a service manager does, and return their names."""
         running = self.processes.running
         ended = [name for name in self.components if name in running and running[name].poll() is not None]
         for name in ended:
-            self.processes.stop(name)  # what it has left behind
+            self.processes.stop(name)  # its descendants
             self.start_component(name)
         return ended
 
@@ -325,7 +329,8 @@ class Airflow:
     def call(self, method: str, path: str, **kwargs: Any) -> Any:
         """Call the REST API.
 
-        :param path: below the version's prefix, such as ``/dags``.
+        :param path: path after the version, such as ``/dags``.
+        :raises requests.HTTPError: for an error status.
         """
         if AIRFLOW_3 and self._token is None:
             self._token = requests.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
@@ -337,7 +342,7 @@ class Airflow:
         return response.json() if response.content else None
 
     def has_dag(self, dag_id: str) -> bool:
-        """Whether the DAG has been read.
+        """Whether the DAG has been parsed.
 
         :raises RuntimeError: if a DAG file cannot be imported.
         """
@@ -348,7 +353,7 @@ class Airflow:
         return False
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
-        """Start a run of a DAG once it is known, and return its id."""
+        """Start a run of a DAG as soon as the DAG has been parsed, and return its id."""
         wait_until(lambda: self.has_dag(dag_id), f"DAG {dag_id}")
         body: dict[str, Any] = {"conf": dict(conf or {})}
         if AIRFLOW_3:
@@ -356,35 +361,35 @@ class Airflow:
         return str(self.call("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
 
     def state(self, dag_id: str, run_id: str) -> str:
-        """The state of a DAG run."""
+        """Return the state of a DAG run."""
         return str(self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"])
 
     def wall_seconds(self, dag_id: str, run_id: str) -> float:
-        """How long a finished DAG run took."""
+        """Return the duration of a finished DAG run."""
         dag_run = self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")
         start, end = (pendulum.parse(dag_run[name]) for name in ("start_date", "end_date"))
         return float((end - start).total_seconds())
 
     def finish(self, dag_id: str, run_id: str, seconds: float = 300) -> str:
-        """Wait for the end of a DAG run and return its state."""
-        wait_until(lambda: self.state(dag_id, run_id) in FINISHED, f"the end of {dag_id}", seconds, every=0.5)
+        """Wait until a DAG run has finished, and return its state."""
+        wait_until(lambda: self.state(dag_id, run_id) in FINISHED, f"{dag_id} to finish", seconds, every=0.5)
         return self.state(dag_id, run_id)
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """The task instances of a DAG run, mapped ones by their index."""
+        """Return the task instances of a DAG run, mapped ones by index."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances"
-        found: list[dict[str, Any]] = []
-        while len(found) % 100 == 0:  # the most that a page has
-            page = self.call("GET", path, params={"limit": 100, "offset": len(found)})["task_instances"]
+        tasks: list[dict[str, Any]] = []
+        while len(tasks) % 100 == 0:  # the size of a full page
+            page = self.call("GET", path, params={"limit": 100, "offset": len(tasks)})["task_instances"]
             if not page:
                 break
-            found += page
-        return sorted(found, key=lambda ti: (ti["task_id"], ti["map_index"]))
+            tasks += page
+        return sorted(tasks, key=lambda ti: (ti["task_id"], ti["map_index"]))
 
     def xcoms(
         self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, keys: Sequence[str] | None = None
     ) -> dict[str, Any]:
-        """XComs of a task instance, by key: unless named all but those that hold the links of its operator."""
+        """Return XComs of a task instance by key; default: all except those of operator links."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries"
         index = {"map_index": map_index}
         if keys is None:
@@ -397,10 +402,10 @@ class Airflow:
         }
 
     def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
-        """The log of a task instance, a line for each event and each exception behind it."""
+        """Return the log of a task instance, with a line for each event and each of its exceptions."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
-        asked = {"params": {"map_index": map_index, "full_content": True}, "headers": {"Accept": "application/json"}}
-        content = self.call("GET", path, **asked)["content"]
+        params = {"map_index": map_index, "full_content": True}
+        content = self.call("GET", path, params=params, headers={"Accept": "application/json"})["content"]
         if not AIRFLOW_3:
             return str(content).replace("\\n", "\n")
         lines = []
@@ -410,24 +415,24 @@ class Airflow:
         return "\n".join(lines)
 
     def worker_seconds(self) -> dict[str, float]:
-        """How long each task instance held a worker, by its id: what its supervisors measured, all visits added up.
+        """Return how long each task instance occupied a worker slot, by its id, as measured by its supervisors.
 
-        A worker writes that a moment after its task is over; it is waited for.
+        A worker logs that shortly after its task has finished, so this waits for the log lines.
         """
-        wait_until(self._workers_are_idle, "the workers' last words", 30)
-        held: dict[str, float] = {}
+        wait_until(self._workers_are_idle, "the workers' log lines", 30)
+        seconds: dict[str, float] = {}
         for event in self.scheduler_events():
             if event.get("event") == "Workload finished":
                 workload = event["workload_id"]
-                held[workload] = held.get(workload, 0.0) + float(event["duration"])
-        return held
+                seconds[workload] = seconds.get(workload, 0.0) + float(event["duration"])
+        return seconds
 
     def _workers_are_idle(self) -> bool:
         count = Counter(event.get("event") for event in self.scheduler_events())
         return count["Worker startup parse complete"] <= count["Workload finished"]
 
     def scheduler_events(self) -> Iterator[dict[str, Any]]:
-        """The scheduler's log lines; its worker processes write there too."""
+        """Return the log lines of the scheduler and its worker processes."""
         for line in self.processes.log_path("scheduler").read_text(errors="replace").splitlines():
             with suppress(ValueError):
                 event = json.loads(line)

@@ -1,4 +1,4 @@
-"""A trigger that stops at a step of its way, in its first start, and waits there to be killed."""
+"""A trigger that stops at a given step when it is started first, so that it can be killed there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from airflow_provider_aixplain.submission import IdempotencyRecord, XComIdempote
 from airflow_provider_aixplain.triggers import aixplain
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelStartTrigger
 
-# Who stops amid its submission keeps its turn, and more stop at a time than there are turns.
+# A trigger that stops during its submission keeps its slot, and more of them stop than there are slots by default.
 aixplain.MAX_CONCURRENT_SUBMISSIONS = 16
 aixplain._threads = ThreadPoolExecutor(aixplain.MAX_CONCURRENT_SUBMISSIONS)
 
@@ -33,11 +33,11 @@ STEPS = (
 )
 
 FAILS = "after the intent, and then to fail"
-"""A step at which a trigger leaves an orphaned submission."""
+"""As ``after the intent``, in a task that fails if its submission is in doubt."""
 
 
 def parking(step: str) -> Path:
-    """The file that tells that somebody has stopped at a step."""
+    """Return the file that a trigger creates when it stops at a step."""
     return Path(os.environ["PARKING"]) / step.replace(" ", "_")
 
 

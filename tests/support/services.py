@@ -1,7 +1,7 @@
-"""Programs that tests need beside Python's: a real PostgreSQL and a real Redis, a real browser.
+"""Services that tests need: PostgreSQL, Redis, an S3 server and a browser.
 
-``python -m tests.support.services PROGRAM...`` installs those that are absent, where it may: as root, with ``apt-get``.
-Where it may not, it says so, and so do the tests that need them; with ``--required`` it fails in CI.
+``python -m tests.support.services PROGRAM...`` installs missing programs with ``apt-get``, if it runs as root.
+Otherwise it reports them, and tests that need them are skipped. With ``--required`` it fails in CI.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from typing import Any
 from tests.support.deployment import Processes, free_port, wait_until
 
 PACKAGES = {"postgres": "postgresql", "redis-server": "redis-server", "chromium": "chromium"}
-"""Programs, and the packages of Debian that have them."""
+"""Debian's package of each program."""
 
 SERVICES = ("postgres", "redis-server")
 
 
 def find(binary: str) -> Path | None:
-    """Return where a program is; Debian keeps those of PostgreSQL off the path."""
+    """Return the path of a program. Those of PostgreSQL are not on Debian's PATH."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    found = shutil.which(binary, path=os.pathsep.join([*map(str, folders), os.environ.get("PATH", "")]))
-    return Path(found) if found else None
+    path = shutil.which(binary, path=os.pathsep.join([*map(str, folders), os.environ.get("PATH", "")]))
+    return Path(path) if path else None
 
 
 def missing(*binaries: str) -> str:
-    """Return which of these programs are absent, and how to get them; empty if none is."""
+    """Return a message about the missing ones of these programs, or an empty string."""
     absent = [PACKAGES[binary] for binary in binaries if not find(binary)]
-    return f"absent on this machine: {', '.join(absent)} (on Debian: apt install {' '.join(absent)})" if absent else ""
+    return f"missing on this machine: {', '.join(absent)} (on Debian: apt install {' '.join(absent)})" if absent else ""
 
 
 class Postgres:
     """A PostgreSQL server.
 
-    :param processes: starts and ends it.
+    :param processes: the deployment that it belongs to.
     """
 
     def __init__(self, processes: Processes) -> None:
@@ -51,10 +51,10 @@ class Postgres:
         self.port = free_port()
         self.dsn = f"postgresql://airflow@127.0.0.1:{self.port}/postgres"
         self.url = self.dsn.replace("postgresql", "postgresql+psycopg2")
-        # Not among the other files: another user has to reach it, as PostgreSQL refuses to run as root.
+        # In its own folder, as PostgreSQL does not run as root and its user cannot read the others.
         self.folder = Path(tempfile.mkdtemp(prefix="airflow-postgres-"))
-        processes.at_the_end(lambda: shutil.rmtree(self.folder, ignore_errors=True))
-        self.user = None if os.getuid() else _somebody()
+        processes.add_cleanup(lambda: shutil.rmtree(self.folder, ignore_errors=True))
+        self.user = None if os.getuid() else _unprivileged_user()
         if self.user:
             shutil.chown(self.folder, self.user)
         settings = "-c fsync=off -c max_connections=200 -c listen_addresses=127.0.0.1"
@@ -65,38 +65,38 @@ class Postgres:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        self.processes.start("postgres", str(_found("postgres")), *self._command, user=self.user, cwd="/")
+        self.processes.start("postgres", str(_require("postgres")), *self._command, user=self.user, cwd="/")
         wait_until(lambda: self.processes.check("postgres") or _listens(self.port), "PostgreSQL", 60)
 
     def stop(self) -> None:
-        """Cut all its connections and stop it."""
+        """Close all connections and stop the server."""
         process = self.processes.running["postgres"]
         process.send_signal(signal.SIGINT)
         process.wait(60)
         del self.processes.running["postgres"]
 
     def _run(self, binary: str, *arguments: str) -> None:
-        subprocess.run([_found(binary), *arguments], check=True, user=self.user, stdout=subprocess.DEVNULL, cwd="/")
+        subprocess.run([_require(binary), *arguments], check=True, user=self.user, stdout=subprocess.DEVNULL, cwd="/")
 
 
 class Redis:
-    """A Redis server that keeps everything in memory.
+    """A Redis server that stores its data in memory.
 
-    :param processes: starts and ends it.
+    :param processes: the deployment that it belongs to.
     """
 
     def __init__(self, processes: Processes) -> None:
         port = free_port()
         self.url = f"redis://127.0.0.1:{port}/0"
         arguments = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
-        processes.start("redis", str(_found("redis-server")), *arguments)
+        processes.start("redis", str(_require("redis-server")), *arguments)
         wait_until(lambda: _listens(port), "Redis", 30)
 
 
 class ObjectStore:
-    """A server of objects like Amazon's S3, that keeps everything in memory.
+    """An S3 server that stores its data in memory.
 
-    :param processes: starts and ends it.
+    :param processes: the deployment that it belongs to.
     """
 
     bucket = "batches"
@@ -104,7 +104,7 @@ class ObjectStore:
     def __init__(self, processes: Processes) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        # What every client of S3 reads
+        # read by every S3 client
         settings = {"ENDPOINT_URL": self.url, "ACCESS_KEY_ID": "any", "SECRET_ACCESS_KEY": "any", "REGION": "us-east-1"}
         self.env = {f"AWS_{name}": value for name, value in settings.items()}
         arguments = ["-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
@@ -114,13 +114,13 @@ class ObjectStore:
 
     @property
     def fs(self) -> Any:
-        """Reaches it."""
+        """A client of it."""
         from s3fs import S3FileSystem
 
         return S3FileSystem(endpoint_url=self.url, key="any", secret="any")
 
     def attach(self, home: Path) -> None:
-        """Let all processes of an Airflow find it by ``s3://``, as a provider's would."""
+        """Register the scheme ``s3`` in all processes of an Airflow, as Amazon's provider does."""
         (home / "config").mkdir()
         (home / "config" / "airflow_local_settings.py").write_text(ATTACH)
 
@@ -131,16 +131,16 @@ from s3fs import S3FileSystem
 filesystems._BUILTIN_SCHEME_TO_FS["s3"] = lambda conn_id, options: S3FileSystem()
 filesystems._register_filesystems.cache_clear()
 """
-"""Lets Airflow find objects in its own process: what a provider does, which here would be Amazon's with 60 packages."""
+"""Registers the scheme ``s3`` in Airflow, as Amazon's provider does, which needs 60 more packages."""
 
 
-def _somebody() -> str:
-    """Return a user who is not root."""
+def _unprivileged_user() -> str:
+    """Return the name of a user other than root."""
     names = {entry.pw_name for entry in pwd.getpwall()}
     return "postgres" if "postgres" in names else "nobody"
 
 
-def _found(binary: str) -> Path:
+def _require(binary: str) -> Path:
     path = find(binary)
     if path is None:
         raise FileNotFoundError(missing(binary))
@@ -154,10 +154,10 @@ def _listens(port: int) -> bool:
 
 
 def install(*binaries: str) -> str:
-    """Install programs that are absent, and return what is still absent."""
+    """Install missing programs, and return a message about those still missing."""
     packages = [PACKAGES[binary] for binary in binaries if not find(binary)]
     if packages and os.getuid() == 0 and shutil.which("apt-get"):
-        # In runlevel 1 Debian starts no service: the tests start their own.
+        # In runlevel 1 Debian starts no services; the tests start their own.
         env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
         for command in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
             subprocess.run(["apt-get", "-q", *command], env=env, stdout=subprocess.DEVNULL)
@@ -165,10 +165,10 @@ def install(*binaries: str) -> str:
 
 
 def main() -> None:
-    """Install what is asked for."""
+    """Install programs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("programs", nargs="+", choices=PACKAGES)
-    parser.add_argument("--required", action="store_true", help="fail in CI if one is absent")
+    parser.add_argument("--required", action="store_true", help="fail in CI if one is missing")
     arguments = parser.parse_args()
     if absent := install(*arguments.programs):
         print(absent, file=sys.stderr)

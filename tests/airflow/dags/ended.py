@@ -1,4 +1,4 @@
-"""Tasks that somebody, or Airflow itself, ends while their runs go on; and one whose response is large."""
+"""Tasks that a user or Airflow stops while their runs continue, and one with a large response."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def ended():
     AixplainRunModelOperator(task_id="marked_success", data="marked_success", **LONG)
     AixplainRunModelOperator(task_id="on_its_worker", data="on_its_worker", deferrable=False, **LONG)
     AixplainRunModelOperator(
-        task_id="cleared_in_its_wait", model_id="echo", data="cleared_in_its_wait", parameters={"delay": 30}
+        task_id="cleared_in_its_wait", model_id="echo", data="cleared_in_its_wait", parameters={"delay": 20}
     )
     AixplainRunModelOperator(
         task_id="execution_timeout", data="execution_timeout", execution_timeout=timedelta(seconds=5), **LONG

@@ -1,4 +1,4 @@
-"""The ways in which a task can end that are no example for anybody."""
+"""Tasks that fail, time out, wait on a worker or return odd values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEXT = "secret-input: the coffee is wonderful"
 
 @task
 def indiscreet():
-    """Does with the key of a Connection of its own what nobody should."""
+    """Logs the key of its own Connection, as no task should."""
     hook = AixplainHook("indiscreet")
     key = hook.platform.api_key
     logging.getLogger(__name__).info("The key is %s, of %r, %r and %r", key, hook, hook.platform, vars(hook))

@@ -1,4 +1,4 @@
-"""Tasks that need more than one try, each for another reason."""
+"""Tasks that need several tries, for different reasons."""
 
 from __future__ import annotations
 

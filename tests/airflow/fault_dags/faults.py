@@ -1,6 +1,4 @@
-"""As many runs as are asked for, the first of which stops on its worker between submission and deferral; runs that
-triggers start; and a batch.
-"""
+"""DAGs of ``test_faults.py``: mapped runs, runs that triggers start, and a batch."""
 
 from __future__ import annotations
 
@@ -19,7 +17,10 @@ PARKED_FOR = 600
 
 
 class Parking(AixplainRunModelOperator):
-    """Leaves, in its first try, the id of its worker's process in a file, and waits there to be killed."""
+    """In the first try of the first run, stops between submission and deferral, to be killed there.
+
+    The process id of its worker is written to the file PARKING.
+    """
 
     def defer(self, **kwargs):
         ti = get_current_context()["ti"]

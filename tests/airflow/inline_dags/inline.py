@@ -1,4 +1,4 @@
-"""What ``airflow dags test`` runs in one process, without a scheduler or a triggerer."""
+"""Run by ``airflow dags test`` in one process, without a scheduler or a triggerer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ with DAG("inline", schedule=None):
     mapped = AixplainRunModelOperator.partial(task_id="mapped", model_id="echo").expand(data=["m1", "m2"])
 
     @task.aixplain(model_id="echo")
-    async def made(text: str) -> dict[str, Any]:
+    async def upper(text: str) -> dict[str, Any]:
         await asyncio.sleep(0)
         return {"data": text.upper()}
 
@@ -35,17 +35,17 @@ with DAG("inline", schedule=None):
             AixplainRunModelOperator(task_id="deferring", model_id="echo", data="refused").execute(context)
         except AixplainInputError as error:
             return [data, str(error)]
-        raise AssertionError("it was not refused")
+        raise AssertionError("deferral was not refused")
 
     @task
-    def report(found: dict[str, Any]) -> None:
-        print("FOUND", found["ended"], list(found["mapped"]), found["made"], found["rows"]["succeeded"])
+    def report(results: dict[str, Any]) -> None:
+        print("RESULTS", results["ended"], list(results["mapped"]), results["upper"], results["rows"]["succeeded"])
 
     report(
         {  # type: ignore[arg-type] # XComs until it runs
             "ended": ended.output["data"],
             "mapped": mapped.output["data"],
-            "made": made("made")["data"],
+            "upper": upper("upper")["data"],
             "rows": rows(),
         }
     )

@@ -1,4 +1,4 @@
-"""A task for each step at which its trigger may be killed; and many that start at once."""
+"""A task for each step at which its trigger may be killed, and many that start at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks that their triggers end, and tasks that look as if they could be."""
+"""Tasks that their triggers finish, and similar ones that need a worker."""
 
 from __future__ import annotations
 

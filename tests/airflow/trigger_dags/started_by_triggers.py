@@ -1,4 +1,4 @@
-"""Tasks that their triggers start, and tasks that look as if they could be."""
+"""Tasks that their triggers start, and similar ones that need a worker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BOTH = {**START, "end_from_trigger": True}
 
 
 @task(multiple_outputs=True)
-def made():
+def inputs():
     return {"text": "{{ this is no template }}", "list": [1, None, True]}
 
 
@@ -28,10 +28,10 @@ def started_by_triggers():
     rendered = AixplainRunModelOperator(task_id="rendered", data={"data": ["{{ params.text }}", 5, None]}, **BOTH)
     passed_on(rendered.output["data"])
     AixplainRunModelOperator(task_id="taken", data="taken", **START)
-    output = made()
+    output = inputs()
     AixplainRunModelOperator(task_id="text", data={"data": output["text"]}, **BOTH)
     AixplainRunModelOperator(task_id="list", data=output["list"], parameters={"delay": 1}, **BOTH)
-    pulled = AixplainRunModelOperator(task_id="pulled", data="{{ ti.xcom_pull(task_ids='made')['text'] }}", **BOTH)
+    pulled = AixplainRunModelOperator(task_id="pulled", data="{{ ti.xcom_pull(task_ids='inputs')['text'] }}", **BOTH)
     output >> pulled
     AixplainRunModelOperator.partial(task_id="mapped", **BOTH).expand(data=["mapped 0", "mapped 1"])
     AixplainRunModelOperator(task_id="large", data="{{ 'LARGE ' * 50000 }}", multiple_outputs=False, **BOTH)

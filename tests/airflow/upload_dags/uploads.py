@@ -1,4 +1,4 @@
-"""Uploads in every way that Airflow can expand and render a task, and a path that comes from outside."""
+"""Uploads in all ways in which Airflow expands and renders tasks, and a path that comes from an XCom."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ FOLDER = os.environ["UPLOADS_FOLDER"]
 
 
 def arguments(task_id: str, **more: Any) -> dict[str, Any]:
-    """Return the arguments of a task whose run can be found by the task's id."""
-    known = {"model_id": "echo", "parameters": {"from": task_id, "delay": 0}, "deferrable": False}
-    return {"task_id": task_id, **known, **more}
+    """Return arguments for a task whose run has the task's id in its payload."""
+    common = {"model_id": "echo", "parameters": {"from": task_id, "delay": 0}, "deferrable": False}
+    return {"task_id": task_id, **common, **more}
 
 
 with DAG("uploads", schedule=None, params={"folder": FOLDER}):

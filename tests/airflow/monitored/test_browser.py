@@ -1,39 +1,39 @@
-"""What people see in Airflow's own pages, in a real browser. Its screenshots go to ``.test/screenshots``."""
+"""Airflow's own pages in a real browser. Screenshots are written to ``.test/screenshots``."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.support.deployment import AIRFLOW_3
-from tests.support.home import KEY, Home
+from tests.support.documentation import ROOT
+from tests.support.monitored import KEY, Monitored
 from tests.support.services import find, missing
 
 if not AIRFLOW_3:
-    pytest.skip("these are the pages of Airflow 3", allow_module_level=True)
+    pytest.skip("tests the pages of Airflow 3", allow_module_level=True)
 if absent := missing("chromium"):
     pytest.skip(absent, allow_module_level=True)
 
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
-SCREENSHOTS = Path(__file__).parents[2] / ".test" / "screenshots"
+SCREENSHOTS = ROOT / ".test" / "screenshots"
 SWITCHES = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync"
-RETRY_BUDGET = 30_000
-"""Milliseconds for what a page is waited for."""
+TIMEOUT = 30_000
+"""Milliseconds."""
 
 
 @pytest.fixture(scope="module")
-def page(home: Home) -> Iterator[Page]:
+def page(monitored: Monitored) -> Iterator[Page]:
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    expect.set_options(timeout=RETRY_BUDGET)
+    expect.set_options(timeout=TIMEOUT)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find("chromium"), args=SWITCHES.split())
-        page = browser.new_page(base_url=home.airflow.url, viewport={"width": 1100, "height": 760})
-        page.set_default_timeout(RETRY_BUDGET)
+        page = browser.new_page(base_url=monitored.airflow.url, viewport={"width": 1100, "height": 760})
+        page.set_default_timeout(TIMEOUT)
         yield page
         browser.close()
 
@@ -52,10 +52,10 @@ def open_section(form: Locator, name: str) -> None:
         button.click()
 
 
-class TestTheConnectionForm:
-    """In the order in which somebody goes through it."""
+class TestConnectionForm:
+    """In the order in which a user fills in the form."""
 
-    def test_it_shows_the_fields_of_this_type_and_hides_others(self, home: Home, page: Page) -> None:
+    def test_the_form_shows_only_fields_of_this_type(self, monitored: Monitored, page: Page) -> None:
         page.goto("/connections")
         page.get_by_role("button", name="Add Connection").click()
         form = page.get_by_role("dialog")
@@ -76,22 +76,22 @@ class TestTheConnectionForm:
         expect(field(form, "element_proxy")).to_have_attribute("type", "password")
         picture(page, "connection-extra")
 
-    def test_it_is_saved(self, home: Home, page: Page) -> None:
+    def test_the_connection_is_saved(self, monitored: Monitored, page: Page) -> None:
         form = page.get_by_role("dialog")
         field(form, "element_timeout").fill("30")
         open_section(form, "Standard Fields")
-        address = urlsplit(home.emulator.url)
+        address = urlsplit(monitored.emulator.url)
         field(form, "host").fill(f"{address.scheme}://{address.hostname}")
         field(form, "port").fill(str(address.port))
         field(form, "password").fill(KEY)
         picture(page, "connection-form")
         form.get_by_role("button", name="Save").click()
         expect(page.get_by_role("cell", name="from_the_form")).to_be_visible()
-        saved = home.airflow.call("GET", "/connections/from_the_form")
+        saved = monitored.airflow.call("GET", "/connections/from_the_form")
         assert (saved["conn_type"], saved["password"]) == ("aixplain", "***")
         assert '"timeout": 30' in saved["extra"]
 
-    def test_reopened_it_has_what_was_saved_and_not_the_key(self, home: Home, page: Page) -> None:
+    def test_the_reopened_form_has_all_fields_except_the_key(self, monitored: Monitored, page: Page) -> None:
         page.get_by_role("button", name="Edit Connection").click()
         form = page.get_by_role("dialog")
         expect(field(form, "host")).to_have_value(re.compile("http://127.0.0.1"))
@@ -104,35 +104,35 @@ class TestTheConnectionForm:
         expect(form).to_have_count(0)
 
     @pytest.mark.parametrize(
-        ("key", "told"),
+        ("key", "message"),
         [
             (KEY, "Test Connection Successful"),
             ("a-key-that-is-not-the-right-one", "refuses the key: check the API key"),
         ],
     )
-    def test_the_button_tests_it(self, home: Home, page: Page, key: str, told: str) -> None:
+    def test_the_button_tests_the_connection(self, monitored: Monitored, page: Page, key: str, message: str) -> None:
         body = {"connection_id": "from_the_form", "conn_type": "aixplain", "password": key}
-        home.airflow.call("PATCH", "/connections/from_the_form", params={"update_mask": "password"}, json=body)
+        monitored.airflow.call("PATCH", "/connections/from_the_form", params={"update_mask": "password"}, json=body)
         page.goto("/connections")
         page.get_by_role("button", name="Test Connection").click()
-        expect(page.get_by_role("status").filter(has_text=told)).to_be_visible()
+        expect(page.get_by_role("status").filter(has_text=message)).to_be_visible()
         assert key not in page.content()
         picture(page, f"connection-test-{'good' if key == KEY else 'bad'}")
 
 
 @pytest.fixture(scope="module")
-def task_page(home: Home) -> str:
-    """The address of a finished task."""
-    return f"/dags/at_home/runs/{home.finished}/tasks/run"
+def task_page(monitored: Monitored) -> str:
+    """The path of a finished task's page."""
+    return f"/dags/monitored/runs/{monitored.finished}/tasks/run"
 
 
-def test_the_log_tells_the_story(page: Page, task_page: str) -> None:
+def test_the_log_reports_the_result(page: Page, task_page: str) -> None:
     page.goto(task_page)
     expect(page.get_by_text("model sentiment is done after 1.0 s")).to_be_visible()
     picture(page, "log")
 
 
-def test_an_extra_link_opens_the_models_page(home: Home, page: Page, task_page: str) -> None:
+def test_an_extra_link_opens_the_models_page(monitored: Monitored, page: Page, task_page: str) -> None:
     page.goto(f"{task_page}/details")
     link = page.get_by_role("link", name="aiXplain model")
     expect(link).to_be_visible()
@@ -140,11 +140,11 @@ def test_an_extra_link_opens_the_models_page(home: Home, page: Page, task_page: 
     with page.context.expect_page() as opened:
         link.click()
     expect(opened.value.get_by_role("heading")).to_have_text("VADER")
-    assert opened.value.url == f"{home.emulator.url}/discover/model/sentiment"
+    assert opened.value.url == f"{monitored.emulator.url}/discover/model/sentiment"
     opened.value.close()
 
 
-def test_its_xcoms_can_be_read(page: Page, task_page: str) -> None:
+def test_the_xcom_page_shows_the_fields(page: Page, task_page: str) -> None:
     page.goto(f"{task_page}/xcom")
     for key in ("used_credits", "run_time", "data"):
         expect(page.get_by_role("cell", name=key, exact=True)).to_be_visible()

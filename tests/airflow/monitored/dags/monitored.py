@@ -1,4 +1,4 @@
-"""The sensor, the decorator, and what an Airflow is told of their runs."""
+"""The sensor, the decorator, and tasks whose metrics and lineage are checked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from airflow.providers.common.compat.sdk import DAG, task
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
 
-with DAG("at_home", schedule=None):
+with DAG("monitored", schedule=None):
     submit = AixplainRunModelOperator(
         task_id="submit", model_id="echo", data="submitted", parameters={"delay": 15}, wait_for_completion=False
     )
@@ -33,4 +33,4 @@ with DAG("at_home", schedule=None):
     mapped.expand(text=["one", "two"])  # type: ignore[attr-defined]
 
     AixplainRunModelOperator(task_id="run", model_id="sentiment", data="A wonderful lamp.")
-    AixplainRunModelOperator(task_id="listened_to", model_id="echo", data="heard", end_from_trigger=True)
+    AixplainRunModelOperator(task_id="listened_to", model_id="echo", data="listener", end_from_trigger=True)
