@@ -1,4 +1,4 @@
-"""What all tests share: an emulator to talk to, and a Connection to it."""
+"""Fixtures of all tests: an emulator and a Connection to it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import pytest
 from tests.support.certificate import write_certificate
 from tests.support.deployment import Emulator, Processes
 
-# Timings belong in benchmarks; and a landing must not hang on luck, so CI tries the same examples every time.
+# No deadlines, as timings belong in benchmarks. CI tries the same examples each time, so it does not depend on luck.
 hypothesis.settings.register_profile("project", deadline=None, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("project")
 
-# Among Airflow's examples is a listener, which every worker of theirs would have.
+# Airflow's examples have a listener, with which no trigger may finish a task.
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 
-# A test run that is asked to end, by a CI's time limit say, ends what it started too.
+# A test run that is terminated, for example by CI's time limit, also stops what it started.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    """An emulator whose runs take half a second."""
+    """An emulator whose runs take 0.5 s."""
     home: Path = tmp_path_factory.mktemp("emulator")
     with Processes(home) as processes:
         yield Emulator(processes, seconds=0.5)
@@ -35,7 +35,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
 
 @pytest.fixture
 def connection(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    """The Connection ``aixplain_default`` to the emulator, as the environment holds it."""
+    """The fields of the Connection ``aixplain_default``, which is set in the environment."""
     monkeypatch.setenv("AIRFLOW_CONN_AIXPLAIN_DEFAULT", emulator.connection)
     fields: dict[str, object] = json.loads(emulator.connection)
     return fields
@@ -43,5 +43,5 @@ def connection(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> dict[str,
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The certificate of a server on this machine, and its key, in one file."""
+    """A file with a certificate for 127.0.0.1 and localhost, and its key."""
     return write_certificate(tmp_path_factory.mktemp("tls") / "server.pem")

@@ -1,4 +1,4 @@
-"""Runs in a real Airflow, in every way that there is, beside the least that Airflow itself needs for as many waits."""
+"""Runs in a real Airflow in all modes, and as a lower bound as many waits of Airflow's own operators."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ WAYS = (
 
 
 def measure(airflow: Airflow, emulator: Emulator, way: str) -> dict[str, Any]:
-    """Run a DAG and return what it cost."""
+    """Run a DAG and return its cost."""
     if way.endswith("_adaptive"):
         airflow.finish("learn", airflow.trigger("learn"))
     before = len(emulator.runs())
     run_id = airflow.trigger(way)
     state = airflow.finish(way, run_id, seconds=1800)
     tasks = airflow.tasks(way, run_id)
-    held = airflow.worker_seconds()
+    seconds = airflow.worker_seconds()
     runs = emulator.runs()[before:]
     delays = sorted(_delays(airflow, way, run_id, tasks, runs)) if runs else []
     return {
         "way": way if state == "success" else f"{way} ({state})",
         "runs": len(tasks),
         "wall, s": airflow.wall_seconds(way, run_id),
-        "held a worker, s a run": sum(held.get(task["id"], 0.0) for task in tasks) / len(tasks),
-        "polls a run": statistics.mean(len(run["polled_at"]) for run in runs) if runs else None,
+        "worker slot, s per run": sum(seconds.get(task["id"], 0.0) for task in tasks) / len(tasks),
+        "polls per run": statistics.mean(len(run["polled_at"]) for run in runs) if runs else None,
         "delay, median, s": statistics.median(delays) if delays else None,
         "delay, p95, s": delays[len(delays) * 95 // 100] if delays else None,
     }
@@ -57,25 +57,27 @@ def measure(airflow: Airflow, emulator: Emulator, way: str) -> dict[str, Any]:
 def _delays(
     airflow: Airflow, way: str, run_id: str, tasks: list[dict[str, Any]], runs: list[dict[str, Any]]
 ) -> list[float]:
-    """Seconds from the end of each run on the platform to the end of its task in Airflow's database."""
-    over = {run["id"]: run["finishes_at"] for run in runs}
+    """Return the seconds between the end of each run on the platform and the end of its task in Airflow's database."""
+    finished = {run["id"]: run["finishes_at"] for run in runs}
     delays = []
     for task in tasks:
         response = airflow.xcoms(way, run_id, task["task_id"], task["map_index"], keys=["return_value"])
         run = response["return_value"]["url"].rpartition("/")[2]
-        delays.append(pendulum.parse(task["end_date"]).timestamp() - over[run])
+        delays.append(pendulum.parse(task["end_date"]).timestamp() - finished[run])
     return delays
 
 
 def main() -> None:
-    """Measure each way in one Airflow and print a table."""
+    """Measure each mode in one Airflow and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=200, help="how many (default: %(default)s)")
-    parser.add_argument("--blocking", type=int, default=20, help="how many blocking ones (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=30, help="how long a run takes (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=200, help="number of runs (default: %(default)s)")
+    parser.add_argument("--blocking", type=int, default=20, help="number of blocking runs (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=30, help="duration of a run, in seconds (default: %(default)s)"
+    )
     parser.add_argument("--slots", type=int, default=4, help="worker slots (default: %(default)s)")
-    parser.add_argument("--sqlite", action="store_true", help="Airflow's database is SQLite, not PostgreSQL")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="which ways (default: all)")
+    parser.add_argument("--sqlite", action="store_true", help="use SQLite instead of PostgreSQL")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="modes (default: all)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Processes(Path(folder) / "airflow") as processes:
         emulator = Emulator(processes, arguments.seconds)
@@ -85,7 +87,7 @@ def main() -> None:
             f"BENCH_{name.upper()}": str(getattr(arguments, name)) for name in ("runs", "blocking", "seconds")
         }
         airflow.start()
-        # A triggerer needs some five seconds for the first question that a trigger asks Airflow, once in its life.
+        # A triggerer's first request to Airflow takes some five seconds.
         airflow.finish("warm_up", airflow.trigger("warm_up"))
         rows = [measure(airflow, emulator, way) for way in arguments.ways]
     walls = {row["way"]: row["wall, s"] for row in rows}

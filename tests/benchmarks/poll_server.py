@@ -1,6 +1,6 @@
-"""A server that costs little: it answers polls of runs of four platforms, each run being over at its last poll.
+"""A cheap server for polls of runs on four platforms. A run finishes after a number of polls.
 
-The path of a run of aiXplain's may tell when it is over instead.
+The path of a run of aiXplain may have the time at which it finishes instead.
 
 ``python -m tests.benchmarks.poll_server POLLS [CERTIFICATE]`` prints its port, and counts connections.
 """
@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from typing import ClassVar
 
-RUNNING, OVER = 0, 1
+RUNNING, FINISHED = 0, 1
 ANSWERS = {
     # aiXplain, and the bare loop
     "/api/v1/data/": [
@@ -29,25 +29,25 @@ ANSWERS = {
         (200, {"state": {"life_cycle_state": "RUNNING", "state_message": ""}}),
         (200, {"state": {"life_cycle_state": "TERMINATED", "state_message": "", "result_state": "SUCCESS"}}),
     ],
-    # anything: a sensor waits until it is there
+    # a sensor waits for status 200
     "/sensed/": [(404, {}), (200, {})],
 }
 
 
-def written(status: int, body: object) -> bytes:
+def encode(status: int, body: object) -> bytes:
     text = json.dumps(body).encode()
     head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
     return head.encode() + text
 
 
-WRITTEN = {prefix: [written(*answer) for answer in answers] for prefix, answers in ANSWERS.items()}
+ENCODED = {prefix: [encode(*answer) for answer in answers] for prefix, answers in ANSWERS.items()}
 
 
 class Connection(asyncio.Protocol):
     """Answers polls."""
 
     polls = 20
-    asked: ClassVar[Counter[bytes]] = Counter()
+    requested: ClassVar[Counter[bytes]] = Counter()
     opened = open_now = most = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -74,13 +74,13 @@ class Connection(asyncio.Protocol):
 
     def answer(self, path: bytes, body: bytes) -> bytes:
         if path == b"/counts":
-            return written(200, {"polls": self.asked.total(), "opened": self.opened, "most": self.most})
-        self.asked[path + body] += 1
-        is_over = self.asked[path + body] >= self.polls
+            return encode(200, {"polls": self.requested.total(), "opened": self.opened, "most": self.most})
+        self.requested[path + body] += 1
+        is_finished = self.requested[path + body] >= self.polls
         if path.startswith(b"/api/v1/data/until/"):
-            is_over = time.time() >= float(path.split(b"/")[5])
-        state = OVER if is_over else RUNNING
-        return next(answers[state] for prefix, answers in WRITTEN.items() if path.startswith(prefix.encode()))
+            is_finished = time.time() >= float(path.split(b"/")[5])
+        state = FINISHED if is_finished else RUNNING
+        return next(answers[state] for prefix, answers in ENCODED.items() if path.startswith(prefix.encode()))
 
 
 async def serve() -> None:

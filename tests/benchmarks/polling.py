@@ -1,8 +1,7 @@
-"""What a poll costs: 1,000 runs, each polled 20 times in one event loop, by this trigger and by others that users know.
+"""Cost of a poll: 1,000 runs, each polled 20 times in one event loop, by this trigger and by those of other providers.
 
-Each contender is a process of its own that talks to the same server, and its runs begin one after the other within one
-interval, as in reality. The bare loop, which sends and reads bytes by our schedule, over as many connections as our
-pool has, is what nobody can do without.
+Each contender has its own process and uses the same server. Its runs start evenly within one interval, as in reality.
+The bare loop is the lower bound: it sends and reads bytes on this provider's schedule, over as many connections.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from tests.support.certificate import write_certificate
 
 POOL = 256
 INTERVAL = 1.4
-"""Seconds between two polls of those who poll at a fixed interval. So all need the same half minute for 20 polls, as
-ours and the bare loop do by our schedule: how often a process is woken tells in what a poll costs."""
+"""Seconds between two polls at a fixed interval: 20 polls take as long as on this provider's schedule, since the cost
+of a poll depends on how often the process wakes up."""
 
 
 async def bare(url: str, runs: range, polls: int) -> None:
@@ -115,14 +114,14 @@ TLS_ONLY = ("DbtCloudRunJobTrigger", "DatabricksExecutionTrigger")
 
 
 def _connection(conn_id: str, conn_type: str, url: str, **fields: str) -> None:
-    told = {"conn_type": conn_type, **({"host": url} if url else {}), **fields}
-    os.environ[f"AIRFLOW_CONN_{conn_id.upper()}"] = json.dumps(told)
+    connection = {"conn_type": conn_type, **({"host": url} if url else {}), **fields}
+    os.environ[f"AIRFLOW_CONN_{conn_id.upper()}"] = json.dumps(connection)
 
 
 def contend(name: str, url: str, runs: int, polls: int) -> float:
-    """Return the CPU seconds that this process needs for all polls, imports aside."""
+    """Return the CPU seconds that this process needs for all polls, without imports."""
     run = CONTENDERS[name](url)
-    asyncio.run(run(url, range(runs, runs + 1), polls))  # once for all that is done once
+    asyncio.run(run(url, range(runs, runs + 1), polls))  # warm-up
     before = time.process_time()
     asyncio.run(run(url, range(runs), polls))
     return time.process_time() - before
@@ -130,7 +129,7 @@ def contend(name: str, url: str, runs: int, polls: int) -> float:
 
 @contextmanager
 def server(polls: int, certificate: Path | None) -> Iterator[str]:
-    """The URL of a server that answers that many polls of each run."""
+    """Start a server on which each run finishes after a number of polls, and return its URL."""
     arguments = [str(polls), *([str(certificate)] if certificate else [])]
     command = [sys.executable, "-m", "tests.benchmarks.poll_server", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -142,30 +141,30 @@ def server(polls: int, certificate: Path | None) -> Iterator[str]:
 
 
 def measure(name: str, runs: int, polls: int, certificate: Path | None) -> dict[str, Any]:
-    """Measure a contender in a process of its own."""
+    """Measure a contender in a new process."""
     with server(polls, certificate) as url:
-        told = json.dumps([name, url, runs, polls])
+        arguments = json.dumps([name, url, runs, polls])
         env = {**os.environ, "AIRFLOW__LOGGING__LOGGING_LEVEL": "CRITICAL"}
         if certificate:
             env["SSL_CERT_FILE"] = env["REQUESTS_CA_BUNDLE"] = str(certificate)
-        command = [sys.executable, "-m", "tests.benchmarks.polling", "--contend", told]
+        command = [sys.executable, "-m", "tests.benchmarks.polling", "--contend", arguments]
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900)
         if done.returncode:
             raise RuntimeError(done.stderr[-3000:])
-        found = counts(url, certificate)
-    assert found["polls"] >= (runs + 1) * polls, "somebody has given up"
+        counted = counts(url, certificate)
+    assert counted["polls"] >= (runs + 1) * polls, "a trigger gave up"
     return {
         "transport": "TLS" if certificate else "plain",
         "trigger": name,
-        "polls": found["polls"],
-        "CPU a poll, µs": 1e6 * float(done.stdout.split()[-1]) / found["polls"],
-        "connections opened": found["opened"] - 1,
-        "at a time": found["most"],
+        "polls": counted["polls"],
+        "CPU per poll, µs": 1e6 * float(done.stdout.split()[-1]) / counted["polls"],
+        "connections opened": counted["opened"] - 1,
+        "concurrent": counted["most"],
     }
 
 
 def counts(url: str, certificate: Path | None) -> dict[str, int]:
-    """What a server has counted."""
+    """Return what a server counted."""
     import requests
 
     return dict(requests.get(f"{url}/counts", verify=str(certificate) if certificate else True, timeout=10).json())
@@ -188,7 +187,7 @@ def main() -> None:
             names = [name for name in CONTENDERS if transport or name not in TLS_ONLY]
             measured = [measure(name, arguments.runs, arguments.polls, transport) for name in names]
             for row in measured:
-                row["to the bare loop"] = row["CPU a poll, µs"] / measured[0]["CPU a poll, µs"]
+                row["to the bare loop"] = row["CPU per poll, µs"] / measured[0]["CPU per poll, µs"]
             rows += measured
     report("polling", f"{arguments.runs} runs polled {arguments.polls} times each in one event loop", rows)
 

@@ -1,4 +1,4 @@
-"""Where benchmarks put what they found: a table for people, and a JSON file."""
+"""Writes the results of benchmarks: a table and a JSON file."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ FOLDER = Path(".bench")
 
 
 def report(name: str, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows, each by the same headings, and write them to ``.bench/NAME.json``."""
+    """Print rows with the same keys as a table, and write them to ``.bench/NAME.json``."""
     table = Table(title=title, title_justify="left")
     for index, heading in enumerate(rows[0]):
         table.add_column(heading, justify="right" if index else "left")
     for row in rows:
-        table.add_row(*(_told(value) for value in row.values()))
+        table.add_row(*(_format(value) for value in row.values()))
     console = Console(highlight=False, width=130)
     console.print()
     console.print(table)
     FOLDER.mkdir(exist_ok=True)
-    found = {"title": title, "machine": f"{platform.machine()}, Python {platform.python_version()}", "rows": rows}
-    (FOLDER / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
+    content = {"title": title, "machine": f"{platform.machine()}, Python {platform.python_version()}", "rows": rows}
+    (FOLDER / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _told(value: Any) -> str:
+def _format(value: Any) -> str:
     if not isinstance(value, float):
         return "" if value is None else str(value)
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

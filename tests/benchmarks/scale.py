@@ -1,6 +1,6 @@
-"""What thousands of runs in flight cost a triggerer process: runs of a minute, submitted evenly over the minute before.
+"""Cost of thousands of runs in flight in one triggerer process: runs of a minute, submitted evenly over a minute.
 
-Each number of runs is a process of its own. It starts as a triggerer does that takes over from another.
+Each number of runs has its own process, which starts all triggers at once, like a triggerer that replaces another.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TICK = 0.02
 
 
 async def hold(url: str, runs: int, seconds: float) -> dict[str, float]:
-    """Wait for the ends of runs, and measure what that costs."""
+    """Wait until runs have finished, and measure the cost."""
     from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
 
     process, delays = psutil.Process(), list[float]()
@@ -35,55 +35,55 @@ async def hold(url: str, runs: int, seconds: float) -> dict[str, float]:
             await asyncio.sleep(TICK)
             delays.append(time.perf_counter() - due)
 
-    async def wait(over_at: float, run: int) -> str:
+    async def wait(finishes_at: float, run: int) -> str:
         trigger = AixplainModelRunTrigger(
-            f"{url}/api/v1/data/until/{over_at:.3f}/{run}",
-            submitted_at=pendulum.from_timestamp(over_at - seconds).isoformat(),
+            f"{url}/api/v1/data/until/{finishes_at:.3f}/{run}",
+            submitted_at=pendulum.from_timestamp(finishes_at - seconds).isoformat(),
             end_from_trigger=True,
             do_xcom_push=False,
         )
         return str((await anext(aiter(trigger.run()))).payload)
 
-    await wait(0.0, -1)  # once for all that is done once
+    await wait(0.0, -1)  # warm-up
     before, cpu = process.memory_info().rss, time.process_time()
     ticking = asyncio.ensure_future(tick())
     begin = time.time()
     tasks = [asyncio.ensure_future(wait(begin + seconds * (run + 1) / runs, run)) for run in range(runs)]
     await asyncio.sleep(seconds / 4)
-    held = process.memory_info().rss - before
-    ended = await asyncio.gather(*tasks)
+    memory = process.memory_info().rss - before
+    payloads = await asyncio.gather(*tasks)
     ticking.cancel()
     delays.sort()
     return {
-        "lost": sum(payload != "success" for payload in ended),
+        "lost": sum(payload != "success" for payload in payloads),
         "loop delay p99, ms": 1e3 * delays[len(delays) * 99 // 100],
-        "memory, KB a run": held / runs / 1024,
-        "CPU, ms a run": 1e3 * (time.process_time() - cpu) / runs,
+        "memory, KB per run": memory / runs / 1024,
+        "CPU, ms per run": 1e3 * (time.process_time() - cpu) / runs,
     }
 
 
 def measure(runs: int, seconds: float) -> dict[str, Any]:
-    """Measure in a process of its own."""
+    """Measure in a new process."""
     with server(10**9, None) as url:
         connection = json.dumps({"conn_type": "aixplain", "host": url, "password": "k" * 32})
         env = {**os.environ, "AIRFLOW__LOGGING__LOGGING_LEVEL": "CRITICAL", "AIRFLOW_CONN_AIXPLAIN_DEFAULT": connection}
-        told = json.dumps([url, runs, seconds])
-        command = [sys.executable, "-m", "tests.benchmarks.scale", "--hold", told]
+        arguments = json.dumps([url, runs, seconds])
+        command = [sys.executable, "-m", "tests.benchmarks.scale", "--hold", arguments]
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900)
         if done.returncode:
             raise RuntimeError(done.stderr[-3000:])
-        found = counts(url, None)
+        counted = counts(url, None)
     row = json.loads(done.stdout.splitlines()[-1])
-    return {"runs": runs, **row, "polls a run": found["polls"] / runs, "connections": found["most"]}
+    return {"runs": runs, **row, "polls per run": counted["polls"] / runs, "connections": counted["most"]}
 
 
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--runs", type=int, nargs="+", default=[100, 1000, 5000], help="how many (default: 100 1000 5000)"
+        "--runs", type=int, nargs="+", default=[100, 1000, 5000], help="numbers of runs (default: 100 1000 5000)"
     )
-    parser.add_argument("--seconds", type=float, default=60, help="how long a run takes (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=60, help="duration of a run (default: %(default)s)")
     parser.add_argument("--hold", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.hold:

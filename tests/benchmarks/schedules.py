@@ -1,4 +1,4 @@
-"""How many polls a schedule makes for a run, and how long a result waits for the next one: simulated, for many runs."""
+"""Polls per run of each schedule, and how long a result waits for the next poll, in a simulation of many runs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from airflow_provider_aixplain.protocol.wait import Wait
 from tests.benchmarks.results import report
 
 RUNNING = ModelResponse(ResponseStatus.IN_PROGRESS)
-LEARNT = 100
-"""Runs after which a schedule that learns is measured."""
+LEARNING_RUNS = 100
+"""Runs before a schedule that learns is measured."""
 
 Draw = Callable[[random.Random], float]
 RUN_TIMES: dict[str, Draw] = {
@@ -28,12 +28,12 @@ RUN_TIMES: dict[str, Draw] = {
         dice.gauss(600, 30) if dice.random() < 0.1 else dice.gauss(5, 0.5)
     ),
 }
-"""Seconds that runs take."""
+"""Durations of runs, in seconds."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a schedule costs: polls a run, and seconds from the end of a run to the poll that sees it."""
+    """Cost of a schedule: polls per run, and seconds between the end of a run and the poll that sees it."""
 
     polls: float
     mean_delay: float
@@ -47,32 +47,34 @@ class Cost:
         )
 
 
-def waited(wait: Wait, run_time: float, dice: random.Random, *, tells: bool) -> tuple[int, float]:
-    """Wait for a run.
+def waited(wait: Wait, run_time: float, dice: random.Random, *, reports_run_time: bool) -> tuple[int, float]:
+    """Simulate waiting for a run.
 
-    :param tells: whether the platform tells the run time.
+    :param reports_run_time: whether the platform reports the run time.
     :return: the number of polls, and the delay.
     """
     elapsed = wait.first_delay(0.0, dice.random())
     while elapsed < run_time:
         wait.judge(RUNNING, elapsed)
         elapsed += wait.delay(elapsed, dice.random())
-    over = ModelResponse(ResponseStatus.SUCCESS, completed=True, run_time=run_time if tells else 0)
-    wait.judge(over, elapsed)
-    wait.learn(over, elapsed, dice.random())
+    result = ModelResponse(ResponseStatus.SUCCESS, completed=True, run_time=run_time if reports_run_time else 0)
+    wait.judge(result, elapsed)
+    wait.learn(result, elapsed, dice.random())
     return wait.polls, elapsed - run_time
 
 
-def cost(draw: Draw, runs: int, *, adaptive: bool, tells: bool = True, seed: int = 1) -> Cost:
-    """Return what one of our schedules costs, for runs one after another."""
+def cost(draw: Draw, runs: int, *, adaptive: bool, reports_run_time: bool = True, seed: int = 1) -> Cost:
+    """Return the cost of one of this provider's schedules, for consecutive runs."""
     dice = random.Random(seed)
     run_times = RunTimes() if adaptive else None
-    waits = (Wait(0.5, 1e6, run_times=run_times) for _ in range(LEARNT + runs))
-    return Cost.of([waited(wait, draw(dice), dice, tells=tells) for wait in waits][LEARNT:])
+    waits = (Wait(0.5, 1e6, run_times=run_times) for _ in range(LEARNING_RUNS + runs))
+    return Cost.of(
+        [waited(wait, draw(dice), dice, reports_run_time=reports_run_time) for wait in waits][LEARNING_RUNS:]
+    )
 
 
 def fixed_cost(draw: Draw, runs: int, interval: float, seed: int = 1) -> Cost:
-    """Return what polling at a fixed interval costs."""
+    """Return the cost of polling at a fixed interval."""
     dice = random.Random(seed)
 
     def wait() -> tuple[int, float]:
@@ -87,31 +89,31 @@ def fixed_cost(draw: Draw, runs: int, interval: float, seed: int = 1) -> Cost:
 def main() -> None:
     """Simulate all schedules and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=3000, help="how many (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=3000, help="number of runs (default: %(default)s)")
     runs = parser.parse_args().runs
     rows = []
     for name, draw in RUN_TIMES.items():
-        knows = cost(draw, runs, adaptive=True)
+        adaptive = cost(draw, runs, adaptive=True)
         mean = statistics.mean(draw(random.Random(seed)) for seed in range(runs))
-        interval = mean / (knows.polls - 0.5)
+        interval = mean / (adaptive.polls - 0.5)
         costs = {
             "backoff (default)": cost(draw, runs, adaptive=False),
-            "adaptive": knows,
-            "adaptive, no run times told": cost(draw, runs, adaptive=True, tells=False),
+            "adaptive": adaptive,
+            "adaptive, no run times reported": cost(draw, runs, adaptive=True, reports_run_time=False),
             "every 5 s": fixed_cost(draw, runs, 5),
-            f"as many polls: every {interval:.3g} s": fixed_cost(draw, runs, interval),
+            f"same number of polls: every {interval:.3g} s": fixed_cost(draw, runs, interval),
         }
-        for schedule, found in costs.items():
+        for schedule, measured in costs.items():
             rows.append(
                 {
                     "run times": name,
                     "schedule": schedule,
-                    "polls a run": found.polls,
-                    "delay, mean, s": found.mean_delay,
-                    "delay, p95, s": found.p95_delay,
+                    "polls per run": measured.polls,
+                    "delay, mean, s": measured.mean_delay,
+                    "delay, p95, s": measured.p95_delay,
                 }
             )
-    report("schedules", "Polls, and seconds from the end of a run to the poll that sees it (simulated)", rows)
+    report("schedules", "Polls per run, and delay between the end of a run and the poll that sees it (simulated)", rows)
 
 
 if __name__ == "__main__":

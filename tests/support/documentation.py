@@ -1,4 +1,4 @@
-"""The examples in the documentation, as the tests run them."""
+"""The examples in the documentation."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 EMULATED = {"6414bd3cd09663e9225130e8": "sentiment", "669a63646eb56306647e1091": "echo"}
-"""Models of the public platform, and those of the emulator that stand in for them."""
+"""Models of the public platform, and the emulator's models that replace them in tests."""
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_MAKES_A_DAG = re.compile(r"\bDAG\(|^@dag", re.MULTILINE)
+_DEFINES_A_DAG = re.compile(r"\bDAG\(|^@dag", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Example:
     """A block of Python on a page.
 
-    :param name: of its page, and of the line where it begins.
-    :param code: with models that the emulator has.
+    :param name: names its page and its first line.
+    :param code: its code, with the emulator's models.
     """
 
     name: str
@@ -29,14 +29,14 @@ class Example:
 
     @property
     def kind(self) -> str:
-        """``dag``: to be run by Airflow; ``tests``: by pytest; ``script``: by Python."""
-        if _MAKES_A_DAG.search(self.code):
+        """``dag`` if it defines a DAG, ``tests`` if it defines tests, else ``script``."""
+        if _DEFINES_A_DAG.search(self.code):
             return "dag"
         return "tests" if "def test_" in self.code else "script"
 
 
 def examples(kind: str) -> list[Example]:
-    """Return the examples of a kind. Blocks that say ``no-run`` are none."""
+    """Return the examples of a kind. Blocks tagged ``no-run`` are not examples."""
     return [example for page in PAGES for example in _of(page) if example.kind == kind]
 
 

@@ -1,4 +1,4 @@
-"""A local HTTP server that answers as a test tells it to, and remembers what it was asked."""
+"""A local HTTP server that answers by a test's script, and records requests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Asked:
 
 @dataclass
 class Server:
-    """What a test sees of the server.
+    """A running server.
 
     :param script: answers one request.
     """
@@ -50,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_DELETE = handle_any
 
     def do_CONNECT(self) -> None:
-        """Be a proxy's tunnel to whatever the client names."""
+        """Tunnel to the target that the client names, as a proxy does."""
         self.seen.asked.append(Asked("CONNECT", self.path, dict(self.headers.items()), b"", self.client_address[1]))
         host, _, port = self.path.rpartition(":")
         with socket.create_connection((host, int(port))) as target:
@@ -84,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
             super().finish()
 
     def log_message(self, *_: object) -> None:
-        """Keep quiet."""
+        """Log nothing."""
 
 
 class _HTTPServer(ThreadingHTTPServer):
@@ -92,7 +92,7 @@ class _HTTPServer(ThreadingHTTPServer):
 
 
 def copy(source: socket.socket, target: socket.socket) -> None:
-    """Pass on bytes until one side ends."""
+    """Copy bytes until one side closes the connection."""
     with suppress(OSError):
         while data := source.recv(65536):
             target.sendall(data)
@@ -103,7 +103,7 @@ def copy(source: socket.socket, target: socket.socket) -> None:
 
 @contextmanager
 def serve(script: Script, certificate: Path | None = None) -> Iterator[Server]:
-    """Run a server for the length of a block.
+    """Run a server for the duration of a block.
 
     :param certificate: a file with a certificate and its key; with it, the server speaks TLS.
     """

@@ -11,7 +11,7 @@ NAME = "task"
 
 
 class TaskLog:
-    """What operators and triggers have written to their tasks' logs."""
+    """The log lines of operators and triggers."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         self._caplog = caplog
@@ -20,7 +20,7 @@ class TaskLog:
         return "\n".join(self.lines(logging.DEBUG))
 
     def lines(self, level: int = logging.WARNING) -> list[str]:
-        """The lines of this level and above."""
+        """Return the messages of this level and above."""
         return [
             record.getMessage() for record in self._caplog.records if record.levelno >= level and record.name == NAME
         ]

@@ -1,4 +1,4 @@
-"""Where batches keep their files in these tests: a folder, and a bucket of an object storage."""
+"""Fixtures of unit tests: where batches store their files, and the log of tasks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="session")
 def objects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URI of a bucket. Airflow finds it in this process, and in others once they have attached it."""
+    """The URI of a bucket. Its scheme is registered in this process; others execute ``ATTACH``."""
     pytest.importorskip(
         "moto", reason="in the dependency group faults, which only the environment of Airflow 3.3.2 has"
     )
@@ -32,7 +32,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(params=["file", "objects"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URI of a folder that nobody has used."""
+    """The URI of an unused folder."""
     if request.param == "file":
         return f"file://{tmp_path}/out"
     return f"{request.getfixturevalue('objects')}/{next(_numbers)}"
@@ -40,7 +40,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def task_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> TaskLog:
-    """The log of the tasks in this test; Airflow 3 has another logger than Python's."""
+    """The log of the tasks in this test, in Python's logging instead of Airflow 3's structlog."""
     from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
     from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
     from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger

@@ -1,4 +1,4 @@
-"""The example DAGs are read without a network, and ask for no Connection while they are."""
+"""Example DAGs are parsed without a network and without a Connection."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "example_dags").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_it_is_read_without_a_network(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_parsed_without_a_network(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> NoReturn:
-        raise AssertionError("a DAG file asked for the network")
+        raise AssertionError("a DAG file used the network")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
@@ -35,6 +35,6 @@ def test_it_is_read_without_a_network(path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("path", [*EXAMPLES, *PAGES], ids=lambda path: path.stem)
-def test_text_from_outside_sets_no_parameters(path: Path) -> None:
-    """Bare text that holds a JSON object would, so it is sent as ``{"data": text}``."""
+def test_templated_text_cannot_set_parameters(path: Path) -> None:
+    """A string that is a JSON object would set them, so examples pass ``{"data": text}``."""
     assert not re.search(r"""\bdata=f?["']\{\{""", path.read_text(encoding="utf-8"))

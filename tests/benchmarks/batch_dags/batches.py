@@ -1,4 +1,4 @@
-"""The same rows as one batch, as mapped tasks, and as threads in one task with the platform's own package."""
+"""The same rows as one batch, as mapped tasks, and in threads of one task with the platform's own package."""
 
 from __future__ import annotations
 

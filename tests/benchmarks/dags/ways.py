@@ -1,4 +1,4 @@
-"""The same runs in every way that there is, and beside each the least that Airflow itself needs for as many waits."""
+"""The same runs in all modes, and as a lower bound as many waits of Airflow's own operators."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BOTH = {"start_from_trigger": True, "end_from_trigger": True}
 
 
 class Floor(BaseOperator):
-    """Waits in a trigger of Airflow's own, which starts and ends it. DateTimeSensorAsync cannot wait from its start."""
+    """Is started and finished by a trigger of Airflow, as DateTimeSensorAsync cannot be."""
 
     start_from_trigger = True
     start_trigger_args = StartTriggerArgs(
@@ -33,7 +33,7 @@ class Floor(BaseOperator):
 
 
 class FloorWithFields(DateTimeSensorAsync):
-    """Waits as its class does, and then returns as many fields as a run has."""
+    """Waits, and then returns as many fields as a run has."""
 
     def execute_complete(self, context: Any, event: Any = None) -> dict[str, Any]:
         super().execute_complete(context, event)
@@ -41,7 +41,7 @@ class FloorWithFields(DateTimeSensorAsync):
 
 
 def way(dag_id: str, tasks: Any) -> None:
-    """Make a DAG of the tasks that a function makes."""
+    """Define a DAG whose tasks a function defines."""
 
     @dag(dag_id=dag_id, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None, max_active_tasks=RUNS)
     def runs():

@@ -1,4 +1,4 @@
-"""The fixtures that users' own tests ask for."""
+"""The pytest fixtures for users' own tests."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def test_another(aixplain_emulator, monkeypatch):
 """
 
 
-def test_a_users_tests_run_with_them(pytester: pytest.Pytester) -> None:
+def test_users_tests_run_with_the_fixtures(pytester: pytest.Pytester) -> None:
     pytester.makeconftest('pytest_plugins = ["airflow_provider_aixplain.emulator.pytest_plugin"]')
     pytester.makepyfile(USERS_TEST)
     result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider")
     result.assert_outcomes(passed=2)
-    assert not list(Path(pytester.path).glob("*.run")), "it leaves nothing where it ran"
+    assert not list(Path(pytester.path).glob("*.run")), "runs are stored in a temporary folder"

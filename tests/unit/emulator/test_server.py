@@ -50,7 +50,7 @@ def result(emulator: Emulator, model_id: str, body: str) -> dict[str, object]:
         ("echo", '{"other": 1, "delay": 0}', {"other": 1, "delay": 0}),
     ],
 )
-def test_real_models_give_real_results(emulator: Emulator, model_id: str, body: str, data: object) -> None:
+def test_models_compute_results(emulator: Emulator, model_id: str, body: str, data: object) -> None:
     answer = result(emulator, model_id, body)
     assert (answer["status"], answer["data"]) == ("SUCCESS", data)
     assert set(answer) == {
@@ -70,7 +70,7 @@ def test_real_models_give_real_results(emulator: Emulator, model_id: str, body: 
     ("model_id", "body", "message"),
     [("fail", "{}", "this model always fails"), ("sentiment", '{"data": 5}', "this model needs a string as data")],
 )
-def test_runs_that_fail(emulator: Emulator, model_id: str, body: str, message: str) -> None:
+def test_a_failing_model_fails_the_run(emulator: Emulator, model_id: str, body: str, message: str) -> None:
     answer = result(emulator, model_id, body)
     assert (answer["status"], answer["error_message"]) == ("FAILED", message)
 
@@ -91,13 +91,13 @@ TOKEN = {"Authorization": "Token any"}
         ("POST", "/sdk/file/upload/temp-url", KEY),
     ],
 )
-def test_a_missing_key_is_401(emulator: Emulator, method: str, path: str, wrong: dict[str, str]) -> None:
+def test_a_missing_or_misplaced_key_is_401(emulator: Emulator, method: str, path: str, wrong: dict[str, str]) -> None:
     for headers in ({}, wrong, {"Authorization": "any"}):
         answer = requests.request(method, f"{emulator.url}{path}", headers=headers, timeout=10)
         assert (answer.status_code, answer.json()) == (401, {"error": "no valid API key in the request"})
 
 
-def test_a_personal_key_is_a_key(emulator: Emulator) -> None:
+def test_a_personal_key_is_accepted(emulator: Emulator) -> None:
     assert submit(emulator, "echo", "{}", {"x-aixplain-key": "any"}).status_code == 201
 
 
@@ -112,7 +112,7 @@ def test_an_unknown_run_is_404_and_ids_cannot_be_guessed(emulator: Emulator) -> 
     ("model_id", "body", "status"),
     [("nope", "{}", 404), ("echo", "no json", 400), ("echo", "[]", 400), ("echo", '{"delay": -1}', 400)],
 )
-def test_what_it_refuses(emulator: Emulator, model_id: str, body: str, status: int) -> None:
+def test_invalid_submissions_are_refused(emulator: Emulator, model_id: str, body: str, status: int) -> None:
     for version in (1, 2):
         answer = submit(emulator, model_id, body, version=version)
         assert answer.status_code == status
@@ -140,7 +140,7 @@ def test_a_stream_is_server_sent_events(emulator: Emulator) -> None:
     assert whole.json()["data"] == "positive"
 
 
-def test_a_file_goes_to_a_place_that_was_offered(emulator: Emulator) -> None:
+def test_a_file_is_uploaded_only_to_an_issued_url(emulator: Emulator) -> None:
     offer = requests.post(
         f"{emulator.url}/sdk/file/upload/temp-url", headers=TOKEN, data={"originalName": "../../a.txt"}, timeout=10
     ).json()
@@ -151,7 +151,7 @@ def test_a_file_goes_to_a_place_that_was_offered(emulator: Emulator) -> None:
     assert result(emulator, "sentiment", f'{{"data": "{link}", "delay": 0}}')["data"] == "positive"
 
 
-def test_a_run_takes_its_time(emulator: Emulator) -> None:
+def test_a_run_finishes_after_its_delay(emulator: Emulator) -> None:
     result(emulator, "echo", '{"data": "timed", "delay": 0.3}')
     run = next(run for run in emulator.runs() if run["payload"].get("data") == "timed")
     assert run["polled_at"][-1] >= run["finishes_at"] == pytest.approx(run["submitted_at"] + 0.3)
@@ -168,7 +168,7 @@ def test_it_prints_the_connection_to_use() -> None:
     assert f'"host": "{url}"' in line
 
 
-def test_its_runs_are_there_again_after_it_was_killed(tmp_path: Path) -> None:
+def test_runs_survive_a_kill_of_the_emulator(tmp_path: Path) -> None:
     with Processes(tmp_path / "emulator") as processes:
         emulator = Emulator(processes, seconds=0.2)
         url = submit(emulator, "echo", '{"data": "still there"}').json()["data"]
@@ -201,7 +201,7 @@ def test_its_runs_are_there_again_after_it_was_killed(tmp_path: Path) -> None:
         ("", "", True),
     ],
 )
-def test_it_knows_its_own_hosts(host: str, listens_on: str, is_own: bool) -> None:
+def test_own_hosts_are_recognized(host: str, listens_on: str, is_own: bool) -> None:
     assert is_own_host(host, listens_on) is is_own
 
 
@@ -238,7 +238,7 @@ def test_finished_runs_beyond_the_limit_are_deleted(tmp_path: Path) -> None:
                 url = await submitted(client, data=number, delay=0)
                 assert (await (await client.get(url, headers=KEY)).json())["completed"]
             kept = [run["payload"]["data"] for run in await (await client.get("/emulator/runs")).json()]
-            assert kept == ["slow", 8, 9], "a run that is not over is kept"
+            assert kept == ["slow", 8, 9], "an unfinished run is kept"
             assert (await client.get(slow, headers=KEY)).status == 200
             assert len(list(folder.glob("*.run"))) == 3
 
@@ -264,14 +264,14 @@ def test_large_payloads_and_files_are_deleted_too(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("faults", [{"rates": 1}, [], {"rate": "often"}, {"kinds": ["earthquake"]}])
-def test_faults_that_are_none(emulator: Emulator, faults: object) -> None:
+def test_invalid_faults_are_refused(emulator: Emulator, faults: object) -> None:
     assert requests.put(f"{emulator.url}/emulator/faults", json=faults, timeout=10).status_code == 400
 
 
 @pytest.mark.parametrize(
     "arguments", [["--faults", "2"], ["--folder", "nowhere"], ["--seconds", "-1"], ["--keep", "0"]]
 )
-def test_arguments_that_are_none(arguments: list[str]) -> None:
+def test_invalid_arguments_are_refused(arguments: list[str]) -> None:
     command = [sys.executable, "-m", "airflow_provider_aixplain.emulator", "--port", "0", *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2

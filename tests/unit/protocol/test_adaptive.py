@@ -31,7 +31,7 @@ def learnt(*run_times: float) -> RunTimes:
 @pytest.mark.parametrize("tells", [True, False], ids=["the platform tells run times", "it does not"])
 @pytest.mark.parametrize("draw", RUN_TIMES.values(), ids=RUN_TIMES)
 def test_it_polls_less_and_waits_less_than_the_schedule_that_knows_nothing(draw: Draw, tells: bool) -> None:
-    knows = cost(draw, 400, adaptive=True, tells=tells)
+    knows = cost(draw, 400, adaptive=True, reports_run_time=tells)
     knows_nothing = cost(draw, 400, adaptive=False)
     assert knows.polls < 0.7 * knows_nothing.polls
     assert knows.mean_delay < 0.9 * knows_nothing.mean_delay
@@ -44,7 +44,7 @@ def test_a_model_that_changes_is_learnt_anew(then: float, tells: bool) -> None:
     dice, memory = random.Random(1), RunTimes()
 
     def run(seconds: float) -> tuple[int, float]:
-        return waited(Wait(0.5, 1e6, run_times=memory), seconds, dice, tells=tells)
+        return waited(Wait(0.5, 1e6, run_times=memory), seconds, dice, reports_run_time=tells)
 
     for _ in range(REMEMBERED):
         run(30.0)
