@@ -1,8 +1,8 @@
-"""A batch against the emulator: wall time beside the ideal, CPU and memory; what is left of it when it is killed; and
-the same rows in a real Airflow as one batch, as mapped tasks, and as threads with the platform's own package.
+"""A batch with the emulator: wall time beside the ideal one, CPU and memory; its results after kills; and the same rows
+in a real Airflow as one batch, as mapped tasks, and as threads with the platform's own package.
 
-Submitter and poller are one process here, as they are in a triggerer; the emulator is another, on the same machine.
-Kills in a real Airflow are in ``make test-faults``.
+One process runs the batch, like a triggerer; the emulator is another one on the same machine. Kills in a real Airflow
+are in ``make test-faults``.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def begin(folder: str, rows: int, seconds: float) -> None:
     from airflow_provider_aixplain.batch.ledger import Header
     from airflow_provider_aixplain.inputs.rows import Row
 
-    made = (Row(row, json.dumps({"data": f"row {row}", "delay": seconds})) for row in range(rows))
-    Batch(folder).begin(made, lambda batch: Header(batch, "", rows, 0, [], "2026-01-01T00:00:00+00:00"))
+    inputs = (Row(row, json.dumps({"data": f"row {row}", "delay": seconds})) for row in range(rows))
+    Batch(folder).begin(inputs, lambda batch: Header(batch, "", rows, 0, [], "2026-01-01T00:00:00+00:00"))
 
 
 def read(folder: str) -> Any:
-    """The batch, as its log states."""
+    """Return a batch, read from its log."""
     from airflow_provider_aixplain.batch.batch import Batch
 
     batch = Batch(folder)
@@ -55,32 +55,32 @@ def read(folder: str) -> Any:
 
 
 def run(folder: str) -> dict[str, float]:
-    """Run a batch to its end, as a triggerer does, and return what that cost this process."""
+    """Run a batch until it has finished, as a triggerer does, and return the cost in this process."""
     from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
 
-    async def take() -> Any:
+    async def wait() -> Any:
         limits = {"max_in_flight": IN_FLIGHT}
         trigger = AixplainBatchTrigger(folder, read(folder).header.batch, "echo", "aixplain_default", limits)
         return [event.payload["error"] async for event in trigger.run()]
 
     cpu, wall = time.process_time(), time.monotonic()
-    assert asyncio.run(take()) == [None]
+    assert asyncio.run(wait()) == [None]
     return {
         "wall, s": time.monotonic() - wall,
         "CPU, s": time.process_time() - cpu,
-        "most memory, MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak memory, MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
 def start(folder: str, connection: str) -> subprocess.Popen[str]:
-    """Run a batch in a process of its own."""
+    """Run a batch in a new process."""
     env = {**os.environ, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR", "AIRFLOW_CONN_AIXPLAIN_DEFAULT": connection}
     command = [sys.executable, "-m", "tests.benchmarks.batch", "--run", folder]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
 
 
 def results(folder: str) -> Counter[int]:
-    """How many results each row has."""
+    """Return the number of results of each row."""
     from airflow_provider_aixplain.batch.batch import read_results
 
     return Counter(result["row"] for result in read_results(folder))
@@ -89,7 +89,7 @@ def results(folder: str) -> Counter[int]:
 def measure(rows: int, seconds: float, storage: str = "file") -> dict[str, Any]:
     """Run a batch once.
 
-    :param storage: ``file``: a local folder; or ``s3``: an object storage, whose requests are counted.
+    :param storage: ``file`` for a local folder, or ``s3`` for an object storage whose requests are counted.
     """
     with tempfile.TemporaryDirectory() as place, Processes(Path(place) / "processes") as processes:
         emulator, folder = Emulator(processes, seconds), f"file://{place}/batch"
@@ -114,8 +114,8 @@ def measure(rows: int, seconds: float, storage: str = "file") -> dict[str, Any]:
         "wall, s": cost["wall, s"],
         "ideal, s": ideal,
         "wall / ideal": cost["wall, s"] / ideal if ideal else None,  # runs of 0 s have no ideal
-        "CPU, ms a row": 1e3 * cost["CPU, s"] / rows,
-        "most memory, MB": cost["most memory, MB"],
+        "CPU, ms per row": 1e3 * cost["CPU, s"] / rows,
+        "peak memory, MB": cost["peak memory, MB"],
         "commits": commits,
     }
     if not objects:
@@ -125,18 +125,18 @@ def measure(rows: int, seconds: float, storage: str = "file") -> dict[str, Any]:
 
 
 def count_requests(processes: Processes) -> Counter[str]:
-    """The requests that the object storage has answered, by method."""
+    """Return the number of requests that the object storage answered, by method."""
     return Counter(re.findall(r'"([A-Z]+) /', processes.log_path("objects").read_text()))
 
 
 def attach(folder: str) -> None:
-    """Let this process find an object storage by ``s3://``."""
+    """Register the scheme ``s3`` in this process."""
     if folder.startswith("s3:"):
         exec(ATTACH, {})
 
 
 def kill(rows: int, seconds: float) -> dict[str, Any]:
-    """Run a batch that is killed again and again."""
+    """Run a batch that is killed repeatedly."""
     with tempfile.TemporaryDirectory() as place, Processes(Path(place) / "emulator") as processes:
         emulator, folder = Emulator(processes, seconds, {"timeout": 5}), f"file://{place}/batch"
         begin(folder, rows, seconds)
@@ -153,14 +153,14 @@ def kill(rows: int, seconds: float) -> dict[str, Any]:
         "rows": rows,
         "kills": KILLS,
         "results": len(found),
-        "twice": sum(count > 1 for count in found.values()),
+        "duplicates": sum(count > 1 for count in found.values()),
         "submissions": submitted.total(),
         "orphaned": len(orphaned),
     }
 
 
 def compare(rows: int, seconds: float) -> list[dict[str, Any]]:
-    """Run the same rows in a real Airflow in each way."""
+    """Run the same rows in a real Airflow in each mode."""
     with tempfile.TemporaryDirectory() as place, Processes(Path(place) / "airflow") as processes:
         emulator = Emulator(processes, seconds)
         postgres = Postgres(processes)
@@ -181,7 +181,7 @@ def _compared(airflow: Airflow, emulator: Emulator, way: str) -> dict[str, Any]:
     before = len(emulator.runs())
     run_id = airflow.trigger(way)
     state = airflow.finish(way, run_id, seconds=3600)
-    held = airflow.worker_seconds()
+    seconds = airflow.worker_seconds()
     tasks = airflow.tasks(way, run_id)
     runs = emulator.runs()[before:]
     return {
@@ -189,8 +189,8 @@ def _compared(airflow: Airflow, emulator: Emulator, way: str) -> dict[str, Any]:
         "rows": len({run["payload"]["data"] for run in runs}),
         "tasks": len(tasks),
         "wall, s": airflow.wall_seconds(way, run_id),
-        "held a worker, s": sum(held.get(task["id"], 0.0) for task in tasks),
-        "polls a row": sum(len(run["polled_at"]) for run in runs) / len(runs),
+        "worker slot, s": sum(seconds.get(task["id"], 0.0) for task in tasks),
+        "polls per row": sum(len(run["polled_at"]) for run in runs) / len(runs),
     }
 
 
@@ -198,10 +198,12 @@ def main() -> None:
     """Measure and print tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", help=argparse.SUPPRESS)
-    parser.add_argument("--most", type=int, default=100_000, help="the most rows (default: %(default)s)")
+    parser.add_argument("--most", type=int, default=100_000, help="maximum number of rows (default: %(default)s)")
     parser.add_argument("--rows", type=int, help="measure one batch of so many rows instead")
-    parser.add_argument("--seconds", type=float, default=0.0, help="how long its runs take (default: %(default)s)")
-    parser.add_argument("--storage", choices=("file", "s3"), default="file", help="where it is (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=0.0, help="duration of its runs (default: %(default)s)")
+    parser.add_argument(
+        "--storage", choices=("file", "s3"), default="file", help="storage of the batch (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     if arguments.run:
         attach(arguments.run)
@@ -219,8 +221,8 @@ def main() -> None:
     report("batch", f"Batches with {IN_FLIGHT} runs in flight", [measure(*size) for size in sizes])
     in_objects = [measure(rows, 5.0, "s3") for rows in (1_000, 10_000)]
     report("batch_objects", f"Batches in an object storage on the same machine, {IN_FLIGHT} runs in flight", in_objects)
-    report("batch_killed", "A batch whose process is killed at random moments", [kill(4_000, 5.0)])
-    ways = f"1,000 rows of 5 s in a real Airflow, {SLOTS} worker slots, {IN_FLIGHT} runs or threads at a time"
+    report("batch_killed", "A batch whose process is killed at random times", [kill(4_000, 5.0)])
+    ways = f"1,000 rows of 5 s in a real Airflow, {SLOTS} worker slots, {IN_FLIGHT} concurrent runs or threads"
     report("batch_ways", ways, compare(1_000, 5.0))
 
 

@@ -65,8 +65,8 @@ class Peer:
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps({"call": name, "arguments": arguments}) + "\n")
         self.process.stdin.flush()
-        told: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return told
+        response: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return response
 
     def __enter__(self) -> Peer:
         return self
