@@ -18,33 +18,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_aixplain.emulator",
         description=f"Emulates aiXplain's Model API on this machine, with the models {', '.join(MODELS)}.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument(
-        "--port", type=int, default=8088, help="port to listen on, 0 for a free one (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--seconds", type=float, default=5.0, help="how long a run takes, in seconds (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--faults",
-        type=float,
-        default=0.0,
-        metavar="RATE",
-        help="share of the polls that get a fault, from 0 to 1: errors, resets, hangs, garbage, redirects"
-        " (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--folder", type=Path, help="existing folder in which runs are kept across restarts (default: temporary)"
-    )
-    parser.add_argument(
-        "--keep",
-        type=int,
-        default=KEEP,
-        help=f"number of runs to keep; beyond that, or beyond {KEPT_BYTES // 1024**2} MiB, the oldest finished runs are"
-        " deleted (default: %(default)s)",
-    )
-    parser.add_argument("--key", help="the only API key that it accepts (default: any)")
+    add = parser.add_argument
+    limit = f"{KEPT_BYTES // 1024**2} MiB"
+    add("--host", default="127.0.0.1", help="address to listen on")
+    add("--port", type=int, default=8088, help="port to listen on, 0 for a free one")
+    add("--seconds", type=float, default=5.0, help="duration of a run, in seconds")
+    add("--faults", type=float, default=0.0, metavar="RATE", help="share of the polls that get a fault, from 0 to 1")
+    add("--folder", type=Path, help="existing folder that keeps runs across restarts; if none, a temporary one is used")
+    add("--keep", type=int, default=KEEP, help=f"number of runs to keep, of at most {limit}; older ones are deleted")
+    add("--key", help="the only API key that it accepts; if none, any is accepted")
     arguments = parser.parse_args()
     if not 0 <= arguments.seconds < math.inf:
         parser.error("--seconds must be 0 or more")
@@ -60,7 +44,7 @@ def main() -> None:
         parser.error(f"cannot listen on {arguments.host} port {arguments.port}: {error}; choose another with --port")
     with server:
         url = f"http://{arguments.host}:{server.getsockname()[1]}"
-        print(f"Emulating aiXplain at {url}. To use it from Airflow:")
+        print(f"Emulating aiXplain at {url}")
         print(f"export AIRFLOW_CONN_AIXPLAIN_DEFAULT='{connection_to(url, arguments.key)}'", flush=True)
         app = create_app(
             arguments.seconds, arguments.faults, arguments.folder, arguments.key, arguments.host, arguments.keep

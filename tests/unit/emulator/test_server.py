@@ -161,7 +161,7 @@ def test_it_prints_the_connection_to_use() -> None:
     command = [sys.executable, "-m", "airflow_provider_aixplain.emulator", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        url = process.stdout.readline().split()[3].rstrip(".")
+        url = process.stdout.readline().split()[-1]
         line = process.stdout.readline()
         process.terminate()
     assert line.startswith("export AIRFLOW_CONN_AIXPLAIN_DEFAULT='{")
