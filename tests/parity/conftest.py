@@ -1,4 +1,4 @@
-"""The public package in a process of its own, and a server that records what both sides ask."""
+"""The public package in its own process, and a server that records the requests of both sides."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ KEY = "0123456789abcdef0123456789abcdef"
 
 
 def settings(url: str) -> dict[str, str]:
-    """What the package reads of its environment.
+    """Return environment variables for the package.
 
-    :param url: where it finds the platform.
+    :param url: base URL of the platform.
     """
     return {
         "BACKEND_URL": url,
@@ -32,16 +32,16 @@ def settings(url: str) -> dict[str, str]:
 
 
 class Peer:
-    """The package ``aixplain``, pointed at a server.
+    """The package ``aixplain`` in its own process.
 
-    :param url: where it finds the platform.
-    :param folder: where it may write; it keeps a cache there.
-    :param env: further settings of its environment.
+    :param url: base URL of the platform.
+    :param folder: its working directory, with its cache.
+    :param env: further environment variables.
     """
 
     def __init__(self, url: str, folder: Path, **env: str) -> None:
         if not PYTHON.exists():
-            raise FileNotFoundError(f"{PYTHON}: make it with 'make {PYTHON.parents[1].relative_to(ROOT)}/.ready'")
+            raise FileNotFoundError(f"{PYTHON}: create it with 'make {PYTHON.parents[1].relative_to(ROOT)}/.ready'")
         self.process = subprocess.Popen(
             [PYTHON, "-m", "tests.parity.peer"],
             stdin=subprocess.PIPE,
@@ -60,7 +60,7 @@ class Peer:
         )
 
     def call(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Return ``{"gives": value}`` or ``{"raises": message}``."""
+        """Return ``{"returns": value}`` or ``{"raises": message}``."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps({"call": name, "arguments": arguments}) + "\n")

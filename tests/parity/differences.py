@@ -1,4 +1,4 @@
-"""Where this project answers otherwise than the public package, on purpose: one row for each, with its reason."""
+"""Where this project deliberately differs from the public package, each with its reason."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ EVERYTHING = frozenset({"*"})
 
 @dataclass(frozen=True)
 class Case:
-    """A call, and what the platform answers to it.
+    """A call, and the platform's response to it.
 
     :param call: the name of the call.
     :param arguments: its arguments.
-    :param status_code: the HTTP status code of the answer.
-    :param body: the body of the answer, or a JSON value for it.
-    :param tls: whether the way to the platform is encrypted, as it is in earnest.
+    :param status_code: HTTP status code of the response.
+    :param body: body of the response, or its JSON value.
+    :param tls: whether the connection is encrypted, as it is to the real platform.
     """
 
     call: str
@@ -33,8 +33,8 @@ class Case:
         return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
 
     @property
-    def said(self) -> dict[str, Any]:
-        """The JSON object of the answer, if it is one."""
+    def json_body(self) -> dict[str, Any]:
+        """The JSON object in the response; empty if there is none."""
         try:
             value = json.loads(self.raw)
         except ValueError:
@@ -42,7 +42,7 @@ class Case:
         return value if isinstance(value, dict) else {}
 
     @property
-    def granted(self) -> bool:
+    def is_success(self) -> bool:
         return 200 <= self.status_code <= 299
 
     @property
@@ -50,33 +50,33 @@ class Case:
         return self.call in ("run", "run_async")
 
     @property
-    def names_url(self) -> bool:
-        return isinstance(self.said.get("data"), str) and self.said["data"] != ""
+    def has_poll_url(self) -> bool:
+        return isinstance(self.json_body.get("data"), str) and self.json_body["data"] != ""
 
     @property
     def is_final(self) -> bool:
-        """Whether the answer to a submission is the result."""
-        return self.submits and self.granted and self.said.get("status", "IN_PROGRESS") != "IN_PROGRESS"
+        """Whether the response to a submission is the result."""
+        return self.submits and self.is_success and self.json_body.get("status", "IN_PROGRESS") != "IN_PROGRESS"
 
     @property
     def logs(self) -> list[dict[str, Any]]:
-        """The training logs of the answer."""
-        return list(self.said.get("logs") or [])
+        """The training logs in the response."""
+        return list(self.json_body.get("logs") or [])
 
     @property
-    def tells(self) -> bool:
-        """Whether the answer holds the fields of a response."""
-        return self.is_final or (self.call == "poll" and "completed" in self.said)
+    def has_response_fields(self) -> bool:
+        """Whether the response has the fields of a ``ModelResponse``."""
+        return self.is_final or (self.call == "poll" and "completed" in self.json_body)
 
 
 @dataclass(frozen=True)
 class Difference:
     """A deliberate difference.
 
-    :param what: what is done otherwise here.
+    :param what: what this project does.
     :param why: the reason.
-    :param when: whether it shows in a case.
-    :param where: the parts of requests and results in which it shows; ``*`` for all of the result.
+    :param when: whether it applies to a case.
+    :param where: the parts of requests and results that differ; ``*`` for the whole result.
     """
 
     what: str
@@ -91,199 +91,214 @@ def _where(*names: str) -> frozenset[str]:
 
 DIFFERENCES = [
     Difference(
-        "a refusal is told with its status code, its category and the platform's words",
-        "the package's sentences leave the code out, by which a user finds the cause",
-        lambda case: case.submits and not case.granted,
+        "a refusal is reported with its status code, category and the platform's message",
+        "the package's messages omit the code, which leads to the cause",
+        lambda case: case.submits and not case.is_success,
         _where("error_message"),
     ),
     Difference(
-        "an answer that cannot be read is quoted",
-        "the package swallows it: 'An error occurred while processing your request', or a KeyError's text",
+        "a response that cannot be parsed is quoted",
+        "the package replaces it by 'An error occurred while processing your request' or the message of a KeyError",
         lambda case: (
-            (case.submits and case.granted and not case.is_final and not isinstance(case.said.get("data"), str))
-            or (case.submits and case.said.get("data") == "")
-            or (case.call == "poll" and not case.said)
+            (case.submits and case.is_success and not case.is_final and not isinstance(case.json_body.get("data"), str))
+            or (case.submits and case.json_body.get("data") == "")
+            or (case.call == "poll" and not case.json_body)
         ),
         _where("error_message", "status", "url", "completed"),
     ),
     Difference(
-        "a poll URL in url is polled, and so is one beside a status that is not known",
-        "the package reads data of a run in progress only: the run is paid for and lost",
-        lambda case: case.submits and case.granted and ("url" in case.said or case.said.get("status") == "QUEUED"),
+        "a poll URL in url, or with an unknown status, is polled",
+        "the package only reads data of a run in progress, so the run is billed and lost",
+        lambda case: (
+            case.submits and case.is_success and ("url" in case.json_body or case.json_body.get("status") == "QUEUED")
+        ),
         EVERYTHING | {"requests", "media types"},
     ),
     Difference(
-        "a poll that is answered with an error's status code states nothing of the run: the wait continues",
-        "the package reads the body of any answer, as that of a gateway",
-        lambda case: case.call == "poll" and not case.granted,
+        "a poll with an error status code says nothing about the run, so the wait continues",
+        "the package reads the body of any response, even of a gateway",
+        lambda case: case.call == "poll" and not case.is_success,
         EVERYTHING,
     ),
     Difference(
-        "a poll's answer without completed is read by its status",
-        "the package fails with a KeyError, and polls until the time is up",
-        lambda case: case.call == "poll" and "completed" not in case.said,
+        "a poll's response without completed is interpreted by its status",
+        "the package fails with a KeyError, and polls until the timeout",
+        lambda case: case.call == "poll" and "completed" not in case.json_body,
         EVERYTHING,
     ),
     Difference(
-        "a success is in progress while completed is false; a failure and the answer to a submission are completed",
-        "the package passes on both as they are, so that a failed run is polled until the time is up",
+        "a success is in progress while completed is false; a failure and the result of a submission are completed",
+        "the package returns both unchanged, so a failed run is polled until the timeout",
         lambda case: (
-            case.tells and case.said.get("status") in ("SUCCESS", "FAILED") and case.said.get("completed") is not True
+            case.has_response_fields
+            and case.json_body.get("status") in ("SUCCESS", "FAILED")
+            and case.json_body.get("completed") is not True
         ),
         _where("status", "completed", "additional_fields"),
     ),
     Difference(
-        "a reason is one wherever it stands, and an empty one is none",
-        "the package looks for the keys error_message and supplierError, and takes an empty one for a failure",
+        "a reason is read from any of its keys, and an empty one is ignored",
+        "the package reads error_message and supplierError, and treats an empty one as a failure",
         lambda case: (
-            case.call == "poll" and bool(case.said.keys() & {"error_message", "error", "supplierError", "errorDetails"})
+            case.call == "poll"
+            and bool(case.json_body.keys() & {"error_message", "error", "supplierError", "errorDetails"})
         ),
         _where("status", "error_message", "error_code"),
     ),
     Difference(
-        "what the supplier says is appended to any other reason",
+        "the supplier's message is appended to any other reason",
         "the package drops it if there is an error_message",
-        lambda case: case.tells and bool(case.said.get("error_message")) and "supplierError" in case.said,
+        lambda case: (
+            case.has_response_fields and bool(case.json_body.get("error_message")) and "supplierError" in case.json_body
+        ),
         _where("error_message"),
     ),
     Difference(
-        "an accepted submission keeps what else the platform said",
-        "nothing that the platform sent is lost",
-        lambda case: case.submits and not case.is_final and bool(case.said.keys() - {"status", "data", "completed"}),
+        "an accepted submission keeps all other fields of the response",
+        "no data from the platform is lost",
+        lambda case: (
+            case.submits and not case.is_final and bool(case.json_body.keys() - {"status", "data", "completed"})
+        ),
         _where("additional_fields"),
     ),
     Difference(
-        "run_async reads credits and run time of a run that is over at once, as run does",
-        "the package leaves them among the additional fields",
-        lambda case: case.call == "run_async" and case.is_final and bool(case.said.keys() & {"usedCredits", "runTime"}),
+        "run_async reads credits and run time of an immediate result, as run does",
+        "the package leaves them in the additional fields",
+        lambda case: (
+            case.call == "run_async" and case.is_final and bool(case.json_body.keys() & {"usedCredits", "runTime"})
+        ),
         _where("used_credits", "run_time", "additional_fields"),
     ),
     Difference(
         "error_code is a field",
-        "the package passes it twice: a TypeError, which poll turns into a failed answer without a result",
-        lambda case: case.tells and "error_code" in case.said,
+        "the package passes it twice, which raises a TypeError, and poll returns a failure without the result",
+        lambda case: case.has_response_fields and "error_code" in case.json_body,
         EVERYTHING,
     ),
     Difference(
-        "the successor's spellings and places of credits, run time and reasons are read",
-        "the package reads the old ones only, and fails with a TypeError over used_credits and run_time",
+        "the successor API's names and positions of credits, run time and reasons are read",
+        "the package only reads the old ones, and raises a TypeError for used_credits and run_time",
         lambda case: (
-            case.tells
+            case.has_response_fields
             and (
-                bool(case.said.keys() & {"errorMessage", "used_credits", "run_time"})
+                bool(case.json_body.keys() & {"errorMessage", "used_credits", "run_time"})
                 or (
-                    isinstance(case.said.get("data"), dict)
-                    and bool(case.said["data"].keys() & {"executionStats", "steps", "usedCredits", "error"})
+                    isinstance(case.json_body.get("data"), dict)
+                    and bool(case.json_body["data"].keys() & {"executionStats", "steps", "usedCredits", "error"})
                 )
             )
         ),
         EVERYTHING,
     ),
     Difference(
-        "a status that is none of the three known ones counts in any case, and stays in the additional fields",
-        "the package drops the word, so that ABORTED is a success, and passes on what is no text as the status",
-        lambda case: case.tells and "status" in case.said and case.said["status"] not in KNOWN,
+        "any other status than the three known ones is interpreted, and kept in the additional fields",
+        "the package drops it, so ABORTED is a success, and returns values other than strings as the status",
+        lambda case: case.has_response_fields and "status" in case.json_body and case.json_body["status"] not in KNOWN,
         _where("additional_fields", "error_message", "status", "completed"),
     ),
     Difference(
-        "a submission's status of null counts as absent: the run is accepted",
-        "the package takes it for a final answer without a status, and the poll URL is lost as its data",
-        lambda case: case.submits and case.granted and "status" in case.said and not case.said["status"],
+        "a submission's status of null is treated as missing: the run is accepted",
+        "the package treats it as a result without a status, and the poll URL is lost in its data",
+        lambda case: case.submits and case.is_success and "status" in case.json_body and not case.json_body["status"],
         EVERYTHING | {"requests", "media types"},
     ),
     Difference(
-        "completed is a truth value; anything else stays in the additional fields",
-        "the package passes on a text, which is true whatever it says",
-        lambda case: case.tells and not isinstance(case.said.get("completed", True), bool),
+        "completed is a boolean; any other value is kept in the additional fields",
+        "the package returns a string, which is true even if it is 'false'",
+        lambda case: case.has_response_fields and not isinstance(case.json_body.get("completed", True), bool),
         _where("completed", "additional_fields"),
     ),
     Difference(
-        "error_message is a text",
-        "the package passes on null and objects, over which 'in' and formatting fail",
+        "error_message is a string",
+        "the package returns null and objects, for which 'in' and formatting fail",
         lambda case: (
-            case.tells
-            and any(not isinstance(case.said.get(key, ""), str) for key in ("error_message", "error", "supplierError"))
+            case.has_response_fields
+            and any(
+                not isinstance(case.json_body.get(key, ""), str) for key in ("error_message", "error", "supplierError")
+            )
         ),
         _where("error_message", "additional_fields"),
     ),
     Difference(
-        "what Airflow cannot hand on becomes text: numbers over 64 bits, NaN, infinite ones, half surrogate pairs",
-        "one of them ends the whole triggerer of Airflow 3.3.2",
+        "values that Airflow cannot serialize become strings: integers over 64 bits, NaN, infinity, lone surrogates",
+        "one of them stops the whole triggerer of Airflow 3.3.2",
         lambda case: any(
             odd in case.raw for odd in (b"NaN", b"1e999", b"99999999999999999999", b"\\ud800", b"\\u0000")
         ),
         _where("data", "used_credits", "details", "usage"),
     ),
     Difference(
-        "sync_poll and run say why they gave up, and name the poll URL",
-        "the package says 'No response from the service.', and the run that goes on cannot be found again",
-        lambda case: case.call == "sync_poll" and case.said.get("completed") is not True,
+        "sync_poll and run report why they stopped, and the poll URL",
+        "the package reports 'No response from the service.', and the continuing run cannot be found",
+        lambda case: case.call == "sync_poll" and case.json_body.get("completed") is not True,
         _where("error_message", "url"),
     ),
     Difference(
         "with a timeout of 0 one poll is made",
-        "the run may be over: its result must not be lost",
+        "the run may have finished, and its result must not be lost",
         lambda case: case.call == "sync_poll" and case.arguments.get("timeout") == 0,
         EVERYTHING | {"requests", "media types"},
     ),
     Difference(
-        "a text that names a file of this machine is sent as it is",
-        "the package uploads the file: a text from upstream data would send any file that the worker can read",
+        "a string that is the path of a local file is sent unchanged",
+        "the package uploads the file, so a string in upstream data could send any file that the worker can read",
         lambda case: case.arguments.get("data") == __file__,
         EVERYTHING | {"requests", "media types"},
     ),
     Difference(
-        "a text that is no JSON by the standard is sent as it is: NaN, Infinity, 1e999",
-        "the package sends nan and inf, as texts or as a body that is no JSON",
+        "a string that is not standard JSON is sent unchanged: NaN, Infinity, 1e999",
+        "the package sends nan and inf, as strings or in an invalid JSON body",
         lambda case: case.arguments.get("data") in ("NaN", "-Infinity", "1e999", '{"a": NaN}'),
         _where("requests"),
     ),
     Difference(
-        "input that JSON cannot hold is refused",
-        "the package sends a body that is no JSON",
+        "input that JSON cannot represent is rejected",
+        "the package sends an invalid JSON body",
         lambda case: case.submits and "__nan__" in json.dumps(case.arguments),
         EVERYTHING | {"requests", "media types"},
     ),
     Difference(
-        "a poll URL on a foreign origin is not asked",
-        "the package sends the key to any host that an answer names",
+        "a poll URL with an untrusted origin is not requested",
+        "the package sends the key to any host in a response",
         lambda case: case.call == "poll" and "localhost" in case.arguments["poll_url"],
         EVERYTHING | {"requests", "media types"},
     ),
     Difference(
-        "blank lines of a stream are no chunks, and the end is one chunk",
-        "the package gives an empty chunk for each separator",
+        "blank lines of a stream are not chunks, and its end is one chunk",
+        "the package returns an empty chunk for each separator",
         lambda case: case.call == "run_stream",
         _where("number of chunks"),
     ),
     Difference(
-        "what a chunk says beside its text is kept",
-        "the package throws it away: token counts, indices, reasons",
+        "all fields of a chunk are kept",
+        "the package drops all but the text: token counts, indices, reasons",
         lambda case: case.call == "run_stream" and b'{"data": {' in case.raw,
         _where("chunks"),
     ),
     Difference(
-        "a stream that fails, is refused or is cut says so",
-        "the package leaves it in progress, or shows a refusal's page as the model's text",
-        lambda case: case.call == "run_stream" and (b"[DONE]" not in case.raw or not case.granted),
+        "a stream that fails, is refused or is cut has the status FAILED",
+        "the package leaves it in progress, or returns the page of a refusal as the model's text",
+        lambda case: case.call == "run_stream" and (b"[DONE]" not in case.raw or not case.is_success),
         _where("chunks", "text", "status"),
     ),
     Difference(
         "OpenAI's chunks are read",
-        "the package gives them as empty texts",
+        "the package returns them as empty strings",
         lambda case: case.call == "run_stream" and b"choices" in case.raw,
         _where("chunks", "text"),
     ),
     Difference(
-        "fine-tuning that cannot be told of is an error",
+        "a fine-tuning whose status is unavailable is an error",
         "the package logs it and returns None",
-        lambda case: case.call == "check_finetune_status" and (not case.granted or "finetuneStatus" not in case.said),
+        lambda case: (
+            case.call == "check_finetune_status" and (not case.is_success or "finetuneStatus" not in case.json_body)
+        ),
         EVERYTHING,
     ),
     Difference(
-        "a fine-tuning's state that is not known stays the word that it is",
+        "an unknown state of a fine-tuning is returned unchanged",
         "the package returns None, as on an error",
-        lambda case: case.call == "check_finetune_status" and case.said.get("finetuneStatus") == "paused",
+        lambda case: case.call == "check_finetune_status" and case.json_body.get("finetuneStatus") == "paused",
         EVERYTHING,
     ),
     Difference(
@@ -298,26 +313,26 @@ DIFFERENCES = [
         EVERYTHING,
     ),
     Difference(
-        "a model's supplier is what was given or recorded",
-        "the package looks it up in a table of its own, which ages, and takes aiXplain where it fails",
+        "a model's supplier is the one in the argument or record",
+        "the package looks it up in its own table, which becomes outdated, and falls back to aiXplain",
         lambda case: case.call in ("construct", "to_dict", "from_dict"),
         _where("supplier"),
     ),
     Difference(
-        "a model's state that is not known stays the word that it is",
-        "the package takes it for onboarded",
+        "an unknown state of a model is returned unchanged",
+        "the package treats it as onboarded",
         lambda case: case.call == "construct" and case.arguments.get("status") == "paused",
         _where("status"),
     ),
     Difference(
-        "to_dict gives every argument but the key",
-        "the package's leaves out what from_dict reads",
+        "to_dict returns every argument except the key",
+        "the package's to_dict omits values that from_dict reads",
         lambda case: case.call == "to_dict",
         _where("version", "cost", "created_at", "is_subscribed", "supports_streaming", "function_type"),
     ),
     Difference(
         "to_dict works without parameters, and from_dict without a function",
-        "the package raises from inside",
+        "the package raises an unrelated error",
         lambda case: (
             (case.call == "to_dict" and "model_params" not in case.arguments)
             or (case.call == "from_dict" and "function" not in case.arguments["data"])
@@ -325,66 +340,68 @@ DIFFERENCES = [
         EVERYTHING,
     ),
     Difference(
-        "from_dict reads every argument of the class, as to_dict gives them",
-        "the package's from_dict(to_dict()) forgets the state",
+        "from_dict reads every argument that to_dict returns",
+        "the package's from_dict(to_dict()) loses the state",
         lambda case: case.call == "from_dict" and "status" in case.arguments["data"],
         _where("status"),
     ),
     Difference(
-        "what a record says beyond the arguments of the class is kept by its own name",
-        "the package keeps a choice, and what it derives from tables of its own",
+        "fields of a record that are not arguments of the class are kept by name",
+        "the package keeps some, and values derived from its own tables",
         lambda case: case.call == "get_model",
         _where("additional_info"),
     ),
     Difference(
         "a record without function, supplier, price or version is a model",
-        "the package raises a KeyError from inside",
+        "the package raises a KeyError",
         lambda case: (
-            case.call == "get_model" and not {"function", "supplier", "pricing", "version"} <= case.said.keys()
+            case.call == "get_model" and not {"function", "supplier", "pricing", "version"} <= case.json_body.keys()
         ),
         EVERYTHING,
     ),
     Difference(
-        "a run that is over, and in progress, is over: it failed if there is an error, else it succeeded",
-        "the package gives a completed response in progress, which no caller can make anything of",
+        "a completed run in progress is completed: failed if there is an error, else successful",
+        "the package returns a completed response in progress, which callers cannot interpret",
         lambda case: (
-            case.call == "poll" and case.said.get("completed") is True and case.said.get("status") == "IN_PROGRESS"
+            case.call == "poll"
+            and case.json_body.get("completed") is True
+            and case.json_body.get("status") == "IN_PROGRESS"
         ),
         _where("status", "additional_fields"),
     ),
     Difference(
-        "input of None is refused",
-        "the package sends null: a task upstream that returned nothing would be paid for",
+        "input of None is rejected",
+        "the package sends null, so an upstream task that returned nothing would cause a billed run",
         lambda case: case.call in ("run", "run_async", "run_stream") and case.arguments.get("data", "") is None,
         EVERYTHING | {"requests", "media types"},
     ),
     Difference(
-        "input that misses what the model declares is refused, where its declarations are known",
+        "input that violates the model's declared parameters is rejected, if they are known",
         "the package sends it, and the platform bills or refuses it",
         lambda case: case.call == "run_declared" and case.arguments["data"] in ({"text": 5}, {"speed": 1}),
         EVERYTHING | {"requests", "media types"},
     ),
     Difference(
         "a request is sent once",
-        "the package repeats what is no POST up to five times on a 5xx, and then raises; here the schedule decides",
+        "the package repeats all but POST up to five times on a 5xx, and then raises; here the poll schedule decides",
         lambda case: case.tls and not case.submits,
         EVERYTHING | {"requests", "media types"},
     ),
     Difference(
-        "the text of a stream is UTF-8, as server-sent events are",
-        "the package takes it for Latin-1 unless the answer's header names the encoding",
+        "the text of a stream is decoded as UTF-8, as for all server-sent events",
+        "the package decodes it as Latin-1 unless a header sets the encoding",
         lambda case: case.call == "run_stream" and not case.raw.isascii(),
         _where("text", "chunks"),
     ),
     Difference(
-        "the link of a file in a store that has no bucket in its host's name is made from the path",
-        "the package takes the first label of the host, even of an address",
+        "the link of a file in a storage whose host name has no bucket is derived from the path",
+        "the package uses the first label of the host, even of an IP address",
         lambda case: case.call == "upload" or (case.call == "link" and "127.0.0.1" in case.arguments["url"]),
         _where("value"),
     ),
     Difference(
-        "an upload names the file's own media type",
-        "the package says text/csv of every temporary file",
+        "an upload has the file's own media type",
+        "the package sends text/csv for every temporary file",
         lambda case: case.call == "upload",
         _where("media types"),
     ),

@@ -1,7 +1,7 @@
-"""Runs calls on the public package ``aixplain``, in an environment of its own.
+"""Calls the public package ``aixplain``, in its own environment.
 
-Reads a call as a line of JSON, prints what it gives as another: ``{"call": name, "arguments": {...}}`` becomes
-``{"gives": value}`` or ``{"raises": message}``. Endpoints and key come from the environment, as the package wants.
+Each line of input is a call, ``{"call": name, "arguments": {...}}``, and each line of output its outcome,
+``{"returns": value}`` or ``{"raises": message}``. Endpoints and key are read from the environment.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ CALLS: dict[str, Callable[[dict[str, Any]], Any]] = {
 def main() -> None:
     out, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
-        asked = json.loads(line)
+        request = json.loads(line)
         try:
-            told = {"gives": plain(CALLS[asked["call"]](revive(asked["arguments"])))}
+            outcome = {"returns": plain(CALLS[request["call"]](revive(request["arguments"])))}
         except Exception as error:
-            told = {"raises": f"{type(error).__name__}: {error}"}
-        print(json.dumps(told), file=out, flush=True)
+            outcome = {"raises": f"{type(error).__name__}: {error}"}
+        print(json.dumps(outcome), file=out, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What both sides return, in JSON types, so that it can be compared."""
+"""Converts results of both sides to JSON types, to compare them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MODEL = (
 
 
 def plain(value: Any) -> Any:
-    """Return a value in JSON types; a response or a model as its fields."""
+    """Return a value in JSON types; a response or model becomes a dict of its fields."""
     if isinstance(value, enum.Enum):
         return plain(value.value)
     if isinstance(value, datetime.datetime):
@@ -47,7 +47,7 @@ def plain(value: Any) -> Any:
 
 
 def revive(value: Any) -> Any:
-    """Return arguments that travelled as JSON: members of an enumeration, and NaN, have marks there."""
+    """Return arguments from their JSON, in which members of enumerations and NaN have markers."""
     if isinstance(value, dict):
         if "__enum__" in value:
             return enum.Enum("Word", {"ANY": revive(value["__enum__"])})["ANY"]

@@ -22,14 +22,14 @@ def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         with Peer(emulator.url, folder) as peer:
 
             def call(name: str, /, **arguments: Any) -> Any:
-                told = peer.call(name, arguments)
-                assert "raises" not in told, told["raises"]
-                return told["gives"]
+                outcome = peer.call(name, arguments)
+                assert "raises" not in outcome, outcome["raises"]
+                return outcome["returns"]
 
             yield call
 
 
-def test_runs(call: Any) -> None:
+def test_runs_and_polls(call: Any) -> None:
     submitted = call("run_async", model_id="sentiment", data=TEXT)
     assert submitted["status"] == "IN_PROGRESS"
     response = call("sync_poll", poll_url=submitted["url"])
@@ -42,30 +42,30 @@ def test_runs(call: Any) -> None:
     assert (refused["status"], refused["completed"]) == ("FAILED", True)
 
 
-def test_a_stream(call: Any) -> None:
+def test_a_stream_is_complete(call: Any) -> None:
     chunks = call("run_stream", model_id="echo", data=TEXT)
     assert "".join(chunk["data"] for chunk in chunks) == TEXT
     assert chunks[-1]["status"] == "SUCCESS"
 
 
-def test_the_catalogue(call: Any) -> None:
+def test_models_are_found_by_id_and_name(call: Any) -> None:
     for arguments in ({"model_id": "language"}, {"name": "py3langid"}):
         model = call("get_model", **arguments)
         assert (model["id"], model["function"], model["status"]) == ("language", "language-identification", "onboarded")
 
 
-def test_training_and_deletion(call: Any) -> None:
-    def over() -> Any:
+def test_a_training_finishes_and_its_model_is_deleted(call: Any) -> None:
+    def finished() -> Any:
         status = call("check_finetune_status", model_id="tuned")
         return status if status["model_status"] == "onboarded" else None
 
-    assert wait_until(over, "the training", 10, every=0.1)["epoch"] == 3
+    assert wait_until(finished, "the training", 10, every=0.1)["epoch"] == 3
     assert call("delete", model_id="tuned") is None
     with pytest.raises(AssertionError, match="Model Deletion Error"):
         call("delete", model_id="tuned")
 
 
-def test_a_file(call: Any, tmp_path: Path) -> None:
+def test_a_file_is_uploaded_and_analysed(call: Any, tmp_path: Path) -> None:
     path = tmp_path / "review.txt"
     path.write_text("What a terrible disappointment")
     link = call("upload", local_path=str(path))

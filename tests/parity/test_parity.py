@@ -1,7 +1,7 @@
 """This project and the public package ``aixplain`` side by side, against one recording server.
 
-Requests must be equal in method, path, JSON body and credential, and what is returned field by field. The only
-differences that the tests know are those of :mod:`tests.parity.differences`, and each of those must show.
+Requests must be equal in method, path, JSON body and credential, and results in each field. The only exceptions are
+those of :mod:`tests.parity.differences`, and each of them must occur.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FIGURES = {"usedCredits": 0.5, "runTime": 2, "usage": {"prompt_tokens": 7, "tota
 RECORD = {
     "id": "6414bd3c",
     "name": "Sentiment",
-    "description": "Tells moods",
+    "description": "Detects sentiment",
     "supplier": {"id": 1, "name": "aixplain", "code": "aixplain"},
     "function": {"id": "sentiment-analysis"},
     "functionType": "ai",
@@ -57,7 +57,7 @@ NOT_JSON: list[Any] = [b"", b"<html>502</html>", b"[1]", b'"text"', b"null", b"{
 
 
 def polls() -> list[Case]:
-    told: list[Any] = [
+    responses: list[Any] = [
         {"completed": False},
         {"completed": True},
         {
@@ -118,18 +118,18 @@ def polls() -> list[Case]:
         {"status": "IN_PROGRESS"},
         {"completed": True, "url": "https://elsewhere.example"},
         {"completed": True, "status": "IN_PROGRESS", "data": "hi"},
-        {"status": "SUCCESS", "data": "no word of completed"},
+        {"status": "SUCCESS", "data": "completed is missing"},
         b'{"completed": true, "data": [NaN, 1e999, 99999999999999999999, "\\ud800"]}',
     ]
     return [
         Case("poll", {"poll_url": "SERVER/api/v1/data/7e1b"}, status_code, body)
         for status_code in (200, 404, 503)
-        for body in [*told, *NOT_JSON]
+        for body in [*responses, *NOT_JSON]
     ] + [Case("poll", {"poll_url": "http://localhost:PORT/api/v1/data/7e1b"}, 200, {"completed": True, "data": "mine"})]
 
 
 def submissions() -> list[Case]:
-    told: list[Any] = [
+    responses: list[Any] = [
         ACCEPTED,
         {"data": "SERVER/api/v1/data/7e1b"},
         {**ACCEPTED, "completed": True},
@@ -163,13 +163,17 @@ def submissions() -> list[Case]:
         {**DONE, "errorMessage": "no"},
     ]
     refusals = [400, 401, 402, 403, 404, 418, 429, 460, 475, 485, 495, 500, 501, 502, 503, 504, 507]
-    words: list[Any] = [{"error": "no"}, {"error": None}, {"message": "no"}, b"<html>", b""]
+    errors: list[Any] = [{"error": "no"}, {"error": None}, {"message": "no"}, b"<html>", b""]
     return [
         Case(call, {"model_id": "6414bd3c", "data": "Hello"}, status_code, body)
         for call in ("run_async", "run")
-        for status_code, bodies in ((200, [*told, *NOT_JSON]), (201, [ACCEPTED]), *((code, words) for code in refusals))
+        for status_code, bodies in (
+            (200, [*responses, *NOT_JSON]),
+            (201, [ACCEPTED]),
+            *((code, errors) for code in refusals),
+        )
         for body in bodies
-        # Without a URL to poll, run would poll what is none.
+        # run would poll the number 5 as a URL.
         if not (call == "run" and isinstance(body, dict) and body.get("data") == 5)
     ]
 
@@ -280,9 +284,9 @@ def catalogue() -> list[Case]:
 
 
 def declared() -> list[Case]:
-    told = {"text": {"required": True, "dataType": "text"}, "speed": {"dataType": "number"}}
+    parameters = {"text": {"required": True, "dataType": "text"}, "speed": {"dataType": "number"}}
     return [
-        Case("run_declared", {"model_id": "a", "declared": told, "data": data}, 200, ACCEPTED)
+        Case("run_declared", {"model_id": "a", "declared": parameters, "data": data}, 200, ACCEPTED)
         for data in ("Hello", {"text": "Hello", "speed": 1}, {"text": 5}, {"speed": 1})
     ]
 
@@ -346,7 +350,7 @@ class Sides:
         """Return the parts of one side's requests and result."""
 
         def answer(http: Handler) -> None:
-            kind = "text/event-stream" if case.call == "run_stream" and case.granted else "application/json"
+            kind = "text/event-stream" if case.call == "run_stream" and case.is_success else "application/json"
             body = json.dumps(DONE).encode() if case.call == "run" and http.command == "GET" else case.raw
             if case.call == "upload":
                 body = json.dumps({"key": "u/audio.wav", "uploadUrl": "SERVER/bucket/u/audio.wav?s=1"}).encode()
@@ -355,12 +359,12 @@ class Sides:
         self.recorder.script = answer
         self.recorder.asked.clear()
         arguments = json.loads(self.placed(json.dumps(case.arguments).encode()))
-        told = call({**arguments, "local_path": str(self.upload)} if case.call == "upload" else arguments)
+        outcome = call({**arguments, "local_path": str(self.upload)} if case.call == "upload" else arguments)
         requests = [self.request(asked) for asked in self.recorder.asked]
         media_types = [self.media_types(asked) for asked in self.recorder.asked]
         if case.call == "sync_poll":
             requests = requests[:1]  # how many there are is a matter of jitter
-        return {"requests": requests, "media types": media_types[: len(requests)], **self.parts(told)}
+        return {"requests": requests, "media types": media_types[: len(requests)], **self.parts(outcome)}
 
     def placed(self, text: bytes) -> bytes:
         port = self.recorder.url.rpartition(":")[2]
@@ -385,9 +389,9 @@ class Sides:
         return kind, parse_qs(asked.body.decode()).get("contentType") if kind == FORM else None
 
     @staticmethod
-    def parts(told: dict[str, Any]) -> dict[str, Any]:
-        value = told.get("gives")
-        if "raises" in told:
+    def parts(outcome: dict[str, Any]) -> dict[str, Any]:
+        value = outcome.get("returns")
+        if "raises" in outcome:
             return {"raises": True}
         if isinstance(value, list):
             texts = [chunk for chunk in value if chunk["data"]]
@@ -433,10 +437,10 @@ class Sides:
             "parameters": parameters,
             "link": lambda: Slot(arguments["key"], arguments["url"]).link,
         }
-        # Nothing else may come out of ours; of attributes that are not declared, what Python raises for any.
+        # This project raises only its own errors, except AttributeError for undeclared parameters.
         expected = AttributeError if call == "parameters" else AixplainError
         try:
-            return {"gives": plain(calls[call]())}
+            return {"returns": plain(calls[call]())}
         except expected as error:
             return {"raises": f"{type(error).__name__}: {error}"}
 
@@ -447,7 +451,7 @@ def sides(peer: Peer, recorder: Server, tmp_path_factory: pytest.TempPathFactory
 
 
 def unexplained(sides: Sides, case: Case) -> dict[str, tuple[Any, Any]]:
-    """Return the parts that differ and that no row explains. The rows that a case shows are noted."""
+    """Return the parts that differ without a row that explains them, and record which rows apply."""
     differing = sides.differing(case)
     known = set()
     for row in DIFFERENCES:
@@ -470,7 +474,7 @@ def named(case: Case) -> str:
 
 
 @pytest.mark.parametrize("case", CASES, ids=named)
-def test_what_is_asked_and_told_is_equal(sides: Sides, case: Case) -> None:
+def test_requests_and_results_are_equal(sides: Sides, case: Case) -> None:
     RUN.append(case)
     assert unexplained(sides, case) == {}
 
@@ -489,16 +493,16 @@ def test_a_request_is_sent_once(tls_recorder: Server, certificate: Path, tmp_pat
             assert unexplained(sides, case) == {}
 
 
-def test_every_listed_difference_shows() -> None:
-    """A row that nothing shows is stale."""
+def test_every_listed_difference_occurs() -> None:
+    """A row that no case shows is stale."""
     if len(RUN) < len(CASES):
-        pytest.skip("tells of the whole table only, and a part of it has run")
+        pytest.skip("only part of the cases ran")
     assert {row.what for row in DIFFERENCES} - SHOWN == set()
 
 
 ANYTHING = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 TEXT = st.text(st.characters()) | st.text().map(lambda text: text * 1000)
-KEYS = TEXT.filter(lambda text: text not in ("__enum__", "__nan__"))  # Hypothesis tries the words of this file
+KEYS = TEXT.filter(lambda text: text not in ("__enum__", "__nan__"))  # Hypothesis tries strings of this file
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
     lambda inner: (
@@ -548,7 +552,7 @@ ANSWERS = st.fixed_dictionaries(
 @given(
     call=st.sampled_from(["poll", "run_async", "run"]), status_code=st.sampled_from([200, 201, 404, 503]), body=ANSWERS
 )
-def test_any_answer_is_read_alike(sides: Sides, call: str, status_code: int, body: dict[str, Any]) -> None:
+def test_any_response_is_read_alike(sides: Sides, call: str, status_code: int, body: dict[str, Any]) -> None:
     if call != "poll" and body.get("status", "IN_PROGRESS") == "IN_PROGRESS":
         body["data"] = "SERVER/api/v1/data/7e1b"
     arguments = {"poll_url": "SERVER/x"} if call == "poll" else {"model_id": "6414bd3c", "data": "Hello"}
