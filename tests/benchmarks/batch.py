@@ -24,9 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.results import report
-from tests.parity.conftest import PYTHON
-from tests.parity.conftest import settings as settings_of_peer
 from tests.support.deployment import Airflow, Emulator, Processes
+from tests.support.peer import PEER_PYTHON, peer_settings
 from tests.support.services import ATTACH, ObjectStore, Postgres
 
 IN_FLIGHT = 500
@@ -170,8 +169,8 @@ def compare(rows: int, seconds: float) -> list[dict[str, Any]]:
             "BENCH_ROWS": str(rows),
             "BENCH_IN_FLIGHT": str(IN_FLIGHT),
             "BENCH_RESULTS": f"{place}/results",
-            "BENCH_PEER": str(PYTHON),
-            **settings_of_peer(emulator.url),
+            "BENCH_PEER": str(PEER_PYTHON),
+            **peer_settings(emulator.url),
         }
         airflow.start()
         return [_compared(airflow, emulator, way) for way in ("batch", "threads", "mapped")]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.parity.conftest import Peer
 from tests.support.deployment import Emulator, Processes, wait_until
+from tests.support.peer import Peer
 
 TEXT = "The coffee is wonderful."
 

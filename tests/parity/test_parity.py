@@ -23,9 +23,9 @@ from airflow_provider_aixplain.exceptions import AixplainError
 from airflow_provider_aixplain.model import Model, ModelParameters
 from airflow_provider_aixplain.protocol.upload import Slot
 from tests.parity import differences
-from tests.parity.conftest import KEY, Peer
 from tests.parity.differences import DIFFERENCES, Case
 from tests.parity.plain import plain, revive
+from tests.support.peer import KEY, Peer
 from tests.support.scripted import Asked, Handler, Server
 
 ACCEPTED = {"status": "IN_PROGRESS", "data": "SERVER/api/v1/data/7e1b"}
