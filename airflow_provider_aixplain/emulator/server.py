@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -435,8 +436,10 @@ def create_app(
     :param host: address or name that it listens on; requests for hosts other than that and loopback are refused.
     :param keep: number of runs to keep.
     """
-    temporary = tempfile.TemporaryDirectory(prefix="aixplain-emulator-")
-    emulator = Emulator(seconds, folder or Path(temporary.name), Faults(fault_rate), key, host, keep)
+    resources = ExitStack()
+    if folder is None:
+        folder = Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="aixplain-emulator-")))
+    emulator = Emulator(seconds, folder, Faults(fault_rate), key, host, keep)
     app = web.Application(middlewares=[emulator.require_host, emulator.require_key], client_max_size=MAX_BODY)
     app.router.add_post("/api/v1/execute/{model_id:.+}", emulator.submit)
     app.router.add_post("/api/v2/execute/{model_id:.+}", emulator.run_directly)
@@ -453,7 +456,7 @@ def create_app(
     app.router.add_put("/emulator/faults", emulator.set_faults)
 
     async def clean_up(_: web.Application) -> None:
-        temporary.cleanup()
+        resources.close()
 
     app[JOURNAL] = emulator.journal
     app.on_startup.append(emulator.restore)
