@@ -9,7 +9,7 @@ VENV := .venv/airflow-3.3.2
 PEER := .venv/aixplain-0.2.48
 BENCH := .venv/bench
 SOURCES := $(shell find airflow_provider_aixplain -name '*.py') pyproject.toml README.md LICENSE
-CHECKS := real-3.3.2 real-2.11.2 units-3.3.2 core units-2.11.2 oldest lint .test/wheel
+CHECKS := lint real-3.3.2 real-2.11.2 units-3.3.2 core units-2.11.2 oldest .test/wheel
 # Tests in a real Airflow mostly wait, so several checks run at a time.
 JOBS ?= 3
 

@@ -20,7 +20,10 @@ ROOT = Path(__file__).parents[2]
 RUN_SECONDS = 1.5
 TEXTS = 4
 STREAMED = "It was the best of times. " * 20
-CONF = {"example_aixplain_stream": {"text": STREAMED}}
+CONF = {
+    "example_aixplain_run": {"text": "What a wonderful lamp!"},  # not one of the reviews, which are counted
+    "example_aixplain_stream": {"text": STREAMED},
+}
 DAGS = (
     *(("tries",) if AIRFLOW_3 else ()),
     "endings",
