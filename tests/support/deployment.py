@@ -249,10 +249,12 @@ class Airflow:
         self._token: str | None = None
         settings = {
             "core__dags_folder": dags,
-            "core__executor": "LocalExecutor" if AIRFLOW_3 else "SequentialExecutor",
+            "core__executor": "LocalExecutor",
             "core__execution_api_server_url": f"{self.url}/execution/",
             "core__load_examples": False,
-            "core__parallelism": slots,
+            # On SQLite Airflow 2 runs one task at a time, each after an idle time of the scheduler.
+            "core__parallelism": slots if AIRFLOW_3 else 1,
+            "scheduler__scheduler_idle_sleep_time": 1 if AIRFLOW_3 else 0.25,
             "core__max_active_tasks_per_dag": 1000,
             "core__dags_are_paused_at_creation": False,
             "core__simple_auth_manager_all_admins": True,
@@ -271,6 +273,9 @@ class Airflow:
             "usage_data_collection__enabled": False,
             "webserver__web_server_host": "127.0.0.1",
             "webserver__workers": 1,
+            # On a busy machine Airflow 2 may miscount gunicorn's workers, and then stops the web server after this
+            # timeout; 0 disables that.
+            "webserver__web_server_master_timeout": 0,
             # If a task's sockets close before its process exits, the supervisor of Airflow 3.3.2 checks again only
             # after this time, by default 5 s, in which the slot is idle.
             "workers__min_heartbeat_interval": 1,
@@ -278,6 +283,9 @@ class Airflow:
         }
         processes.env |= {
             "AIRFLOW_HOME": str(processes.home),
+            # Permits the LocalExecutor with SQLite in Airflow 2: it forks, while the SequentialExecutor starts a new
+            # interpreter for each task, which takes seconds.
+            "_AIRFLOW__SKIP_DATABASE_EXECUTOR_COMPATIBILITY_CHECK": "1",
             **{f"AIRFLOW__{name.upper()}": str(value) for name, value in settings.items()},
             **{f"AIRFLOW_CONN_{conn_id.upper()}": value for conn_id, value in connections.items()},
         }
