@@ -51,7 +51,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, DagRun]
     dags = Path(shutil.copytree(HERE / "trigger_dags", folder / "dags"))
     shutil.copy(HERE.parents[1] / "example_dags" / "example_aixplain_no_worker.py", dags)
     with Processes(folder / "airflow") as processes:
-        emulator = Emulator(processes, seconds=1)
+        emulator = Emulator(processes, seconds=4)  # longer than a loop of a busy scheduler
         airflow = Airflow(processes, dags, {"aixplain_default": emulator.connection})
         airflow.start()
         names = ("ended_by_triggers", "started_by_triggers", "example_aixplain_no_worker")

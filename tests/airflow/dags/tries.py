@@ -42,7 +42,13 @@ class KilledWithTheResult(AixplainRunModelOperator):
 @dag(start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None)
 def tries():
     AixplainRunModelOperator(
-        task_id="timed_out", model_id="echo", data="timed_out", parameters={"delay": 5}, timeout=1, **RETRIES
+        task_id="timed_out",
+        model_id="echo",
+        data="timed_out",
+        parameters={"delay": 20},
+        timeout=1,
+        retries=20,
+        retry_delay=timedelta(seconds=1),
     )
     KilledBeforeTheDeferral(task_id="before_deferral", model_id="echo", data="before_deferral", **RETRIES)
     KilledBeforeTheAnswerIsRecorded(task_id="orphan", model_id="echo", data="orphan", **RETRIES)
