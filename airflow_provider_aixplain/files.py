@@ -97,12 +97,12 @@ class Upload(ResolveMixin):
             return self.path
         if "://" not in self.path:
             raise InvalidInput(f"{self!r}: path is no URI: give one, such as file:///data/first.wav")
-        return object_path("path of Upload", self.path)
+        return to_object_path("path of Upload", self.path)
 
     def __repr__(self) -> str:
         """Return the same text in every process: Airflow stores it in serialized DAGs and rendered templates."""
         if not isinstance(self.path, ResolveMixin):
-            return f"Upload({printable_path(self.path)!r})"
+            return f"Upload({to_printable_path(self.path)!r})"
         references = ", ".join(f"{operator.task_id}[{key!r}]" for operator, key in self.path.iter_references())
         return f"Upload({references or type(self.path).__name__})"
 
@@ -117,12 +117,12 @@ class Upload(ResolveMixin):
 
 
 def refuse_upload(value: Any) -> Any:
-    """Refuse a file where none is uploaded, and return ``NOT_JSON`` for any other value: a converter for ``sendable``.
+    """Refuse a file where none is uploaded; return ``NOT_JSON`` for any other value. A converter for ``to_sendable``.
 
     :raises InvalidInput: if the value is a file.
     """
     if isinstance(value, Upload) or hasattr(value, "read_bytes"):
-        shown = value if isinstance(value, Upload) else printable_path(value)
+        shown = value if isinstance(value, Upload) else to_printable_path(value)
         raise InvalidInput(
             f"{shown} is a file, and no file is uploaded here: upload it before with AixplainHook().upload_file, and"
             " give the link"
@@ -138,7 +138,7 @@ def is_object_path(value: Any) -> bool:
     return isinstance(value, ObjectStoragePath)
 
 
-def object_path(name: str, uri: str) -> ObjectStoragePath:
+def to_object_path(name: str, uri: str) -> ObjectStoragePath:
     """Return the path that a URI names.
 
     :param name: of the argument that holds it.
@@ -152,14 +152,14 @@ def object_path(name: str, uri: str) -> ObjectStoragePath:
     except (ValueError, ImportError) as error:
         scheme = uri.partition("://")[0]
         raise AixplainInputError(
-            f"{name} is {printable_path(uri)!r}, and Airflow knows no filesystem for {scheme}://: install the provider"
-            " that brings it on workers and triggerers, such as apache-airflow-providers-amazon[s3fs] for s3://"
+            f"{name} is {to_printable_path(uri)!r}, and Airflow knows no filesystem for {scheme}://: install the"
+            " provider that brings it on workers and triggerers, such as apache-airflow-providers-amazon[s3fs] for s3://"
             f" ({error})"
         ) from None
     return path
 
 
-def printable_path(path: str | ObjectStoragePath) -> str:
+def to_printable_path(path: str | ObjectStoragePath) -> str:
     """Return a path as text for logs and errors: without a password, and without the query of a signed URL.
 
     Unlike :func:`~airflow_provider_aixplain.client.account.hide_userinfo` this keeps the name before ``@``, which is
@@ -169,28 +169,28 @@ def printable_path(path: str | ObjectStoragePath) -> str:
     return re.sub(r"^(https?://[^?#]*)[?#].*", r"\1?***", text, flags=re.DOTALL)
 
 
-def size_of(path: ObjectStoragePath) -> int:
+def read_upload_size(path: ObjectStoragePath) -> int:
     """Return the size, in bytes, of a file that can be uploaded.
 
     :raises InvalidInput: if there is no such file, or the platform accepts no file of its size.
     """
     if not path.is_file():
-        raise InvalidInput(f"there is no file {printable_path(path)!r}: name one that the worker can read")
+        raise InvalidInput(f"there is no file {to_printable_path(path)!r}: name one that the worker can read")
     size = int(path.stat().st_size)
     check_size(path.name, size)
     return size
 
 
 @contextmanager
-def opened(path: ObjectStoragePath) -> Iterator[BinaryIO]:
+def open_upload(path: ObjectStoragePath) -> Iterator[BinaryIO]:
     """Open a file for reading.
 
-    :raises InvalidInput: as :func:`size_of`; and at the end, if its size has changed.
+    :raises InvalidInput: as :func:`read_upload_size`; and at the end, if its size has changed.
     """
-    size = size_of(path)
+    size = read_upload_size(path)
     with path.open("rb") as file:
         yield file
     if path.stat().st_size != size:
         raise InvalidInput(
-            f"the file {printable_path(path)!r} was written to while it was uploaded: try again when it is whole"
+            f"the file {to_printable_path(path)!r} was written to while it was uploaded: try again when it is whole"
         )

@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from airflow_provider_aixplain.client.account import Platform, checked_key, endpoint
+from airflow_provider_aixplain.client.account import Platform, validate_endpoint, validate_key
 from airflow_provider_aixplain.client.blocking import Client
 from airflow_provider_aixplain.exceptions import (
     AixplainConfigurationError,
@@ -31,7 +31,7 @@ from airflow_provider_aixplain.protocol.finetune import FinetuneStatus
 from airflow_provider_aixplain.protocol.payload import build_payload
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer
-from airflow_provider_aixplain.protocol.values import printable, storable, time
+from airflow_provider_aixplain.protocol.values import parse_time, to_printable, to_storable
 
 __all__ = [
     "AssetStatus",
@@ -151,10 +151,10 @@ class Model:
         if not isinstance(additional_info, Mapping):
             raise AixplainInputError(f"additional_info is a {type(additional_info).__name__}: give a dict")
         created_at = data.get("created_at")
-        if created_at and not isinstance(created_at, datetime) and time(created_at) is None:
+        if created_at and not isinstance(created_at, datetime) and parse_time(created_at) is None:
             raise AixplainInputError(f"created_at is {created_at!r}: give a time like 2026-11-23T18:00:00Z")
         arguments = {name: data[name] for name in _ARGUMENTS if name in data}
-        arguments["created_at"] = created_at if isinstance(created_at, datetime) else time(created_at)
+        arguments["created_at"] = created_at if isinstance(created_at, datetime) else parse_time(created_at)
         model = cls(**{"id": "", "version": "1.0", **arguments})
         model.additional_info.update(additional_info)
         return model
@@ -168,7 +168,7 @@ class Model:
         told["model_params"] = self.model_params.to_dict() if self.model_params else None
         told["created_at"] = self.created_at.isoformat() if self.created_at else None
         told["additional_info"] = {k: v for k, v in self.additional_info.items() if v not in (None, [], {})}
-        plain: dict[str, Any] = storable(told)
+        plain: dict[str, Any] = to_storable(told)
         return plain
 
     def get_parameters(self) -> ModelParameters | None:
@@ -357,13 +357,13 @@ def _read_key_from_environment() -> str:
 
 def _key(api_key: str) -> str:
     try:
-        return checked_key(api_key)
+        return validate_key(api_key)
     except ValueError as error:
         raise AixplainConfigurationError(f"api_key {error}.") from None
 
 
 def _endpoint(name: str, url: str) -> str:
     try:
-        return endpoint(url)
+        return validate_endpoint(url)
     except ValueError as error:
-        raise AixplainConfigurationError(f"{name} is {printable(url)!r}: {error}") from None
+        raise AixplainConfigurationError(f"{name} is {to_printable(url)!r}: {error}") from None

@@ -17,7 +17,7 @@ import pendulum
 from airflow.providers.common.compat.sdk import XCom
 
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
-from airflow_provider_aixplain.protocol.values import printable
+from airflow_provider_aixplain.protocol.values import to_printable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -108,13 +108,15 @@ class Submission:
             platform, or of the key, and not of the run.
         """
         if self.fingerprint != fingerprint:
-            return f"model, input or endpoint differ from an earlier try's; its run goes on: {printable(self.poll_url)}"
+            return (
+                f"model, input or endpoint differ from an earlier try's; its run goes on: {to_printable(self.poll_url)}"
+            )
         if response is None:
             return ""
         if is_not_found(response):
-            return f"the platform knows nothing of an earlier try's run: {printable(self.poll_url)}"
+            return f"the platform knows nothing of an earlier try's run: {to_printable(self.poll_url)}"
         if response.completed and response.status is ResponseStatus.FAILED:
-            return f"the run of an earlier try has failed: {printable(self.poll_url)}"
+            return f"the run of an earlier try has failed: {to_printable(self.poll_url)}"
         return ""
 
 

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_aixplain.exceptions import translate_protocol_errors
 from airflow_provider_aixplain.protocol.failure import InvalidInput
-from airflow_provider_aixplain.protocol.values import NOT_JSON, join_names, parse
+from airflow_provider_aixplain.protocol.values import NOT_JSON, join_names, parse_json
 
 MAX_NAMES = 5
 """Places, or keys, that a warning names."""
@@ -106,7 +106,7 @@ def check(name: str, unrendered: Any, rendered: Any) -> list[str]:
 
 def payload_keys(data: Any) -> list[str]:
     """Return the keys of the payload that a text becomes; none if it is sent as text, or is no text."""
-    value = parse(data) if isinstance(data, str) else NOT_JSON
+    value = parse_json(data) if isinstance(data, str) else NOT_JSON
     return list(value) if isinstance(value, dict) else []
 
 
@@ -127,4 +127,4 @@ def _iter_changed_texts(place: str, unrendered: Any, rendered: Any) -> Iterator[
 def _is_python_text(text: str) -> bool:
     """Whether a text looks like ``str`` of a dict or list, and is not JSON as well."""
     is_bracketed = (text[:1], text[-1:]) in (("[", "]"), ("{", "}"))
-    return is_bracketed and _PYTHON_TEXT.search(text) is not None and parse(text) is NOT_JSON
+    return is_bracketed and _PYTHON_TEXT.search(text) is not None and parse_json(text) is NOT_JSON

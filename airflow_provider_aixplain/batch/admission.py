@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from airflow_provider_aixplain.batch.commit_log import Fenced, Record
-from airflow_provider_aixplain.protocol.schedule import asked_delay
+from airflow_provider_aixplain.protocol.schedule import retry_after_delay
 
 FIRST_BACKOFF = 1.0
 LONGEST_BACKOFF = 60.0
@@ -57,7 +57,7 @@ class RateLimiter:
         if acquired_at > self._backed_off_at:
             self._backed_off_at = time.monotonic()
             self._backoff = min(max(FIRST_BACKOFF, self._backoff * 2), LONGEST_BACKOFF)
-        delay = max(asked_delay(requested or 0.0, random.random()), self._backoff * random.uniform(0.8, 1.2))
+        delay = max(retry_after_delay(requested or 0.0, random.random()), self._backoff * random.uniform(0.8, 1.2))
         self._next = max(self._next, time.monotonic() + delay)
 
     def reset(self) -> None:

@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from airflow_provider_aixplain.protocol.response import ResponseStatus
-from airflow_provider_aixplain.protocol.values import decimal_sum, number
+from airflow_provider_aixplain.protocol.values import parse_number, sum_decimals
 
 
 class AttemptEvent(str, Enum):
@@ -79,9 +79,9 @@ class Totals:
 
     def add_cost(self, result: Mapping[str, Any]) -> None:
         """Add the cost of an attempt."""
-        self.credits = decimal_sum([self.credits, number(result["used_credits"]) or 0])
-        self.run_time = decimal_sum([self.run_time, number(result["run_time"]) or 0])
-        self.tokens += int(number(result["tokens"]) or 0)
+        self.credits = sum_decimals([self.credits, parse_number(result["used_credits"]) or 0])
+        self.run_time = sum_decimals([self.run_time, parse_number(result["run_time"]) or 0])
+        self.tokens += int(parse_number(result["tokens"]) or 0)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow_provider_aixplain.exceptions import AixplainInputError
-from airflow_provider_aixplain.files import object_path
+from airflow_provider_aixplain.files import to_object_path
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -52,7 +52,7 @@ class ObjectStore:
     # Lazy, because it reads the Connection, which blocks.
     @cached_property
     def _path(self) -> ObjectStoragePath:
-        return object_path("result_path", self._uri)
+        return to_object_path("result_path", self._uri)
 
     def _full(self, name: str) -> str:
         return f"{str(self._path.path).rstrip('/')}/{name}"

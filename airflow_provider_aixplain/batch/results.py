@@ -11,7 +11,7 @@ from typing import Any
 from airflow_provider_aixplain.exceptions import AixplainInputError
 from airflow_provider_aixplain.inputs.rows import Row
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, failure_reason
-from airflow_provider_aixplain.protocol.values import number, printable, storable
+from airflow_provider_aixplain.protocol.values import parse_number, to_printable, to_storable
 from airflow_provider_aixplain.submission import now
 
 PARQUET_CHUNK = 10_000
@@ -39,11 +39,11 @@ def make_result(
         "row": index,
         "key": row.key,
         "status": str(ResponseStatus.FAILED if error else ResponseStatus.SUCCESS),
-        "data": None if error else storable(response.data),
-        "error": printable(error) or None,
-        "used_credits": storable(response.used_credits),
-        "run_time": storable(response.run_time),
-        "tokens": int(number(usage.get("total_tokens")) or 0),
+        "data": None if error else to_storable(response.data),
+        "error": to_printable(error) or None,
+        "used_credits": to_storable(response.used_credits),
+        "run_time": to_storable(response.run_time),
+        "tokens": int(parse_number(usage.get("total_tokens")) or 0),
         "ended_at": now(),
         "attempt": attempt,
         "may_succeed": bool(error) and (is_retryable or not is_known),
@@ -88,8 +88,8 @@ def write_parquet(results: Iterable[Mapping[str, Any]], file: Any, columns: Coll
             **result,
             "key": str(result["key"]),
             "data": None if result["data"] is None else json.dumps(result["data"]),
-            "used_credits": number(result["used_credits"]),
-            "run_time": number(result["run_time"]),
+            "used_credits": parse_number(result["used_credits"]),
+            "run_time": parse_number(result["run_time"]),
             "input": {name: _as_string(value) for name, value in result.get("input", {}).items()},
         }
 
@@ -103,4 +103,4 @@ def _as_string(value: Any) -> str | None:
     """Return a string with U+FFFD in place of invalid characters, null as None, and other values as JSON."""
     if value is None:
         return None
-    return str(storable(value)) if isinstance(value, str) else json.dumps(value)
+    return str(to_storable(value)) if isinstance(value, str) else json.dumps(value)

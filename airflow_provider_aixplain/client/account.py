@@ -12,8 +12,8 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainUntrustedUrl
 from airflow_provider_aixplain.protocol import wire
-from airflow_provider_aixplain.protocol.upload import STORES
-from airflow_provider_aixplain.protocol.values import printable
+from airflow_provider_aixplain.protocol.upload import STORE_DOMAINS
+from airflow_provider_aixplain.protocol.values import to_printable
 
 PUBLIC_BACKEND_URL = "https://platform-api.aixplain.com"
 PUBLIC_WEB_URL = "https://platform.aixplain.com"
@@ -23,10 +23,10 @@ REQUEST_TIMEOUT = 60.0
 SHORTEST_SECRET = 16
 REDIRECTS = (301, 302, 303, 307, 308)
 MAX_REDIRECTS = 5
-LONGEST_REQUEST = 86400.0
+MAX_TIMEOUT = 86400.0
 """Seconds that any request may take, such as a run that is answered with its result; sockets count to some 49 days."""
 
-SHORTEST_REQUEST = 0.1
+MIN_TIMEOUT = 0.1
 """Seconds that any request gets, however late it is: for HTTP clients none at all is no limit."""
 
 MIB = 1024 * 1024
@@ -75,13 +75,13 @@ class Platform:
     def trusts(self, url: str) -> bool:
         """Whether the key may go to this URL: its origin is that of an endpoint or in the allow-list."""
         try:
-            return origin(url) in self._origins
+            return parse_origin(url) in self._origins
         except ValueError:
             return False
 
     @cached_property
     def _origins(self) -> frozenset[str]:
-        return frozenset({origin(self.backend_url), origin(self.models_run_url), *self.trusted_origins})
+        return frozenset({parse_origin(self.backend_url), parse_origin(self.models_run_url), *self.trusted_origins})
 
     def check(self, url: str) -> None:
         """:raises AixplainUntrustedUrl: if the key may not go to this URL."""
@@ -91,10 +91,12 @@ class Platform:
     def accepts_uploads(self, url: str) -> bool:
         """Whether a file may be put there: on one of the platform's stores, or an origin that may have the key too."""
         try:
-            scheme, _, host = origin(url).rpartition(":")[0].partition("://")
+            scheme, _, host = parse_origin(url).rpartition(":")[0].partition("://")
         except ValueError:
             return False
-        return self.trusts(url) or (scheme == "https" and f".{host}".endswith(tuple(f".{store}" for store in STORES)))
+        return self.trusts(url) or (
+            scheme == "https" and f".{host}".endswith(tuple(f".{store}" for store in STORE_DOMAINS))
+        )
 
     def redact(self, text: str) -> str:
         """Return a text without the key: an answer that repeats the key must not put it into logs and XComs."""
@@ -146,7 +148,7 @@ class Platform:
 
     def _untrusted(self, url: str, what: str) -> AixplainUntrustedUrl:
         return AixplainUntrustedUrl(
-            f"{printable(url)!r} is not on an origin that may {what}. If it belongs to your platform, add its"
+            f"{to_printable(url)!r} is not on an origin that may {what}. If it belongs to your platform, add its"
             " origin to trusted_origins in the extra of the Connection."
         )
 
@@ -187,7 +189,7 @@ def validate_proxy(url: str) -> str:
 def _shown_origin(url: str) -> str:
     """Return the origin of a URL that is a permission by itself, for people."""
     try:
-        return origin(url)
+        return parse_origin(url)
     except ValueError:
         return "a URL that cannot be read"
 
@@ -203,7 +205,7 @@ def _spellings(character: str) -> str:
     )
 
 
-def origin(url: str) -> str:
+def parse_origin(url: str) -> str:
     """Return ``scheme://host:port`` of a URL, in lower case and with the port always named.
 
     :raises ValueError: if it is no absolute http(s) URL, or is written in a way that parsers read differently.
@@ -232,13 +234,13 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{host}:{port or DEFAULT_PORTS[parts.scheme]}"
 
 
-def endpoint(url: Any, *, allow_insecure: bool = False) -> str:
+def validate_endpoint(url: Any, *, allow_insecure: bool = False) -> str:
     """Return an endpoint's URL, without a slash at its end.
 
     :raises ValueError: if it can be none; the message names the remedy.
     """
     try:
-        origin(url)
+        parse_origin(url)
     except ValueError as error:
         raise ValueError(f"{error}; write it like https://platform.example.com") from None
     if "?" in url or "#" in url:
@@ -250,7 +252,7 @@ def endpoint(url: Any, *, allow_insecure: bool = False) -> str:
     return f"{url}".rstrip("/")
 
 
-def checked_key(key: Any) -> str:
+def validate_key(key: Any) -> str:
     """Return a key without the white space that copying and files add to its ends; empty if there is none.
 
     :raises ValueError: if it can be none; the message does not hold it.

@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_aixplain.client.account import LONGEST_REQUEST
+from airflow_provider_aixplain.client.account import MAX_TIMEOUT
 from airflow_provider_aixplain.exceptions import (
     AixplainInputError,
     AixplainNoStreaming,
     AixplainPermanentError,
     translate_protocol_errors,
 )
-from airflow_provider_aixplain.files import Upload, is_object_path, opened, printable_path, size_of
+from airflow_provider_aixplain.files import Upload, is_object_path, open_upload, read_upload_size, to_printable_path
 from airflow_provider_aixplain.protocol import asset, finetune, upload, wire
 from airflow_provider_aixplain.protocol.asset import ModelParameters
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure, InvalidInput
@@ -27,8 +27,8 @@ from airflow_provider_aixplain.protocol.finetune import FinetuneStatus
 from airflow_provider_aixplain.protocol.payload import build_payload
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer
-from airflow_provider_aixplain.protocol.values import NOT_JSON, printable
-from airflow_provider_aixplain.protocol.wait import Outcome, Wait, seconds
+from airflow_provider_aixplain.protocol.values import NOT_JSON, to_printable
+from airflow_provider_aixplain.protocol.wait import Outcome, Wait, to_seconds
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -40,10 +40,10 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-LONGEST_FETCH = 600.0
+MAX_POLL_TIMEOUT = 600.0
 """Seconds that a large response may take to arrive, as long as it arrives at all."""
 
-LONGEST_UPLOAD = 3600.0
+MAX_UPLOAD_TIMEOUT = 3600.0
 """Seconds that a file may take to arrive, as long as it arrives at all."""
 
 STREAM_SILENCE = 300.0
@@ -93,7 +93,9 @@ class Client:
         :raises AixplainInputError: if the arguments can make no valid request.
         """
         log.debug("%s: submitting a run of model %s", name, model_id)
-        return wire.read_submission(self._send(self._request(wire.submission, model_id, data, parameters, declared)))
+        return wire.read_submission(
+            self._send(self._request(wire.submission_request, model_id, data, parameters, declared))
+        )
 
     def run(
         self,
@@ -129,9 +131,9 @@ class Client:
             wait = Wait(wait_time=wait_time, timeout=timeout)
         if stream:
             return self.run_stream(model_id, data, parameters, timeout)
-        request = self._request(wire.direct_run, model_id, data, parameters, declared)
+        request = self._request(wire.direct_run_request, model_id, data, parameters, declared)
         start = time.monotonic()
-        limit = min(wait.poll_timeout(0), LONGEST_REQUEST)
+        limit = min(wait.poll_timeout(0), MAX_TIMEOUT)
         response = wire.read_submission(self._send(request, limit))
         if response.status is not ResponseStatus.IN_PROGRESS:
             return response
@@ -181,8 +183,8 @@ class Client:
         from airflow_provider_aixplain.transport import sync
 
         with translate_protocol_errors():
-            timeout = None if timeout is None else seconds("timeout", timeout)
-        request = self._request(wire.direct_run, model_id, data, parameters, declared, stream=True)
+            timeout = None if timeout is None else to_seconds("timeout", timeout)
+        request = self._request(wire.direct_run_request, model_id, data, parameters, declared, stream=True)
         silence = max(STREAM_SILENCE, self.platform.timeout)
         answer = sync.open_answer(self._open(), request, silence, timeout)
         return ModelResponseStreamer(self._explain_refusal(answer, request))
@@ -199,7 +201,7 @@ class Client:
         """
         log.debug("%s: polling", name)
         with translate_protocol_errors():
-            return wire.read_poll(self._send(wire.poll(poll_url), timeout, silence=self.platform.timeout))
+            return wire.read_poll(self._send(wire.poll_request(poll_url), timeout, silence=self.platform.timeout))
 
     def poll_tolerant(self, poll_url: str, name: str, timeout: float) -> ModelResponse:
         """Ask once, as :meth:`poll`, for one who waits: that the account cannot work is told by the response too.
@@ -243,10 +245,10 @@ class Client:
         :raises AixplainUntrustedUrl: if the poll URL is on an origin that may not receive the key.
         """
         with translate_protocol_errors():
-            self.platform.headers(wire.poll(poll_url))  # who cannot ask at all is told before the wait
+            self.platform.headers(wire.poll_request(poll_url))  # who cannot ask at all is told before the wait
         start = time.monotonic() if start is None else start
         while True:
-            limit = min(wait.poll_timeout(time.monotonic() - start), LONGEST_FETCH)
+            limit = min(wait.poll_timeout(time.monotonic() - start), MAX_POLL_TIMEOUT)
             response = self.poll_tolerant(poll_url, name, limit)
             elapsed = time.monotonic() - start
             if outcome := wait.judge(response, elapsed):
@@ -265,7 +267,7 @@ class Client:
         """
         with translate_protocol_errors():
             finetune.check_epoch(after_epoch)
-            outcome = self._send(wire.finetune_logs(self.platform.backend_url, model_id))
+            outcome = self._send(wire.finetune_logs_request(self.platform.backend_url, model_id))
             return finetune.read_finetune_status(outcome, after_epoch)
 
     def delete_model(self, model_id: str) -> None:
@@ -274,7 +276,7 @@ class Client:
         :raises AixplainError: if the platform refuses.
         """
         with translate_protocol_errors():
-            wire.read_deletion(self._send(wire.deletion(self.platform.backend_url, model_id)))
+            wire.read_deletion(self._send(wire.deletion_request(self.platform.backend_url, model_id)))
 
     def model_record(self, model_id: str | None = None, *, name: str | None = None) -> dict[str, Any]:
         """Return a model's record, as the arguments of :class:`~airflow_provider_aixplain.model.Model`.
@@ -289,8 +291,8 @@ class Client:
             if (model_id is None) == (name is None):
                 raise InvalidInput("model_id or name: give one of them to say which model")
             if name is None:
-                return asset.read_model(self._send(wire.model_record(backend, model_id or "")))
-            return asset.read_model(self._send(wire.model_record_by_name(backend, name)))
+                return asset.read_model(self._send(wire.model_record_request(backend, model_id or "")))
+            return asset.read_model(self._send(wire.model_record_by_name_request(backend, name)))
 
     def upload_file(self, path: ObjectStoragePath) -> str:
         """Upload a file, and return the link that a model takes as input.
@@ -302,13 +304,13 @@ class Client:
         """
         if not is_object_path(path):
             raise AixplainInputError(
-                f"path is {printable_path(path)!r}: give an ObjectStoragePath, like ObjectStoragePath('file:///a.wav')"
+                f"path is {to_printable_path(path)!r}: give an ObjectStoragePath, like ObjectStoragePath('file:///a.wav')"
             )
-        with translate_protocol_errors(), opened(path) as file:
+        with translate_protocol_errors(), open_upload(path) as file:
             slot = upload.read_slot(self._send(upload.slot_request(self.platform.backend_url, path.name)))
-            transfer = upload.transfer(slot, path.name, file)
-            upload.read_transfer(self._send(transfer, LONGEST_UPLOAD, silence=self.platform.timeout))
-        log.info("Uploaded %s as %s", printable_path(path), slot.link)
+            transfer = upload.transfer_request(slot, path.name, file)
+            upload.read_transfer(self._send(transfer, MAX_UPLOAD_TIMEOUT, silence=self.platform.timeout))
+        log.info("Uploaded %s as %s", to_printable_path(path), slot.link)
         return slot.link
 
     def fingerprint(self, model_id: str, data: Any, parameters: Mapping[str, Any] | None = None) -> str:
@@ -321,11 +323,11 @@ class Client:
             if not isinstance(value, Upload):
                 return NOT_JSON
             file = value.file
-            return f"{file}, {size_of(file)} bytes"
+            return f"{file}, {read_upload_size(file)} bytes"
 
         with translate_protocol_errors():
             payload = build_payload(data, parameters, convert=stand_in)
-            url = wire.submission(self.platform.models_run_url, model_id, payload).url
+            url = wire.submission_request(self.platform.models_run_url, model_id, payload).url
         told = json.dumps([url, json.loads(payload)], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()
 
@@ -347,7 +349,7 @@ class Client:
                 return NOT_JSON
             file = value.file
             if str(file) not in links:
-                size_of(file)
+                read_upload_size(file)
                 files[str(file)] = file
             return links.get(str(file), str(file))
 
@@ -411,6 +413,6 @@ def unusable_account_response(error: Exception) -> ModelResponse:
     that does not exist: Airflow says so too when its secrets backend is down.
     """
     is_refusal = isinstance(error, AixplainPermanentError) and not error.retryable
-    message = printable(error if is_refusal else f"The poll cannot be made: {type(error).__name__}: {error}")
+    message = to_printable(error if is_refusal else f"The poll cannot be made: {type(error).__name__}: {error}")
     category = ErrorCategory.AUTHENTICATION if is_refusal else ErrorCategory.PLATFORM
     return ModelResponse(ResponseStatus.FAILED, error_message=message, failure=Failure(category, sent=False))

@@ -20,7 +20,7 @@ from airflow_provider_aixplain.files import refuse_upload
 from airflow_provider_aixplain.hooks.connection import read_connection
 from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.payload import build_payload
-from airflow_provider_aixplain.protocol.schedule import until_tick
+from airflow_provider_aixplain.protocol.schedule import delay_until_tick
 from airflow_provider_aixplain.transport.single_flight import SingleFlight
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class AixplainHook(Client, BaseHook):
         self.log.debug("%s: submitting a run of model %s", name, model_id)
         platform = await self.aplatform()
         with translate_protocol_errors():
-            request = wire.submission(
+            request = wire.submission_request(
                 platform.models_run_url, model_id, build_payload(data, parameters, convert=refuse_upload)
             )
         async with aio.Lease() as lease:
@@ -161,7 +161,7 @@ class AixplainHook(Client, BaseHook):
         from airflow_provider_aixplain.transport import aio
 
         with translate_protocol_errors():
-            request = wire.poll(poll_url)
+            request = wire.poll_request(poll_url)
         async with aio.Lease() as lease:
             return await self._apoll(lease, request, timeout, most)
 
@@ -185,12 +185,12 @@ class AixplainHook(Client, BaseHook):
         from airflow_provider_aixplain.transport import aio
 
         with translate_protocol_errors():
-            request = wire.poll(poll_url)
+            request = wire.poll_request(poll_url)
         start = time.monotonic() - elapsed
         delay = wait.first_delay(elapsed, random.random())
         async with aio.Lease() as lease:  # held between polls, so that they share its connections
             while True:
-                await asyncio.sleep(until_tick(delay, time.monotonic()))
+                await asyncio.sleep(delay_until_tick(delay, time.monotonic()))
                 try:
                     response = await self._apoll(lease, request, wait.poll_timeout(time.monotonic() - start), most)
                 except Exception as error:

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_aixplain.client.account import (
     KEY_HEADERS,
-    LONGEST_REQUEST,
     MAX_ANSWER_MIB,
+    MAX_TIMEOUT,
     MIB,
     PUBLIC_BACKEND_URL,
     PUBLIC_MODELS_RUN_URL,
     PUBLIC_WEB_URL,
     REQUEST_TIMEOUT,
     Platform,
-    checked_key,
-    endpoint,
     hide_userinfo,
-    origin,
+    parse_origin,
+    validate_endpoint,
+    validate_key,
     validate_proxy,
 )
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError
-from airflow_provider_aixplain.protocol.values import parse, printable
+from airflow_provider_aixplain.protocol.values import parse_json, to_printable
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -55,7 +55,7 @@ class _ConnectionReader:
     def read_extra(self) -> dict[str, Any]:
         """Return the extra. Airflow itself drops one that it cannot read, and so the endpoints that it names."""
         text = (self.connection.extra or "").strip()
-        extra = parse(text) if text else {}
+        extra = parse_json(text) if text else {}
         if not isinstance(extra, dict):
             raise self.wrong("extra", "is no JSON object", 'write it like {"timeout": 60}')
         for key in extra:
@@ -67,7 +67,7 @@ class _ConnectionReader:
 
     def read(self) -> Platform:
         try:
-            key = checked_key(self.connection.password or "")
+            key = validate_key(self.connection.password or "")
         except ValueError as error:
             raise self.error("password", str(error)) from None
         if not key:
@@ -87,9 +87,9 @@ class _ConnectionReader:
                 self.extra.get("models_run_url") or (f"{host}/api/v1/execute" if host else PUBLIC_MODELS_RUN_URL),
             ),
             web_url=self.url("web_url", self.extra.get("web_url") or PUBLIC_WEB_URL),
-            trusted_origins=frozenset(origin(self.url("trusted_origins", url)) for url in self.trusted_origins()),
+            trusted_origins=frozenset(parse_origin(self.url("trusted_origins", url)) for url in self.trusted_origins()),
             verify=self.verify(),
-            timeout=self.number("timeout", REQUEST_TIMEOUT, LONGEST_REQUEST, "the seconds that one request may take"),
+            timeout=self.number("timeout", REQUEST_TIMEOUT, MAX_TIMEOUT, "the seconds that one request may take"),
             max_answer=int(
                 MIB * self.number("max_answer_mib", MAX_ANSWER_MIB, 1024**2, "the MiB that an answer may have")
             ),
@@ -118,9 +118,9 @@ class _ConnectionReader:
 
     def url(self, name: str, url: Any) -> str:
         try:
-            return endpoint(url, allow_insecure=self.flag("allow_insecure"))
+            return validate_endpoint(url, allow_insecure=self.flag("allow_insecure"))
         except ValueError as error:
-            raise self.error(name, f"is {printable(hide_userinfo(str(url)))!r}: {error}") from None
+            raise self.error(name, f"is {to_printable(hide_userinfo(str(url)))!r}: {error}") from None
 
     def flag(self, name: str, default: bool = False) -> bool:
         value = self.extra.get(name, default)

@@ -18,9 +18,9 @@ from itertools import chain
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from airflow_provider_aixplain.files import printable_path
+from airflow_provider_aixplain.files import to_printable_path
 from airflow_provider_aixplain.protocol.failure import InvalidInput
-from airflow_provider_aixplain.protocol.values import finite_float, join_names, printable
+from airflow_provider_aixplain.protocol.values import join_names, parse_finite_float, to_printable
 
 MAX_RECORD_LENGTH = 16 * 1024 * 1024
 """Characters of the longest line of JSON, or row of CSV, that is read."""
@@ -128,7 +128,7 @@ class File(NamedTuple):
 
     def error(self, reason: object) -> InvalidInput:
         """Return the error for a file that cannot be read."""
-        return InvalidInput(f"input is {self.uri!r}: {printable(reason)}")
+        return InvalidInput(f"input is {self.uri!r}: {to_printable(reason)}")
 
     @property
     def suffix(self) -> str:
@@ -174,7 +174,7 @@ def read_records(
             " a file or folder"
         )
     # With the filesystem, as what Airflow 2.11's own `open` returns cannot be read in parts.
-    root = File(source.fs, str(source.path).rstrip("/"), printable_path(source))
+    root = File(source.fs, str(source.path).rstrip("/"), to_printable_path(source))
     reader = Reader(columns, encoding, delimiter, is_whole=is_whole)
     try:
         root.filesystem.invalidate_cache()  # others may have written
@@ -276,7 +276,7 @@ class Reader:
                     ) from None
                 yield Record(None, line, f"invalid JSON: {error.msg} at character {error.pos + 1}: {text[:80]!r}")
             except (ValueError, RecursionError) as error:
-                yield Record(None, line, f"invalid JSON: {printable(error)}")
+                yield Record(None, line, f"invalid JSON: {to_printable(error)}")
             else:
                 if isinstance(value, list) and file.suffix == "json":
                     raise file.error(
@@ -591,7 +591,7 @@ def _read_parquet_row(columns: Mapping[str, Any], index: int, line: int) -> Reco
         try:
             row[name] = column[index].as_py()
         except (ValueError, OverflowError, TypeError, NotImplementedError, LookupError) as error:
-            return Record(None, line, f"column {name!r} of type {column.type} cannot be read: {printable(error)}")
+            return Record(None, line, f"column {name!r} of type {column.type} cannot be read: {to_printable(error)}")
     return Record(row, line)
 
 
@@ -645,4 +645,6 @@ def parse_json(text: str) -> Any:
     return _decoder.decode(text)
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_unique_members, parse_constant=finite_float, parse_float=finite_float)
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_unique_members, parse_constant=parse_finite_float, parse_float=parse_finite_float
+)

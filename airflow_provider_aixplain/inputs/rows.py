@@ -18,7 +18,7 @@ from airflow_provider_aixplain.files import refuse_upload
 from airflow_provider_aixplain.inputs.readers import read_records
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.protocol.payload import build_payload
-from airflow_provider_aixplain.protocol.values import NOT_JSON, printable, sendable, storable
+from airflow_provider_aixplain.protocol.values import NOT_JSON, to_printable, to_sendable, to_storable
 
 MAX_WHOLE_FLOAT = 2**53
 """The largest float up to which each whole number has its own float."""
@@ -131,7 +131,7 @@ def convert(value: Any) -> Any:
     :raises InvalidInput: if it is a file to upload.
     """
     if type(value).__name__ == "ndarray" and value.shape:
-        return [sendable(item, "an item of an array", convert) for item in value]
+        return [to_sendable(item, "an item of an array", convert) for item in value]
     if isinstance(value, UUID):
         return str(value)
     if isinstance(value, Decimal):
@@ -163,7 +163,7 @@ def _is_missing(value: Any) -> bool:
 
 def _sendable(value: Any, path: str) -> Any:
     try:
-        return sendable(value, path, convert)
+        return to_sendable(value, path, convert)
     except RecursionError:
         raise InvalidInput(f"{path} contains itself, or nests too deeply to be sent as JSON") from None
 
@@ -189,7 +189,7 @@ def _key(value: Any) -> str | int:
         raise InvalidInput(f"the key {value!r:.100} is neither a string nor an integer")
     if isinstance(key, int) and not -(2**63) <= key < 2**63:
         raise InvalidInput("the key is a number of more than 64 bits, which Airflow cannot store: use a string")
-    if storable(key) != key:
+    if to_storable(key) != key:
         raise InvalidInput(f"the key {key!r:.100} has a character that Airflow cannot store: use another string")
     return key
 
@@ -226,7 +226,7 @@ def read(source: Any, mapper: Mapper, encoding: str = "utf-8", delimiter: str | 
                     raise InvalidInput(f"the key {row.key!r:.100} is that of an earlier row too")
                 keys.add(str(row.key))
         except InvalidInput as error:
-            yield BadRow(record.line, printable(error), record.file)
+            yield BadRow(record.line, to_printable(error), record.file)
         else:
             yield row
 

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from threading import Lock
 
-from airflow_provider_aixplain.protocol.values import printable
+from airflow_provider_aixplain.protocol.values import to_printable
 
 FIRST_INTERVAL = 10.0
 """Seconds between the first two reports."""
@@ -39,7 +39,7 @@ class FailureSummary:
         name = f"{type(problem).__name__}: " if isinstance(problem, Exception) else ""
         with self._lock:
             self._counts[kind] += 1
-            self._last = printable(f"{place}{name}{problem}")
+            self._last = to_printable(f"{place}{name}{problem}")
 
     def report(self, now: float) -> str | None:
         """Return the line to log now, if any.

@@ -14,7 +14,7 @@ from openlineage.client.facet_v2 import RunFacet
 
 from airflow_provider_aixplain import __version__
 from airflow_provider_aixplain.observability.metrics import TOKENS
-from airflow_provider_aixplain.protocol.values import number
+from airflow_provider_aixplain.protocol.values import parse_number
 
 
 @attrs.define
@@ -56,9 +56,9 @@ def lineage_of(model_id: str, response: Mapping[str, Any] | None) -> OperatorLin
         modelId=model_id or None,
         pollUrl=response["url"],
         status=response["status"],
-        usedCredits=number(response["used_credits"]),
-        runTime=number(response["run_time"]),
-        promptTokens=number(usage.get(TOKENS["prompt"])),
-        completionTokens=number(usage.get(TOKENS["completion"])),
+        usedCredits=parse_number(response["used_credits"]),
+        runTime=parse_number(response["run_time"]),
+        promptTokens=parse_number(usage.get(TOKENS["prompt"])),
+        completionTokens=parse_number(usage.get(TOKENS["completion"])),
     )
     return OperatorLineage(run_facets={"aixplain_run": facet})

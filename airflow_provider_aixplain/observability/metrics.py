@@ -27,7 +27,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_aixplain.exceptions import AixplainError, AixplainPermanentError, AixplainRunFailed
-from airflow_provider_aixplain.protocol.values import number
+from airflow_provider_aixplain.protocol.values import parse_number
 
 if TYPE_CHECKING:
     from airflow_provider_aixplain.protocol.response import ModelResponse
@@ -55,13 +55,13 @@ def count_end(
         told = response or {}
         tags = _tags(model_id, outcome, told)
         told_to.incr(f"{PREFIX}.runs", tags=tags)
-        if (spent := number(told.get("used_credits"))) and spent > 0:
+        if (spent := parse_number(told.get("used_credits"))) and spent > 0:
             told_to.incr(f"{PREFIX}.credits", spent, tags=tags)
         usage = told.get("usage")
         for kind, name in TOKENS.items():
-            if isinstance(usage, Mapping) and (tokens := number(usage.get(name))) and tokens > 0:
+            if isinstance(usage, Mapping) and (tokens := parse_number(usage.get(name))) and tokens > 0:
                 told_to.incr(f"{PREFIX}.tokens", int(tokens), tags={**tags, "kind": kind})
-        if (run_time := number(told.get("run_time"))) and run_time > 0:
+        if (run_time := parse_number(told.get("run_time"))) and run_time > 0:
             told_to.timing(f"{PREFIX}.run_duration", timedelta(seconds=run_time), tags=tags)
 
 

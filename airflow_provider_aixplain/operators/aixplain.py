@@ -20,8 +20,8 @@ from airflow_provider_aixplain.observability.metrics import count_end, count_wai
 from airflow_provider_aixplain.operators.arguments import deferrable_or_default, is_nested, one_of, refuse_nested
 from airflow_provider_aixplain.operators.base import DeferrableRunBaseOperator
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, format_cost
-from airflow_provider_aixplain.protocol.values import printable
-from airflow_provider_aixplain.protocol.wait import LONGEST, RETRY_BUDGET, Wait
+from airflow_provider_aixplain.protocol.values import to_printable
+from airflow_provider_aixplain.protocol.wait import MAX_DURATION, RETRY_BUDGET, Wait
 from airflow_provider_aixplain.submission import (
     NOT_FOUND_ATTEMPTS,
     NOT_FOUND_DELAY,
@@ -196,7 +196,7 @@ class AixplainRunModelOperator(DeferrableRunBaseOperator):
         self.hook.platform.check(poll_url)
         timeout = self.longest_wait
         if self.deferrable:
-            self._defer(poll_url, submission.submitted_at, min(timeout + age, LONGEST))
+            self._defer(poll_url, submission.submitted_at, min(timeout + age, MAX_DURATION))
         wait = Wait(wait_time=self.wait_time, timeout=timeout, patience=RETRY_BUDGET)
         outcome = self.hook.wait_for_run(poll_url, wait, self.run_name)
         count_wait(self.model_id, outcome, wait.polls, submission.age)
@@ -248,7 +248,7 @@ class AixplainRunModelOperator(DeferrableRunBaseOperator):
             self.log.warning(told, self.run_name)
             return
         told = "%s: the task is being ended. Its run goes on, and is billed, as the platform cannot cancel it: %s"
-        self.log.warning(told, self.run_name, printable(submission.poll_url))
+        self.log.warning(told, self.run_name, to_printable(submission.poll_url))
 
     def _begin(self, submission: Submission, record: TaskStateIdempotencyStore) -> ModelResponse:
         """Submit the run.

@@ -20,7 +20,7 @@ from airflow_provider_aixplain.observability.links import MODEL_LINK, is_stored_
 from airflow_provider_aixplain.observability.metrics import count_end, outcome_of
 from airflow_provider_aixplain.operators.arguments import RESUMED_WITHOUT_EVENT
 from airflow_provider_aixplain.protocol.response import ModelResponse, format_cost
-from airflow_provider_aixplain.protocol.values import printable
+from airflow_provider_aixplain.protocol.values import to_printable
 from airflow_provider_aixplain.protocol.wait import RETRY_BUDGET, Wait
 from airflow_provider_aixplain.submission import now, seconds_since
 from airflow_provider_aixplain.templates import TemplatedOperator
@@ -113,7 +113,9 @@ class DeferrableRunBaseOperator(TemplatedOperator):
         if event is None:
             if poll_url is None:
                 raise AixplainError(RESUMED_WITHOUT_EVENT)
-            self.log.warning("%s: %s. Polling the run: %s", self.run_name, RESUMED_WITHOUT_EVENT, printable(poll_url))
+            self.log.warning(
+                "%s: %s. Polling the run: %s", self.run_name, RESUMED_WITHOUT_EVENT, to_printable(poll_url)
+            )
             event = {"status": "success", "response": None, "poll_url": poll_url}
         if submitted_at is None:
             self._has_link = False  # no worker has been here before
@@ -150,7 +152,7 @@ class DeferrableRunBaseOperator(TemplatedOperator):
     def log_warning(self, response: Mapping[str, Any] | ModelResponse) -> None:
         """Log the warning in the response of a run that succeeded, such as a status that is not known."""
         if warning := response["error_message"]:
-            self.log.warning("%s: the run succeeded with a warning: %s", self.run_name, printable(warning))
+            self.log.warning("%s: the run succeeded with a warning: %s", self.run_name, to_printable(warning))
 
     def set_link(self, context: Context) -> None:
         """Look up the URL of the model's page for this task's link; a task that cannot goes without the link."""
@@ -207,13 +209,13 @@ class DeferrableRunBaseOperator(TemplatedOperator):
 
     def _fetch(self, poll_url: str, submitted_at: str, timeout: float) -> dict[str, Any]:
         """Return the event of a run whose response is too large for the triggerer; wait on if it does not come."""
-        from airflow_provider_aixplain.client.blocking import LONGEST_FETCH
+        from airflow_provider_aixplain.client.blocking import MAX_POLL_TIMEOUT
 
-        response = self.hook.poll_tolerant(poll_url, self.run_name, LONGEST_FETCH)
+        response = self.hook.poll_tolerant(poll_url, self.run_name, MAX_POLL_TIMEOUT)
         outcome = Wait(self.wait_time, timeout, RETRY_BUDGET).judge(response, seconds_since(submitted_at))
         if outcome is None:
             told = "%s: its response did not come, and is asked for again: %s"
-            self.log.warning(told, self.run_name, printable(response.error_message or response.status))
+            self.log.warning(told, self.run_name, to_printable(response.error_message or response.status))
             self._defer(poll_url, submitted_at, timeout)
         return outcome.to_event(poll_url)
 

@@ -27,7 +27,7 @@ from airflow_provider_aixplain.operators.arguments import (
     one_of,
     refuse_nested,
 )
-from airflow_provider_aixplain.protocol.wait import seconds
+from airflow_provider_aixplain.protocol.wait import to_seconds
 from airflow_provider_aixplain.submission import now, seconds_since
 from airflow_provider_aixplain.templates import TemplatedOperator
 
@@ -157,8 +157,8 @@ class AixplainBatchRunOperator(TemplatedOperator):
             raise AixplainInputError(f"fail_on is {fail_on!r}: use any, all, or a fraction from 0 to 1")
         self.fail_on = fail_on
         with translate_protocol_errors():
-            self.wait_time = seconds("wait_time", wait_time)
-            self.timeout = seconds("timeout", timeout)
+            self.wait_time = to_seconds("wait_time", wait_time)
+            self.timeout = to_seconds("timeout", timeout)
         self.deferrable = deferrable_or_default(deferrable)
 
     @cached_property
@@ -259,7 +259,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
 
         platform = self.hook.platform
         with translate_protocol_errors():
-            return wire.submission(platform.models_run_url, self.model_id, "{}").url
+            return wire.submission_request(platform.models_run_url, self.model_id, "{}").url
 
     def _prepare(self, batch: Batch, url: str, spool: IO[bytes]) -> Header:
         """Begin or resume the batch, and return its header.
@@ -304,7 +304,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
         return header
 
     def _read(self) -> Iterator[Row | BadRow]:
-        from airflow_provider_aixplain.files import printable_path
+        from airflow_provider_aixplain.files import to_printable_path
         from airflow_provider_aixplain.inputs.rows import Mapper, read
 
         columns = self.include_columns or ()
@@ -315,11 +315,11 @@ class AixplainBatchRunOperator(TemplatedOperator):
             try:
                 yield from read(self._source(), mapper, self.encoding, self.delimiter)
             except OSError as error:
-                shown = printable_path(self.input)[:200]
+                shown = to_printable_path(self.input)[:200]
                 raise AixplainError(f"input is {shown!r}, and cannot be read now: {error}") from error
 
     def _source(self) -> Any:
-        from airflow_provider_aixplain.files import object_path, printable_path
+        from airflow_provider_aixplain.files import to_object_path, to_printable_path
         from airflow_provider_aixplain.inputs.readers import parse_json
 
         if not isinstance(self.input, str):
@@ -331,9 +331,9 @@ class AixplainBatchRunOperator(TemplatedOperator):
                 raise AixplainInputError(f"input is {self.input[:200]!r}, which is invalid JSON: {error}") from None
         if "://" not in self.input:
             raise AixplainInputError(
-                f"input is {printable_path(self.input)[:200]!r}: give a list, or a URI such as file:///data/in.csv"
+                f"input is {to_printable_path(self.input)[:200]!r}: give a list, or a URI such as file:///data/in.csv"
             )
-        return object_path("input", self.input)
+        return to_object_path("input", self.input)
 
     def _batch(self) -> Batch:
         from airflow_provider_aixplain.batch.batch import Batch

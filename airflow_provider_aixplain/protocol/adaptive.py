@@ -17,15 +17,15 @@ from collections import deque
 from collections.abc import Sequence
 
 from airflow_provider_aixplain.protocol.schedule import MIN_WAIT, Backoff, jitter
-from airflow_provider_aixplain.protocol.values import number
+from airflow_provider_aixplain.protocol.values import parse_number
 
-REMEMBERED = 64
+MAX_SAMPLES = 64
 """Run times of a model; few enough that what it was like a hundred runs ago is forgotten."""
 
 MIN_SAMPLES = 5
 """Run times that make a schedule."""
 
-STALE = 8
+SAMPLES_PER_PLAN = 8
 """New run times after which a schedule is made anew."""
 
 RESOLUTION = 0.01
@@ -35,7 +35,7 @@ MIN_POLL_SHARE = 0.25
 """The share of the polls of a schedule that knows nothing that are made even where no run was ever over, as between two
 humps; before the first such time fewer are."""
 
-FRESH = 10.0
+MAX_START_DELAY = 10.0
 """Seconds after its submission in which a wait for a run began that was waited for all the time."""
 
 
@@ -94,7 +94,7 @@ class RunTimes:
     """How long the last runs of a model took, from submission to end, as far as their waits could see."""
 
     def __init__(self) -> None:
-        self._known: deque[float] = deque(maxlen=REMEMBERED)
+        self._known: deque[float] = deque(maxlen=MAX_SAMPLES)
         self._new = 0
         self._plans: dict[float, Plan] = {}
 
@@ -107,10 +107,10 @@ class RunTimes:
         :param over: when it was seen to be over.
         :param chance: a random number from 0 to 1.
         """
-        run_time = number(told)
+        run_time = parse_number(told)
         if run_time is not None and pending < run_time <= over:
             self._record_outcome(float(run_time))
-        elif pending or began <= FRESH:
+        elif pending or began <= MAX_START_DELAY:
             # Somewhere in between. A first poll that finds it over was too late, but nobody knows by how much.
             earliest = pending or 0.9 * over
             self._record_outcome(earliest + chance * (over - earliest))
@@ -122,8 +122,8 @@ class RunTimes:
         """
         if len(self._known) < MIN_SAMPLES:
             return fallback
-        if self._new >= STALE or fallback.wait_time not in self._plans:
-            if self._new >= STALE:
+        if self._new >= SAMPLES_PER_PLAN or fallback.wait_time not in self._plans:
+            if self._new >= SAMPLES_PER_PLAN:
                 self._plans.clear()
                 self._new = 0
             self._plans[fallback.wait_time] = Plan(self._known, fallback)

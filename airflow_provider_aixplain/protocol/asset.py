@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from airflow_provider_aixplain.protocol.failure import InvalidInput
-from airflow_provider_aixplain.protocol.values import as_text, number, time
+from airflow_provider_aixplain.protocol.values import parse_number, parse_time, to_text
 from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, read_object, unreadable
 
 
@@ -112,7 +112,7 @@ class Parameter:
         if types is None or value is None:
             return True
         if isinstance(value, str) and self.data_type == "number":
-            return number(value, sys.float_info.max) is not None
+            return parse_number(value, sys.float_info.max) is not None
         if isinstance(value, str) and self.data_type == "boolean":
             return value.lower() in ("true", "false")
         return bool in types if isinstance(value, bool) else isinstance(value, types)
@@ -271,14 +271,14 @@ def read_model(outcome: Answer | NoResponse) -> dict[str, Any]:
     }
     fields = {
         "id": record["id"],
-        "name": as_text(record.get("name")),
-        "description": as_text(record.get("description")),
+        "name": to_text(record.get("name")),
+        "description": to_text(record.get("description")),
         "supplier": record.get("supplier"),
         "version": version.get("id") if isinstance(version, dict) else version,
         "function": record.get("function"),
         "is_subscribed": "subscription" in record,
         "cost": record.get("pricing"),
-        "created_at": time(record.get("createdAt")),
+        "created_at": parse_time(record.get("createdAt")),
         "input_params": declared,
         "model_params": declared,
         "supports_streaming": record.get("supportsStreaming") is True,

@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow_provider_aixplain.protocol.asset import AssetStatus, asset_status
 from airflow_provider_aixplain.protocol.failure import InvalidInput
-from airflow_provider_aixplain.protocol.values import number, storable
+from airflow_provider_aixplain.protocol.values import parse_number, to_storable
 from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, read_object, unreadable
 
 _FAILED = {AssetStatus.FAILED, AssetStatus.REJECTED, AssetStatus.CANCELED, AssetStatus.DELETED}
@@ -42,7 +42,7 @@ class FinetuneStatus:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON types."""
-        plain: dict[str, Any] = storable(asdict(self))
+        plain: dict[str, Any] = to_storable(asdict(self))
         return plain
 
 
@@ -83,9 +83,9 @@ def read_finetune_status(outcome: Answer | NoResponse, after_epoch: float | None
 
 
 def _epoch(log: dict[str, Any]) -> float | None:
-    return None if (epoch := number(log.get("epoch"))) is None else float(epoch)
+    return None if (epoch := parse_number(log.get("epoch"))) is None else float(epoch)
 
 
 def _last(logs: list[dict[str, Any]], name: str) -> float | None:
-    losses = [loss for log in logs if (loss := number(log.get(name))) is not None]
+    losses = [loss for log in logs if (loss := parse_number(log.get(name))) is not None]
     return float(losses[-1]) if losses else None

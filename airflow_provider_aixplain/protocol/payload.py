@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_aixplain.protocol.failure import InvalidInput
-from airflow_provider_aixplain.protocol.values import NOT_JSON, Convert, parse, sendable
+from airflow_provider_aixplain.protocol.values import NOT_JSON, Convert, parse_json, to_sendable
 
 
 def build_payload(
@@ -35,9 +35,9 @@ def build_payload(
             "data is None: give the model's input; if it comes from another task, that task returned nothing"
         )
     try:
-        data = sendable(data, "data", convert)
-        extra = sendable({} if parameters is None else parameters, "parameters", convert)
-        value = parse(data) if isinstance(data, str) else NOT_JSON
+        data = to_sendable(data, "data", convert)
+        extra = to_sendable({} if parameters is None else parameters, "parameters", convert)
+        value = parse_json(data) if isinstance(data, str) else NOT_JSON
     except RecursionError:
         raise InvalidInput("data or parameters contain themselves, or nest too deeply to be sent as JSON") from None
     if not isinstance(extra, dict):

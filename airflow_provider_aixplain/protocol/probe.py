@@ -13,12 +13,12 @@ REFUSED = "refuses the key: check the API key (password), and whether its kind i
 
 def backend_request(backend_url: str) -> wire.Request:
     """Return the request that asks the backend for a model that it does not have."""
-    return wire.model_record(backend_url, NO_MODEL)
+    return wire.model_record_request(backend_url, NO_MODEL)
 
 
 def execution_request(models_run_url: str) -> wire.Request:
     """Return the request that asks the execution endpoint for a run that it does not have."""
-    return wire.poll(f"{models_run_url.removesuffix('/execute')}/data/{NO_RUN}")
+    return wire.poll_request(f"{models_run_url.removesuffix('/execute')}/data/{NO_RUN}")
 
 
 def backend_problem(outcome: wire.Answer | wire.NoResponse, backend_url: str) -> str:

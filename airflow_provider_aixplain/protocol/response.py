@@ -11,7 +11,7 @@ from airflow_provider_aixplain.protocol import statuses
 from airflow_provider_aixplain.protocol.failure import Failure
 from airflow_provider_aixplain.protocol.statuses import NO_REASON
 from airflow_provider_aixplain.protocol.statuses import ResponseStatus as ResponseStatus
-from airflow_provider_aixplain.protocol.values import number, printable, storable
+from airflow_provider_aixplain.protocol.values import parse_number, to_printable, to_storable
 
 
 @dataclass(repr=False)
@@ -58,7 +58,7 @@ class ModelResponse:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON types all the way down, the way they go into XCom."""
-        return {name: storable(getattr(self, name)) for name in FIELDS}
+        return {name: to_storable(getattr(self, name)) for name in FIELDS}
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return an item, or ``default`` if there is none of that name."""
@@ -110,7 +110,7 @@ class ModelResponse:
 
 def failure_reason(response: ModelResponse) -> str:
     """Return why a run or a request failed, for an error or a log."""
-    return printable(response.error_message or NO_REASON)
+    return to_printable(response.error_message or NO_REASON)
 
 
 def format_cost(response: ModelResponse | Mapping[str, Any]) -> str:
@@ -119,9 +119,9 @@ def format_cost(response: ModelResponse | Mapping[str, Any]) -> str:
     :param response: a :class:`ModelResponse`, or one as a dict.
     """
     usage = response["usage"]
-    tokens = number(usage.get("total_tokens")) if isinstance(usage, Mapping) else None
+    tokens = parse_number(usage.get("total_tokens")) if isinstance(usage, Mapping) else None
     told = f"{response['run_time']} s, for {response['used_credits']} credits"
-    return printable(told if tokens is None else f"{told} and {tokens:.0f} tokens")
+    return to_printable(told if tokens is None else f"{told} and {tokens:.0f} tokens")
 
 
 FIELDS = [f.name for f in fields(ModelResponse) if f.name != "failure"]

@@ -88,7 +88,7 @@ def jitter(chance: float) -> float:
     return 1 + JITTER * (2 * chance - 1)
 
 
-def until_tick(delay: float, now: float) -> float:
+def delay_until_tick(delay: float, now: float) -> float:
     """Return the seconds until the first tick at which so much time has passed.
 
     :param delay: seconds.
@@ -97,7 +97,7 @@ def until_tick(delay: float, now: float) -> float:
     return math.ceil((now + delay) / TICK) * TICK - now
 
 
-def asked_delay(retry_after: float, chance: float) -> float:
+def retry_after_delay(retry_after: float, chance: float) -> float:
     """Return the seconds to wait where the platform asks for a pause: those, and up to 20 % more, but at most 300.
 
     :param retry_after: the seconds that the platform asks for.

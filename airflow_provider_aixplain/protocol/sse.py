@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from airflow_provider_aixplain.protocol.values import read
+from airflow_provider_aixplain.protocol.values import read_json
 
 MAX_EVENT = 64 * 1024 * 1024
 """Bytes that one event, or an answer that is no stream, may take: a stream is read in bounded memory."""
@@ -86,7 +86,7 @@ class EventDecoder:
             if event := self._take_event():
                 yield event
             return
-        if line.strip() == DONE or (line.startswith(b"{") and isinstance(read(line), dict)):
+        if line.strip() == DONE or (line.startswith(b"{") and isinstance(read_json(line), dict)):
             if event := self._take_event():
                 yield event
             yield Event(line.strip())

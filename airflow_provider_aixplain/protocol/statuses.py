@@ -28,7 +28,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from airflow_provider_aixplain.protocol.values import as_text, decimal_sum, number, printable, time
+from airflow_provider_aixplain.protocol.values import parse_number, parse_time, sum_decimals, to_printable, to_text
 
 
 class ResponseStatus(str, Enum):
@@ -88,7 +88,7 @@ def judge(
         return ResponseStatus.SUCCESS, True, reason
     if word in _RUNNING:
         return (ResponseStatus.FAILED if reason else ResponseStatus.SUCCESS), True, reason
-    unknown = f"the platform reports the unknown status {printable(repr(body['status']))}"
+    unknown = f"the platform reports the unknown status {to_printable(repr(body['status']))}"
     if reason:
         return ResponseStatus.FAILED, True, f"{unknown}: {reason}"
     if not (has_output(body) if has_data is None else has_data):
@@ -99,7 +99,7 @@ def judge(
 def normalize_status(body: Mapping[str, Any]) -> str:
     """Return the status of an answer in upper case; empty if there is none. What is not a text becomes JSON text."""
     status = body.get("status")
-    return re.sub("[- ]", "_", as_text(status).strip().upper()) if status else ""
+    return re.sub("[- ]", "_", to_text(status).strip().upper()) if status else ""
 
 
 def is_running(word: str) -> bool:
@@ -174,13 +174,13 @@ def _first(
         statistics = data.get("executionStats") or data.get("execution_stats")
         for value in (*_values(statistics, in_statistics), *_values(data, in_data), of_steps(_steps(data))):
             if is_figure(value):
-                return number(value)
+                return parse_number(value)
     return next((value for value in sent if value is not None), None if sent else 0)
 
 
 def is_figure(value: Any) -> bool:
     """Return whether a value is a cost or a duration above 0, as a number or a text."""
-    return (number(value) or 0) > 0
+    return (parse_number(value) or 0) > 0
 
 
 def _values(place: Any, keys: Iterable[str]) -> list[Any]:
@@ -201,7 +201,7 @@ def _measure_run_time(steps: list[dict[str, Any]]) -> float | None:
 
 def _sum(steps: list[dict[str, Any]], keys: tuple[str, ...]) -> float:
     figures = (next(filter(is_figure, _values(step, keys)), 0) for step in steps)
-    return decimal_sum(number(figure) or 0 for figure in figures)
+    return sum_decimals(parse_number(figure) or 0 for figure in figures)
 
 
 def _steps(data: dict[str, Any]) -> list[dict[str, Any]]:
@@ -210,12 +210,12 @@ def _steps(data: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _time(step: dict[str, Any], *keys: str) -> datetime | None:
-    return next((found for key in keys if (found := time(step.get(key)))), None)
+    return next((found for key in keys if (found := parse_time(step.get(key)))), None)
 
 
 def _text(value: Any) -> str:
     """Return a reason as text: a text, the message of an object with its code, or JSON; empty if it states nothing."""
     if isinstance(value, dict) and value.get("message"):
         code = value.get("code")
-        return as_text(value["message"]) + ("" if code is None else f" (error code {as_text(code)})")
-    return as_text(value) if value else ""
+        return to_text(value["message"]) + ("" if code is None else f" (error code {to_text(code)})")
+    return to_text(value) if value else ""

@@ -11,7 +11,14 @@ from airflow_provider_aixplain.protocol import sse
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, read_response
 from airflow_provider_aixplain.protocol.statuses import NO_REASON, is_success, normalize_status
-from airflow_provider_aixplain.protocol.values import NOT_JSON, as_text, printable, read, read_text, storable
+from airflow_provider_aixplain.protocol.values import (
+    NOT_JSON,
+    read_json,
+    read_json_text,
+    to_printable,
+    to_storable,
+    to_text,
+)
 from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, OpenAnswer, read_submission
 
 _DONE = sse.DONE.decode()
@@ -101,12 +108,12 @@ class Transcript:
                     self._choices.setdefault(index, []).append(choice if index else _text_of(choice)[1])
             elif value:
                 self._whole.additional_fields[key] = value
-        return as_text(chunk.data)
+        return to_text(chunk.data)
 
     def response(self) -> ModelResponse:
         """Return the answer as far as it has come."""
         is_alone = len(self._parts) == 1
-        self._whole.data = self._parts[0] if is_alone else "".join(map(as_text, self._parts))
+        self._whole.data = self._parts[0] if is_alone else "".join(map(to_text, self._parts))
         if choices := list(filter(None, map(_join_choice, self._choices.values()))):
             self._whole.additional_fields["choices"] = choices
         return self._whole
@@ -189,7 +196,7 @@ def _chunks(answer: OpenAnswer) -> Iterator[ModelResponse]:
     if complete:
         yield ModelResponse(ResponseStatus.SUCCESS, completed=True)
     else:
-        message = printable(f"The stream was cut: {reason}")
+        message = to_printable(f"The stream was cut: {reason}")
         yield ModelResponse(ResponseStatus.FAILED, error_message=message, failure=Failure(ErrorCategory.PLATFORM))
 
 
@@ -222,7 +229,7 @@ class _Events:
             size += len(piece)
             sse.check_size(size)
         whole = b"".join(pieces)
-        if not isinstance(read(whole), dict) and isinstance(read(whole.lstrip().partition(b"\n")[0]), dict):
+        if not isinstance(read_json(whole), dict) and isinstance(read_json(whole.lstrip().partition(b"\n")[0]), dict):
             self._pieces = iter([whole])  # JSON lines
             return None
         return whole
@@ -233,13 +240,17 @@ class _Events:
                 yield from self._read(event)
         for event in self._decoder.end():
             # The beginning of a JSON value that was cut is not text of the model.
-            if not event.data.startswith((b"{", b"[", b'"')) or self._lines(event) or read(event.data) is not NOT_JSON:
+            if (
+                not event.data.startswith((b"{", b"[", b'"'))
+                or self._lines(event)
+                or read_json(event.data) is not NOT_JSON
+            ):
                 yield from self._read(event)
 
     def _read(self, event: sse.Event) -> Iterator[dict[str, Any] | str | None]:
         text = event.data.decode(errors="replace")
-        value = read_text(text, self._redact)
-        text = storable(text, self._redact)
+        value = read_json_text(text, self._redact)
+        text = to_storable(text, self._redact)
         if event.name.strip() == b"error":
             yield {"error": (text or True) if value is NOT_JSON else value}
         elif isinstance(value, (dict, str)):
@@ -251,7 +262,7 @@ class _Events:
         """Return the lines of an event if each is a JSON object or ``[DONE]``: some suppliers send no blank lines."""
         values = []
         for line in event.data.split(b"\n"):
-            value = None if line.strip() == sse.DONE else read_text(line.decode(errors="replace"), self._redact)
+            value = None if line.strip() == sse.DONE else read_json_text(line.decode(errors="replace"), self._redact)
             if not isinstance(value, dict) and line.strip() != sse.DONE:
                 return []
             values.append(value)
@@ -275,7 +286,7 @@ def _read_chunk(event: dict[str, Any] | str, has_text: bool) -> ModelResponse:
     is_failed = chunk.status is ResponseStatus.FAILED or (is_reported and not is_success(normalize_status(event)))
     if is_failed or event.get("error") or finish == "error":
         chunk.status, chunk.completed, chunk.data = ResponseStatus.FAILED, True, ""
-        chunk.error_message = chunk.error_message or as_text(event.get("message")) or NO_REASON
+        chunk.error_message = chunk.error_message or to_text(event.get("message")) or NO_REASON
         return chunk
     if isinstance(finish, str) and finish:
         chunk.status = ResponseStatus.SUCCESS
@@ -283,9 +294,9 @@ def _read_chunk(event: dict[str, Any] | str, has_text: bool) -> ModelResponse:
         chunk.data = text
     elif isinstance(chunk.data, dict):
         chunk.additional_fields["data"] = chunk.data
-        chunk.data = as_text(next((chunk.data[key] for key in ("text", "output") if key in chunk.data), chunk.data))
+        chunk.data = to_text(next((chunk.data[key] for key in ("text", "output") if key in chunk.data), chunk.data))
     else:
-        chunk.data = as_text(chunk.data)
+        chunk.data = to_text(chunk.data)
     return chunk
 
 

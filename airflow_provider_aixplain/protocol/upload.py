@@ -19,18 +19,18 @@ from airflow_provider_aixplain.protocol.wire import (
     unreadable,
 )
 
-MEBIBYTE = 1024 * 1024
+MIB = 1024 * 1024
 SIZE_LIMITS = {
-    "application": 25 * MEBIBYTE,
-    "audio": 50 * MEBIBYTE,
-    "database": 300 * MEBIBYTE,
-    "image": 25 * MEBIBYTE,
-    "video": 300 * MEBIBYTE,
-    "other": 50 * MEBIBYTE,
+    "application": 25 * MIB,
+    "audio": 50 * MIB,
+    "database": 300 * MIB,
+    "image": 25 * MIB,
+    "video": 300 * MIB,
+    "other": 50 * MIB,
 }
 """The platform's limits, in bytes, by kind of file."""
 
-STORES = ("amazonaws.com", "aixplain.com")
+STORE_DOMAINS = ("amazonaws.com", "aixplain.com")
 """Domains that the platform keeps files on."""
 
 _UNKNOWN = "application/octet-stream"
@@ -91,7 +91,7 @@ def check_size(name: str, size: int) -> None:
         raise InvalidInput(f"the file {name!r} is empty: there is nothing to upload")
     if size > SIZE_LIMITS[kind]:
         raise InvalidInput(
-            f"the file {name!r} has {size / MEBIBYTE:.1f} MiB, and the platform takes {SIZE_LIMITS[kind] // MEBIBYTE}"
+            f"the file {name!r} has {size / MIB:.1f} MiB, and the platform takes {SIZE_LIMITS[kind] // MIB}"
             f" MiB of the kind {kind!r}: split it, or pass a link to it instead"
         )
 
@@ -116,7 +116,7 @@ def read_slot(outcome: Answer | NoResponse) -> Slot:
     return Slot(key, url)
 
 
-def transfer(slot: Slot, name: str, file: BinaryIO) -> Request:
+def transfer_request(slot: Slot, name: str, file: BinaryIO) -> Request:
     """Return the request that puts a file in its place.
 
     :param file: open for reading, at its start.

@@ -39,7 +39,7 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _MAY_BE_UNSTORABLE = re.compile(r"\\u(0000|005[fF]|00[67]|[dD][89a-fA-F])|__(classname__|id__|type)\"")
 
 
-def sendable(value: Any, path: str, convert: Convert | None = None) -> Any:
+def to_sendable(value: Any, path: str, convert: Convert | None = None) -> Any:
     """Return a copy of a value in the types that JSON can hold. Enum members become their values.
 
     :param path: what to call the value in an error.
@@ -48,7 +48,7 @@ def sendable(value: Any, path: str, convert: Convert | None = None) -> Any:
     :raises InvalidInput: naming the path to what JSON cannot hold.
     """
     if isinstance(value, Enum):
-        return sendable(value.value, path, convert)
+        return to_sendable(value.value, path, convert)
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if isinstance(value, float):
@@ -59,9 +59,9 @@ def sendable(value: Any, path: str, convert: Convert | None = None) -> Any:
         for key in value:
             if not isinstance(key, (str, int)):
                 raise InvalidInput(f"{path} has the key {key!r}, a {type(key).__name__}: JSON keys are texts")
-        return {key: sendable(item, f"{path}[{key!r}]", convert) for key, item in value.items()}
+        return {key: to_sendable(item, f"{path}[{key!r}]", convert) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, _BYTES):
-        return [sendable(item, f"{path}[{index}]", convert) for index, item in enumerate(value)]
+        return [to_sendable(item, f"{path}[{index}]", convert) for index, item in enumerate(value)]
     if convert is not None:
         try:
             converted = convert(value)
@@ -78,10 +78,10 @@ def sendable(value: Any, path: str, convert: Convert | None = None) -> Any:
     raise InvalidInput(f"{path} is a {kind}, which JSON cannot hold: convert it to text or plain types")
 
 
-def parse(text: str) -> Any:
+def parse_json(text: str) -> Any:
     """Return the JSON value of a text, or ``NOT_JSON``. NaN and Infinity, which Python reads, are no JSON."""
     try:
-        return json.loads(text, parse_constant=finite_float, parse_float=finite_float)
+        return json.loads(text, parse_constant=parse_finite_float, parse_float=parse_finite_float)
     except (ValueError, RecursionError):
         return NOT_JSON
 
@@ -91,7 +91,7 @@ def decode(body: bytes) -> str:
     return body.decode(json.detect_encoding(body), "replace")
 
 
-def read(body: bytes, redact: Redact = str) -> Any:
+def read_json(body: bytes, redact: Redact = str) -> Any:
     """Return the JSON value of an answer, in types that Airflow can store; or ``NOT_JSON``.
 
     Numbers that do not fit 64 bits, infinite ones and NaN stay as their text, and so does what nests too deeply; half
@@ -103,10 +103,10 @@ def read(body: bytes, redact: Redact = str) -> Any:
         letter of a secret.
     """
     # Decoded here: given bytes, json lets raw half pairs pass, and gives a whole answer up for one odd byte.
-    return read_text(decode(body), redact)
+    return read_json_text(decode(body), redact)
 
 
-def read_text(text: str, redact: Redact = str) -> Any:
+def read_json_text(text: str, redact: Redact = str) -> Any:
     """Return the JSON value of a text as :func:`read` does."""
     try:
         value = _decoder.decode(text)
@@ -114,12 +114,12 @@ def read_text(text: str, redact: Redact = str) -> Any:
         is_clean = text.count("[") + text.count("{") <= MAX_DEPTH and not _MAY_BE_UNSTORABLE.search(text)
         if is_clean and (redact is str or ("\\" not in text and redact(text) == text)):
             return value
-        return storable(value, redact)
+        return to_storable(value, redact)
     except (ValueError, RecursionError):
         return NOT_JSON
 
 
-def storable(value: Any, redact: Redact = str, depth: int = 0) -> Any:
+def to_storable(value: Any, redact: Redact = str, depth: int = 0) -> Any:
     """Return a copy of any value in plain JSON types that Airflow can store, as :func:`read` does; the rest as text.
 
     :param redact: removes secrets from a text.
@@ -128,7 +128,7 @@ def storable(value: Any, redact: Redact = str, depth: int = 0) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Enum):
-        return storable(value.value, redact, depth)
+        return to_storable(value.value, redact, depth)
     if isinstance(value, str):
         return redact(_UNSTORABLE.sub("\ufffd", value))
     if isinstance(value, (int, float)):
@@ -140,18 +140,18 @@ def storable(value: Any, redact: Redact = str, depth: int = 0) -> Any:
     is_mapping = not is_list and (type(value) is dict or isinstance(value, Mapping))
     is_collection = is_list or is_mapping or isinstance(value, (Sequence, Set))
     if not is_collection or isinstance(value, _BYTES):
-        return storable(str(value), redact)
+        return to_storable(str(value), redact)
     if depth == MAX_DEPTH:
         try:
             return redact(_encoder.encode(value))
         except (TypeError, ValueError, RecursionError):
             return "…"
     if is_mapping:
-        return {_storable_key(key, redact): storable(item, redact, depth + 1) for key, item in value.items()}
-    return [storable(item, redact, depth + 1) for item in value]
+        return {_storable_key(key, redact): to_storable(item, redact, depth + 1) for key, item in value.items()}
+    return [to_storable(item, redact, depth + 1) for item in value]
 
 
-def number(value: Any, largest: float = MAX_FIGURE) -> int | float | None:
+def parse_number(value: Any, largest: float = MAX_FIGURE) -> int | float | None:
     """Return a number, also one that is written as text; or None. ``"NaN"`` and truth values are no numbers.
 
     :param largest: the largest absolute value that counts as a number.
@@ -166,7 +166,7 @@ def number(value: Any, largest: float = MAX_FIGURE) -> int | float | None:
     return value
 
 
-def decimal_sum(figures: Iterable[float]) -> float:
+def sum_decimals(figures: Iterable[float]) -> float:
     """Return the sum of numbers as they are written: 0.1 and 0.2 make 0.3, which adding floats does not give.
 
     :param figures: finite numbers, such as :func:`number` returns.
@@ -174,7 +174,7 @@ def decimal_sum(figures: Iterable[float]) -> float:
     return float(sum((Decimal(repr(figure)) for figure in figures), Decimal(0)))
 
 
-def time(value: Any) -> datetime | None:
+def parse_time(value: Any) -> datetime | None:
     """Return the time that a text in ISO 8601 names, in UTC where it names no zone; or None."""
     try:
         told = datetime.fromisoformat(value.replace("Z", "+00:00")) if isinstance(value, str) else None
@@ -183,7 +183,7 @@ def time(value: Any) -> datetime | None:
     return told.replace(tzinfo=timezone.utc) if told and told.tzinfo is None else told
 
 
-def as_text(value: Any) -> str:
+def to_text(value: Any) -> str:
     """Return a JSON value as text: a text itself, null as the empty one, anything else as JSON."""
     return value if isinstance(value, str) else "" if value is None else json.dumps(value)
 
@@ -193,7 +193,7 @@ def replace_control_characters(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
-def printable(text: object) -> str:
+def to_printable(text: object) -> str:
     """Return a text from outside, bounded and without control characters."""
     shown = replace_control_characters(str(text)[: MAX_ERROR_LENGTH + 1])
     return shown if len(shown) <= MAX_ERROR_LENGTH else f"{shown[:MAX_ERROR_LENGTH]}…"
@@ -204,11 +204,11 @@ def join_names(names: Collection[str], most: int) -> str:
 
     :param most: how many are named; the others are counted.
     """
-    shown = ", ".join(printable(name)[:100] for name in islice(names, most))
+    shown = ", ".join(to_printable(name)[:100] for name in islice(names, most))
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
-def finite_float(text: str) -> float:
+def parse_finite_float(text: str) -> float:
     """Return the number that a text in JSON spells.
 
     :raises ValueError: for NaN, infinities and numbers that overflow, which Python reads and JSON does not have.

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from airflow_provider_aixplain.protocol.adaptive import RunTimes
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, failure_reason
-from airflow_provider_aixplain.protocol.schedule import Backoff, asked_delay
-from airflow_provider_aixplain.protocol.values import printable
+from airflow_provider_aixplain.protocol.schedule import Backoff, retry_after_delay
+from airflow_provider_aixplain.protocol.values import to_printable
 
 DENIALS_BEFORE_FAILURE = 3
 """Answers in a row that refuse the key or do not know the run before the wait ends: one alone is often a gateway's."""
@@ -21,10 +21,10 @@ DENIALS_BEFORE_FAILURE = 3
 RETRY_BUDGET = 300.0
 """Seconds that a task's wait goes on while it is refused, in which somebody may rotate a key or mend a Connection."""
 
-LAST_POLL = 10.0
+MIN_POLL_TIMEOUT = 10.0
 """Seconds that a poll gets even if less is left of the time: a run that is over in the end must not be lost."""
 
-LONGEST = 1e9
+MAX_DURATION = 1e9
 """The longest duration that makes sense, in seconds: some thirty years."""
 
 FIRST_REPORT = 10.0
@@ -76,8 +76,8 @@ class Wait:
         patience: float = 0.0,
         run_times: RunTimes | None = None,
     ) -> None:
-        self.wait_time = seconds("wait_time", wait_time)
-        self.timeout = seconds("timeout", timeout)
+        self.wait_time = to_seconds("wait_time", wait_time)
+        self.timeout = to_seconds("timeout", timeout)
         self.patience = patience
         self.polls = 0
         backoff = Backoff(self.wait_time)
@@ -102,7 +102,7 @@ class Wait:
 
     def poll_timeout(self, elapsed: float) -> float:
         """Return the seconds that a poll may take: what is left of the time, and enough for one at the deadline."""
-        return max(self.timeout - elapsed, LAST_POLL)
+        return max(self.timeout - elapsed, MIN_POLL_TIMEOUT)
 
     def judge(self, response: ModelResponse, elapsed: float) -> Outcome | None:
         """Return how the wait ended, or None if it goes on.
@@ -123,16 +123,16 @@ class Wait:
             self._denied_at = elapsed
         is_believed = self._denials >= DENIALS_BEFORE_FAILURE and elapsed - self._denied_at >= self.patience
         if is_believed or (failure and failure.too_large):
-            return Outcome("error", printable(response.error_message), response)
+            return Outcome("error", to_printable(response.error_message), response)
         if elapsed >= self.timeout:
-            last = f" The last poll brought: {printable(response.error_message)}" if response.failure else ""
+            last = f" The last poll brought: {to_printable(response.error_message)}" if response.failure else ""
             return Outcome("timeout", f"not over after {self.timeout:g} s.{last}", response)
         return None
 
     def delay(self, elapsed: float, chance: float) -> float:
         """Return the seconds until the next poll; the last one falls on the deadline."""
         scheduled = self._schedule.delay(elapsed, chance)
-        return self._until_deadline(elapsed, max(scheduled, asked_delay(self._retry_after, chance)))
+        return self._until_deadline(elapsed, max(scheduled, retry_after_delay(self._retry_after, chance)))
 
     def learn(self, response: ModelResponse, elapsed: float, chance: float) -> None:
         """Let later waits know how long the run took.
@@ -153,20 +153,20 @@ class Wait:
         if elapsed < self._report_at:
             return None
         self._report_at = elapsed + min(max(elapsed, FIRST_REPORT), LONGEST_UNREPORTED)
-        trouble = f"; the last poll brought: {printable(response.error_message)}" if response.failure else ""
+        trouble = f"; the last poll brought: {to_printable(response.error_message)}" if response.failure else ""
         return f"not over after {elapsed:.0f} s and {self.polls} polls{trouble}"
 
     def _until_deadline(self, elapsed: float, seconds: float) -> float:
         return max(0.0, min(seconds, self.timeout - elapsed))
 
 
-def seconds(name: str, value: float | timedelta) -> float:
+def to_seconds(name: str, value: float | timedelta) -> float:
     """Return a duration in seconds.
 
     :param name: what to call it in an error.
     :raises InvalidInput: if it is negative or no duration.
     """
     given = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 <= given <= LONGEST:
-        raise InvalidInput(f"{name} is {value!r}: give seconds, from 0 to {LONGEST:g}, or a timedelta")
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 <= given <= MAX_DURATION:
+        raise InvalidInput(f"{name} is {value!r}: give seconds, from 0 to {MAX_DURATION:g}, or a timedelta")
     return float(given)

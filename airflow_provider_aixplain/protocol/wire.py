@@ -14,7 +14,7 @@ from urllib.parse import quote
 from airflow_provider_aixplain.protocol import statuses
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure, InvalidInput, RequestFailed
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, read_response
-from airflow_provider_aixplain.protocol.values import MAX_FIGURE, NOT_JSON, Redact, decode, printable, read
+from airflow_provider_aixplain.protocol.values import MAX_FIGURE, NOT_JSON, Redact, decode, read_json, to_printable
 
 
 class Credential(Enum):
@@ -59,7 +59,7 @@ class Answer:
 
     def value(self) -> Any:
         """Return the JSON value of the body without the key, or ``NOT_JSON``."""
-        return read(self.body, self.redact)
+        return read_json(self.body, self.redact)
 
     def text(self) -> str:
         """Return the body as text without the key, for an error: JSON is encoded again, without escapes.
@@ -103,7 +103,7 @@ class OpenAnswer:
     redact: Redact = str
 
 
-def submission(models_run_url: str, model_id: str, payload: str) -> Request:
+def submission_request(models_run_url: str, model_id: str, payload: str) -> Request:
     """Return the request that starts a run (``run_async``).
 
     :param models_run_url: the execution URL, without the model's id.
@@ -114,15 +114,15 @@ def submission(models_run_url: str, model_id: str, payload: str) -> Request:
     return Request("POST", f"{models_run_url}/{_in_path('model_id', model_id)}", payload.encode())
 
 
-def direct_run(models_run_url: str, model_id: str, payload: str) -> Request:
+def direct_run_request(models_run_url: str, model_id: str, payload: str) -> Request:
     """Return the request of ``run`` and ``run_stream``, which the platform may answer with the result itself.
 
     Arguments and errors are those of :func:`submission`; the endpoint is version 2 of the same.
     """
-    return submission(models_run_url.replace("/api/v1/execute", "/api/v2/execute"), model_id, payload)
+    return submission_request(models_run_url.replace("/api/v1/execute", "/api/v2/execute"), model_id, payload)
 
 
-def poll(poll_url: str) -> Request:
+def poll_request(poll_url: str) -> Request:
     """Return the request that asks how a run is doing.
 
     :param poll_url: the URL that the answer to the submission named.
@@ -136,7 +136,7 @@ def poll(poll_url: str) -> Request:
     return Request("GET", poll_url)
 
 
-def model_record(backend_url: str, model_id: str) -> Request:
+def model_record_request(backend_url: str, model_id: str) -> Request:
     """Return the request for a model's record.
 
     :raises InvalidInput: if ``model_id`` is empty or no id.
@@ -145,7 +145,7 @@ def model_record(backend_url: str, model_id: str) -> Request:
     return Request("GET", f"{backend_url}/sdk/models/{path}", credential=Credential.AUTHORIZATION)
 
 
-def model_record_by_name(backend_url: str, name: str) -> Request:
+def model_record_by_name_request(backend_url: str, name: str) -> Request:
     """Return the request for the record of the model of that name.
 
     :raises InvalidInput: if ``name`` is empty or no name.
@@ -154,7 +154,7 @@ def model_record_by_name(backend_url: str, name: str) -> Request:
     return Request("GET", f"{backend_url}/sdk/models/by-name/{path}", credential=Credential.AUTHORIZATION)
 
 
-def deletion(backend_url: str, model_id: str) -> Request:
+def deletion_request(backend_url: str, model_id: str) -> Request:
     """Return the request that deletes a model.
 
     :raises InvalidInput: if ``model_id`` is empty or no id.
@@ -163,7 +163,7 @@ def deletion(backend_url: str, model_id: str) -> Request:
     return Request("DELETE", f"{backend_url}/sdk/models/{path}", credential=Credential.AUTHORIZATION)
 
 
-def finetune_logs(backend_url: str, model_id: str) -> Request:
+def finetune_logs_request(backend_url: str, model_id: str) -> Request:
     """Return the request for the training logs of a fine-tuned model.
 
     :raises InvalidInput: if ``model_id`` is empty or no id.
@@ -203,7 +203,7 @@ def read_submission(outcome: Answer | NoResponse) -> ModelResponse:
         return read_response(body, completed=True)
     if not statuses.is_running(word):
         response.status, response.completed = ResponseStatus.FAILED, True
-        response.error_message = printable(
+        response.error_message = to_printable(
             f"the platform answers with the status {body['status']!r} and names no poll URL: {body.get('data')!r}"
         )
         return response
@@ -285,7 +285,7 @@ def unreadable(what: str, problem: str, body: Any) -> RequestFailed:
 
 
 def _no_news(what: str, failure: Failure, message: str) -> RequestFailed:
-    return RequestFailed(failure, printable(f"{what}: {message}"))
+    return RequestFailed(failure, to_printable(f"{what}: {message}"))
 
 
 def _in_path(name: str, value: str) -> str:
@@ -298,7 +298,9 @@ def _in_path(name: str, value: str) -> str:
 
 
 def _failed(failure: Failure, message: str, *, completed: bool) -> ModelResponse:
-    return ModelResponse(ResponseStatus.FAILED, completed=completed, error_message=printable(message), failure=failure)
+    return ModelResponse(
+        ResponseStatus.FAILED, completed=completed, error_message=to_printable(message), failure=failure
+    )
 
 
 def _is_granted(answer: Answer) -> bool:

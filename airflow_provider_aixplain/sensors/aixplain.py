@@ -21,7 +21,7 @@ from airflow_provider_aixplain.observability.metrics import count_wait
 from airflow_provider_aixplain.operators.arguments import deferrable_or_default, one_of, refuse_nested
 from airflow_provider_aixplain.operators.base import DeferrableRunBaseOperator
 from airflow_provider_aixplain.protocol import wire
-from airflow_provider_aixplain.protocol.wait import LONGEST, RETRY_BUDGET, Wait, seconds
+from airflow_provider_aixplain.protocol.wait import MAX_DURATION, RETRY_BUDGET, Wait, to_seconds
 from airflow_provider_aixplain.submission import now
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
         self.model_id = model_id
         self.deferrable = deferrable_or_default(deferrable)
         with translate_protocol_errors():
-            self.wait_time = seconds("wait_time", wait_time)
+            self.wait_time = to_seconds("wait_time", wait_time)
         self.ends_from_trigger = end_from_trigger
         self.polling = one_of("polling", polling, "backoff", "adaptive")
 
@@ -90,14 +90,14 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
         refuse_nested(self, context, gives_up_worker=gives_up_worker, remedy="deferrable=False and mode='poke'")
         self.check_templates("poll_url")
         with translate_protocol_errors():
-            wire.poll(self.poll_url)
+            wire.poll_request(self.poll_url)
         self.hook.platform.check(self.poll_url)
         self.set_link(context)
         if not self.deferrable:
             return super().execute(context)
         outcome = self._ask()
         if outcome is None:
-            self._defer(self.poll_url, now(), min(self.longest_wait, LONGEST))
+            self._defer(self.poll_url, now(), min(self.longest_wait, MAX_DURATION))
         # As a later visit does, so that soft_fail means the same here; but this visit is the first.
         return super(DeferrableRunBaseOperator, self).resume_execution(
             "execute_complete", {"event": outcome.to_event(self.poll_url)}, context
@@ -133,13 +133,13 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
     @cached_property
     def _wait(self) -> tuple[Wait, float]:
         """What judges the answers, and when it began. It counts refusals as long as the task is on its worker."""
-        return Wait(self.wait_time, LONGEST, RETRY_BUDGET), time.monotonic()
+        return Wait(self.wait_time, MAX_DURATION, RETRY_BUDGET), time.monotonic()
 
     def _ask(self) -> Outcome | None:
-        from airflow_provider_aixplain.client.blocking import LONGEST_FETCH
+        from airflow_provider_aixplain.client.blocking import MAX_POLL_TIMEOUT
 
         wait, began = self._wait
-        response = self.hook.poll_tolerant(self.poll_url, self.run_name, LONGEST_FETCH)
+        response = self.hook.poll_tolerant(self.poll_url, self.run_name, MAX_POLL_TIMEOUT)
         elapsed = time.monotonic() - began
         outcome = wait.judge(response, elapsed)
         if outcome:

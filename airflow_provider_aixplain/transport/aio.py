@@ -15,8 +15,8 @@ from urllib3.exceptions import HTTPError
 from yarl import URL
 
 from airflow_provider_aixplain import __version__
-from airflow_provider_aixplain.client.account import MAX_REDIRECTS, SHORTEST_REQUEST, Platform, origin
-from airflow_provider_aixplain.protocol.values import printable
+from airflow_provider_aixplain.client.account import MAX_REDIRECTS, MIN_TIMEOUT, Platform, parse_origin
+from airflow_provider_aixplain.protocol.values import to_printable
 from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, Request
 from airflow_provider_aixplain.transport.decoding import ACCEPTED_CODINGS, decompress, select_known_codings
 from airflow_provider_aixplain.transport.environment import Route, find_route, quote_url
@@ -60,7 +60,7 @@ class PooledSession:
 
     def route(self, url: str) -> Route:
         """Return how a URL is reached."""
-        at = origin(url)
+        at = parse_origin(url)
         if at not in self.routes:
             self.routes[at] = find_route(self.platform, url)
         return self.routes[at]
@@ -138,7 +138,7 @@ async def _open(platform: Platform) -> PooledSession:
         cookie_jar=aiohttp.DummyCookieJar(),  # a cookie of one run must not travel with another's requests
         trust_env=False,  # find_route reads the environment; aiohttp would add the credentials of a netrc file
     )
-    return PooledSession(platform, session, {origin(platform.backend_url): route})
+    return PooledSession(platform, session, {parse_origin(platform.backend_url): route})
 
 
 async def send(
@@ -175,7 +175,7 @@ async def send(
             raise
         if isinstance(error, aiohttp.ClientSSLError) and pooled.route(exchange.request.url).has_own_ca:
             pooled.invalidate()  # the file may be corrected; a new session reads it again
-        return NoResponse(printable(platform.redact_text(f"{type(error).__name__}: {error}")), exchange.is_sent)
+        return NoResponse(to_printable(platform.redact_text(f"{type(error).__name__}: {error}")), exchange.is_sent)
 
 
 @lru_cache(8192)  # the poll URLs of all runs that a triggerer may wait for
@@ -214,7 +214,7 @@ class _Exchange:
             _target(request.url),
             data=self._body(request.body) if isinstance(request.body, bytes) else None,
             headers=headers,
-            timeout=aiohttp.ClientTimeout(total=max(deadline - time.monotonic(), SHORTEST_REQUEST)),
+            timeout=aiohttp.ClientTimeout(total=max(deadline - time.monotonic(), MIN_TIMEOUT)),
             allow_redirects=False,
             proxy=self.pooled.route(request.url).proxy,
         ) as response:

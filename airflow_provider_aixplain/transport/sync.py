@@ -18,8 +18,8 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from airflow_provider_aixplain import __version__
-from airflow_provider_aixplain.client.account import MAX_REDIRECTS, SHORTEST_REQUEST, Platform, origin
-from airflow_provider_aixplain.protocol.values import printable
+from airflow_provider_aixplain.client.account import MAX_REDIRECTS, MIN_TIMEOUT, Platform, parse_origin
+from airflow_provider_aixplain.protocol.values import to_printable
 from airflow_provider_aixplain.protocol.wire import Answer, Credential, NoResponse, OpenAnswer, Request
 from airflow_provider_aixplain.transport.decoding import ACCEPTED_CODINGS, iter_decompressed
 from airflow_provider_aixplain.transport.environment import find_route
@@ -225,7 +225,7 @@ class _Exchange:
 
     @property
     def _left(self) -> float:
-        return max(self.deadline - time.monotonic(), SHORTEST_REQUEST)
+        return max(self.deadline - time.monotonic(), MIN_TIMEOUT)
 
     def _send(self) -> requests.Response:
         platform, request = self.session.platform, self.request
@@ -241,7 +241,7 @@ class _Exchange:
                 allow_redirects=False,
                 stream=True,
             )
-            log.debug("%s %s: HTTP %d", request.method, origin(request.url), response.status_code)
+            log.debug("%s %s: HTTP %d", request.method, parse_origin(request.url), response.status_code)
             location = response.headers.get("Location")
             target = platform.redirect(request.method, request.url, response.status_code, location)
             if target is None or followed == MAX_REDIRECTS:
@@ -275,8 +275,8 @@ class _Exchange:
         text = f"{type(error).__name__}: {cause}"
         if self.request.credential is Credential.NONE:
             detail = getattr(cause, "strerror", None) or type(cause).__name__
-            text = f"{type(error).__name__}: {detail} (at {origin(self.request.url)})"
-        return printable(self.session.platform.redact_text(text))
+            text = f"{type(error).__name__}: {detail} (at {parse_origin(self.request.url)})"
+        return to_printable(self.session.platform.redact_text(text))
 
 
 def _no_auth(prepared: requests.PreparedRequest) -> requests.PreparedRequest:

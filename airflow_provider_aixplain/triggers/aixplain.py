@@ -28,8 +28,8 @@ from airflow_provider_aixplain.observability.links import MODEL_LINK
 from airflow_provider_aixplain.observability.metrics import count_end, count_wait, triggerer_stats
 from airflow_provider_aixplain.protocol.adaptive import RunTimes
 from airflow_provider_aixplain.protocol.response import FIELDS, ModelResponse, ResponseStatus, format_cost
-from airflow_provider_aixplain.protocol.values import printable
-from airflow_provider_aixplain.protocol.wait import LONGEST, RETRY_BUDGET, Outcome, Wait
+from airflow_provider_aixplain.protocol.values import to_printable
+from airflow_provider_aixplain.protocol.wait import MAX_DURATION, RETRY_BUDGET, Outcome, Wait
 from airflow_provider_aixplain.submission import (
     CLEARED,
     IN_FLIGHT_MARGIN,
@@ -137,7 +137,7 @@ class AixplainModelRunTrigger(BaseTrigger):
         """Return how the wait for the run ended."""
         elapsed = seconds_since(self.submitted_at)
         wait = Wait(self.wait_time, self.timeout, RETRY_BUDGET, self._run_times())
-        self.log.info("Waiting for the run at %s, for %.0f s so far", printable(self.poll_url), elapsed)
+        self.log.info("Waiting for the run at %s, for %.0f s so far", to_printable(self.poll_url), elapsed)
         try:
             outcome = await self.hook.await_run(self.poll_url, wait, elapsed, name="The run", most=LARGEST_RESPONSE)
         except AixplainPermanentError as error:
@@ -149,7 +149,7 @@ class AixplainModelRunTrigger(BaseTrigger):
         self.log.info("The wait ended after %d polls: %s", wait.polls, ended)
         warning = outcome.response.error_message if outcome.status == "success" and outcome.response else ""
         if warning and self.end_from_trigger:  # no worker is going to log it
-            self.log.warning("The run succeeded with a warning: %s", printable(warning))
+            self.log.warning("The run succeeded with a warning: %s", to_printable(warning))
         count_wait(self.model_id, outcome, wait.polls, seconds_since(self.submitted_at), triggerer_stats)
         return outcome
 
@@ -203,7 +203,7 @@ class AixplainModelRunTrigger(BaseTrigger):
         self.log.warning(
             "This triggerer waits no longer: the task was ended, or went to another triggerer. Unless it is over,"
             " the run goes on, and is billed, as the platform cannot cancel it: %s",
-            printable(self.poll_url),
+            to_printable(self.poll_url),
         )
 
     async def _wait_for_worker_release(self) -> None:
@@ -418,7 +418,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
             earlier = replace(earlier, try_id=record.try_id, tried_at=now())
             await record.write(earlier)
         self._adopt(earlier)
-        self.log.info("%s: going on with the run of an earlier try: %s", self.run_name, printable(earlier.poll_url))
+        self.log.info("%s: going on with the run of an earlier try: %s", self.run_name, to_printable(earlier.poll_url))
         return None
 
     async def _ask(self, poll_url: str) -> ModelResponse:
@@ -458,7 +458,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
             raise submission_error(response, self.model_id)
         is_over = response.status is ResponseStatus.SUCCESS
         told = "%s: model %s answered" if is_over else "%s: the run of model %s is at %s"
-        self.log.info(told, self.run_name, self.model_id, *([] if is_over else [printable(self.poll_url)]))
+        self.log.info(told, self.run_name, self.model_id, *([] if is_over else [to_printable(self.poll_url)]))
         if is_over:
             return response
         self.hook.platform.check(self.poll_url)
@@ -491,7 +491,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
         self.poll_url = submission.poll_url or ""
         self.submitted_at = submission.submitted_at
         before = max(0.0, seconds_since(submission.submitted_at) - seconds_since(submission.tried_at))
-        self.timeout = min(self.timeout + before, LONGEST)
+        self.timeout = min(self.timeout + before, MAX_DURATION)
 
 
 MAX_CONCURRENT_SUBMISSIONS = 4

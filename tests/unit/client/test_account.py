@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 from airflow.models.connection import Connection
 
-from airflow_provider_aixplain.client.account import Platform, origin
+from airflow_provider_aixplain.client.account import Platform, parse_origin
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainUntrustedUrl
 from airflow_provider_aixplain.get_provider_info import CONN_FIELDS
 from airflow_provider_aixplain.hooks.connection import EXTRA_KEYS, read_connection
@@ -215,7 +215,7 @@ def test_the_key_goes_to_no_other_origin(url: str) -> None:
 def test_the_key_goes_to_trusted_origins() -> None:
     platform = read({"trusted_origins": ["https://files.example"]})
     for url in ("https://MODELS.aixplain.com:443/x", "https://platform-api.aixplain.com/", "https://files.example/y"):
-        assert platform.headers(wire.poll(url))["x-api-key"] == KEY
+        assert platform.headers(wire.poll_request(url))["x-api-key"] == KEY
 
 
 def test_the_key_is_not_shown() -> None:
@@ -284,12 +284,12 @@ def test_a_keys_ends_are_no_part_of_it() -> None:
 
 def test_without_a_key_nothing_is_sent() -> None:
     with pytest.raises(AixplainConfigurationError, match="No API key: pass it as api_key, or set TEAM_API_KEY"):
-        Platform("").headers(wire.poll("https://models.aixplain.com/x"))
+        Platform("").headers(wire.poll_request("https://models.aixplain.com/x"))
 
 
 def test_origin_names_the_port() -> None:
-    assert origin("HTTPS://Example.COM/a") == "https://example.com:443"
-    assert origin("http://[::1]:80/a") == "http://[::1]:80"
+    assert parse_origin("HTTPS://Example.COM/a") == "https://example.com:443"
+    assert parse_origin("http://[::1]:80/a") == "http://[::1]:80"
 
 
 def test_a_key_is_hidden_in_an_answer_and_a_placeholder_is_not() -> None:

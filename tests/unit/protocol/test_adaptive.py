@@ -10,13 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_aixplain.protocol.adaptive import FRESH, MIN_SAMPLES, REMEMBERED, STALE, Plan, RunTimes
+from airflow_provider_aixplain.protocol.adaptive import (
+    MAX_SAMPLES,
+    MAX_START_DELAY,
+    MIN_SAMPLES,
+    SAMPLES_PER_PLAN,
+    Plan,
+    RunTimes,
+)
 from airflow_provider_aixplain.protocol.schedule import Backoff
 from airflow_provider_aixplain.protocol.wait import Wait
 from tests.benchmarks.schedules import RUN_TIMES, Draw, cost, waited
 
 BACKOFF = Backoff(0.5)
-KNOWN = st.lists(st.floats(0, 1e5), min_size=1, max_size=REMEMBERED)
+KNOWN = st.lists(st.floats(0, 1e5), min_size=1, max_size=MAX_SAMPLES)
 SECONDS = st.floats(0, 1e6)
 CHANCES = st.floats(0, 1)
 
@@ -46,11 +53,11 @@ def test_a_model_that_changes_is_learnt_anew(then: float, tells: bool) -> None:
     def run(seconds: float) -> tuple[int, float]:
         return waited(Wait(0.5, 1e6, run_times=memory), seconds, dice, reports_run_time=tells)
 
-    for _ in range(REMEMBERED):
+    for _ in range(MAX_SAMPLES):
         run(30.0)
-    costs = [run(then) for _ in range(2 * REMEMBERED)]
+    costs = [run(then) for _ in range(2 * MAX_SAMPLES)]
     assert max(delay for _, delay in costs) < 40
-    later = costs[-REMEMBERED // 2 :]
+    later = costs[-MAX_SAMPLES // 2 :]
     assert statistics.mean(polls for polls, _ in later) < BACKOFF.polls(then)
     assert statistics.mean(delay for _, delay in later) < BACKOFF.interval(then) / 2
 
@@ -86,10 +93,10 @@ def test_it_takes_a_few_runs_to_know() -> None:
 
 
 def test_a_schedule_is_kept_until_it_is_stale() -> None:
-    memory = learnt(*[10.0] * (MIN_SAMPLES + STALE))
+    memory = learnt(*[10.0] * (MIN_SAMPLES + SAMPLES_PER_PLAN))
     plan, other = memory.schedule(BACKOFF), memory.schedule(Backoff(2))
     assert other is not plan
-    for _ in range(STALE):
+    for _ in range(SAMPLES_PER_PLAN):
         assert memory.schedule(BACKOFF) is plan
         memory.add(20.0, 0, 0, 20.0, 0)
     assert memory.schedule(BACKOFF) is not plan
@@ -106,8 +113,8 @@ def test_a_schedule_is_kept_until_it_is_stale() -> None:
         ("30", 0, 39, 40, 39.5),
         (None, 0, 0, 40, 38),
         (float("nan"), 0, 0, 40, 38),
-        (0, FRESH, 0, 40, 38),
-        (0, FRESH + 1, 0, 4000, None),  # a triggerer came back late
+        (0, MAX_START_DELAY, 0, 40, 38),
+        (0, MAX_START_DELAY + 1, 0, 4000, None),  # a triggerer came back late
         (30.0, 3000, 0, 4000, 30),
     ],
 )

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, format_cost, read_response
-from airflow_provider_aixplain.protocol.values import as_text, storable
+from airflow_provider_aixplain.protocol.values import to_storable, to_text
 from tests.support.public_api import RESPONSE_FIELDS
 from tests.unit.protocol.strategies import JSON
 
@@ -72,13 +72,13 @@ class TestToDict:
         told = json.loads(json.dumps(read_response(body).to_dict(), allow_nan=False))
         assert told.keys() == RESPONSE_FIELDS
         for key, value in body.items():
-            (stored,) = storable({key: None})
+            (stored,) = to_storable({key: None})
             kept = told["additional_fields"].get(stored, told.get(_FIELD_OF.get(key, key)))
             # Where the message is empty, the first reason elsewhere takes its place; of an object its message does.
             is_replaced = key in _MESSAGES and (value == "" or isinstance(value, dict) or "supplierError" in body)
             # The words of a state are kept; what they mean is in two fields.
             is_state = key == "completed" and isinstance(value, bool)
-            assert value is None or is_replaced or is_state or kept in (storable(value), as_text(value))
+            assert value is None or is_replaced or is_state or kept in (to_storable(value), to_text(value))
 
     def test_what_a_caller_put_in(self) -> None:
         class Colour(Enum):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_aixplain.protocol.schedule import TICK, Backoff, until_tick
+from airflow_provider_aixplain.protocol.schedule import TICK, Backoff, delay_until_tick
 
 SECONDS = st.floats(0, 1e6)
 WAIT_TIMES = st.floats(0, 300)
@@ -61,6 +61,6 @@ def test_polls_counts_the_intervals(wait_time: float) -> None:
 
 @given(SECONDS, SECONDS)
 def test_polls_fall_on_ticks_and_none_comes_early(delay: float, now: float) -> None:
-    waited = until_tick(delay, now)
+    waited = delay_until_tick(delay, now)
     assert delay - 1e-6 <= waited <= delay + TICK + 1e-6
     assert (now + waited) / TICK == pytest.approx(round((now + waited) / TICK), abs=1e-3)

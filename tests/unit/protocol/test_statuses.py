@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, failure_reason, read_response
-from airflow_provider_aixplain.protocol.statuses import decimal_sum
+from airflow_provider_aixplain.protocol.statuses import sum_decimals
 from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer
 from airflow_provider_aixplain.protocol.wait import Wait
 from airflow_provider_aixplain.protocol.wire import Answer, OpenAnswer
@@ -198,9 +198,9 @@ class TestSubmission:
 
 class TestCost:
     def test_sums_are_decimal(self) -> None:
-        assert decimal_sum([0.1, 0.2]) == 0.3
-        assert decimal_sum([0.1] * 3 + [1]) == 1.3
-        assert decimal_sum([]) == 0
+        assert sum_decimals([0.1, 0.2]) == 0.3
+        assert sum_decimals([0.1] * 3 + [1]) == 1.3
+        assert sum_decimals([]) == 0
         steps = [{"usedCredits": 0.1, "runTime": 0.1}, {"used_credits": "0.2", "runTime": 0.2}, {"credits": "1e999"}]
         response = read_response({"data": {"steps": steps}})
         assert (response.used_credits, response.run_time) == (0.3, 0.3)

@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_aixplain.protocol import upload
 from airflow_provider_aixplain.protocol.failure import InvalidInput, RequestFailed
-from airflow_provider_aixplain.protocol.upload import MEBIBYTE, Slot
+from airflow_provider_aixplain.protocol.upload import MIB, Slot
 from airflow_provider_aixplain.protocol.wire import Answer, Credential, NoResponse
 
 PUT = "https://bucket.s3.us-east-1.amazonaws.com/u/a.wav?X-Amz-Signature=1"
@@ -33,9 +33,9 @@ PUT = "https://bucket.s3.us-east-1.amazonaws.com/u/a.wav?X-Amz-Signature=1"
 )
 def test_kinds_and_their_limits(name: str, content_type: str | None, limit: int) -> None:
     assert content_type is None or upload.content_type(name) == content_type
-    upload.check_size(name, limit * MEBIBYTE)
+    upload.check_size(name, limit * MIB)
     with pytest.raises(InvalidInput, match=rf"'{name}' has {limit}\.0 MiB, and the platform takes {limit} MiB"):
-        upload.check_size(name, limit * MEBIBYTE + 1)
+        upload.check_size(name, limit * MIB + 1)
     with pytest.raises(InvalidInput, match=f"'{name}' is empty"):
         upload.check_size(name, 0)
 
@@ -51,7 +51,7 @@ def test_the_requests() -> None:
     assert isinstance(asked.body, bytes)
     assert parse_qs(asked.body.decode()) == {"contentType": ["audio/wav"], "originalName": ["a b.wav"]}
     file = io.BytesIO(b"RIFF")
-    put = upload.transfer(Slot("u/a.wav", PUT), "a.wav", file)
+    put = upload.transfer_request(Slot("u/a.wav", PUT), "a.wav", file)
     assert (put.method, put.url, put.body) == ("PUT", PUT, file)
     assert (put.content_type, put.credential) == ("audio/wav", Credential.NONE)
 

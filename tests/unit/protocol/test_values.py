@@ -26,20 +26,20 @@ class Colour(Enum):
 class TestPrintable:
     @given(st.text())
     def test_it_forges_no_lines_and_is_bounded(self, text: str) -> None:
-        shown = values.printable(text * 50)
+        shown = values.to_printable(text * 50)
         assert shown.isprintable()
         assert len(shown) <= values.MAX_ERROR_LENGTH + 1
 
     def test_ordinary_text_stays(self) -> None:
-        assert values.printable("Grüße, 世界!") == "Grüße, 世界!"
+        assert values.to_printable("Grüße, 世界!") == "Grüße, 世界!"
 
 
 class TestStorable:
     @given(JSON)
     def test_plain_values_stay_but_for_what_cannot_be_stored(self, value: Any) -> None:
-        stored = values.storable(value)
+        stored = values.to_storable(value)
         again = json.loads(json.dumps(stored, allow_nan=False))
-        assert again == stored == values.storable(stored)
+        assert again == stored == values.to_storable(stored)
 
     @pytest.mark.parametrize(
         ("value", "stored"),
@@ -58,13 +58,13 @@ class TestStorable:
         ],
     )
     def test_anything_else_becomes_plain(self, value: Any, stored: Any) -> None:
-        assert values.storable(value) == stored
+        assert values.to_storable(value) == stored
 
     def test_what_nests_too_deeply_becomes_text(self) -> None:
         deep: Any = [Colour.RED]
         for _ in range(values.MAX_DEPTH - 1):
             deep = [deep]
-        stored = values.storable([deep])
+        stored = values.to_storable([deep])
         for _ in range(values.MAX_DEPTH):
             (stored,) = stored
         assert stored == '["Colour.RED"]'
@@ -76,7 +76,7 @@ class TestStorable:
         for _ in range(100_000):
             deep = [deep]
         for value in (endless, deep):
-            assert "…" in str(values.storable(value))
+            assert "…" in str(values.to_storable(value))
 
 
 @pytest.mark.parametrize(
@@ -96,37 +96,37 @@ class TestStorable:
     ],
 )
 def test_number(value: Any, number: float | None) -> None:
-    assert values.number(value) == number
+    assert values.parse_number(value) == number
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [("a", "a"), (None, ""), ({"a": [1]}, '{"a": [1]}'), (5, "5"), (False, "false")]
 )
 def test_as_text(value: Any, text: str) -> None:
-    assert values.as_text(value) == text
+    assert values.to_text(value) == text
 
 
 @given(st.recursive(st.just([]), lambda inner: inner.map(lambda value: [value]), max_leaves=3))
 def test_reading_gives_up_on_nothing_that_is_json(value: Any) -> None:
-    assert values.read(json.dumps(value).encode()) == value
+    assert values.read_json(json.dumps(value).encode()) == value
 
 
 def test_raw_control_characters_do_not_lose_an_answer() -> None:
-    assert values.read(b'{"data": "col1\tcol2\n"}') == {"data": "col1\tcol2\n"}
+    assert values.read_json(b'{"data": "col1\tcol2\n"}') == {"data": "col1\tcol2\n"}
 
 
 @pytest.mark.parametrize("value", [b"a", bytearray(b"a"), memoryview(b"a"), {1, 2}, object()])
 def test_what_json_cannot_hold_is_refused_or_converted(value: Any) -> None:
     with pytest.raises(InvalidInput, match=r"data\[0\] is a \w+, which JSON cannot hold"):
-        values.sendable([value], "data")
+        values.to_sendable([value], "data")
     with pytest.raises(InvalidInput):
-        values.sendable([value], "data", lambda _: values.NOT_JSON)
-    assert values.sendable({"a": (value,)}, "data", lambda _: "link") == {"a": ["link"]}
+        values.to_sendable([value], "data", lambda _: values.NOT_JSON)
+    assert values.to_sendable({"a": (value,)}, "data", lambda _: "link") == {"a": ["link"]}
 
 
 def test_a_path_is_told_how_to_be_sent() -> None:
     with pytest.raises(InvalidInput, match=r"data is a PosixPath, which is not uploaded.* wrap it in Upload"):
-        values.sendable(Path("a.wav"), "data")
+        values.to_sendable(Path("a.wav"), "data")
 
 
 @pytest.mark.parametrize(
@@ -140,12 +140,12 @@ def test_a_path_is_told_how_to_be_sent() -> None:
     ],
 )
 def test_time(text: Any, time: datetime | None) -> None:
-    assert values.time(text) == time
+    assert values.parse_time(text) == time
 
 
 def test_nesting_without_end_is_no_json() -> None:
-    assert values.read(b"[" * 100_000) is values.NOT_JSON
-    assert values.parse("[" * 100_000) is values.NOT_JSON
+    assert values.read_json(b"[" * 100_000) is values.NOT_JSON
+    assert values.parse_json("[" * 100_000) is values.NOT_JSON
 
 
 @pytest.mark.parametrize("key", sorted(values.RESERVED_KEYS))
@@ -154,8 +154,8 @@ def test_nesting_without_end_is_no_json() -> None:
 )
 def test_keys_that_airflow_reserves_get_an_underscore(key: str, spelt: Callable[[str], str]) -> None:
     body = f'{{"a": [{{"{spelt(key)}": "builtins.dict", "__var": 1}}]}}'
-    assert values.read(body.encode()) == {"a": [{f"_{key}": "builtins.dict", "__var": 1}]}
-    assert values.storable({key: key}) == {f"_{key}": key}
+    assert values.read_json(body.encode()) == {"a": [{f"_{key}": "builtins.dict", "__var": 1}]}
+    assert values.to_storable({key: key}) == {f"_{key}": key}
 
 
 def test_an_error_of_the_converter_names_the_field() -> None:
@@ -163,7 +163,7 @@ def test_an_error_of_the_converter_names_the_field() -> None:
         raise InvalidInput("there is no such file")
 
     with pytest.raises(InvalidInput, match=r"^data\['a'\]\[0\]: there is no such file$"):
-        values.sendable({"a": [object()]}, "data", convert)
+        values.to_sendable({"a": [object()]}, "data", convert)
 
 
 def test_a_secret_is_redacted_anywhere_in_a_value() -> None:
@@ -172,19 +172,19 @@ def test_a_secret_is_redacted_anywhere_in_a_value() -> None:
 
     body = rb'{"\u0031234567890": ["a 123456789\u0030", 1234567890, -1234567890.5, 12345, "' + b'\\/"], "deep": '
     deep = b"[" * 150 + b'"1234567890"' + b"]" * 150
-    value = values.read(body + deep + b"}", redact)
+    value = values.read_json(body + deep + b"}", redact)
     assert value["***"] == ["a ***", "***", "-***.5", 12345, "/"]
     assert "***" in str(value["deep"])
     assert "1234567890" not in json.dumps(value)
-    assert values.read(b'{"a": "1234567890"}', redact) == {"a": "***"}
-    assert values.read(b'{"a": "12345"}', redact) == {"a": "12345"}
+    assert values.read_json(b'{"a": "1234567890"}', redact) == {"a": "***"}
+    assert values.read_json(b'{"a": "12345"}', redact) == {"a": "12345"}
 
 
 def test_deep_keys_that_are_no_texts_lose_no_value() -> None:
     deep: Any = {Colour.RED: 1}
     for _ in range(values.MAX_DEPTH):
         deep = [deep]
-    assert "…" in str(values.storable(deep))
+    assert "…" in str(values.to_storable(deep))
 
 
 @pytest.mark.parametrize(

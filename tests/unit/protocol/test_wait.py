@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure, InvalidInput
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.schedule import MAX_RETRY_AFTER
-from airflow_provider_aixplain.protocol.wait import DENIALS_BEFORE_FAILURE, LAST_POLL, Outcome, Wait
+from airflow_provider_aixplain.protocol.wait import DENIALS_BEFORE_FAILURE, MIN_POLL_TIMEOUT, Outcome, Wait
 
 URL = "https://models.aixplain.com/api/v1/data/7e1b"
 RUNNING = ModelResponse(ResponseStatus.IN_PROGRESS)
@@ -71,7 +71,7 @@ def test_the_last_poll_falls_on_the_deadline_and_has_time_to_be_answered(elapsed
     for delay in (waiting.delay(elapsed, chance), waiting.first_delay(elapsed, chance)):
         assert delay >= 0
         assert elapsed >= 100 or elapsed + delay <= 100 + 1e-9
-    assert waiting.poll_timeout(elapsed) == max(100 - elapsed, LAST_POLL)
+    assert waiting.poll_timeout(elapsed) == max(100 - elapsed, MIN_POLL_TIMEOUT)
 
 
 def test_the_log_is_told_at_growing_intervals() -> None:

@@ -22,14 +22,14 @@ URL = "https://models.aixplain.com/api/v1/data/7e1b"
 
 class TestSubmission:
     def test_the_request(self) -> None:
-        request = wire.submission("https://h/api/v1/execute", "openai/gpt 4?", '{"data": "é"}')
+        request = wire.submission_request("https://h/api/v1/execute", "openai/gpt 4?", '{"data": "é"}')
         assert (request.method, request.url) == ("POST", "https://h/api/v1/execute/openai/gpt%204%3F")
         assert request.body == '{"data": "é"}'.encode()
 
     @pytest.mark.parametrize("model_id", ["", "  ", None, 5, "../../sdk/models", "a/./b", "\ud800"])
     def test_an_id_that_is_none(self, model_id: Any) -> None:
         with pytest.raises(InvalidInput, match="model_id is"):
-            wire.submission("https://h", model_id, "{}")
+            wire.submission_request("https://h", model_id, "{}")
 
     def test_accepted(self) -> None:
         accepted = ModelResponse(ResponseStatus.IN_PROGRESS, url=URL)
@@ -114,12 +114,12 @@ class TestSubmission:
 
 class TestPoll:
     def test_the_request(self) -> None:
-        assert wire.poll(URL) == wire.Request("GET", URL)
+        assert wire.poll_request(URL) == wire.Request("GET", URL)
 
     @pytest.mark.parametrize("poll_url", ["", None, 5])
     def test_a_url_that_is_none(self, poll_url: Any) -> None:
         with pytest.raises(InvalidInput, match=r"poll_url is .*: give the url of a submission's response"):
-            wire.poll(poll_url)
+            wire.poll_request(poll_url)
 
     @pytest.mark.parametrize(
         ("body", "status"),
@@ -257,23 +257,28 @@ def _answer(body: Any, status_code: int = 200) -> Answer:
 
 class TestCatalogue:
     def test_the_requests(self) -> None:
-        record = wire.model_record("https://h", "openai/gpt 4")
+        record = wire.model_record_request("https://h", "openai/gpt 4")
         assert (record.method, record.url) == ("GET", "https://h/sdk/models/openai%2Fgpt%204")
-        by_name = wire.model_record_by_name("https://h", "GPT 4")
+        by_name = wire.model_record_by_name_request("https://h", "GPT 4")
         assert (by_name.method, by_name.url) == ("GET", "https://h/sdk/models/by-name/GPT%204")
-        deletion = wire.deletion("https://h", "team/mine")
+        deletion = wire.deletion_request("https://h", "team/mine")
         assert (deletion.method, deletion.url) == ("DELETE", "https://h/sdk/models/team/mine")
-        logs = wire.finetune_logs("https://h", "a")
+        logs = wire.finetune_logs_request("https://h", "a")
         assert (logs.method, logs.url) == ("GET", "https://h/sdk/finetune/a/ml-logs")
         credentials = [request.credential for request in (record, by_name, deletion, logs)]
         assert credentials == [wire.Credential.AUTHORIZATION] * 3 + [wire.Credential.HEADER]
 
     def test_a_direct_run_goes_to_version_2(self) -> None:
-        assert wire.direct_run("https://h/api/v1/execute", "a", "{}").url == "https://h/api/v2/execute/a"
-        assert wire.direct_run("https://h/own", "a", "{}").url == "https://h/own/a"
+        assert wire.direct_run_request("https://h/api/v1/execute", "a", "{}").url == "https://h/api/v2/execute/a"
+        assert wire.direct_run_request("https://h/own", "a", "{}").url == "https://h/own/a"
 
     def test_names_that_are_none(self) -> None:
-        for make in (wire.model_record, wire.model_record_by_name, wire.deletion, wire.finetune_logs):
+        for make in (
+            wire.model_record_request,
+            wire.model_record_by_name_request,
+            wire.deletion_request,
+            wire.finetune_logs_request,
+        ):
             with pytest.raises(InvalidInput, match=r"is '\.\./x'"):
                 make("https://h", "../x")
 
