@@ -317,7 +317,7 @@ class Engine:
         try:
             response = await self._hook.arun_async(self.model_id, work.row.payload, name=str(work))
         except AixplainInputError as error:
-            failure = Failure(ErrorCategory.VALIDATION, sent=False)
+            failure = Failure(ErrorCategory.VALIDATION, is_sent=False)
             response = ModelResponse(ResponseStatus.FAILED, error_message=str(error), failure=failure)
         except Exception:  # raised before the request is sent: later failures are in the response
             await self._commit(work, AttemptEvent.REJECTED)
@@ -346,7 +346,7 @@ class Engine:
             await self._commit(work, AttemptEvent.IN_DOUBT, key=work.row.key)
         else:
             await self._commit(work, AttemptEvent.REJECTED)
-            is_unsent = not failure.sent and failure.category is not ErrorCategory.VALIDATION
+            is_unsent = not failure.is_sent and failure.category is not ErrorCategory.VALIDATION
             is_temporary = is_unsent or failure.category is ErrorCategory.RATE_LIMIT
             if failure.category is ErrorCategory.AUTHENTICATION and key != work.refused_key:
                 work.refused_key = key

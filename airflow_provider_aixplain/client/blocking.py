@@ -253,7 +253,7 @@ class Client:
             elapsed = time.monotonic() - start
             if outcome := wait.judge(response, elapsed):
                 return outcome
-            trouble = self.reload_credentials() if wait.denied else ""
+            trouble = self.reload_credentials() if wait.is_denied else ""
             if report := wait.report(response, elapsed):
                 log.info("%s: %s%s", name, report, trouble)
             time.sleep(wait.delay(elapsed, random.random()))
@@ -415,4 +415,4 @@ def unusable_account_response(error: Exception) -> ModelResponse:
     is_refusal = isinstance(error, AixplainPermanentError) and not error.retryable
     message = to_printable(error if is_refusal else f"The poll cannot be made: {type(error).__name__}: {error}")
     category = ErrorCategory.AUTHENTICATION if is_refusal else ErrorCategory.PLATFORM
-    return ModelResponse(ResponseStatus.FAILED, error_message=message, failure=Failure(category, sent=False))
+    return ModelResponse(ResponseStatus.FAILED, error_message=message, failure=Failure(category, is_sent=False))

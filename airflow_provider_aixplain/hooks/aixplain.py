@@ -200,7 +200,7 @@ class AixplainHook(Client, BaseHook):
                     if response.completed:
                         wait.learn(response, elapsed, random.random())
                     return outcome
-                trouble = await self.areload_credentials() if wait.denied and self._platform else ""
+                trouble = await self.areload_credentials() if wait.is_denied and self._platform else ""
                 if on_trouble is not None:
                     if response.failure:
                         on_trouble(f"{name}: {response.error_message}{trouble}")

@@ -197,7 +197,7 @@ class AixplainRunModelOperator(DeferrableRunBaseOperator):
         timeout = self.longest_wait
         if self.deferrable:
             self._defer(poll_url, submission.submitted_at, min(timeout + age, MAX_DURATION))
-        wait = Wait(wait_time=self.wait_time, timeout=timeout, patience=RETRY_BUDGET)
+        wait = Wait(wait_time=self.wait_time, timeout=timeout, retry_budget=RETRY_BUDGET)
         outcome = self.hook.wait_for_run(poll_url, wait, self.run_name)
         count_wait(self.model_id, outcome, wait.polls, submission.age)
         return self.execute_complete(context, outcome.to_event(poll_url))

@@ -52,13 +52,13 @@ class Failure:
 
     :param category: the class of the error.
     :param status_code: the HTTP status code, or None if no HTTP answer came.
-    :param sent: whether the platform may have received the request.
+    :param is_sent: whether the platform may have received the request.
     :param retry_after: the seconds that the platform asks to wait before the next request, if it does.
     """
 
     category: ErrorCategory
     status_code: int | None = None
-    sent: bool = True
+    is_sent: bool = True
     retry_after: float | None = None
 
     @property
@@ -73,15 +73,15 @@ class Failure:
     @property
     def may_be_accepted(self) -> bool:
         """Whether a submission that failed so may be a run all the same: the platform has not refused it."""
-        return self.sent and not 400 <= (self.status_code or 0) <= 499
+        return self.is_sent and not 400 <= (self.status_code or 0) <= 499
 
     @property
-    def too_large(self) -> bool:
+    def is_too_large(self) -> bool:
         """Whether the answer is larger than its reader takes."""
         return self.category is ErrorCategory.SIZE
 
     @property
-    def denied(self) -> bool:
+    def is_denied(self) -> bool:
         """Whether the platform refused the key, or does not know what was asked for."""
         return self.category in (ErrorCategory.AUTHENTICATION, ErrorCategory.RESOURCE)
 

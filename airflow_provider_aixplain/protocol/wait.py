@@ -49,7 +49,7 @@ class Outcome:
     def is_too_large(self) -> bool:
         """Whether the wait ended because the answer is larger than its reader takes."""
         failure = self.response.failure if self.response else None
-        return failure is not None and failure.too_large
+        return failure is not None and failure.is_too_large
 
     def to_event(self, poll_url: str) -> dict[str, Any]:
         """Return the payload of the trigger's event. Its response names the poll URL, as the submission's does."""
@@ -64,7 +64,7 @@ class Wait:
 
     :param wait_time: the first wait between two polls, in seconds or as a timedelta.
     :param timeout: when the wait ends, in seconds or as a timedelta; the run goes on, as the platform cannot cancel it.
-    :param patience: for how long, in seconds, the platform must have refused before it is believed.
+    :param retry_budget: for how long, in seconds, the platform must have refused before it is believed.
     :param run_times: how long earlier runs of the model took, for a schedule that knows; default: one that does not.
     :raises InvalidInput: if one of them is negative or no duration.
     """
@@ -73,12 +73,12 @@ class Wait:
         self,
         wait_time: float | timedelta,
         timeout: float | timedelta,
-        patience: float = 0.0,
+        retry_budget: float = 0.0,
         run_times: RunTimes | None = None,
     ) -> None:
         self.wait_time = to_seconds("wait_time", wait_time)
         self.timeout = to_seconds("timeout", timeout)
-        self.patience = patience
+        self.retry_budget = retry_budget
         self.polls = 0
         backoff = Backoff(self.wait_time)
         self._schedule = run_times.schedule(backoff) if run_times else backoff
@@ -91,7 +91,7 @@ class Wait:
         self._report_at: float | None = None
 
     @property
-    def denied(self) -> bool:
+    def is_denied(self) -> bool:
         """Whether the platform refused the last poll."""
         return self._denials > 0
 
@@ -118,11 +118,11 @@ class Wait:
         if failure is None:
             self._pending = elapsed
         self._retry_after = (failure.retry_after if failure else None) or 0.0
-        self._denials = self._denials + 1 if failure and failure.denied else 0
+        self._denials = self._denials + 1 if failure and failure.is_denied else 0
         if self._denials == 1:
             self._denied_at = elapsed
-        is_believed = self._denials >= DENIALS_BEFORE_FAILURE and elapsed - self._denied_at >= self.patience
-        if is_believed or (failure and failure.too_large):
+        is_believed = self._denials >= DENIALS_BEFORE_FAILURE and elapsed - self._denied_at >= self.retry_budget
+        if is_believed or (failure and failure.is_too_large):
             return Outcome("error", to_printable(response.error_message), response)
         if elapsed >= self.timeout:
             last = f" The last poll brought: {to_printable(response.error_message)}" if response.failure else ""

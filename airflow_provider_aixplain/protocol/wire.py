@@ -77,11 +77,11 @@ class NoResponse:
     """A request that brought no HTTP answer.
 
     :param reason: what happened, for people.
-    :param sent: whether the platform may have received the request.
+    :param is_sent: whether the platform may have received the request.
     """
 
     reason: str
-    sent: bool
+    is_sent: bool
 
 
 @dataclass(frozen=True)
@@ -178,8 +178,8 @@ def read_submission(outcome: Answer | NoResponse) -> ModelResponse:
     :return: in progress, with the poll URL as ``url``; or final at once; or failed, with ``failure`` saying why.
     """
     if isinstance(outcome, NoResponse):
-        arrived = "the platform may have received the submission" if outcome.sent else "nothing was sent"
-        failure = Failure(ErrorCategory.PLATFORM, sent=outcome.sent)
+        arrived = "the platform may have received the submission" if outcome.is_sent else "nothing was sent"
+        failure = Failure(ErrorCategory.PLATFORM, is_sent=outcome.is_sent)
         return _failed(failure, f"No answer, {arrived}: {outcome.reason}", completed=True)
     body = outcome.value()
     if not _is_granted(outcome):

@@ -145,7 +145,7 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
         if outcome:
             count_wait(self.model_id, outcome, wait.polls, elapsed)
             return outcome
-        trouble = self.hook.reload_credentials() if wait.denied else ""
+        trouble = self.hook.reload_credentials() if wait.is_denied else ""
         if report := wait.report(response, elapsed):
             self.log.info("%s: %s%s", self.run_name, report, trouble)
         return outcome

@@ -30,7 +30,7 @@ def test_a_backend_that_takes_the_key(answer: Answer) -> None:
 @pytest.mark.parametrize(
     ("outcome", "told"),
     [
-        (NoResponse("no such name", sent=False), "does not answer: check host, proxy and verify.*no such name"),
+        (NoResponse("no such name", is_sent=False), "does not answer: check host, proxy and verify.*no such name"),
         (Answer(401, b"{}"), "refuses the key: check the API key"),
         (Answer(403, b"{}"), "refuses the key"),
         (Answer(429), "has trouble, try again later"),
@@ -55,7 +55,7 @@ def test_an_execution_endpoint_that_answers(answer: Answer) -> None:
 
 def test_an_execution_endpoint_that_does_not() -> None:
     assert "does not answer: check models_run_url" in probe.execution_problem(
-        NoResponse("refused", sent=False), EXECUTION
+        NoResponse("refused", is_sent=False), EXECUTION
     )
     assert "refuses the key" in probe.execution_problem(Answer(401), EXECUTION)
     assert "is not the platform: check models_run_url" in probe.execution_problem(Answer(404, b"<html>"), EXECUTION)

@@ -312,7 +312,7 @@ class TestNoStream:
         assert chunk.error_message == "HTTP 402 (billing): no credits"
 
     def test_no_answer(self) -> None:
-        (chunk,) = ModelResponseStreamer(NoResponse("reset", sent=True))
+        (chunk,) = ModelResponseStreamer(NoResponse("reset", is_sent=True))
         assert "may have received" in chunk.error_message
 
 

@@ -91,6 +91,6 @@ def test_a_stores_refusal_shows_its_code_and_no_signature() -> None:
 
 def test_whether_the_file_is_in_its_place() -> None:
     upload.read_transfer(Answer(200))
-    for outcome in (Answer(403, b"<Error/>"), NoResponse("reset", sent=True)):
+    for outcome in (Answer(403, b"<Error/>"), NoResponse("reset", is_sent=True)):
         with pytest.raises(RequestFailed, match="upload: "):
             upload.read_transfer(outcome)

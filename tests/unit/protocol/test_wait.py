@@ -85,10 +85,10 @@ def test_a_report_tells_of_trouble() -> None:
     waiting = wait()
     assert waiting.report(RUNNING, 0) is None
     waiting.judge(no_news(503), 1)
-    assert not waiting.denied
+    assert not waiting.is_denied
     assert waiting.report(no_news(503), 20) == "not over after 20 s and 1 polls; the last poll brought: HTTP 503"
     waiting.judge(no_news(401), 21)
-    assert waiting.denied
+    assert waiting.is_denied
     assert waiting.report(RUNNING, 90) == "not over after 90 s and 2 polls"
 
 
@@ -113,7 +113,7 @@ def test_the_event_names_the_poll_url_and_holds_plain_types() -> None:
 
 
 def test_a_refusal_is_believed_only_when_the_patience_is_over() -> None:
-    waiting = Wait(wait_time=0.5, timeout=1000, patience=60)
+    waiting = Wait(wait_time=0.5, timeout=1000, retry_budget=60)
     refused = no_news(401)
     assert waiting.judge(RUNNING, 99) is None
     assert all(waiting.judge(refused, elapsed) is None for elapsed in range(100, 160))

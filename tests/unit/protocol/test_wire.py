@@ -96,7 +96,7 @@ class TestSubmission:
         assert response.failure.retryable is retryable
         assert response.completed
         assert response.failure.may_be_accepted is (status_code >= 500)
-        assert response.failure.denied is (status_code in (401, 403, 404, 460))
+        assert response.failure.is_denied is (status_code in (401, 403, 404, 460))
 
     def test_refused_without_an_error_of_its_own(self) -> None:
         for body in ({"error": None, "message": "retired"}, {"message": "retired"}):
@@ -105,7 +105,7 @@ class TestSubmission:
     @pytest.mark.parametrize(("sent", "words"), [(True, "may have received"), (False, "nothing was sent")])
     def test_no_answer(self, sent: bool, words: str) -> None:
         response = wire.read_submission(NoResponse("connection reset", sent))
-        assert response.failure == Failure(ErrorCategory.PLATFORM, sent=sent)
+        assert response.failure == Failure(ErrorCategory.PLATFORM, is_sent=sent)
         assert response.failure.may_be_accepted is sent
         assert response.completed
         assert words in response.error_message
@@ -192,7 +192,7 @@ class TestPoll:
             Answer(404, b'{"completed": true, "data": "hi"}'),
             Answer(500, b'{"completed": true, "status": "SUCCESS", "data": "hi"}'),
             Answer(503, b"\xff\xfe"),
-            NoResponse("timed out", sent=True),
+            NoResponse("timed out", is_sent=True),
         ],
     )
     def test_a_poll_that_brings_no_news(self, outcome: Answer | NoResponse) -> None:

@@ -157,7 +157,7 @@ def test_an_incomplete_answer_is_none(send: Send, answer: bytes, method: str) ->
         assert b"Content-Le" in answer
         return
     assert isinstance(outcome, NoResponse)
-    assert outcome.sent
+    assert outcome.is_sent
     assert outcome.reason
 
 

@@ -197,7 +197,7 @@ def test_a_submission_over_a_kept_connection_that_is_closed_is_not_repeated() ->
     with serve(script) as server:
         outcome = use(server.url, user)
     assert isinstance(outcome, NoResponse)
-    assert outcome.sent
+    assert outcome.is_sent
     assert [asked.method for asked in server.asked] == ["GET", "POST"]
 
 
@@ -242,7 +242,7 @@ def test_a_submission_that_waits_for_a_connection_is_not_sent(mocker: MockerFixt
     assert isinstance(first, Answer)
     assert isinstance(second, Answer)
     assert len(server.asked) == 2
-    assert [outcome.sent for outcome in others] == [False] * 4
+    assert [outcome.is_sent for outcome in others] == [False] * 4
 
 
 @pytest.mark.parametrize("change", ["data_received", "feed_data"])
@@ -251,7 +251,7 @@ def test_an_unexpected_error_after_a_submission_is_no_refusal(change: str, mocke
     with serve(lambda http: http.answer(200)) as server:
         outcome = send_aio(platform(server.url), Request("POST", f"{server.url}/x", b"{}"), 5)
     assert isinstance(outcome, NoResponse)
-    assert outcome.sent
+    assert outcome.is_sent
     assert len(server.asked) == 1
 
 
@@ -307,7 +307,7 @@ def test_an_idle_connection_that_is_flooded_is_closed() -> None:
 def test_a_name_that_does_not_resolve_was_sent_nothing() -> None:
     outcome = send_aio(platform("http://no-such-host.invalid"), Request("POST", "http://no-such-host.invalid/x", b"{}"))
     assert isinstance(outcome, NoResponse)
-    assert not outcome.sent
+    assert not outcome.is_sent
 
 
 def test_a_connect_that_hangs_ends_in_time() -> None:

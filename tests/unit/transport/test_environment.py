@@ -173,7 +173,7 @@ def test_certificates_are_verified_alike(
     assert isinstance(outcome, Answer) == is_accepted
     if not is_accepted:
         assert isinstance(outcome, NoResponse)
-        assert not outcome.sent
+        assert not outcome.is_sent
         assert "certificate" in outcome.reason.lower()
 
 

@@ -54,7 +54,7 @@ def test_a_submission_that_may_have_arrived_is_not_repeated(send: Send, script: 
         outcome = send(platform(server.url), Request("POST", f"{server.url}/x", b"{}"), 0.5)
         assert time.monotonic() - start < 4
     assert isinstance(outcome, NoResponse)
-    assert outcome.sent
+    assert outcome.is_sent
     assert outcome.reason
     assert len(server.asked) == 1
 
@@ -82,7 +82,7 @@ def test_a_submission_that_is_given_up_is_not_sent_later(ending: str) -> None:
             else:
                 outcome = send_sync(account, Request("POST", f"{url}/x", b"{}"), 0.3)
                 assert isinstance(outcome, NoResponse)
-                assert not outcome.sent
+                assert not outcome.is_sent
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
@@ -115,7 +115,7 @@ def test_an_answer_that_is_none_says_that_the_submission_arrived(send: Send, scr
             raise ConnectionRefusedError("another matter") from requests.ConnectTimeout()
         except ConnectionRefusedError:
             outcome = send(platform(server.url), Request("POST", f"{server.url}/x", b"{}"))
-    assert not isinstance(outcome, NoResponse) or outcome.sent
+    assert not isinstance(outcome, NoResponse) or outcome.is_sent
     assert len(server.asked) == 1
 
 
@@ -125,7 +125,7 @@ def test_nothing_was_sent_where_nothing_listens(send: Send) -> None:
     for host in (url, "http://no-such-host.invalid"):
         outcome = send(platform(host), Request("POST", f"{host}/x", b"{}"))
         assert isinstance(outcome, NoResponse)
-        assert not outcome.sent
+        assert not outcome.is_sent
         assert KEY not in outcome.reason
 
 
@@ -162,7 +162,7 @@ def test_nothing_was_sent_to_a_server_that_speaks_no_tls(send: Send) -> None:
         url = server.url.replace("http://", "https://")
         outcome = send(platform(url), Request("POST", f"{url}/x", b"{}"))
     assert isinstance(outcome, NoResponse)
-    assert not outcome.sent
+    assert not outcome.is_sent
 
 
 def test_the_answer_is_cut(send: Send) -> None:
@@ -177,7 +177,7 @@ def test_the_answer_is_cut(send: Send) -> None:
     with serve(cut) as server:
         outcome = send(platform(server.url), Request("GET", f"{server.url}/x"))
     assert isinstance(outcome, NoResponse)
-    assert outcome.sent
+    assert outcome.is_sent
 
 
 def test_a_redirect_within_trusted_origins_is_followed(send: Send) -> None:
@@ -399,7 +399,7 @@ def test_a_ca_file_that_is_mended_heals_the_session(certificate: Path, tmp_path:
             first = await early.session(account)
             refused = await aio.send(first, request)
             assert isinstance(refused, NoResponse)
-            assert not refused.sent
+            assert not refused.is_sent
             trusted.write_bytes(mended)
             second = await late.session(account)
             await aio.send(first, request)  # whoever still holds the first one does not take the second away
@@ -524,7 +524,7 @@ class TestOpenAnswer:
             assert self.stream(server.url) == Answer(402, b"no credits", ANY)
         outcome = self.stream(server.url)
         assert isinstance(outcome, NoResponse)
-        assert not outcome.sent
+        assert not outcome.is_sent
 
     def test_the_key_is_taken_out(self) -> None:
         body = f'data: {{"data": "{KEY}"}}\n\n'.encode()
@@ -595,7 +595,7 @@ def test_a_body_that_drips_is_cut_in_time(send: Send) -> None:
         outcome = send(platform(server.url), Request("GET", f"{server.url}/run"), 0.3)
     assert isinstance(outcome, NoResponse)
     assert outcome.reason
-    assert outcome.sent
+    assert outcome.is_sent
 
 
 def test_a_session_of_a_users_own_has_the_connections_settings(mocker: MockerFixture) -> None:

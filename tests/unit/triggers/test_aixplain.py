@@ -302,7 +302,7 @@ def test_a_connection_that_is_half_written_heals_the_wait(monkeypatch: pytest.Mo
         event = event_of(AixplainModelRunTrigger(f"{server.url}/run", "half", wait_time=0.2))
         assert (event["status"], reads) == ("success", 3)
         reads = 0
-        outcome = AixplainHook("half").wait_for_run(f"{server.url}/run", Wait(0.2, 60, patience=60))
+        outcome = AixplainHook("half").wait_for_run(f"{server.url}/run", Wait(0.2, 60, retry_budget=60))
         assert (outcome.status, reads) == ("success", 3)
 
 
