@@ -264,8 +264,8 @@ class Engine:
         wait = Wait(self._limits.wait_time, self._limits.timeout, RETRY_BUDGET, self._run_times)
         age = max(0.0, time.time() - work.attempt)
         with self._interruptible():
-            on_trouble = partial(self.failures.add, "failed polls")
-            outcome = await self._hook.await_run(url, wait, age, name=str(work), on_trouble=on_trouble)
+            on_failed_poll = partial(self.failures.add, "failed polls")
+            outcome = await self._hook.await_run(url, wait, age, name=str(work), on_failed_poll=on_failed_poll)
         error = None if outcome.status == "success" else outcome.message or outcome.status
         is_known = outcome.status in ("success", "failed")
         await self._commit_result(work, outcome.response, error, is_known=is_known)

@@ -9,8 +9,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_aixplain.client.account import MAX_TIMEOUT
 from airflow_provider_aixplain.exceptions import (
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_aixplain.client.account import Platform
     from airflow_provider_aixplain.transport.sync import PlatformSession
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +184,7 @@ class Client:
         request = self._request(wire.direct_run_request, model_id, data, parameters, declared, stream=True)
         silence = max(STREAM_SILENCE, self.platform.timeout)
         answer = sync.open_answer(self._open(), request, silence, timeout)
-        return ModelResponseStreamer(self._explain_refusal(answer, request))
+        return ModelResponseStreamer(wire.name_refused_key(answer, request, self.key_source))
 
     def poll(self, poll_url: str, name: str = "model_process", timeout: float | None = None) -> ModelResponse:
         """Ask once how a run is doing.
@@ -251,11 +248,11 @@ class Client:
             limit = min(wait.poll_timeout(time.monotonic() - start), MAX_POLL_TIMEOUT)
             response = self.poll_tolerant(poll_url, name, limit)
             elapsed = time.monotonic() - start
-            if outcome := wait.judge(response, elapsed):
+            outcome = wait.judge(response, elapsed)
+            problem = self.reload_credentials() if wait.is_denied and not outcome else ""
+            self.log_wait(wait, response, elapsed, name, problem)
+            if outcome:
                 return outcome
-            trouble = self.reload_credentials() if wait.is_denied else ""
-            if report := wait.report(response, elapsed):
-                log.info("%s: %s%s", name, report, trouble)
             time.sleep(wait.delay(elapsed, random.random()))
 
     def check_finetune_status(self, model_id: str, after_epoch: int | None = None) -> FinetuneStatus:
@@ -388,22 +385,28 @@ class Client:
     ) -> wire.Answer | wire.NoResponse:
         from airflow_provider_aixplain.transport import sync
 
-        return self._explain_refusal(sync.send(self._open(), request, timeout, silence), request)
-
-    def _explain_refusal(self, outcome: T, request: wire.Request) -> T:
-        """Return what came back for a request; if the key was refused, with whose key it is."""
-        if not isinstance(outcome, wire.Answer) or outcome.status_code not in (401, 403):
-            return outcome
-        if request.credential is wire.Credential.NONE:
-            return outcome
-        return replace(outcome, refused=f"the platform refuses {self.key_source}")
+        answer = sync.send(self._open(), request, timeout, silence)
+        return wire.name_refused_key(answer, request, self.key_source)
 
     def reload_credentials(self) -> str:
-        """Look for another key, as the platform refuses this one. Nobody but the caller knows another.
+        """Read the account again, as the platform refuses its key. This client cannot; a subclass may.
 
-        :return: what the log should say of it, if anything.
+        :return: why that failed, as the end of a log line; otherwise empty.
         """
         return ""
+
+    @staticmethod
+    def log_wait(wait: Wait, response: ModelResponse, elapsed: float, name: str = "", problem: str = "") -> None:
+        """Log what a wait reports of its last poll, if anything.
+
+        :param response: the answer to the poll.
+        :param elapsed: seconds since the submission.
+        :param name: a prefix for the log line.
+        :param problem: appended to the log line.
+        """
+        if report := wait.report(response, elapsed):
+            level = logging.WARNING if report.is_warning else logging.INFO
+            log.log(level, "%s%s%s", f"{name}: " if name else "", report.message, problem)
 
 
 def unusable_account_response(error: Exception) -> ModelResponse:

@@ -1,6 +1,6 @@
-"""How to wait for a run: judges each answer to a poll and says when to ask again.
+"""How to wait for a run: a :class:`Wait` judges each answer to a poll and schedules the next poll.
 
-The trigger (asyncio) and the hook (blocking) drive the same :class:`Wait`; they own the clock, the dice and the socket.
+Triggers (asyncio) and the blocking client share it. They own the clock, the random numbers and the sockets.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from airflow_provider_aixplain.protocol.schedule import Backoff, retry_after_del
 from airflow_provider_aixplain.protocol.values import to_printable
 
 DENIALS_BEFORE_FAILURE = 3
-"""Answers in a row that refuse the key or do not know the run before the wait ends: one alone is often a gateway's."""
+"""Consecutive answers that refuse the key or do not know the run, before the wait fails: a gateway may send a few."""
 
 RETRY_BUDGET = 300.0
-"""Seconds that a task's wait goes on while it is refused, in which somebody may rotate a key or mend a Connection."""
+"""Seconds for which a task's wait tolerates refusals: time to rotate a key or fix a Connection."""
 
 MIN_POLL_TIMEOUT = 10.0
-"""Seconds that a poll gets even if less is left of the time: a run that is over in the end must not be lost."""
+"""Seconds that a poll may take even at the deadline: the result of a run that finishes just then must not be lost."""
 
 MAX_DURATION = 1e9
-"""The longest duration that makes sense, in seconds: some thirty years."""
+"""The longest duration that is accepted, in seconds: some thirty years."""
 
 FIRST_REPORT = 10.0
-LONGEST_UNREPORTED = 600.0
+MAX_REPORT_INTERVAL = 600.0
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How a wait ended.
 
-    :param status: ``success`` or ``failed``: the run is over; ``timeout``: it is not, and the time is up; ``error``:
-        the platform refuses to tell, and asking again does not mend it.
-    :param message: what happened, for people, in the platform's words where it has some.
-    :param response: the last answer of the platform, if any.
+    :param status: ``success`` or ``failed``: the run has finished; ``timeout``: it has not, within the time limit;
+        ``error``: the platform refuses to answer, and retrying does not help.
+    :param message: what happened, in the platform's words where it has some.
+    :param response: the platform's last answer, if any.
     """
 
     status: Literal["success", "failed", "timeout", "error"]
@@ -47,7 +47,7 @@ class Outcome:
 
     @property
     def is_too_large(self) -> bool:
-        """Whether the wait ended because the answer is larger than its reader takes."""
+        """Whether the wait ended because the answer exceeds the size limit of its reader."""
         failure = self.response.failure if self.response else None
         return failure is not None and failure.is_too_large
 
@@ -59,14 +59,26 @@ class Outcome:
         return {"status": self.status, "message": self.message, "response": response, "poll_url": poll_url}
 
 
-class Wait:
-    """One run's wait. All times are seconds since the submission.
+@dataclass(frozen=True)
+class Report:
+    """A log line about a wait.
 
-    :param wait_time: the first wait between two polls, in seconds or as a timedelta.
-    :param timeout: when the wait ends, in seconds or as a timedelta; the run goes on, as the platform cannot cancel it.
-    :param retry_budget: for how long, in seconds, the platform must have refused before it is believed.
-    :param run_times: how long earlier runs of the model took, for a schedule that knows; default: one that does not.
-    :raises InvalidInput: if one of them is negative or no duration.
+    :param message: what happened.
+    :param is_warning: whether it is a warning, as the user may have to act; otherwise it is information.
+    """
+
+    message: str
+    is_warning: bool = False
+
+
+class Wait:
+    """The wait for one run. All times are seconds since the submission.
+
+    :param wait_time: the first interval between two polls, in seconds or as a timedelta.
+    :param timeout: when the wait ends, in seconds or as a timedelta. The run continues: the platform cannot cancel it.
+    :param retry_budget: seconds of consecutive refusals after which the wait fails.
+    :param run_times: durations of the model's earlier runs, for an adaptive schedule; default: backoff.
+    :raises InvalidInput: if a duration is negative or not a duration.
     """
 
     def __init__(
@@ -83,12 +95,14 @@ class Wait:
         backoff = Backoff(self.wait_time)
         self._schedule = run_times.schedule(backoff) if run_times else backoff
         self._run_times = run_times
-        self._began: float | None = None
-        self._pending = 0.0
+        self._started_at: float | None = None
+        self._last_in_progress = 0.0
         self._denials = 0
         self._denied_at = 0.0
         self._retry_after = 0.0
         self._report_at: float | None = None
+        self._warn_at = 0.0
+        self._failed_polls = 0
 
     @property
     def is_denied(self) -> bool:
@@ -96,77 +110,95 @@ class Wait:
         return self._denials > 0
 
     def first_delay(self, elapsed: float, chance: float) -> float:
-        """Return the seconds until the first poll. However late it is, one poll is made."""
-        self._began = elapsed
-        return self._until_deadline(elapsed, self._schedule.first_delay(elapsed, chance))
+        """Return the seconds until the first poll. One poll is made even after the deadline."""
+        self._started_at = elapsed
+        return self._limit_to_deadline(elapsed, self._schedule.first_delay(elapsed, chance))
 
     def poll_timeout(self, elapsed: float) -> float:
-        """Return the seconds that a poll may take: what is left of the time, and enough for one at the deadline."""
+        """Return the seconds that a poll may take: the time that is left, but at least ``MIN_POLL_TIMEOUT``."""
         return max(self.timeout - elapsed, MIN_POLL_TIMEOUT)
 
     def judge(self, response: ModelResponse, elapsed: float) -> Outcome | None:
-        """Return how the wait ended, or None if it goes on.
+        """Return how the wait ended, or None if it continues.
 
-        :param response: the answer to the poll just made.
+        :param response: the answer to the last poll.
         """
         self.polls += 1
         if response.completed:
-            succeeded = response.status is ResponseStatus.SUCCESS
-            message = "" if succeeded else failure_reason(response)
-            return Outcome("success" if succeeded else "failed", message, response)
+            is_success = response.status is ResponseStatus.SUCCESS
+            message = "" if is_success else failure_reason(response)
+            return Outcome("success" if is_success else "failed", message, response)
         failure = response.failure
         if failure is None:
-            self._pending = elapsed
+            self._last_in_progress = elapsed
         self._retry_after = (failure.retry_after if failure else None) or 0.0
         self._denials = self._denials + 1 if failure and failure.is_denied else 0
         if self._denials == 1:
             self._denied_at = elapsed
-        is_believed = self._denials >= DENIALS_BEFORE_FAILURE and elapsed - self._denied_at >= self.retry_budget
-        if is_believed or (failure and failure.is_too_large):
+        is_refused = self._denials >= DENIALS_BEFORE_FAILURE and elapsed - self._denied_at >= self.retry_budget
+        if is_refused or (failure and failure.is_too_large):
             return Outcome("error", to_printable(response.error_message), response)
         if elapsed >= self.timeout:
-            last = f" The last poll brought: {to_printable(response.error_message)}" if response.failure else ""
-            return Outcome("timeout", f"not over after {self.timeout:g} s.{last}", response)
+            return Outcome("timeout", f"still in progress after {self.timeout:g} s{_last_failure(response)}", response)
         return None
 
     def delay(self, elapsed: float, chance: float) -> float:
-        """Return the seconds until the next poll; the last one falls on the deadline."""
+        """Return the seconds until the next poll; the last poll falls on the deadline."""
         scheduled = self._schedule.delay(elapsed, chance)
-        return self._until_deadline(elapsed, max(scheduled, retry_after_delay(self._retry_after, chance)))
+        return self._limit_to_deadline(elapsed, max(scheduled, retry_after_delay(self._retry_after, chance)))
 
     def learn(self, response: ModelResponse, elapsed: float, chance: float) -> None:
-        """Let later waits know how long the run took.
+        """Add the run's duration to ``run_times``, for the schedules of later waits.
 
-        :param response: the answer that told of its end.
+        :param response: the answer that reported the run's completion.
         :param chance: a random number from 0 to 1.
         """
-        if self._run_times is not None and self._began is not None:
-            self._run_times.add(response.run_time, self._began, self._pending, elapsed, chance)
+        if self._run_times is not None and self._started_at is not None:
+            self._run_times.add(response.run_time, self._started_at, self._last_in_progress, elapsed, chance)
 
-    def report(self, response: ModelResponse, elapsed: float) -> str | None:
-        """Return what to tell the log now, if anything: at intervals that double from 10 seconds to 10 minutes.
+    def report(self, response: ModelResponse, elapsed: float) -> Report | None:
+        """Return what to log after a poll, if anything.
 
-        :param response: the answer to the poll just made.
+        Progress is reported at intervals that double from 10 seconds to 10 minutes. The first failed poll and the
+        recovery are warnings; further outages are warnings too, at the same growing intervals.
+
+        :param response: the answer to the last poll.
         """
         if self._report_at is None:
             self._report_at = elapsed + FIRST_REPORT
-        if elapsed < self._report_at:
+        if response.failure and (self._failed_polls or elapsed >= self._warn_at):
+            self._failed_polls += 1
+            if self._failed_polls == 1:
+                problem = to_printable(response.error_message)
+                return Report(f"Poll failed after {elapsed:.0f} s, polling continues: {problem}", is_warning=True)
+        elif self._failed_polls and not response.failure:
+            failed, self._failed_polls = self._failed_polls, 0
+            self._warn_at = _next_report(elapsed)
+            return Report(f"Polling works again after {elapsed:.0f} s; failed polls: {failed}", is_warning=True)
+        if response.completed or elapsed < self._report_at:
             return None
-        self._report_at = elapsed + min(max(elapsed, FIRST_REPORT), LONGEST_UNREPORTED)
-        trouble = f"; the last poll brought: {to_printable(response.error_message)}" if response.failure else ""
-        return f"not over after {elapsed:.0f} s and {self.polls} polls{trouble}"
+        self._report_at = _next_report(elapsed)
+        return Report(f"Still in progress after {elapsed:.0f} s ({self.polls} polls){_last_failure(response)}")
 
-    def _until_deadline(self, elapsed: float, seconds: float) -> float:
-        return max(0.0, min(seconds, self.timeout - elapsed))
+    def _limit_to_deadline(self, elapsed: float, delay: float) -> float:
+        return max(0.0, min(delay, self.timeout - elapsed))
+
+
+def _next_report(elapsed: float) -> float:
+    return elapsed + min(max(elapsed, FIRST_REPORT), MAX_REPORT_INTERVAL)
+
+
+def _last_failure(response: ModelResponse) -> str:
+    return f"; last poll failed: {to_printable(response.error_message)}" if response.failure else ""
 
 
 def to_seconds(name: str, value: float | timedelta) -> float:
     """Return a duration in seconds.
 
-    :param name: what to call it in an error.
-    :raises InvalidInput: if it is negative or no duration.
+    :param name: the name of the argument, for an error.
+    :raises InvalidInput: if it is negative or not a duration.
     """
-    given = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 <= given <= MAX_DURATION:
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number <= MAX_DURATION:
         raise InvalidInput(f"{name} is {value!r}: give seconds, from 0 to {MAX_DURATION:g}, or a timedelta")
-    return float(given)
+    return float(number)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timezone
 from enum import Enum
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote
 
 from airflow_provider_aixplain.protocol import statuses
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure, InvalidInput, RequestFailed
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, read_response
 from airflow_provider_aixplain.protocol.values import MAX_FIGURE, NOT_JSON, Redact, decode, read_json, to_printable
+
+_T = TypeVar("_T")
 
 
 class Credential(Enum):
@@ -238,6 +240,18 @@ def read_poll(outcome: Answer | NoResponse) -> ModelResponse:
         if not response.error_message or not body.keys().isdisjoint(("status", "completed")):
             return response
     return _failed(*_malformed(outcome, "does not state whether the run has finished"), completed=False)
+
+
+def name_refused_key(outcome: _T, request: Request, key_source: str) -> _T:
+    """Return the outcome of a request; if the platform refuses the key, its error names where the key comes from.
+
+    :param key_source: where the key comes from.
+    """
+    if not isinstance(outcome, Answer) or outcome.status_code not in (401, 403):
+        return outcome
+    if request.credential is Credential.NONE:
+        return outcome
+    return replace(outcome, refused=f"the platform refuses {key_source}")
 
 
 def read_object(outcome: Answer | NoResponse, what: str) -> dict[str, Any]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from weakref import WeakKeyDictionary
+from functools import lru_cache, partial
 
 import aiohttp
 from urllib3.exceptions import HTTPError
@@ -21,7 +19,7 @@ from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, Request
 from airflow_provider_aixplain.transport.decoding import ACCEPTED_CODINGS, decompress, select_known_codings
 from airflow_provider_aixplain.transport.environment import Route, find_route, quote_url
 from airflow_provider_aixplain.transport.guard import guard_connections
-from airflow_provider_aixplain.transport.single_flight import SingleFlight
+from airflow_provider_aixplain.transport.loop_cache import LoopCache
 
 MAX_CONNECTIONS = 256
 """Requests of one account at a time in one event loop; so many hang before others have to wait."""
@@ -69,7 +67,7 @@ class PooledSession:
         """Let new users open another session."""
         if not self.is_invalid:
             self.is_invalid = True
-            del _sessions[asyncio.get_running_loop()][self.platform]
+            sessions.discard(self.platform)
 
     async def release(self) -> None:
         """Give up one lease; the last one closes the session."""
@@ -79,9 +77,7 @@ class PooledSession:
             await self.session.close()
 
 
-_sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Platform, SingleFlight[PooledSession]]] = (
-    WeakKeyDictionary()
-)
+sessions: LoopCache[Platform, PooledSession] = LoopCache()
 
 
 class Lease:
@@ -111,19 +107,21 @@ class Lease:
         previous = self._pooled
         if previous and not previous.is_invalid and previous.platform == platform:
             return previous
-        while (pooled := await _find(platform)).is_invalid:
-            pass
+        while True:
+            _, pooled = await sessions.get(platform, partial(_open, platform))
+            if not pooled.is_invalid:
+                break
         pooled.users += 1
         self._pooled = pooled
         if previous:
             await previous.release()
         return pooled
 
-
-async def _find(platform: Platform) -> PooledSession:
-    sessions = _sessions.setdefault(asyncio.get_running_loop(), {})
-    _, pooled = await sessions.setdefault(platform, SingleFlight()).get(lambda: _open(platform), -math.inf)
-    return pooled
+    async def send(
+        self, platform: Platform, request: Request, timeout: float | None = None, max_size: int | None = None
+    ) -> Answer | NoResponse:
+        """Send a request of an account once; see :func:`send`."""
+        return await send(await self.session(platform), request, timeout, max_size)
 
 
 async def _open(platform: Platform) -> PooledSession:
@@ -142,21 +140,21 @@ async def _open(platform: Platform) -> PooledSession:
 
 
 async def send(
-    pooled: PooledSession, request: Request, timeout: float | None = None, most: int | None = None
+    pooled: PooledSession, request: Request, timeout: float | None = None, max_size: int | None = None
 ) -> Answer | NoResponse:
     """Send a request once.
 
     :param pooled: the account's session.
     :param timeout: seconds for the whole exchange; default: the Connection's.
-    :param most: bytes of the answer that are read, if the Connection does not say less; default: as it says.
+    :param max_size: bytes of the answer that are read, if the Connection does not say less; default: as it says.
     :raises AixplainUntrustedUrl: if the request would take the key to a foreign origin.
     :raises AixplainConfigurationError: if there is no way to the origin that triggers can use.
     """
     platform = pooled.platform
     limit = platform.timeout if timeout is None else timeout
-    most = platform.max_answer if most is None else min(most, platform.max_answer)
+    max_size = platform.max_answer if max_size is None else min(max_size, platform.max_answer)
     deadline = time.monotonic() + limit
-    exchange = _Exchange(pooled, request, most)
+    exchange = _Exchange(pooled, request, max_size)
     try:
         for _ in range(1 + MAX_REDIRECTS):
             answer = await exchange.run(deadline)
@@ -189,13 +187,13 @@ class _Exchange:
 
     :param pooled: the account's session.
     :param request: what to send.
-    :param most: bytes of the decoded answer that are read.
+    :param max_size: bytes of the decoded answer that are read.
     :param is_sent: whether the platform may have received the request: only a body that has left can be a submission.
     """
 
     pooled: PooledSession
     request: Request
-    most: int
+    max_size: int
     is_sent: bool = False
 
     async def run(self, deadline: float) -> Answer:
@@ -221,15 +219,15 @@ class _Exchange:
             body = bytearray()
             async for piece in response.content.iter_any():
                 body += piece
-                if len(body) > self.most:
+                if len(body) > self.max_size:
                     response.close()
                     break
         whole = bytes(body)
         if coding := select_known_codings(response.headers.get("content-encoding", "")):
-            whole = decompress(whole, coding, self.most)
-        is_cut = len(whole) > self.most or len(body) > self.most
+            whole = decompress(whole, coding, self.max_size)
+        is_cut = len(whole) > self.max_size or len(body) > self.max_size
         return Answer(
-            response.status, whole[: self.most], response.headers, is_cut, platform.redact, received_at=time.time()
+            response.status, whole[: self.max_size], response.headers, is_cut, platform.redact, received_at=time.time()
         )
 
     async def _body(self, body: bytes) -> AsyncIterator[bytes]:

@@ -139,7 +139,7 @@ class AixplainModelRunTrigger(BaseTrigger):
         wait = Wait(self.wait_time, self.timeout, RETRY_BUDGET, self._run_times())
         self.log.info("Waiting for the run at %s, for %.0f s so far", to_printable(self.poll_url), elapsed)
         try:
-            outcome = await self.hook.await_run(self.poll_url, wait, elapsed, name="The run", most=LARGEST_RESPONSE)
+            outcome = await self.hook.await_run(self.poll_url, wait, elapsed, max_size=LARGEST_RESPONSE)
         except AixplainPermanentError as error:
             outcome = Outcome("error", str(error))
         if outcome.is_too_large:
@@ -423,12 +423,12 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
 
     async def _ask(self, poll_url: str) -> ModelResponse:
         """Poll, for a minute if the platform does not know the run."""
-        response = await self.hook.apoll(poll_url, most=LARGEST_RESPONSE)
+        response = await self.hook.apoll(poll_url, max_size=LARGEST_RESPONSE)
         for _ in range(NOT_FOUND_ATTEMPTS - 1):
             if not is_not_found(response):
                 break
             await asyncio.sleep(NOT_FOUND_DELAY)
-            response = await self.hook.apoll(poll_url, most=LARGEST_RESPONSE)
+            response = await self.hook.apoll(poll_url, max_size=LARGEST_RESPONSE)
         return response
 
     async def _submit(self, mine: IdempotencyRecord) -> ModelResponse | None:

@@ -42,8 +42,8 @@ class _CrossLoopHook(AixplainHook):
         super().__init__(aixplain_conn_id)
         self._home = home
 
-    async def _aread(self) -> Platform:
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(super()._aread(), self._home))
+    async def aread_account(self) -> Platform:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(super().aread_account(), self._home))
 
 
 class AixplainBatchTrigger(BaseTrigger):

@@ -183,7 +183,7 @@ class TestEnded:
 
     def test_an_execution_timeout_ends_the_wait(self, deployment: Deployment, ended: str) -> None:
         log = self.log(deployment, ended, "execution_timeout")
-        assert "stopped waiting; the run goes on: not over after 5" in log
+        assert "stopped waiting; the run goes on: still in progress after 5" in log
         assert self.poll_url(deployment, "execution_timeout") in log
 
     def test_a_cleared_task_gets_the_result_of_its_run(self, deployment: Deployment, ended: str) -> None:
@@ -320,7 +320,7 @@ class TestEndings:
     def test_a_slow_run_times_out(self, deployment: Deployment, run_id: str) -> None:
         assert self.state(deployment, run_id, "too_slow") == ("failed", 1)
         log = deployment.airflow.log("endings", run_id, "too_slow")
-        assert "Model echo: stopped waiting; the run goes on: not over after 2 s." in log
+        assert "Model echo: stopped waiting; the run goes on: still in progress after 2 s" in log
         assert f"(poll URL: {deployment.emulator.url}/api/v1/data/" in log
 
     def test_a_task_can_wait_on_its_worker(self, deployment: Deployment, run_id: str) -> None:

@@ -156,15 +156,15 @@ class TestConnections:
         fields = {**json.loads(monitored.emulator.connection), "password": "wrong-key-for-the-emulator"}
         bad = self.airflow(monitored, "connections", "test", "bad", AIRFLOW_CONN_BAD=json.dumps(fields))
         assert bad.returncode == (1 if AIRFLOW_3 else 0), "Airflow 2 always exits with 0"
-        assert "refuses the key: check the API key" in " ".join(bad.stdout.split())
+        assert "The key is refused (HTTP 401). Check the API key" in " ".join(bad.stdout.split())
         assert "wrong-key-for-the-emulator" not in bad.stdout + bad.stderr
 
     @pytest.mark.parametrize(
         ("fields", "works", "message"),
         [
-            ({}, True, "takes the key"),
-            ({"password": "wrong"}, False, "refuses the key"),
-            ({"host": "https://nowhere.invalid"}, False, "does not answer"),
+            ({}, True, "The key is accepted"),
+            ({"password": "wrong"}, False, "The key is refused"),
+            ({"host": "https://nowhere.invalid"}, False, "No response"),
             ({"password": ""}, False, "password is empty"),
         ],
     )

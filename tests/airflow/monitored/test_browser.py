@@ -107,7 +107,7 @@ class TestConnectionForm:
         ("key", "message"),
         [
             (KEY, "Test Connection Successful"),
-            ("a-key-that-is-not-the-right-one", "refuses the key: check the API key"),
+            ("a-key-that-is-not-the-right-one", "Check the API key"),
         ],
     )
     def test_the_button_tests_the_connection(self, monitored: Monitored, page: Page, key: str, message: str) -> None:

@@ -21,7 +21,6 @@ from airflow_provider_aixplain.exceptions import (
     AixplainUntrustedUrl,
 )
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.failure import ErrorCategory
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.wait import Wait
@@ -160,12 +159,6 @@ def test_a_refused_key_names_its_connection(status: int, monkeypatch: pytest.Mon
             assert "the key of Connection 'refused' (to test it: airflow connections test refused)" in message
 
 
-def test_a_refused_upload_is_not_the_keys_fault() -> None:
-    outcome = wire.Answer(403, b"expired")
-    upload = wire.Request("PUT", "https://store.example", credential=wire.Credential.NONE)
-    assert AixplainHook()._explain_refusal(outcome, upload) is outcome
-
-
 def test_bad_input_costs_nothing(emulator: Emulator) -> None:
     before = len(emulator.runs())
     hook = AixplainHook()
@@ -259,7 +252,10 @@ class TestConnectionTest:
 
     def test_it_works(self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
         before = len(emulator.runs())
-        assert self.told(monkeypatch, host=emulator.url, password="key") == (True, f"{emulator.url} takes the key")
+        assert self.told(monkeypatch, host=emulator.url, password="key") == (
+            True,
+            f"The key is accepted: {emulator.url}",
+        )
         assert len(emulator.runs()) == before
 
     @pytest.mark.parametrize("path", ["/sdk/", "/api/"])
@@ -270,24 +266,25 @@ class TestConnectionTest:
         with serve(answer) as server:
             works, problem = self.told(monkeypatch, host=server.url, password="not-the-right-key")
         assert not works
-        assert "refuses the key: check the API key" in problem
+        assert "The key is refused (HTTP 401). Check the API key" in problem
         assert "not-the-right-key" not in problem
 
     def test_a_wrong_url(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with serve(lambda http: http.answer(404, b"<html>nothing here</html>")) as server:
             works, problem = self.told(monkeypatch, host=server.url, password="key")
-        assert (works, problem) == (False, f"{server.url} is not the platform: check host (HTTP 404)")
+        assert (works, problem) == (False, f"This is not the platform (HTTP 404). Check host: {server.url}")
 
     def test_no_network(self, monkeypatch: pytest.MonkeyPatch) -> None:
         works, problem = self.told(monkeypatch, host="https://nowhere.invalid", password="key")
         assert not works
-        assert problem.startswith("https://nowhere.invalid does not answer: check host, proxy and verify")
+        assert problem.startswith("No response (")
+        assert problem.endswith(". Check host, proxy, verify and the network: https://nowhere.invalid")
 
     def test_an_execution_url_that_is_elsewhere(self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
         extra = {"models_run_url": "https://nowhere.invalid/api/v1/execute"}
         works, problem = self.told(monkeypatch, host=emulator.url, password="key", extra=extra)
         assert not works
-        assert "does not answer: check models_run_url" in problem
+        assert ". Check models_run_url, proxy" in problem
 
     def test_a_connection_that_cannot_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert self.told(monkeypatch, password="") == (

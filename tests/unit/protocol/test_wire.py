@@ -365,3 +365,14 @@ def test_an_answer_that_is_too_large_says_what_helps() -> None:
         refused = wire.read_poll(Answer(502, body, is_cut=True))
         assert refused.failure is not None
         assert refused.failure.category is ErrorCategory.PLATFORM
+
+
+@pytest.mark.parametrize("status_code", [401, 403])
+def test_a_refused_key_is_named_unless_the_url_is_the_permission(status_code: int) -> None:
+    refusal = Answer(status_code, b"{}")
+    named = wire.name_refused_key(refusal, wire.poll_request("https://h/run"), "the key of Connection 'c'")
+    assert named.refused == "the platform refuses the key of Connection 'c'"
+    upload = wire.Request("PUT", "https://store.example", credential=wire.Credential.NONE)
+    assert wire.name_refused_key(refusal, upload, "the key") is refusal
+    other = NoResponse("reset", is_sent=True)
+    assert wire.name_refused_key(other, wire.poll_request("https://h/run"), "the key") is other

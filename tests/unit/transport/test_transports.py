@@ -278,7 +278,7 @@ def test_runs_that_start_together_share_a_session_with_a_ca_file() -> None:
                 await all_in.wait()
 
         await asyncio.gather(*(hold() for _ in range(20)))
-        assert not aio._sessions[asyncio.get_running_loop()]
+        assert not aio.sessions.keys()
         assert all(shared.session.closed for shared in seen)
         return len(set(seen))
 
@@ -336,7 +336,7 @@ def test_runs_of_one_account_share_a_session_until_the_last_has_ended() -> None:
                 for _ in range(5):
                     await aio.send(first, Request("GET", f"{server.url}/x"))
             assert first.session.closed
-            assert not aio._sessions[asyncio.get_running_loop()]
+            assert not aio.sessions.keys()
 
         asyncio.run(use())
     assert len(server.asked) == 5
@@ -406,7 +406,7 @@ def test_a_ca_file_that_is_mended_heals_the_session(certificate: Path, tmp_path:
             assert await early.session(account) is second
             assert first.session.closed
             assert isinstance(await aio.send(second, request), Answer)
-        assert not aio._sessions[asyncio.get_running_loop()]
+        assert not aio.sessions.keys()
 
     with serve(lambda http: http.answer(200), certificate) as server:
         asyncio.run(use())

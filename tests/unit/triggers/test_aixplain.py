@@ -240,7 +240,7 @@ def test_a_pause_that_the_platform_asks_for_is_kept(monkeypatch: pytest.MonkeyPa
 def test_a_connection_that_comes_back_heals_the_wait(monkeypatch: pytest.MonkeyPatch, secrets: str) -> None:
     """As when a triggerer starts while the secrets backend is down: the run is paid, and must not be given up."""
     monkeypatch.setattr("airflow_provider_aixplain.triggers.aixplain.RETRY_BUDGET", 60)
-    read = AixplainHook._aread
+    read = AixplainHook.aread_account
     tries = 0
 
     async def unsteady(hook: AixplainHook) -> Platform:
@@ -258,7 +258,7 @@ def test_a_connection_that_comes_back_heals_the_wait(monkeypatch: pytest.MonkeyP
             monkeypatch.setenv("AIRFLOW_CONN_SCRIPTED", '{"conn_type": "aixplain"}')
         else:
             monkeypatch.delenv("AIRFLOW_CONN_SCRIPTED")
-        monkeypatch.setattr(AixplainHook, "_aread", unsteady)
+        monkeypatch.setattr(AixplainHook, "aread_account", unsteady)
         event = event_of(AixplainModelRunTrigger(f"{server.url}/run", "scripted", wait_time=0.2))
     assert (event["status"], tries) == ("success", 5)
 
@@ -281,7 +281,7 @@ def test_a_key_that_is_rotated_heals_the_wait(monkeypatch: pytest.MonkeyPatch) -
 def test_a_connection_that_is_half_written_heals_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """The key is refused, and the Connection is read again while somebody has not yet written its host."""
     monkeypatch.setattr("airflow_provider_aixplain.triggers.aixplain.RETRY_BUDGET", 60)
-    read, reads = AixplainHook._read, 0
+    read, reads = AixplainHook.read_account, 0
 
     def unsteady(hook: AixplainHook) -> Platform:
         nonlocal reads
@@ -296,8 +296,8 @@ def test_a_connection_that_is_half_written_heals_the_wait(monkeypatch: pytest.Mo
     def script(http: Handler) -> None:
         http.answer(*((200, OVER) if http.headers["x-api-key"] == "new" else (401, b"")))
 
-    monkeypatch.setattr(AixplainHook, "_read", unsteady)
-    monkeypatch.setattr(AixplainHook, "_aread", aunsteady)
+    monkeypatch.setattr(AixplainHook, "read_account", unsteady)
+    monkeypatch.setattr(AixplainHook, "aread_account", aunsteady)
     with serve(script) as server:
         event = event_of(AixplainModelRunTrigger(f"{server.url}/run", "half", wait_time=0.2))
         assert (event["status"], reads) == ("success", 3)

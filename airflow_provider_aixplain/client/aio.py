@@ -1,0 +1,120 @@
+"""The Model API for event loops, beside the blocking calls: one account's submissions, polls and waits."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_aixplain.client.blocking import Client, log, unusable_account_response
+from airflow_provider_aixplain.exceptions import translate_protocol_errors
+from airflow_provider_aixplain.files import refuse_upload
+from airflow_provider_aixplain.protocol import wire
+from airflow_provider_aixplain.protocol.payload import build_payload
+from airflow_provider_aixplain.protocol.schedule import delay_until_tick
+
+if TYPE_CHECKING:
+    from airflow_provider_aixplain.client.account import Platform
+    from airflow_provider_aixplain.protocol.response import ModelResponse
+    from airflow_provider_aixplain.protocol.wait import Outcome, Wait
+    from airflow_provider_aixplain.transport.aio import Lease
+
+
+class AsyncClient(Client):
+    """Adds coroutines to the calls of :class:`~airflow_provider_aixplain.client.blocking.Client`.
+
+    A subclass whose account is not known in advance overrides :meth:`aplatform` and :meth:`areload_credentials`.
+    """
+
+    async def arun_async(
+        self, model_id: str, data: Any, name: str = "model_process", parameters: Mapping[str, Any] | None = None
+    ) -> ModelResponse:
+        """Start a run, as :meth:`run_async`. An ``Upload`` is refused: upload files before."""
+        log.debug("%s: submitting a run of model %s", name, model_id)
+        platform = await self.aplatform()
+        with translate_protocol_errors():
+            payload = build_payload(data, parameters, convert=refuse_upload)
+            request = wire.submission_request(platform.models_run_url, model_id, payload)
+        async with self._lease() as lease:
+            return wire.read_submission(await self._asend(lease, request))
+
+    async def apoll(self, poll_url: str, timeout: float | None = None, max_size: int | None = None) -> ModelResponse:
+        """Poll a run once, as :meth:`poll`.
+
+        :param timeout: the time limit of the poll, in seconds; default and maximum: the Connection's ``timeout``.
+        :param max_size: the size limit of the answer, in bytes; default and maximum: the Connection's.
+        """
+        with translate_protocol_errors():
+            request = wire.poll_request(poll_url)
+        async with self._lease() as lease:
+            return await self._apoll(lease, request, timeout, max_size)
+
+    async def await_run(
+        self,
+        poll_url: str,
+        wait: Wait,
+        elapsed: float = 0.0,
+        name: str = "",
+        max_size: int | None = None,
+        on_failed_poll: Callable[[str], object] | None = None,
+    ) -> Outcome:
+        """Poll until a wait ends, as :meth:`wait_for_run`.
+
+        A Connection that cannot be read uses up the wait's retry budget: a secrets backend may be down for a while.
+
+        :param elapsed: seconds since the submission, at this call.
+        :param name: a prefix for log lines.
+        :param max_size: the size limit of an answer, in bytes; default and maximum: the Connection's.
+        :param on_failed_poll: called with the message of each failed poll, instead of logging the wait.
+        """
+        with translate_protocol_errors():
+            request = wire.poll_request(poll_url)
+        start = time.monotonic() - elapsed
+        delay = wait.first_delay(elapsed, random.random())
+        async with self._lease() as lease:  # kept between polls, so that they share its connections
+            while True:
+                await asyncio.sleep(delay_until_tick(delay, time.monotonic()))
+                try:
+                    timeout = wait.poll_timeout(time.monotonic() - start)
+                    response = await self._apoll(lease, request, timeout, max_size)
+                except Exception as error:
+                    response = unusable_account_response(error)
+                elapsed = time.monotonic() - start
+                outcome = wait.judge(response, elapsed)
+                problem = await self.areload_credentials() if wait.is_denied and not outcome else ""
+                if on_failed_poll is None:
+                    self.log_wait(wait, response, elapsed, name, problem)
+                elif response.failure and not outcome:
+                    on_failed_poll(f"{name}: {response.error_message}{problem}")
+                if outcome:
+                    if response.completed:
+                        wait.learn(response, elapsed, random.random())
+                    return outcome
+                delay = wait.delay(elapsed, random.random())
+
+    async def aplatform(self) -> Platform:
+        """Return the account; :attr:`platform` is set afterwards."""
+        return self.platform
+
+    async def areload_credentials(self) -> str:
+        """Read the account again, as :meth:`reload_credentials`."""
+        return ""
+
+    async def _apoll(
+        self, lease: Lease, request: wire.Request, timeout: float | None, max_size: int | None
+    ) -> ModelResponse:
+        limit = (await self.aplatform()).limit(timeout)
+        return wire.read_poll(await self._asend(lease, request, limit, max_size))
+
+    async def _asend(
+        self, lease: Lease, request: wire.Request, timeout: float | None = None, max_size: int | None = None
+    ) -> wire.Answer | wire.NoResponse:
+        answer = await lease.send(await self.aplatform(), request, timeout, max_size)
+        return wire.name_refused_key(answer, request, self.key_source)
+
+    def _lease(self) -> Lease:
+        from airflow_provider_aixplain.transport.aio import Lease  # imported late: DAG files need no HTTP client
+
+        return Lease()
