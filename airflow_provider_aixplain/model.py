@@ -22,10 +22,7 @@ from airflow_provider_aixplain.protocol.asset import (
     AssetStatus,
     FunctionType,
     ModelParameters,
-    asset_status,
-)
-from airflow_provider_aixplain.protocol.asset import (
-    function_type as function_type_of,
+    to_member,
 )
 from airflow_provider_aixplain.protocol.finetune import FinetuneStatus
 from airflow_provider_aixplain.protocol.payload import build_payload
@@ -109,8 +106,8 @@ class Model:
         self.output_params = output_params
         self.model_params = model_params
         self.supports_streaming = supports_streaming
-        self.status = asset_status(status)
-        self.function_type = function_type_of(function_type)
+        self.status = to_member(AssetStatus, status)
+        self.function_type = to_member(FunctionType, function_type)
         self.additional_info = additional_info
         self._client = _public_client(api_key)
 

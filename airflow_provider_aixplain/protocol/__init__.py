@@ -1,4 +1,4 @@
-"""The platform's protocol as plain data: what is asked of it, what it answers, when to ask again.
+"""The platform's protocol as pure functions: requests, answers and the schedule of polls.
 
 Nothing in this package opens a socket, reads a clock or imports Airflow.
 """

@@ -1,12 +1,13 @@
-"""When to ask again if it is known how long earlier runs of the model took.
+"""A poll schedule learned from the durations of a model's earlier runs.
 
-That is seldom while a run can hardly be over, and often when it is likely to be.
+It polls rarely while a run can hardly have finished, and often when it is likely to finish.
 
-Polls cost, and so does a result that waits for the next one. Where a run ends with the hazard rate ``h(t)``, polls that
-cost as much as ``w`` seconds of waiting each are best made ``sqrt(2 w / h)`` seconds apart (J. B. Keller, "Optimum
-checking schedules for systems subject to random failure", Management Science 21, 1974). The rate is read off the run
-times seen, each interval between two of them counting alike; and ``w`` is what the schedule that knows nothing pays:
-its mean delay over its mean number of polls, for the same run times. So both get smaller by the same factor.
+Polls cost, and so does a result that waits for the next poll. If a run finishes with the hazard rate ``h(t)``, and a
+poll costs as much as ``w`` seconds of waiting, the best interval between polls is ``sqrt(2 w / h)`` seconds
+(J. B. Keller, "Optimum checking schedules for systems subject to random failure", Management Science 21, 1974). The
+rate is estimated from the known run times: a run is equally likely to finish in each interval between two of them.
+``w`` is the cost that the fallback schedule implies for the same run times: its mean delay divided by its mean number
+of polls. Delay and polls then decrease by the same factor.
 """
 
 from __future__ import annotations
@@ -20,30 +21,29 @@ from airflow_provider_aixplain.protocol.schedule import MIN_WAIT, Backoff, jitte
 from airflow_provider_aixplain.protocol.values import parse_number
 
 MAX_SAMPLES = 64
-"""Run times of a model; few enough that what it was like a hundred runs ago is forgotten."""
+"""Run times that are kept of a model; the oldest are dropped, so that the schedule follows changes."""
 
 MIN_SAMPLES = 5
-"""Run times that make a schedule."""
+"""Run times that a schedule needs."""
 
 SAMPLES_PER_PLAN = 8
-"""New run times after which a schedule is made anew."""
+"""New run times after which a schedule is computed again."""
 
 RESOLUTION = 0.01
-"""The share of a run time by which it cannot be told from others."""
+"""Run times that differ by less than this share of themselves count as equal."""
 
 MIN_POLL_SHARE = 0.25
-"""The share of the polls of a schedule that knows nothing that are made even where no run was ever over, as between two
-humps; before the first such time fewer are."""
+"""The least share of the fallback's polls, for periods in which no run has finished, except before the first."""
 
 MAX_START_DELAY = 10.0
-"""Seconds after its submission in which a wait for a run began that was waited for all the time."""
+"""Seconds after its submission within which a wait must start to observe the whole run."""
 
 
 class Plan:
-    """A schedule for a model whose run times are known. All times are seconds, ``elapsed`` since the submission.
+    """A schedule for a model with known run times. All times are seconds, ``elapsed`` since the submission.
 
-    :param run_times: at least one, from 0.
-    :param fallback: the schedule for runs that take longer than all known.
+    :param run_times: at least one, not negative.
+    :param fallback: the schedule for runs that take longer than all known ones.
     """
 
     def __init__(self, run_times: Sequence[float], fallback: Backoff) -> None:
@@ -56,85 +56,88 @@ class Plan:
             last = self._times[-1]
             time = max(run_time, last + max(MIN_WAIT, RESOLUTION * run_time) / len(known))
             still_running = len(known) - index - 0.5
-            made = math.sqrt(polls / delays * (time - last) / (2 * still_running))
+            best = math.sqrt(polls / delays * (time - last) / (2 * still_running))
             least = MIN_POLL_SHARE * (fallback.polls(time) - fallback.polls(last)) if index else 0.0
             self._times.append(time)
-            self._polls.append(self._polls[-1] + max(made, least))
+            self._polls.append(self._polls[-1] + max(best, least))
 
     def delay(self, elapsed: float, chance: float) -> float:
-        """Return the time until the next poll, jittered by up to a fifth of a poll.
+        """Return the time until the next poll, with a jitter of up to a fifth of a poll.
 
         :param chance: a random number from 0 to 1.
         """
         return max(self.elapsed(self.polls(elapsed) + jitter(chance)) - elapsed, MIN_WAIT)
 
     def first_delay(self, elapsed: float, chance: float) -> float:
-        """Return the time until a waiter's first poll: any part of that between two polls.
+        """Return the time until the first poll of a wait: a random part of an interval.
 
         :param chance: a random number from 0 to 1.
         """
         return max(self.elapsed(self.polls(elapsed) + chance) - elapsed, 0.0)
 
     def polls(self, elapsed: float) -> float:
-        """Return how many polls are due by then."""
+        """Return the number of polls that are due by a time."""
         index = bisect_right(self._times, elapsed)
         if index == len(self._times):
             return self._polls[-1] + self._fallback.polls(elapsed) - self._fallback.polls(self._times[-1])
-        return _between(elapsed, self._times, self._polls, index)
+        return _interpolate(elapsed, self._times, self._polls, index)
 
     def elapsed(self, polls: float) -> float:
-        """Return when so many polls are due: the inverse of :meth:`polls`."""
+        """Return the time by which a number of polls is due: the inverse of :meth:`polls`."""
         index = bisect_right(self._polls, polls)
         if index == len(self._polls):
             return self._fallback.elapsed(self._fallback.polls(self._times[-1]) + polls - self._polls[-1])
-        return _between(polls, self._polls, self._times, index)
+        return _interpolate(polls, self._polls, self._times, index)
 
 
 class RunTimes:
-    """How long the last runs of a model took, from submission to end, as far as their waits could see."""
+    """The durations of a model's last runs, from submission to completion, as accurately as their waits observed."""
 
     def __init__(self) -> None:
-        self._known: deque[float] = deque(maxlen=MAX_SAMPLES)
-        self._new = 0
+        self._samples: deque[float] = deque(maxlen=MAX_SAMPLES)
+        self._new_samples = 0
         self._plans: dict[float, Plan] = {}
 
-    def add(self, told: object, began: float, pending: float, over: float, chance: float) -> None:
-        """Remember a run that is over. All times are seconds since its submission.
+    def add(
+        self, reported: object, started_at: float, last_in_progress: float, finished_by: float, chance: float
+    ) -> None:
+        """Add a run that has finished. All times are seconds since its submission.
 
-        :param told: what the platform says of its run time; that leaves out how long it waited to be run.
-        :param began: when its wait began.
-        :param pending: when it was last seen to go on; 0 if never.
-        :param over: when it was seen to be over.
+        :param reported: the run time that the platform reports; it does not include the time in a queue.
+        :param started_at: when its wait started.
+        :param last_in_progress: when a poll last found it in progress; 0 if none did.
+        :param finished_by: when a poll found it finished.
         :param chance: a random number from 0 to 1.
         """
-        run_time = parse_number(told)
-        if run_time is not None and pending < run_time <= over:
-            self._record_outcome(float(run_time))
-        elif pending or began <= MAX_START_DELAY:
-            # Somewhere in between. A first poll that finds it over was too late, but nobody knows by how much.
-            earliest = pending or 0.9 * over
-            self._record_outcome(earliest + chance * (over - earliest))
+        run_time = parse_number(reported)
+        if run_time is not None and last_in_progress < run_time <= finished_by:
+            self._add(float(run_time))
+        elif last_in_progress or started_at <= MAX_START_DELAY:
+            # It finished at an unknown moment in between. If already the first poll found it finished, the start of
+            # that period is unknown too.
+            earliest = last_in_progress or 0.9 * finished_by
+            self._add(earliest + chance * (finished_by - earliest))
 
     def schedule(self, fallback: Backoff) -> Plan | Backoff:
         """Return the schedule for the model's next run.
 
-        :param fallback: the schedule where too little is known.
+        :param fallback: the schedule while too few run times are known.
         """
-        if len(self._known) < MIN_SAMPLES:
+        if len(self._samples) < MIN_SAMPLES:
             return fallback
-        if self._new >= SAMPLES_PER_PLAN or fallback.wait_time not in self._plans:
-            if self._new >= SAMPLES_PER_PLAN:
-                self._plans.clear()
-                self._new = 0
-            self._plans[fallback.wait_time] = Plan(self._known, fallback)
+        if self._new_samples >= SAMPLES_PER_PLAN:
+            self._plans.clear()
+            self._new_samples = 0
+        if fallback.wait_time not in self._plans:
+            self._plans[fallback.wait_time] = Plan(self._samples, fallback)
         return self._plans[fallback.wait_time]
 
-    def _record_outcome(self, run_time: float) -> None:
-        self._known.append(run_time)
-        self._new += 1
+    def _add(self, run_time: float) -> None:
+        self._samples.append(run_time)
+        self._new_samples += 1
 
 
-def _between(x: float, xs: Sequence[float], ys: Sequence[float], index: int) -> float:
-    """Return the ``y`` of an ``x`` between the points ``index - 1`` and ``index`` of a line."""
+def _interpolate(x: float, xs: Sequence[float], ys: Sequence[float], index: int) -> float:
+    """Return the ``y`` of an ``x`` on the line between the points ``index - 1`` and ``index``."""
     share = (x - xs[index - 1]) / (xs[index] - xs[index - 1])
     return ys[index - 1] + share * (ys[index] - ys[index - 1])

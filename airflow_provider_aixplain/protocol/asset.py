@@ -1,4 +1,4 @@
-"""Models as the platform's catalogue tells of them: their records, their states and the parameters they declare."""
+"""Records of models in the platform's catalogue: their states and the parameters that they declare."""
 
 from __future__ import annotations
 
@@ -51,24 +51,15 @@ class FunctionType(str, Enum):
     MCPSERVER = "mcpserver"
 
 
-_Word = TypeVar("_Word", AssetStatus, FunctionType)
+_Member = TypeVar("_Member", AssetStatus, FunctionType)
 
 
-def asset_status(word: object) -> AssetStatus | str | None:
-    """Return the state that a word of the platform means. An unknown word stays as it is; None is none."""
-    return _known(AssetStatus, word)
-
-
-def function_type(word: object) -> FunctionType | str | None:
-    """Return the kind of function that a word of the platform means. An unknown word stays as it is; None is none."""
-    return _known(FunctionType, word)
-
-
-def _known(words: type[_Word], word: object) -> _Word | str | None:
+def to_member(kind: type[_Member], value: object) -> _Member | str | None:
+    """Return the enum member of a value that the platform sent; an unknown string is returned unchanged, or None."""
     try:
-        return words(word)
+        return kind(value)
     except ValueError:
-        return word if isinstance(word, str) and word else None
+        return value if isinstance(value, str) and value else None
 
 
 @dataclass
@@ -78,13 +69,13 @@ class Parameter:
     :param name: its name in ``parameters``.
     :param required: whether a run needs it.
     :param value: the value that was set on :class:`ModelParameters`; a run does not send it.
-    :param is_fixed: whether the model's makers have fixed its value.
-    :param values: values that are preset, or supported.
-    :param default_values: what a run uses that does not name it.
+    :param is_fixed: whether the model's provider has fixed its value.
+    :param values: preset or supported values.
+    :param default_values: the values of a run that does not name it.
     :param available_options: the values to choose from.
     :param data_type: such as ``text``, ``number``, ``boolean``, ``json``, ``array``.
-    :param data_sub_type: what a text holds, such as ``json`` or ``number``.
-    :param multiple_values: whether it takes a list of values.
+    :param data_sub_type: the content of a text, such as ``json`` or ``number``.
+    :param multiple_values: whether it accepts a list of values.
     """
 
     name: str
@@ -98,16 +89,16 @@ class Parameter:
     data_sub_type: str | None = None
     multiple_values: bool = False
 
-    def takes(self, value: Any) -> bool:
-        """Whether a JSON value has the declared type.
+    def accepts(self, value: Any) -> bool:
+        """Return whether a JSON value has the declared type.
 
-        Null has any, and an unknown type takes anything. A text that holds a number or a truth value is one: templates
-        give texts, and a run's ``data`` makes texts of both.
+        Null has every type, and an unknown type accepts every value. A string that spells a number or a boolean counts
+        as one: templates render to strings, and the payload's ``data`` holds both as strings.
         """
-        several = self.multiple_values and isinstance(value, list)
-        return self._takes_one(value) or (several and all(self._takes_one(item) for item in value))
+        is_list = self.multiple_values and isinstance(value, list)
+        return self._accepts_item(value) or (is_list and all(self._accepts_item(item) for item in value))
 
-    def _takes_one(self, value: Any) -> bool:
+    def _accepts_item(self, value: Any) -> bool:
         types = _TYPES.get(f"{self.data_type}/{self.data_sub_type}") or _TYPES.get(f"{self.data_type}")
         if types is None or value is None:
             return True
@@ -130,11 +121,11 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 class ModelParameters:
-    """The parameters that a model declares, each an attribute that holds the value set for it, None at first.
+    """The parameters that a model declares. Each is an attribute: the value that was set for it, by default None.
 
-    A run does not send these values, as it does not in the platform's own client: it sends its ``parameters``.
+    A run sends its argument ``parameters`` and not these values, like the platform's own client.
 
-    :param input_params: from names to declarations with the platform's keys ``required``, ``isFixed``, ``values``,
+    :param input_params: maps names to declarations with the platform's keys ``required``, ``isFixed``, ``values``,
         ``defaultValues``, ``availableOptions``, ``dataType``, ``dataSubType`` and ``multipleValues``, all optional.
     """
 
@@ -145,37 +136,37 @@ class ModelParameters:
             raise InvalidInput(
                 f"model_params is a {type(input_params).__name__}: give a dict from names to declarations"
             )
-        declared = {str(name): _declaration(str(name), told) for name, told in input_params.items()}
+        declared = {str(name): _read_declaration(str(name), entry) for name, entry in input_params.items()}
         object.__setattr__(self, "parameters", declared)
 
     def get_parameter(self, name: str) -> Parameter | None:
-        """Return the declaration of a parameter, or None if there is none of that name."""
+        """Return the declaration of a parameter, or None."""
         return self.parameters.get(name)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Return the declarations with the platform's keys, and the values, by name."""
+        """Return the declarations with the platform's keys, and the values, by parameter name."""
         return {
             p.name: {"name": p.name, "value": p.value, **{key: getattr(p, name) for name, (key, _) in _KEYS.items()}}
             for p in self.parameters.values()
         }
 
     def to_list(self) -> list[dict[str, Any]]:
-        """Return the names and values of the parameters that have one."""
+        """Return the names and values of the parameters that have a value."""
         return [{"name": p.name, "value": p.value} for p in self.parameters.values() if p.value is not None]
 
     def check(self, payload: Mapping[str, Any]) -> None:
-        """Return if a run with this payload has all that the model asks for, in the types that it declares.
+        """Check that a payload has all required parameters, with the declared types.
 
-        The input itself usually travels as ``data``, whatever the model calls it. So ``data`` stands for one parameter
-        that is not named, and for all of them if it is an object or a list.
+        The input is usually sent as ``data``, whatever the model calls it. So ``data`` counts as one missing parameter,
+        or as all of them if it is an object or a list.
 
         :param payload: the body of the run.
         :raises InvalidInput: naming every parameter that is missing or has a wrong type.
         """
         problems = [
-            f"{name} is {payload[name]!r:.100}, and the model takes {parameter.data_type}"
+            f"{name} is {payload[name]!r:.100}, but the model accepts {parameter.data_type}"
             for name, parameter in self.parameters.items()
-            if name in payload and not parameter.takes(payload[name])
+            if name in payload and not parameter.accepts(payload[name])
         ]
         missing = [
             name
@@ -186,24 +177,24 @@ class ModelParameters:
         ]
         data = None if "data" in self.parameters else payload.get("data")
         if len(missing) > 1 or data is None:
-            hint = ", of which data can stand for one" if data is not None else ""
+            hint = " (data can be one of them)" if data is not None else ""
             if missing and not isinstance(data, (dict, list)):
                 names = ", ".join(missing)
-                problems.append(f"the model requires {names}{hint}: give it in parameters, or data as an object")
+                problems.append(f"the model requires {names}{hint}: give them in parameters, or give data as an object")
         if problems:
             raise InvalidInput("; ".join(problems))
 
     def __getattr__(self, name: str) -> Any:
-        """Return the value set for a parameter.
+        """Return the value of a parameter.
 
-        :raises AttributeError: if the model declares none of that name.
+        :raises AttributeError: if the model does not declare it.
         """
         return self._declared(name).value
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set the value of a parameter.
 
-        :raises AttributeError: if the model declares none of that name.
+        :raises AttributeError: if the model does not declare it.
         """
         self._declared(name).value = value
 
@@ -218,7 +209,7 @@ class ModelParameters:
         return "\n".join(["Parameters:", *lines]) if lines else "No parameters declared"
 
     def _declared(self, name: str) -> Parameter:
-        # By way of __dict__: a copy is asked for attributes before it has any.
+        # Through __dict__: copying reads attributes before there are any.
         declared = self.__dict__.get("parameters", {})
         if name not in declared:
             raise AttributeError(
@@ -238,27 +229,27 @@ _KEYS: dict[str, tuple[str, type]] = {
     "data_sub_type": ("dataSubType", str),
     "multiple_values": ("multipleValues", bool),
 }
-"""The platform's spelling of each attribute of a declaration, and its type; what has another counts as not said."""
+"""The platform's key for each attribute of a declaration, and its type; a value of another type is ignored."""
 
 
-def _declaration(name: str, told: Any) -> Parameter:
-    told = told if isinstance(told, Mapping) else {}
-    said = {attribute: told[key] for attribute, (key, kind) in _KEYS.items() if isinstance(told.get(key), kind)}
+def _read_declaration(name: str, entry: Any) -> Parameter:
+    entry = entry if isinstance(entry, Mapping) else {}
+    attributes = {attribute: entry[key] for attribute, (key, kind) in _KEYS.items() if isinstance(entry.get(key), kind)}
     for attribute in ("values", "default_values"):
-        alone = told.get(_KEYS[attribute][0])
-        if attribute not in said and alone not in (None, "", {}):
-            said[attribute] = [alone]
-    return Parameter(name, value=told.get("value"), **said)
+        single = entry.get(_KEYS[attribute][0])
+        if attribute not in attributes and single not in (None, "", {}):
+            attributes[attribute] = [single]
+    return Parameter(name, value=entry.get("value"), **attributes)
 
 
 def read_model(outcome: Answer | NoResponse) -> dict[str, Any]:
     """Return a model's record as the arguments of :class:`~airflow_provider_aixplain.model.Model`.
 
-    What the record says beyond them is kept by its own name, but for a key. A record without an id is none; whatever
-    else is missing or odd leaves the argument's default, and the state ``draft``.
+    Other fields of the record keep their names, except for ``api_key``. A field that is missing or malformed leaves the
+    argument's default, or the state ``draft``.
 
-    :param outcome: what came back for the request.
-    :raises RequestFailed: if the platform refuses, or what it answers is no record.
+    :param outcome: the answer to the request for the record.
+    :raises RequestFailed: if the platform refuses, or the answer is not a record with an id.
     """
     record = read_object(outcome, "model")
     if not isinstance(record.get("id"), str) or not record["id"]:
@@ -285,8 +276,8 @@ def read_model(outcome: Answer | NoResponse) -> dict[str, Any]:
         "status": record.get("status") or AssetStatus.DRAFT,
         "function_type": record.get("functionType") or FunctionType.AI,
     }
-    told = {"pricing", "params", "supportsStreaming", "functionType", "self", "api_key", *fields}
+    handled = {"pricing", "params", "supportsStreaming", "functionType", "self", "api_key", *fields}
     if fields["created_at"]:
-        told.add("createdAt")
-    rest = {key: value for key, value in record.items() if key not in told}
+        handled.add("createdAt")
+    rest = {key: value for key, value in record.items() if key not in handled}
     return {**rest, **{name: value for name, value in fields.items() if value is not None}}

@@ -1,4 +1,4 @@
-"""Why a request failed or could not be made, and whether asking again can help."""
+"""Why a request failed or is invalid, and whether a retry can help."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class ErrorCategory(str, Enum):
-    """The platform's classes of errors, read off the HTTP status code of an answer."""
+    """The platform's classes of errors, by HTTP status code."""
 
     VALIDATION = "validation"
     AUTHENTICATION = "authentication"
@@ -18,7 +18,7 @@ class ErrorCategory(str, Enum):
     PLATFORM = "platform or network"
     INTERNAL = "internal"
     SIZE = "answer too large"
-    """None of the platform's: the answer is larger than its reader takes."""
+    """Not one of the platform's: the answer exceeds the size limit of its reader."""
 
     @classmethod
     def of(cls, status_code: int) -> ErrorCategory:
@@ -48,12 +48,12 @@ _RETRYABLE = {ErrorCategory.RATE_LIMIT, ErrorCategory.SUPPLIER, ErrorCategory.PL
 
 @dataclass(frozen=True)
 class Failure:
-    """Why one request did not bring what was asked for.
+    """Why a request failed.
 
     :param category: the class of the error.
-    :param status_code: the HTTP status code, or None if no HTTP answer came.
+    :param status_code: the HTTP status code, or None if there was no HTTP answer.
     :param is_sent: whether the platform may have received the request.
-    :param retry_after: the seconds that the platform asks to wait before the next request, if it does.
+    :param retry_after: the seconds that the platform asks to wait before the next request, if any.
     """
 
     category: ErrorCategory
@@ -63,7 +63,7 @@ class Failure:
 
     @property
     def retryable(self) -> bool | None:
-        """Whether the same request can succeed later; None where the platform gives no hint (501, 505 and above)."""
+        """Whether the same request can succeed later; None if that is unknown (501, 505 and above)."""
         if self.category in _RETRYABLE:
             return True
         if self.category is ErrorCategory.INTERNAL and not 400 <= (self.status_code or 0) <= 499:
@@ -72,29 +72,29 @@ class Failure:
 
     @property
     def may_be_accepted(self) -> bool:
-        """Whether a submission that failed so may be a run all the same: the platform has not refused it."""
+        """Whether a submission that failed this way may have started a run: the platform has not refused it."""
         return self.is_sent and not 400 <= (self.status_code or 0) <= 499
 
     @property
     def is_too_large(self) -> bool:
-        """Whether the answer is larger than its reader takes."""
+        """Whether the answer exceeds the size limit of its reader."""
         return self.category is ErrorCategory.SIZE
 
     @property
     def is_denied(self) -> bool:
-        """Whether the platform refused the key, or does not know what was asked for."""
+        """Whether the platform refused the key, or does not know the run or model."""
         return self.category in (ErrorCategory.AUTHENTICATION, ErrorCategory.RESOURCE)
 
 
 class InvalidInput(ValueError):
-    """An argument that can make no valid request; the message names it and the remedy."""
+    """An argument that cannot be sent; the message names it and the remedy."""
 
 
 class RequestFailed(Exception):
-    """A request did not bring what was asked for, and what was asked for is not a response that could say so.
+    """A request failed that does not return a :class:`~airflow_provider_aixplain.protocol.response.ModelResponse`.
 
     :param failure: why.
-    :param message: what happened, for people.
+    :param message: what happened.
     """
 
     def __init__(self, failure: Failure, message: str) -> None:

@@ -1,11 +1,11 @@
-"""Fine-tuning: how far the training of a model is."""
+"""The progress of a fine-tuning."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from airflow_provider_aixplain.protocol.asset import AssetStatus, asset_status
+from airflow_provider_aixplain.protocol.asset import AssetStatus, to_member
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.protocol.values import parse_number, to_storable
 from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, read_object, unreadable
@@ -17,9 +17,9 @@ _FAILED = {AssetStatus.FAILED, AssetStatus.REJECTED, AssetStatus.CANCELED, Asset
 class FinetuneStatus:
     """The state of a fine-tuning.
 
-    :param status: the state of the training; a text if the platform uses a word that is not known here.
-    :param model_status: the state of the model that is being made; likewise.
-    :param epoch: the epoch that the losses are of, or None.
+    :param status: the state of the training; a string if the platform sends an unknown state.
+    :param model_status: the state of the resulting model; likewise.
+    :param epoch: the epoch of the losses, or None.
     :param training_loss: the loss on the training data after that epoch, or None.
     :param validation_loss: the loss on the validation data after that epoch, or None.
     """
@@ -32,12 +32,12 @@ class FinetuneStatus:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the model is made and can be run."""
+        """Whether the model is ready to run."""
         return self.model_status == AssetStatus.ONBOARDED
 
     @property
     def has_failed(self) -> bool:
-        """Whether the model will not be made."""
+        """Whether the fine-tuning has failed or was cancelled."""
         return not _FAILED.isdisjoint((self.status, self.model_status))
 
     def to_dict(self) -> dict[str, Any]:
@@ -47,26 +47,26 @@ class FinetuneStatus:
 
 
 def check_epoch(after_epoch: float | None) -> None:
-    """Return if an epoch can be asked for.
+    """Check the argument ``after_epoch``.
 
-    :raises InvalidInput: if it is no number, and not None.
+    :raises InvalidInput: if it is neither a number nor None.
     """
     if after_epoch is not None and (isinstance(after_epoch, bool) or not isinstance(after_epoch, (int, float))):
         raise InvalidInput(f"after_epoch is {after_epoch!r}: give the number of an epoch, or None")
 
 
 def read_finetune_status(outcome: Answer | NoResponse, after_epoch: float | None = None) -> FinetuneStatus:
-    """Return what the training logs say.
+    """Return the status of a fine-tuning from its training logs.
 
-    Of the epochs the last one counts, or the first one later than ``after_epoch``. Several logs of one epoch are one:
-    the first, with the losses that later ones tell. Logs without an epoch count for nothing.
+    The losses are those of the last epoch, or of the first one after ``after_epoch``. If an epoch has several logs, the
+    last value of each loss counts. Logs without an epoch are ignored.
 
-    :param outcome: what came back for the request.
-    :param after_epoch: the epoch that the caller knows already.
-    :raises RequestFailed: if the platform refuses, or what it answers is no fine-tuning.
+    :param outcome: the answer to the request for the logs.
+    :param after_epoch: the last epoch that the caller knows.
+    :raises RequestFailed: if the platform refuses, or the answer does not describe a fine-tuning.
     """
     body = read_object(outcome, "fine-tuning")
-    status, model_status = asset_status(body.get("finetuneStatus")), asset_status(body.get("modelStatus"))
+    status, model_status = (to_member(AssetStatus, body.get(key)) for key in ("finetuneStatus", "modelStatus"))
     if status is None or model_status is None:
         raise unreadable("fine-tuning", "does not name finetuneStatus and modelStatus", body)
     logs = body.get("logs")
@@ -78,8 +78,8 @@ def read_finetune_status(outcome: Answer | NoResponse, after_epoch: float | None
         epoch = min((epoch for epoch in epochs if epoch > after_epoch), default=None)
     if epoch is None:
         return FinetuneStatus(status, model_status)
-    told = [log for log in logs if _epoch(log) == epoch]
-    return FinetuneStatus(status, model_status, epoch, _last(told, "trainLoss"), _last(told, "evalLoss"))
+    logs = [log for log in logs if _epoch(log) == epoch]
+    return FinetuneStatus(status, model_status, epoch, _last(logs, "trainLoss"), _last(logs, "evalLoss"))
 
 
 def _epoch(log: dict[str, Any]) -> float | None:

@@ -1,4 +1,4 @@
-"""The body of a run."""
+"""The body of the request that starts a run."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def build_payload(
     ``{"data": value}``, a number or a boolean as its string (``"5"`` gives ``{"data": "5"}``). Anything else is sent as
     ``{"data": data}``. Enum members are sent as their values. The caller's objects are not changed.
 
-    :param data: the input of the model: text, or any value that JSON can hold.
-    :param parameters: merged over the payload, theirs winning; but ``data`` that is neither an object nor a JSON text
-        keeps its place.
+    :param data: the input of the model: a string, or any other JSON value.
+    :param parameters: merged into the payload; ``parameters`` take precedence, except over a ``data`` that is neither
+        an object nor a JSON string.
     :param stream: if given, sent as ``options.stream``.
-    :param convert: returns what stands for a value that JSON cannot hold, or ``NOT_JSON``.
+    :param convert: returns the replacement of a value that JSON cannot hold, or ``NOT_JSON``.
     :raises InvalidInput: if ``data`` is None, or JSON cannot hold a value; the message names the path to it.
     """
     if data is None:
@@ -39,13 +39,14 @@ def build_payload(
         extra = to_sendable({} if parameters is None else parameters, "parameters", convert)
         value = parse_json(data) if isinstance(data, str) else NOT_JSON
     except RecursionError:
-        raise InvalidInput("data or parameters contain themselves, or nest too deeply to be sent as JSON") from None
+        raise InvalidInput("data or parameters refer to themselves or nest too deeply for JSON") from None
     if not isinstance(extra, dict):
         raise InvalidInput(f"parameters is a {type(parameters).__name__}: give a dict from names to values")
     if stream is not None:
         options = extra.get("options", {})
         if not isinstance(options, dict):
-            raise InvalidInput(f"parameters['options'] is a {type(options).__name__}: give a dict from names to values")
+            kind = type(options).__name__
+            raise InvalidInput(f"parameters['options'] is a {kind}: give a dict from names to values")
         extra["options"] = {**options, "stream": stream}
     if isinstance(data, dict):
         payload = {**data, **extra}
@@ -58,4 +59,4 @@ def build_payload(
     try:
         return json.dumps(payload)
     except ValueError as error:
-        raise InvalidInput(f"data or parameters hold a value that cannot be sent as JSON: {error}") from None
+        raise InvalidInput(f"data or parameters contain a value that JSON cannot hold: {error}") from None

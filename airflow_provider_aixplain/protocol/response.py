@@ -1,8 +1,7 @@
-"""The answer of a model: ``ModelResponse``, and how it is read from what the platform sends."""
+"""``ModelResponse``, and how it is read from an answer of the platform."""
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -16,30 +15,30 @@ from airflow_provider_aixplain.protocol.values import parse_number, to_printable
 
 @dataclass(repr=False)
 class ModelResponse:
-    """What the platform says of a run.
+    """What the platform reports of a run.
 
-    Its fields can be read and set as items too: ``response["data"]``. So can the additional ones, and ``usedCredits``
-    and ``runTime`` by the platform's spelling.
+    Fields can also be read and set as items, as in ``response["data"]``; so can the additional fields, and
+    ``usedCredits`` and ``runTime`` in the platform's spelling.
 
-    A field holds what the platform sent, null included, except for three fields whose type is certain: ``status`` is a
-    :class:`ResponseStatus`, ``completed`` a truth value and ``error_message`` a text, as
-    :mod:`~airflow_provider_aixplain.protocol.statuses` derives them. A status that was sent in another word stays in
+    Fields hold what the platform sent, including null. Only three have a fixed type: ``status`` is a
+    :class:`ResponseStatus`, ``completed`` a boolean and ``error_message`` a string, all derived by
+    :mod:`~airflow_provider_aixplain.protocol.statuses`. A status that the platform spells differently is kept in
     ``additional_fields``.
 
     :param status: the state of the run.
-    :param data: the output of the model: text, or any JSON value.
+    :param data: the output of the model: a string, or any other JSON value.
     :param details: further output, an object or a list.
     :param completed: whether the run has finished.
-    :param error_message: what went wrong, in the platform's words; of a run that succeeded a warning; else empty.
-    :param used_credits: what the run cost, in credits; 0 if the platform does not state it.
+    :param error_message: why the run failed, in the platform's words; a warning if it succeeded; otherwise empty.
+    :param used_credits: the cost of the run, in credits; 0 if the platform does not state it.
     :param run_time: how long the model ran, in seconds; 0 if the platform does not state it.
-    :param usage: token counts (``prompt_tokens``, ``completion_tokens``, ``total_tokens``) where the supplier counts;
-        depending on the supplier numbers, texts that hold numbers, ``"NaN"`` or null.
-    :param url: the poll URL of a run that was accepted.
-    :param error_code: the platform's own code of an error.
-    :param asset: which asset answered (``assetId``, ``id``).
+    :param usage: token counts (``prompt_tokens``, ``completion_tokens``, ``total_tokens``) if the supplier reports
+        them: numbers, numeric strings, ``"NaN"`` or null.
+    :param url: the poll URL of an accepted run.
+    :param error_code: the platform's code of an error.
+    :param asset: the asset that answered (``assetId``, ``id``).
     :param additional_fields: every other key of the answer.
-    :param failure: why the request failed, for the caller; none of the platform's fields and so not in :meth:`to_dict`.
+    :param failure: why the request failed. The platform does not send it, so it is not in :meth:`to_dict`.
     """
 
     status: ResponseStatus
@@ -57,11 +56,11 @@ class ModelResponse:
     failure: Failure | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain JSON types all the way down, the way they go into XCom."""
+        """Return the fields as plain JSON types, as they are stored in XComs."""
         return {name: to_storable(getattr(self, name)) for name in FIELDS}
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return an item, or ``default`` if there is none of that name."""
+        """Return an item, or ``default`` if it does not exist."""
         try:
             return self[key]
         except KeyError:
@@ -70,34 +69,34 @@ class ModelResponse:
     def __getitem__(self, key: str) -> Any:
         """Return a field, an additional field, ``usedCredits`` or ``runTime``.
 
-        :raises KeyError: if the response has none of that name.
+        :raises KeyError: if it does not exist.
         """
-        holder, name = self._place(key)
+        holder, name = self._locate(key)
         return holder[name]
 
     def __setitem__(self, key: str, value: Any) -> None:
         """Set what :meth:`__getitem__` returns.
 
-        :raises KeyError: if the response has none of that name.
+        :raises KeyError: if it does not exist.
         """
-        holder, name = self._place(key)
+        holder, name = self._locate(key)
         holder[name] = value
 
     def __contains__(self, key: object) -> bool:
-        """Whether there is an item of that name."""
+        """Return whether an item exists."""
         try:
-            self._place(key)
+            self._locate(key)
         except KeyError:
             return False
         return True
 
     def __repr__(self) -> str:
-        """Return what is worth seeing: the fields that say something, long values shortened."""
-        said = [(name, value) for name in FIELDS[1:-1] if (value := getattr(self, name))]
-        shown = [f"{name}={_short.repr(value)}" for name, value in [*said, *self.additional_fields.items()]]
-        return f"{type(self).__name__}({', '.join([f'status={self.status}', *shown])})"
+        """Return the fields that are not empty, with long values cut."""
+        shown = {name: value for name in FIELDS[1:-1] if (value := getattr(self, name))} | self.additional_fields
+        parts = [f"status={self.status}", *(f"{name}={value!r:.200}" for name, value in shown.items())]
+        return f"{type(self).__name__}({', '.join(parts)})"
 
-    def _place(self, key: Any) -> tuple[dict[str, Any], str]:
+    def _locate(self, key: Any) -> tuple[dict[str, Any], str]:
         if isinstance(key, str):
             if key in FIELDS:
                 return self.__dict__, key
@@ -109,38 +108,34 @@ class ModelResponse:
 
 
 def failure_reason(response: ModelResponse) -> str:
-    """Return why a run or a request failed, for an error or a log."""
+    """Return why a run or a request failed, as text for errors and logs."""
     return to_printable(response.error_message or NO_REASON)
 
 
 def format_cost(response: ModelResponse | Mapping[str, Any]) -> str:
-    """Return what a run took and cost, for a log.
+    """Return the duration and the cost of a run, as text for logs.
 
     :param response: a :class:`ModelResponse`, or one as a dict.
     """
     usage = response["usage"]
     tokens = parse_number(usage.get("total_tokens")) if isinstance(usage, Mapping) else None
-    told = f"{response['run_time']} s, for {response['used_credits']} credits"
-    return to_printable(told if tokens is None else f"{told} and {tokens:.0f} tokens")
+    cost = f"{response['run_time']} s, for {response['used_credits']} credits"
+    return to_printable(cost if tokens is None else f"{cost} and {tokens:.0f} tokens")
 
 
 FIELDS = [f.name for f in fields(ModelResponse) if f.name != "failure"]
 _SPELLINGS = {"usedCredits": "used_credits", "runTime": "run_time"}
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 200
-_short.maxdict = _short.maxlist = 10
 
 
 def read_response(
     body: dict[str, Any], *, has_data: bool | None = None, completed: bool | None = None
 ) -> ModelResponse:
-    """Return the response that an answer's JSON object holds.
+    """Return the response of an answer's JSON object.
 
-    Where the platform has two spellings of a key, the one that counts becomes the field, and the other one stays in
-    ``additional_fields``.
+    If the answer spells a key in two ways, one becomes the field, and the other is kept in ``additional_fields``.
 
-    :param has_data: whether the run has output, if that shows elsewhere.
-    :param completed: what to read instead of the answer's ``completed``.
+    :param has_data: whether the run has output; default: whether the answer has.
+    :param completed: replaces the answer's ``completed``.
     """
     status, is_completed, message = statuses.judge(body, has_data=has_data, completed=completed)
     rest = dict(body)
@@ -162,7 +157,7 @@ def read_response(
         rest.pop("completed", None)
     if rest.get("error_message") in (None, ""):
         rest.pop("error_message", None)
-    take("", *filter(rest.get, ("error_message", "errorMessage")))  # the one that counts as the reason
+    take("", *filter(rest.get, ("error_message", "errorMessage")))  # the one that becomes the reason
     for keys in (statuses.CREDITS[0], statuses.RUN_TIME[0]):
         if not rest.keys().isdisjoint(keys):  # for speed: a run in progress has none of them
             take(0, *sorted(keys, key=lambda key: not statuses.is_figure(rest.get(key))))

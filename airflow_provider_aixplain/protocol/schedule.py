@@ -1,9 +1,8 @@
-"""When to ask again: pure functions of the time since the submission.
+"""When to poll: pure functions of the time since the submission.
 
-:class:`Backoff` is the schedule of the platform's own client: wait ``wait_time`` before the second poll and 10 % longer
-before each further one, up to a minute. A wait that grows by 10 % a poll is a tenth of the time that has passed, plus
-the first wait; told that way it needs no count of polls, and a restarted triggerer goes on where the run's schedule
-stands.
+:class:`Backoff` is the schedule of the platform's own client: the second poll follows after ``wait_time``, and each
+further interval is 10 % longer, up to a minute. An interval that grows by 10 % a poll equals the first interval plus a
+tenth of the elapsed time. That needs no count of polls, so a restarted triggerer continues the schedule.
 """
 
 from __future__ import annotations
@@ -17,37 +16,37 @@ GROWTH = 0.1
 JITTER = 0.2
 
 TICK = 0.05
-"""Seconds between the moments at which a triggerer polls: what is due in between waits for the next one, as a process
-that is woken for each poll alone needs half as much time again for each."""
+"""Seconds between the moments at which a triggerer polls. Polls that are due in between wait for the next one, as
+waking the process for each poll alone costs half as much CPU time again."""
 
 MAX_RETRY_AFTER = 300.0
-"""Seconds that a platform which asks for a longer pause gets: a gateway's slip must not stop a wait for hours."""
+"""The longest ``Retry-After`` that is respected, in seconds: a gateway's mistake must not delay a wait by hours."""
 
 
 @dataclass(frozen=True)
 class Backoff:
-    """The schedule that knows nothing of the run. All times are seconds, and ``elapsed`` those since the submission.
+    """A schedule with growing intervals. All times are seconds, ``elapsed`` since the submission.
 
-    :param wait_time: the first wait; at least 0.2 is used, and more than 60 is kept as it is.
+    :param wait_time: the first interval, at least 0.2. One above 60 does not grow.
     """
 
     wait_time: float
 
     def interval(self, elapsed: float) -> float:
-        """Return the wait between two polls, before jitter."""
+        """Return the interval between two polls, without jitter."""
         return min(self._first + GROWTH * elapsed, self._longest)
 
     def delay(self, elapsed: float, chance: float) -> float:
-        """Return the time until the next poll: the interval, jittered by up to 20 %, so that runs do not poll in waves.
+        """Return the time until the next poll: the interval, with a jitter of up to 20 % against synchronized polls.
 
         :param chance: a random number from 0 to 1.
         """
         return self.interval(elapsed) * jitter(chance)
 
     def first_delay(self, elapsed: float, chance: float) -> float:
-        """Return the time until a waiter's first poll.
+        """Return the time until the first poll of a wait.
 
-        It is any part of an interval, so that a restarted triggerer does not poll its thousands of runs all at once.
+        It is a random part of an interval, so that a restarted triggerer does not poll its thousands of runs at once.
 
         :param chance: a random number from 0 to 1.
         """
@@ -73,7 +72,7 @@ class Backoff:
 
     @property
     def _knee(self) -> float:
-        """When the interval stops to grow."""
+        """The time after which the interval is constant."""
         return (self._longest - self._first) / GROWTH
 
 
@@ -89,18 +88,18 @@ def jitter(chance: float) -> float:
 
 
 def delay_until_tick(delay: float, now: float) -> float:
-    """Return the seconds until the first tick at which so much time has passed.
+    """Return the seconds until the first tick after a delay.
 
     :param delay: seconds.
-    :param now: seconds, by any clock that all waiters share.
+    :param now: seconds, by a clock that all waits of the process share.
     """
     return math.ceil((now + delay) / TICK) * TICK - now
 
 
 def retry_after_delay(retry_after: float, chance: float) -> float:
-    """Return the seconds to wait where the platform asks for a pause: those, and up to 20 % more, but at most 300.
+    """Return the seconds to wait after a ``Retry-After`` header: its value plus up to 20 %, but at most 300.
 
-    :param retry_after: the seconds that the platform asks for.
+    :param retry_after: the header's value, in seconds.
     :param chance: a random number from 0 to 1.
     """
     return min(retry_after * (1 + JITTER * chance), MAX_RETRY_AFTER)

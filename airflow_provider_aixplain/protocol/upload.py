@@ -1,4 +1,4 @@
-"""Uploads: how a file becomes a link that a model can take as input."""
+"""Uploads: how a file becomes a link that a model accepts as input."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ SIZE_LIMITS = {
     "video": 300 * MIB,
     "other": 50 * MIB,
 }
-"""The platform's limits, in bytes, by kind of file."""
+"""The platform's size limits, in bytes, by kind of file."""
 
 STORE_DOMAINS = ("amazonaws.com", "aixplain.com")
-"""Domains that the platform keeps files on."""
+"""Domains of the platform's file stores."""
 
 _UNKNOWN = "application/octet-stream"
 _DATABASES = (".db", ".sqlite", ".sqlite3")
-# Python's own table depends on the machine; these are what models take, wherever the worker runs.
+# Python's own table depends on the machine; these types are the same on every worker.
 _TYPES = {
     ".csv": "text/csv",
     ".flac": "audio/flac",
@@ -52,10 +52,10 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Slot:
-    """A place that the platform offers for a file.
+    """An upload slot that the platform grants for a file.
 
     :param key: the file's name in the store.
-    :param upload_url: where to put it; the URL itself is the permission.
+    :param upload_url: the presigned URL to upload to.
     """
 
     key: str
@@ -63,10 +63,10 @@ class Slot:
 
     @property
     def link(self) -> str:
-        """The link that a model takes: ``s3://bucket/key``, the bucket being a part of the upload URL."""
+        """The link that a model accepts: ``s3://bucket/key``, with the bucket of the upload URL."""
         parts = urlsplit(self.upload_url)
         bucket = (parts.hostname or "").partition(".")[0]
-        # s3.region.amazonaws.com/bucket/key, or a store without a name
+        # s3.region.amazonaws.com/bucket/key, or a store at an IP address
         if bucket.isdigit() or bucket.startswith("s3") or bucket == parts.hostname:
             bucket = parts.path.lstrip("/").partition("/")[0]
         return f"s3://{bucket}/{self.key}"
@@ -79,10 +79,10 @@ def content_type(name: str) -> str:
 
 
 def check_size(name: str, size: int) -> None:
-    """Return if the platform takes a file of this size.
+    """Check that the platform accepts a file of this size.
 
     :param size: in bytes.
-    :raises InvalidInput: if it is empty, or larger than its kind may be.
+    :raises InvalidInput: if it is empty, or exceeds the limit of its kind.
     """
     media_type = content_type(name)
     kind = "database" if name.lower().endswith(_DATABASES) else media_type.partition("/")[0]
@@ -91,33 +91,33 @@ def check_size(name: str, size: int) -> None:
         raise InvalidInput(f"the file {name!r} is empty: there is nothing to upload")
     if size > SIZE_LIMITS[kind]:
         raise InvalidInput(
-            f"the file {name!r} has {size / MIB:.1f} MiB, and the platform takes {SIZE_LIMITS[kind] // MIB}"
-            f" MiB of the kind {kind!r}: split it, or pass a link to it instead"
+            f"the file {name!r} has {size / MIB:.1f} MiB, and the limit for the kind {kind!r} is"
+            f" {SIZE_LIMITS[kind] // MIB} MiB: split it, or pass a link to it instead"
         )
 
 
 def slot_request(backend_url: str, name: str) -> Request:
-    """Return the request for a place to put a file of this name."""
+    """Return the request for an upload slot for a file of this name."""
     form = urlencode({"contentType": content_type(name), "originalName": name})
     url = f"{backend_url}/sdk/file/upload/temp-url"
     return Request("POST", url, form.encode(), "application/x-www-form-urlencoded", Credential.AUTHORIZATION)
 
 
 def read_slot(outcome: Answer | NoResponse) -> Slot:
-    """Return the place that the platform offers.
+    """Return the upload slot that the platform grants.
 
-    :raises RequestFailed: if it refuses, or names none.
+    :raises RequestFailed: if it grants none.
     """
     body = read_object(outcome, "upload")
     key, url = body.get("key"), body.get("uploadUrl")
     if not isinstance(key, str) or not isinstance(url, str) or not key or not url:
-        # Not the answer itself: its URL is a permission to write.
+        # Not the answer itself: its URL is presigned.
         raise unreadable("upload", "names no key and uploadUrl", ", ".join(sorted(body)))
     return Slot(key, url)
 
 
 def transfer_request(slot: Slot, name: str, file: BinaryIO) -> Request:
-    """Return the request that puts a file in its place.
+    """Return the request that uploads a file to its slot.
 
     :param file: open for reading, at its start.
     """
@@ -125,12 +125,11 @@ def transfer_request(slot: Slot, name: str, file: BinaryIO) -> Request:
 
 
 def read_transfer(outcome: Answer | NoResponse) -> None:
-    """Return if the file is in its place.
+    """Check that the store accepted the file.
 
-    Of a refusal only the store's error code is shown: the rest may repeat the signature of the URL, with which anybody
-    can write to it.
+    The error shows only the store's error code: the rest of its answer may repeat the signature of the presigned URL.
 
-    :raises RequestFailed: if it is not.
+    :raises RequestFailed: if the store refused it.
     """
     if isinstance(outcome, Answer):
         code = re.search(rb"<Code>(\w{1,60})</Code>", outcome.body)

@@ -43,6 +43,7 @@ class _CrossLoopHook(AixplainHook):
         self._home = home
 
     async def aread_account(self) -> Platform:
+        """Read the Connection in the home event loop."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(super().aread_account(), self._home))
 
 

@@ -103,7 +103,7 @@ class TestRuns:
         endless: list[Any] = []
         endless.append(endless)
         for data in (endless, bytearray(b"abc"), {"data": memoryview(b"abc")}, None):
-            with pytest.raises(AixplainInputError, match=r"data|contain themselves"):
+            with pytest.raises(AixplainInputError, match=r"data|refer to themselves"):
                 model.run_async(data)
         with pytest.raises(AixplainInputError, match="poll_url is None"):
             model.poll(None)  # type: ignore[arg-type]
@@ -126,8 +126,8 @@ class TestDeclaredParameters:
         ("data", "parameters", "named"),
         [
             ({}, None, "the model requires text"),
-            ({"text": 5}, None, "text is 5, and the model takes text"),
-            (TEXT, {"delay": "soon"}, "delay is 'soon', and the model takes number"),
+            ({"text": 5}, None, "text is 5, but the model accepts text"),
+            (TEXT, {"delay": "soon"}, "delay is 'soon', but the model accepts number"),
             (None, None, "data is None"),
         ],
     )
@@ -342,7 +342,7 @@ class TestFiles:
             (tmp_path / "nothing", "there is no file"),
             (tmp_path, "there is no file"),
             (empty, "is empty"),
-            (huge, r"has 26\.0 MiB, and the platform takes 25 MiB of the kind 'application'"),
+            (huge, r"has 26\.0 MiB, and the limit for the kind 'application' is 25 MiB"),
         ):
             with pytest.raises(AixplainInputError, match=named):
                 model.run([file, Upload(f"file://{path}")])

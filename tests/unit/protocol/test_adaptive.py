@@ -121,4 +121,4 @@ def test_a_schedule_is_kept_until_it_is_stale() -> None:
 def test_what_is_remembered_of_a_run(told: object, began: float, pending: float, over: float, remembered: Any) -> None:
     memory = RunTimes()
     memory.add(told, began, pending, over, 0.5)
-    assert list(memory._known) == ([] if remembered is None else [pytest.approx(remembered)])
+    assert list(memory._samples) == ([] if remembered is None else [pytest.approx(remembered)])

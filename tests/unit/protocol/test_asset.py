@@ -15,9 +15,8 @@ from airflow_provider_aixplain.protocol.asset import (
     FunctionType,
     ModelParameters,
     Parameter,
-    asset_status,
-    function_type,
     read_model,
+    to_member,
 )
 from airflow_provider_aixplain.protocol.failure import InvalidInput, RequestFailed
 from airflow_provider_aixplain.protocol.wire import Answer, NoResponse
@@ -47,13 +46,13 @@ def declared(**parameters: dict[str, Any]) -> ModelParameters:
 
 class TestWords:
     def test_known_unknown_and_none(self) -> None:
-        assert asset_status("onboarded") is AssetStatus.ONBOARDED
-        assert asset_status(AssetStatus.DRAFT) is AssetStatus.DRAFT
-        assert asset_status("paused") == "paused"
-        assert asset_status("") is None
-        assert asset_status(None) is None
-        assert asset_status(["odd"]) is None
-        assert function_type("connector") is FunctionType.INTEGRATION
+        assert to_member(AssetStatus, "onboarded") is AssetStatus.ONBOARDED
+        assert to_member(AssetStatus, AssetStatus.DRAFT) is AssetStatus.DRAFT
+        assert to_member(AssetStatus, "paused") == "paused"
+        assert to_member(AssetStatus, "") is None
+        assert to_member(AssetStatus, None) is None
+        assert to_member(AssetStatus, ["odd"]) is None
+        assert to_member(FunctionType, "connector") is FunctionType.INTEGRATION
 
 
 class TestModelParameters:
@@ -154,7 +153,7 @@ class TestCheck:
         if fits:
             declared(a=declaration).check({"a": value})
         else:
-            with pytest.raises(InvalidInput, match=r"a is .*, and the model takes"):
+            with pytest.raises(InvalidInput, match=r"a is .*, but the model accepts"):
                 declared(a=declaration).check({"a": value})
 
     def test_the_wrong_ones_are_named(self) -> None:
@@ -162,8 +161,8 @@ class TestCheck:
         with pytest.raises(InvalidInput) as raised:
             parameters.check({"a": "x", "b": 5})
         assert str(raised.value) == (
-            "a is 'x', and the model takes number; b is 5, and the model takes text;"
-            " the model requires c: give it in parameters, or data as an object"
+            "a is 'x', but the model accepts number; b is 5, but the model accepts text;"
+            " the model requires c: give them in parameters, or give data as an object"
         )
 
     @pytest.mark.parametrize(
@@ -180,7 +179,7 @@ class TestCheck:
 
     def test_data_stands_for_one_and_an_object_for_all(self) -> None:
         parameters = declared(text={"required": True}, targetlanguage={"required": True})
-        with pytest.raises(InvalidInput, match="requires text, targetlanguage, of which data can stand for one"):
+        with pytest.raises(InvalidInput, match=r"requires text, targetlanguage \(data can be one of them\)"):
             parameters.check({"data": "Hello"})
         parameters.check({"data": {"text": "Hello"}})
         parameters.check({"data": "Hello", "targetlanguage": "fr"})

@@ -79,7 +79,7 @@ def test_stream_is_an_option_beside_the_others() -> None:
         ("x", {"when": object()}, r"parameters\['when'\] is a object"),
         ("x", ["not", "a", "dict"], "parameters is a list"),
         ("x", "", "parameters is a str"),
-        ([10**5000], None, "cannot be sent as JSON"),
+        ([10**5000], None, "contain a value that JSON cannot hold"),
     ],
 )
 def test_what_json_cannot_hold_is_named_with_its_path(data: Any, parameters: Any, named: str) -> None:
@@ -90,7 +90,7 @@ def test_what_json_cannot_hold_is_named_with_its_path(data: Any, parameters: Any
 def test_a_value_that_contains_itself() -> None:
     endless: list[Any] = []
     endless.append(endless)
-    with pytest.raises(InvalidInput, match="contain themselves"):
+    with pytest.raises(InvalidInput, match="refer to themselves"):
         build_payload(endless)
 
 
