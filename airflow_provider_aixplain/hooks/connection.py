@@ -57,7 +57,7 @@ class _ConnectionReader:
         text = (self.connection.extra or "").strip()
         extra = parse_json(text) if text else {}
         if not isinstance(extra, dict):
-            raise self.wrong("extra", "is no JSON object", 'write it like {"timeout": 60}')
+            raise self.wrong("extra", "is not a JSON object", 'write it like {"timeout": 60}')
         for key in extra:
             if key not in EXTRA_KEYS:
                 near = get_close_matches(str(key), EXTRA_KEYS, n=1)

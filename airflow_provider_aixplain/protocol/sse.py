@@ -1,4 +1,4 @@
-"""Server-sent events, decoded as the WHATWG HTML standard specifies, from bytes that arrive in pieces."""
+"""Server-sent events as in the WHATWG HTML standard, decoded from bytes that arrive in pieces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from airflow_provider_aixplain.protocol.values import read_json
 
 MAX_EVENT = 64 * 1024 * 1024
-"""Bytes that one event, or an answer that is no stream, may take: a stream is read in bounded memory."""
+"""The largest event, or answer that is not a stream, in bytes: streams are read in bounded memory."""
 
 DONE = b"[DONE]"
 
@@ -19,10 +19,10 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 @dataclass(frozen=True)
 class Event:
-    """One event.
+    """A server-sent event.
 
-    :param data: its lines of data, joined by LF.
-    :param name: its type; empty if it has none.
+    :param data: its data lines, joined by LF.
+    :param name: its type; empty by default.
     """
 
     data: bytes
@@ -32,9 +32,9 @@ class Event:
 class EventDecoder:
     """Decodes events: :meth:`feed` accepts bytes as they arrive, :meth:`end` returns an event that was cut off.
 
-    ``id`` and ``retry`` are ignored, as a run is never requested again, and so are comments and unknown fields. One
-    tolerance goes beyond the standard: a line that is a JSON object or ``[DONE]`` by itself, without a field's name, is
-    an event, as some suppliers send JSON lines.
+    Comments, unknown fields, ``id`` and ``retry`` are ignored: a run is never requested again. As an extension of the
+    standard, a line that is a JSON object or ``[DONE]``, without a field name, is an event: some suppliers send JSON
+    lines.
     """
 
     def __init__(self) -> None:
@@ -48,13 +48,13 @@ class EventDecoder:
 
     @property
     def is_inside(self) -> bool:
-        """Whether an event has begun and not ended."""
+        """Whether an event has started and not ended."""
         return any(self._line) or bool(self._data)
 
     def feed(self, piece: bytes) -> Iterator[Event]:
         """Return the events that this piece completes.
 
-        :raises ConnectionError: if an event is larger than may be kept.
+        :raises ConnectionError: if an event exceeds ``MAX_EVENT``.
         """
         if not piece:
             return
@@ -67,7 +67,7 @@ class EventDecoder:
         check_size(self._line_size)
 
     def end(self) -> Iterator[Event]:
-        """Return the event that the end of the stream has cut off, if any. The standard discards it."""
+        """Return the event that the end of the stream cut off, if any. (The standard discards it.)"""
         if any(self._line):
             yield from self._add_line(self._take_line(b""))
         if event := self._take_event():
@@ -107,7 +107,7 @@ class EventDecoder:
 
 
 def looks_like_events(start: bytes) -> bool | None:
-    """Return whether an answer that begins like this is a stream of events; None if more of it is needed to know."""
+    """Return whether an answer is a stream of events, by its beginning; None if more bytes are needed."""
     start = start.removeprefix(codecs.BOM_UTF8).lstrip()
     if re.match(rb"(data|event|id|retry)?:|(data|event|id|retry)[\r\n]", start):
         return True
@@ -116,9 +116,9 @@ def looks_like_events(start: bytes) -> bool | None:
 
 
 def check_size(size: int) -> None:
-    """Check the size of a part of a stream, in bytes.
+    """Check the size of an event, in bytes.
 
-    :raises ConnectionError: if it is larger than ``MAX_EVENT``.
+    :raises ConnectionError: if it exceeds ``MAX_EVENT``.
     """
     if size > MAX_EVENT:
-        raise ConnectionError(f"a part of it is longer than {MAX_EVENT} bytes")
+        raise ConnectionError(f"an event exceeds {MAX_EVENT} bytes")

@@ -1,6 +1,6 @@
-"""How a run ended, why, and what it cost, as an answer of the platform states it.
+"""The status, the reason and the cost of a run, read from an answer of the platform.
 
-This is the only place that interprets statuses, reasons and costs. Polls, submissions and streams use it.
+Only this module interprets statuses, reasons and costs; polls, submissions and streams use it.
 
 ================================  =================  ==========================================================
 ``status`` (any case)             ``completed``      the run
@@ -12,7 +12,7 @@ CANCELED, ERROR
 IN_PROGRESS or absent             false or absent    is running
 IN_PROGRESS or absent             true               succeeded, or failed if the answer has a reason
 any other                         false or absent    is running
-any other                         true               succeeded if the answer has ``data`` and no reason, else failed
+any other                         true               succeeded if the answer has ``data`` and no reason, or failed
 ================================  =================  ==========================================================
 
 An unknown status of a completed run is always reported in ``error_message``. The platform's own clients disagree about
@@ -39,7 +39,7 @@ class ResponseStatus(str, Enum):
     FAILED = "FAILED"
 
     def __str__(self) -> str:
-        """Return the platform's word for it."""
+        """Return the platform's word."""
         return self.value
 
 
@@ -50,8 +50,8 @@ _FAILED = frozenset({"FAILED", "ABORTED", "CANCELLED", "CANCELED", "ERROR"})
 _RUNNING = frozenset({"", "IN_PROGRESS"})
 _REASONS = frozenset({"error_message", "errorMessage", "errorDetails", "error", "supplierError"})
 
-# The spellings of costs, in the order in which they count: at the top of an answer, in data.executionStats, in data
-# itself, and in each of data.steps.
+# The keys of costs, in order of precedence: at the top level of an answer, in data.executionStats, in data itself, and
+# in each of data.steps.
 CREDITS = (
     ("usedCredits", "used_credits"),
     ("credits", "usedCredits", "used_credits", "totalCredits", "total_credits"),
@@ -69,11 +69,11 @@ RUN_TIME = (
 def judge(
     body: Mapping[str, Any], *, has_data: bool | None = None, completed: bool | None = None
 ) -> tuple[ResponseStatus, bool, str]:
-    """Return the state of a run, whether it has finished, and the reason or warning that goes with it.
+    """Return the status of a run, whether it has finished, and the reason of a failure or a warning.
 
     :param body: an answer of the platform.
-    :param has_data: whether the run has output; default: whether ``data`` of the answer holds something.
-    :param completed: what to read instead of the answer's ``completed``.
+    :param has_data: whether the run has output; default: whether the answer's ``data`` is not empty.
+    :param completed: replaces the answer's ``completed``.
     """
     word = normalize_status(body)
     reason = find_reason(body)
@@ -97,29 +97,29 @@ def judge(
 
 
 def normalize_status(body: Mapping[str, Any]) -> str:
-    """Return the status of an answer in upper case; empty if there is none. What is not a text becomes JSON text."""
+    """Return the status of an answer in upper case; empty if there is none. Other types become JSON."""
     status = body.get("status")
     return re.sub("[- ]", "_", to_text(status).strip().upper()) if status else ""
 
 
 def is_running(word: str) -> bool:
-    """Return whether a status word leaves open how the run ends."""
+    """Return whether a status leaves the result of the run open."""
     return word in _RUNNING
 
 
 def is_success(word: str) -> bool:
-    """Return whether a status word names a success."""
+    """Return whether a status is a success."""
     return word in _SUCCEEDED
 
 
 def has_output(body: Mapping[str, Any]) -> bool:
-    """Return whether ``data`` of an answer holds something. 0 and false are output, empty texts and collections not."""
+    """Return whether an answer's ``data`` is output: 0 and false are, empty strings and collections are not."""
     data = body.get("data")
     return data is not None and data not in ("", {}, [])
 
 
 def find_reason(body: Mapping[str, Any]) -> str:
-    """Return why a run failed, or a warning, in the platform's words; empty if there is neither."""
+    """Return why a run failed, or a warning, in the platform's words; empty if there is none."""
     data = body.get("data")
     if not isinstance(data, dict) and body.keys().isdisjoint(_REASONS):
         return ""
@@ -150,12 +150,12 @@ def find_error_code(body: Mapping[str, Any]) -> Any:
 
 
 def find_credits(body: Mapping[str, Any]) -> Any:
-    """Return what a run cost, in credits: the first figure above 0, else what the answer has at its top, else 0."""
+    """Return the cost of a run, in credits: the first figure above 0, or the answer's top-level value, or 0."""
     return _first(body, CREDITS, _sum_credits)
 
 
 def find_run_time(body: Mapping[str, Any]) -> Any:
-    """Return how long a run took, in seconds: the first figure above 0, else what the answer has at its top, else 0."""
+    """Return the duration of a run, in seconds: the first figure above 0, or the answer's top-level value, or 0."""
     return _first(body, RUN_TIME, _measure_run_time)
 
 
@@ -168,7 +168,7 @@ def _first(
     sent = [body[key] for key in top if key in body]
     for value in sent:
         if is_figure(value):
-            return value  # as it was sent
+            return value  # unchanged
     data = body.get("data")
     if isinstance(data, dict):
         statistics = data.get("executionStats") or data.get("execution_stats")
@@ -179,7 +179,7 @@ def _first(
 
 
 def is_figure(value: Any) -> bool:
-    """Return whether a value is a cost or a duration above 0, as a number or a text."""
+    """Return whether a value is a cost or a duration above 0: a number or a numeric string."""
     return (parse_number(value) or 0) > 0
 
 
@@ -193,8 +193,8 @@ def _sum_credits(steps: list[dict[str, Any]]) -> float | None:
 
 def _measure_run_time(steps: list[dict[str, Any]]) -> float | None:
     """Return the seconds from the start of the first step to the end of the last, as steps may overlap; or a sum."""
-    starts = [found for step in steps if (found := _time(step, "start_time", "startTime"))]
-    ends = [found for step in steps if (found := _time(step, "end_time", "endTime"))]
+    starts = [time for step in steps if (time := _time(step, "start_time", "startTime"))]
+    ends = [time for step in steps if (time := _time(step, "end_time", "endTime"))]
     span = (ends[-1] - starts[0]).total_seconds() if starts and ends else None
     return span if is_figure(span) else _sum(steps, RUN_TIME[-1])
 
@@ -210,11 +210,11 @@ def _steps(data: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _time(step: dict[str, Any], *keys: str) -> datetime | None:
-    return next((found for key in keys if (found := parse_time(step.get(key)))), None)
+    return next((time for key in keys if (time := parse_time(step.get(key)))), None)
 
 
 def _text(value: Any) -> str:
-    """Return a reason as text: a text, the message of an object with its code, or JSON; empty if it states nothing."""
+    """Return a reason as a string: a string, the message of an object with its code, or JSON."""
     if isinstance(value, dict) and value.get("message"):
         code = value.get("code")
         return to_text(value["message"]) + ("" if code is None else f" (error code {to_text(code)})")

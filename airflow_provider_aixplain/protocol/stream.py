@@ -1,4 +1,4 @@
-"""Streams: the text of a model as it is made, read from server-sent events."""
+"""Streams: the output of a model as it is generated, read from server-sent events."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow_provider_aixplain.protocol import sse
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
-from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, read_response
+from airflow_provider_aixplain.protocol.response import FIELDS, ModelResponse, ResponseStatus, read_response
 from airflow_provider_aixplain.protocol.statuses import NO_REASON, is_success, normalize_status
 from airflow_provider_aixplain.protocol.values import (
     NOT_JSON,
@@ -25,14 +25,14 @@ _DONE = sse.DONE.decode()
 
 
 class ModelResponseStreamer:
-    """The chunks of a model's answer as they arrive: an iterator, and a context manager that ends the exchange.
+    """The chunks of a model's answer as they arrive: an iterator, and a context manager that closes the connection.
 
-    Each chunk is a :class:`ModelResponse` in progress with the chunk's text as ``data`` and the rest of what was sent
-    in its other fields. The last one brings no text: its status is ``SUCCESS``, or ``FAILED`` with the reason, also if
-    the stream was cut. A platform that does not stream after all gives one chunk: the whole response, or one in
-    progress whose ``url`` can be polled.
+    Each chunk is a :class:`ModelResponse` in progress, with the chunk's text as ``data`` and everything else in its
+    other fields. The last chunk has no text: its status is ``SUCCESS``, or ``FAILED`` with the reason, also if the
+    stream was cut. If the platform does not stream, there is one chunk: the whole response, or one in progress whose
+    ``url`` can be polled.
 
-    :param outcome: what came back for the request.
+    :param outcome: the outcome of the request.
     """
 
     def __init__(self, outcome: OpenAnswer | Answer | NoResponse) -> None:
@@ -41,7 +41,7 @@ class ModelResponseStreamer:
         self._chunks = _chunks(outcome) if isinstance(outcome, OpenAnswer) else iter([read_submission(outcome)])
 
     def __next__(self) -> ModelResponse:
-        """Return the next chunk, waiting for it.
+        """Wait for the next chunk and return it.
 
         :raises StopIteration: after the last one.
         """
@@ -54,7 +54,7 @@ class ModelResponseStreamer:
         return chunk
 
     def __iter__(self) -> Iterator[ModelResponse]:
-        """Return the streamer itself: what was read is gone."""
+        """Return the streamer itself; each chunk is returned once."""
         return self
 
     def __enter__(self) -> ModelResponseStreamer:
@@ -62,11 +62,11 @@ class ModelResponseStreamer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """End the exchange."""
+        """Close the connection."""
         self.close()
 
     def close(self) -> None:
-        """End the exchange. The platform goes on with the run, and bills it."""
+        """Close the connection. The run continues and is billed."""
         if isinstance(self._outcome, OpenAnswer):
             self._outcome.close()
 
@@ -74,9 +74,9 @@ class ModelResponseStreamer:
 class Transcript:
     """The whole answer of a stream, assembled from its chunks.
 
-    The text is joined. So are the other pieces of OpenAI's chunks: calls of tools, reasons and further choices are in
-    ``additional_fields["choices"]``, each with a whole ``message``, as in an answer that is not streamed. Any other
-    field keeps its last value.
+    Text is joined, and so are the other deltas of OpenAI's chunks: tool calls, reasons and further choices are in
+    ``additional_fields["choices"]``, each with a whole ``message``, as in an answer without streaming. Any other field
+    keeps its last value.
     """
 
     def __init__(self) -> None:
@@ -89,17 +89,8 @@ class Transcript:
         self._parts.append(chunk.data)
         for name in ("status", "completed", "failure"):
             setattr(self._whole, name, getattr(chunk, name))
-        for name in (
-            "error_message",
-            "details",
-            "used_credits",
-            "run_time",
-            "usage",
-            "url",
-            "error_code",
-            "asset",
-        ):
-            if value := getattr(chunk, name):
+        for name in FIELDS:
+            if name not in ("status", "completed", "data", "additional_fields") and (value := getattr(chunk, name)):
                 setattr(self._whole, name, value)
         for key, value in chunk.additional_fields.items():
             if key == "choices" and isinstance(value, list):
@@ -111,9 +102,9 @@ class Transcript:
         return to_text(chunk.data)
 
     def response(self) -> ModelResponse:
-        """Return the answer as far as it has come."""
-        is_alone = len(self._parts) == 1
-        self._whole.data = self._parts[0] if is_alone else "".join(map(to_text, self._parts))
+        """Return the answer so far."""
+        is_single = len(self._parts) == 1
+        self._whole.data = self._parts[0] if is_single else "".join(map(to_text, self._parts))
         if choices := list(filter(None, map(_join_choice, self._choices.values()))):
             self._whole.additional_fields["choices"] = choices
         return self._whole
@@ -126,11 +117,11 @@ def _join_choice(pieces: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 _NAMES = frozenset({"index", "id", "type", "role", "name"})
-"""Keys of a piece whose value names something: some suppliers repeat it in each piece."""
+"""Keys of names and ids, which some suppliers repeat in each delta."""
 
 
 def _join(pieces: list[Any], key: str = "") -> Any:
-    """Return what the pieces of a value make: texts are joined, objects by key, lists by the ``index`` of their items.
+    """Return the value of its deltas: strings are joined, objects by key, lists by the ``index`` of their items.
 
     :param key: the key of the value.
     """
@@ -178,7 +169,7 @@ def _chunks(answer: OpenAnswer) -> Iterator[ModelResponse]:
                 yield chunk
                 return
             if chunk.data:
-                # Text after a chunk that looked like the end shows that the stream continues.
+                # The stream continued after a chunk that looked like the last one.
                 complete, has_text = False, True
                 if pending is not None:
                     yield pending
@@ -189,7 +180,7 @@ def _chunks(answer: OpenAnswer) -> Iterator[ModelResponse]:
                 complete, pending = True, chunk
             else:
                 yield chunk
-        reason = "it ended without saying that it is complete"
+        reason = "it ended without a completion event"
     except (ConnectionError, TimeoutError) as error:
         complete = complete and not events.is_inside
         reason = str(error)
@@ -201,7 +192,7 @@ def _chunks(answer: OpenAnswer) -> Iterator[ModelResponse]:
 
 
 class _Events:
-    """The events of an answer: JSON objects, texts, or None for ``[DONE]``."""
+    """The events of an answer: JSON objects, strings, or None for ``[DONE]``."""
 
     def __init__(self, answer: OpenAnswer) -> None:
         self._is_stream: bool | None = True if "event-stream" in answer.content_type else None
@@ -215,7 +206,7 @@ class _Events:
         return self._decoder.is_inside
 
     def plain_answer(self) -> bytes | None:
-        """Return the whole body if it is no stream, else None."""
+        """Return the whole body if it is not a stream; otherwise None."""
         start = b""
         while self._is_stream is None and (piece := next(self._pieces, None)) is not None:
             start = start + piece if start.strip() else piece
@@ -239,7 +230,7 @@ class _Events:
             for event in self._decoder.feed(piece):
                 yield from self._read(event)
         for event in self._decoder.end():
-            # The beginning of a JSON value that was cut is not text of the model.
+            # A JSON value that was cut off is not output of the model.
             if (
                 not event.data.startswith((b"{", b"[", b'"'))
                 or self._lines(event)
@@ -259,7 +250,7 @@ class _Events:
             yield from self._lines(event) or [text]
 
     def _lines(self, event: sse.Event) -> list[dict[str, Any] | None]:
-        """Return the lines of an event if each is a JSON object or ``[DONE]``: some suppliers send no blank lines."""
+        """Return the lines of an event if each is a JSON object or ``[DONE]``: some suppliers omit the blank lines."""
         values = []
         for line in event.data.split(b"\n"):
             value = None if line.strip() == sse.DONE else read_json_text(line.decode(errors="replace"), self._redact)
@@ -270,9 +261,9 @@ class _Events:
 
 
 def _read_chunk(event: dict[str, Any] | str, has_text: bool) -> ModelResponse:
-    """Return an event as a response: failed, or successful if it states that the stream is complete, or in progress.
+    """Return an event as a response: failed, or successful if it is a completion event, or in progress.
 
-    :param has_text: whether earlier events have brought text.
+    :param has_text: whether earlier events had text.
     """
     if isinstance(event, str):
         return ModelResponse(ResponseStatus.IN_PROGRESS, data=event)
@@ -301,7 +292,7 @@ def _read_chunk(event: dict[str, Any] | str, has_text: bool) -> ModelResponse:
 
 
 def _text_choice(event: dict[str, Any]) -> dict[str, Any]:
-    """Return the choice of an OpenAI chunk whose text is the answer: the first one; empty if it is not there."""
+    """Return the first choice of an OpenAI chunk, whose text is the answer; empty if it is missing."""
     choices = event.get("choices")
     choices = filter(_is_object, choices) if isinstance(choices, list) else ()
     return next((choice for choice in choices if _index(choice) == 0), {})
@@ -321,6 +312,6 @@ def _text_of(choice: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _text_of_part(part: Any) -> str:
-    """Return the text of a part of a message's content: a text, or an object with ``text``; else nothing."""
+    """Return the text of a part of a message's content: a string, or an object with ``text``; otherwise empty."""
     text = part.get("text") if isinstance(part, dict) else part
     return text if isinstance(text, str) else ""

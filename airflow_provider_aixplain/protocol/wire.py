@@ -1,4 +1,4 @@
-"""The rules of the wire: requests out and answers in, as pure functions."""
+"""The wire protocol: pure functions that build requests and read answers."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _T = TypeVar("_T")
 class Credential(Enum):
     """How a request carries the key."""
 
-    HEADER = "in a header of its own, as the execution endpoints want it"
-    AUTHORIZATION = "as the token of an Authorization header, as the backend wants it"
-    NONE = "not at all: the URL itself is the permission"
+    HEADER = "in a header of its own, for execution endpoints"
+    AUTHORIZATION = "as the token of an Authorization header, for the backend"
+    NONE = "not at all, as the URL is presigned"
 
 
 @dataclass(frozen=True)
 class Request:
-    """An HTTP request, the credential still missing: only ``transport`` knows who may receive it."""
+    """An HTTP request without the credential, which ``transport`` adds for trusted origins only."""
 
     method: str
     url: str
@@ -42,17 +42,17 @@ class Request:
 class Answer:
     """An HTTP answer.
 
-    :param status_code: as HTTP has it.
-    :param body: the whole body; or its beginning, if it is larger than the reader takes.
-    :param headers: by name; lower-case names find them.
-    :param is_cut: whether the body is only the beginning.
-    :param redact: removes the key from a text. The body is not redacted: only its decoded texts can be.
-    :param received_at: when the answer came, in seconds since 1970; replaces a missing or malformed ``Date`` header.
-    :param refused: what the platform refuses, such as a key, if the client knows more than the answer reports.
+    :param status_code: the HTTP status code.
+    :param body: the body, or its beginning if it exceeds the size limit. It is not redacted: only decoded text can be.
+    :param headers: by lower-case name.
+    :param is_cut: whether the body exceeds the size limit.
+    :param redact: removes the key from a text.
+    :param received_at: seconds since 1970; replaces a missing or malformed ``Date`` header.
+    :param refused: what the platform refuses, for the error, such as which key.
     """
 
     status_code: int
-    body: bytes = field(default=b"", repr=False)  # neither is redacted
+    body: bytes = field(default=b"", repr=False)  # not redacted, nor are the headers
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     is_cut: bool = False
     redact: Redact = field(default=str, compare=False)
@@ -64,9 +64,9 @@ class Answer:
         return read_json(self.body, self.redact)
 
     def text(self) -> str:
-        """Return the body as text without the key, for an error: JSON is encoded again, without escapes.
+        """Return the body as text without the key, for errors: JSON is encoded again, without escapes.
 
-        Other text is returned without NUL, which separates the letters where UTF-16 is not recognized.
+        NUL is removed from other text: it separates the letters of UTF-16 that was not recognized.
         """
         value = self.value()
         if value is NOT_JSON:
@@ -76,9 +76,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class NoResponse:
-    """A request that brought no HTTP answer.
+    """A request without an HTTP answer.
 
-    :param reason: what happened, for people.
+    :param reason: what happened.
     :param is_sent: whether the platform may have received the request.
     """
 
@@ -92,9 +92,9 @@ class OpenAnswer:
 
     :param status_code: from 200 to 299.
     :param content_type: the media type, in lower case.
-    :param body: the bytes as they arrive; raises :class:`ConnectionError` if they stop before the end, and
-        :class:`TimeoutError` if that takes too long.
-    :param close: ends the exchange.
+    :param body: the bytes as they arrive; raises :class:`ConnectionError` if the body is cut, and
+        :class:`TimeoutError` if it takes too long.
+    :param close: closes the connection.
     :param redact: removes the key from a text.
     """
 
@@ -111,7 +111,7 @@ def submission_request(models_run_url: str, model_id: str, payload: str) -> Requ
     :param models_run_url: the execution URL, without the model's id.
     :param model_id: the model's id on the platform.
     :param payload: the body, from :func:`~airflow_provider_aixplain.protocol.payload.build_payload`.
-    :raises InvalidInput: if ``model_id`` is empty or no id.
+    :raises InvalidInput: if ``model_id`` is empty or not an id.
     """
     return Request("POST", f"{models_run_url}/{_in_path('model_id', model_id)}", payload.encode())
 
@@ -119,21 +119,21 @@ def submission_request(models_run_url: str, model_id: str, payload: str) -> Requ
 def direct_run_request(models_run_url: str, model_id: str, payload: str) -> Request:
     """Return the request of ``run`` and ``run_stream``, which the platform may answer with the result itself.
 
-    Arguments and errors are those of :func:`submission`; the endpoint is version 2 of the same.
+    Arguments and errors are those of :func:`submission_request`; it uses version 2 of the endpoint.
     """
     return submission_request(models_run_url.replace("/api/v1/execute", "/api/v2/execute"), model_id, payload)
 
 
 def poll_request(poll_url: str) -> Request:
-    """Return the request that asks how a run is doing.
+    """Return the request that polls a run.
 
-    :param poll_url: the URL that the answer to the submission named.
-    :raises InvalidInput: if it is none.
+    :param poll_url: the ``url`` of a submission's response.
+    :raises InvalidInput: if it is not a URL.
     """
     if not isinstance(poll_url, str) or not poll_url:
         raise InvalidInput(
-            f"poll_url is {poll_url!r}: give the url of a submission's response; one that was refused has none, and"
-            " says why in its error_message"
+            f"poll_url is {poll_url!r}: give the url of a submission's response; a refused submission has none, but an"
+            " error_message"
         )
     return Request("GET", poll_url)
 
@@ -141,16 +141,16 @@ def poll_request(poll_url: str) -> Request:
 def model_record_request(backend_url: str, model_id: str) -> Request:
     """Return the request for a model's record.
 
-    :raises InvalidInput: if ``model_id`` is empty or no id.
+    :raises InvalidInput: if ``model_id`` is empty or not an id.
     """
     path = _in_path("model_id", model_id).replace("/", "%2F")
     return Request("GET", f"{backend_url}/sdk/models/{path}", credential=Credential.AUTHORIZATION)
 
 
 def model_record_by_name_request(backend_url: str, name: str) -> Request:
-    """Return the request for the record of the model of that name.
+    """Return the request for a model's record, by the model's name.
 
-    :raises InvalidInput: if ``name`` is empty or no name.
+    :raises InvalidInput: if ``name`` is empty or not a name.
     """
     path = _in_path("name", name)
     return Request("GET", f"{backend_url}/sdk/models/by-name/{path}", credential=Credential.AUTHORIZATION)
@@ -159,7 +159,7 @@ def model_record_by_name_request(backend_url: str, name: str) -> Request:
 def deletion_request(backend_url: str, model_id: str) -> Request:
     """Return the request that deletes a model.
 
-    :raises InvalidInput: if ``model_id`` is empty or no id.
+    :raises InvalidInput: if ``model_id`` is empty or not an id.
     """
     path = _in_path("model_id", model_id)
     return Request("DELETE", f"{backend_url}/sdk/models/{path}", credential=Credential.AUTHORIZATION)
@@ -168,26 +168,26 @@ def deletion_request(backend_url: str, model_id: str) -> Request:
 def finetune_logs_request(backend_url: str, model_id: str) -> Request:
     """Return the request for the training logs of a fine-tuned model.
 
-    :raises InvalidInput: if ``model_id`` is empty or no id.
+    :raises InvalidInput: if ``model_id`` is empty or not an id.
     """
     return Request("GET", f"{backend_url}/sdk/finetune/{_in_path('model_id', model_id)}/ml-logs")
 
 
 def read_submission(outcome: Answer | NoResponse) -> ModelResponse:
-    """Return what the platform made of a submission.
+    """Return the response to a submission.
 
-    :param outcome: what came back for a :func:`submission` or a :func:`direct_run`.
-    :return: in progress, with the poll URL as ``url``; or final at once; or failed, with ``failure`` saying why.
+    :param outcome: the outcome of a :func:`submission_request` or a :func:`direct_run_request`.
+    :return: in progress, with the poll URL as ``url``; or the final result; or failed, with the reason as ``failure``.
     """
     if isinstance(outcome, NoResponse):
-        arrived = "the platform may have received the submission" if outcome.is_sent else "nothing was sent"
+        effect = "the platform may have received the submission" if outcome.is_sent else "nothing was sent"
         failure = Failure(ErrorCategory.PLATFORM, is_sent=outcome.is_sent)
-        return _failed(failure, f"No answer, {arrived}: {outcome.reason}", completed=True)
+        return _failed(failure, f"No response, {effect}: {outcome.reason}", completed=True)
     body = outcome.value()
     if not _is_granted(outcome):
         return _failed(*_refusal(outcome, body), completed=True)
     if not isinstance(body, dict):
-        return _failed(*_malformed(outcome, "is no JSON object"), completed=True)
+        return _failed(*_malformed(outcome, "is not a JSON object"), completed=True)
     word = statuses.normalize_status(body)
     response = read_response(body)
     url = find_poll_url(body)
@@ -201,42 +201,42 @@ def read_submission(outcome: Answer | NoResponse) -> ModelResponse:
             rest.pop("status", None)
         return ModelResponse(ResponseStatus.IN_PROGRESS, url=url, additional_fields=rest)
     if statuses.is_success(word):
-        # There is nothing to poll: what the platform calls a success is the result, whatever else it states.
+        # There is nothing to poll, so a success is the result, even if the answer states completed: false.
         return read_response(body, completed=True)
     if not statuses.is_running(word):
         response.status, response.completed = ResponseStatus.FAILED, True
         response.error_message = to_printable(
-            f"the platform answers with the status {body['status']!r} and names no poll URL: {body.get('data')!r}"
+            f"the platform returned the status {body['status']!r} without a poll URL: {body.get('data')!r}"
         )
         return response
     request_id = f" for the request {body['requestId']!r}" if body.get("requestId") else ""
-    return _failed(*_malformed(outcome, f"accepts the run and names no poll URL{request_id}"), completed=True)
+    return _failed(*_malformed(outcome, f"accepts the run without a poll URL{request_id}"), completed=True)
 
 
 def find_poll_url(body: Mapping[str, Any]) -> str | None:
-    """Return the poll URL that the answer to a submission names in ``data``, or else in ``url``, as pipelines do."""
+    """Return the poll URL of a submission's answer: ``data``, or ``url``, as pipelines send it."""
     return next((url for url in (body.get("data"), body.get("url")) if is_http_url(url)), None)
 
 
 def is_http_url(value: Any) -> bool:
-    """Return whether a value is a text that starts like an http(s) URL and has no control characters."""
+    """Return whether a value is a string that starts like an http(s) URL and has no control characters."""
     return isinstance(value, str) and value.isprintable() and value.lower().startswith(("https://", "http://"))
 
 
 def read_poll(outcome: Answer | NoResponse) -> ModelResponse:
-    """Return what the platform says of a run.
+    """Return the response to a poll.
 
-    :param outcome: what came back for a :func:`poll`.
-    :return: the response; failed and not completed, with ``failure`` saying why, if this poll brought no news.
+    :param outcome: the outcome of a :func:`poll_request`.
+    :return: the run's state; failed and not completed, with the reason as ``failure``, if the poll failed.
     """
     if isinstance(outcome, NoResponse):
-        return _failed(Failure(ErrorCategory.PLATFORM), f"No answer: {outcome.reason}", completed=False)
+        return _failed(Failure(ErrorCategory.PLATFORM), f"No response: {outcome.reason}", completed=False)
     body = outcome.value()
     if not _is_granted(outcome):
         return _failed(*_refusal(outcome, body), completed=False)
     if isinstance(body, dict):
         response = read_response(body)
-        # Without either key an error is one of a gateway, not of the run.
+        # Without either key the error is a gateway's, not the run's.
         if not response.error_message or not body.keys().isdisjoint(("status", "completed")):
             return response
     return _failed(*_malformed(outcome, "does not state whether the run has finished"), completed=False)
@@ -255,59 +255,59 @@ def name_refused_key(outcome: _T, request: Request, key_source: str) -> _T:
 
 
 def read_object(outcome: Answer | NoResponse, what: str) -> dict[str, Any]:
-    """Return the JSON object that was asked for.
+    """Return the JSON object of an answer.
 
-    :param what: what was asked for, for people.
-    :raises RequestFailed: if it did not come.
+    :param what: what was requested, for the error.
+    :raises RequestFailed: if the request failed, or the answer is not a JSON object.
     """
     answer = expect(outcome, what)
     body = answer.value()
     if not isinstance(body, dict):
-        raise _no_news(what, *_malformed(answer, "is no JSON object"))
+        raise _request_failed(what, *_malformed(answer, "is not a JSON object"))
     return body
 
 
 def read_deletion(outcome: Answer | NoResponse) -> None:
-    """Return if the platform deleted what it was asked to: 200 and nothing else says so.
+    """Check that the platform deleted a model: only HTTP 200 confirms it.
 
     :raises RequestFailed: if it did not.
     """
     answer = expect(outcome, "deletion")
     if answer.status_code != 200:
-        raise _no_news("deletion", *_refusal(answer, answer.value()))
+        raise _request_failed("deletion", *_refusal(answer, answer.value()))
 
 
 def expect(outcome: Answer | NoResponse, what: str) -> Answer:
-    """Return an answer that grants what was asked for.
+    """Return a successful answer.
 
-    :param what: what was asked for, for people.
-    :raises RequestFailed: if it was refused, or no answer came.
+    :param what: what was requested, for the error.
+    :raises RequestFailed: if the request was refused, or there is no answer.
     """
     if isinstance(outcome, NoResponse):
-        raise _no_news(what, Failure(ErrorCategory.PLATFORM), f"no answer: {outcome.reason}")
+        raise _request_failed(what, Failure(ErrorCategory.PLATFORM), f"no response: {outcome.reason}")
     if not _is_granted(outcome):
-        raise _no_news(what, *_refusal(outcome, outcome.value()))
+        raise _request_failed(what, *_refusal(outcome, outcome.value()))
     return outcome
 
 
 def unreadable(what: str, problem: str, body: Any) -> RequestFailed:
-    """Return the error for an answer that misses what it should hold.
+    """Return the error for an answer that lacks required fields.
 
-    :param what: what was asked for, for people.
+    :param what: what was requested.
     """
-    return _no_news(what, Failure(ErrorCategory.PLATFORM), f"an answer that {problem}: {body}")
+    return _request_failed(what, Failure(ErrorCategory.PLATFORM), f"an answer that {problem}: {body}")
 
 
-def _no_news(what: str, failure: Failure, message: str) -> RequestFailed:
+def _request_failed(what: str, failure: Failure, message: str) -> RequestFailed:
     return RequestFailed(failure, to_printable(f"{what}: {message}"))
 
 
 def _in_path(name: str, value: str) -> str:
-    """Return an id or a name the way it stands in a URL's path."""
+    """Return an id or a name, encoded for a URL's path."""
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise InvalidInput(f"{name} is {value!r}: give that of a model, as its page on the platform shows it")
+        raise InvalidInput(f"{name} is {value!r}: give that of a model, as shown on its page on the platform")
     if {".", ".."} & set(value.split("/")):
-        raise InvalidInput(f"{name} is {value!r}: there is no '.' or '..' between slashes in it")
+        raise InvalidInput(f"{name} is {value!r}: it must not contain '.' or '..' between slashes")
     return quote(value, safe="/")
 
 
@@ -330,7 +330,7 @@ def _refusal(answer: Answer, body: Any) -> tuple[Failure, str]:
 
 
 def _retry_after(answer: Answer) -> float | None:
-    """Return the seconds that an answer asks to wait: a number, or a date that counts from the answer's own."""
+    """Return the ``Retry-After`` of an answer, in seconds: a number, or a date relative to the answer's own."""
     text = answer.headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]+(\.[0-9]*)?", text):
         return min(float(text), MAX_FIGURE)
@@ -340,7 +340,7 @@ def _retry_after(answer: Answer) -> float | None:
 
 
 def _http_time(text: str) -> float | None:
-    """Return the seconds since 1970 of a date in any of the three forms that HTTP permits; or None."""
+    """Return the seconds since 1970 of a date, in any form that HTTP permits; or None."""
     from email.utils import parsedate_to_datetime  # imported late, as it imports socket
 
     try:
@@ -352,8 +352,8 @@ def _http_time(text: str) -> float | None:
 
 def _malformed(answer: Answer, what: str) -> tuple[Failure, str]:
     if answer.is_cut:
-        problem = f"with an answer of more than the {len(answer.body)} bytes that are read at most"
-        remedy = "if that is too little, raise max_answer_mib in the extra of the Connection"
+        problem = f"with an answer that exceeds the limit of {len(answer.body)} bytes"
+        remedy = "to raise it, set max_answer_mib in the extra of the Connection"
         return Failure(ErrorCategory.SIZE, answer.status_code), f"HTTP {answer.status_code} {problem}; {remedy}"
     failure = Failure(ErrorCategory.PLATFORM, answer.status_code)
     return failure, f"HTTP {answer.status_code} with an answer that {what}: {answer.text() or 'an empty body'}"

@@ -206,7 +206,7 @@ class _Exchange:
             for piece in self._pieces(response):
                 arrived += len(piece)
                 if arrived > most:
-                    raise ConnectionError(f"it is larger than the {most} bytes that are read at most")
+                    raise ConnectionError(f"it exceeds the limit of {most} bytes")
                 yield piece
         except TimeoutError:
             raise

@@ -45,7 +45,7 @@ def test_a_path_can_come_from_a_task(sent: dict[str, list[str]]) -> None:
 
 def test_a_path_from_an_xcom_is_refused(sent: dict[str, list[str]]) -> None:
     (log,) = sent["log"]
-    assert "data['text'] is a ObjectStoragePath, which is not uploaded by itself" in log
+    assert "data['text'] is a ObjectStoragePath, which is not uploaded automatically" in log
     assert "leaked" not in sent
     assert {"a", "b"} <= set(sent["stored"])
     assert "secret" not in sent["stored"]

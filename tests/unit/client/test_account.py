@@ -143,7 +143,7 @@ def test_what_cannot_work_is_named_with_its_remedy(fields: dict[str, Any], extra
 def test_an_extra_that_is_no_json_object_is_refused(extra: str) -> None:
     """Airflow drops it with a warning, and the key would go to the public endpoints."""
     connection: Any = SimpleNamespace(conn_id="my_conn", password=KEY, extra=extra, extra_dejson={})
-    with pytest.raises(AixplainConfigurationError, match="extra is no JSON object"):
+    with pytest.raises(AixplainConfigurationError, match="extra is not a JSON object"):
         read_connection(connection)
 
 

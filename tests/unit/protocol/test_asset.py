@@ -243,9 +243,9 @@ class TestRecord:
         ("outcome", "message", "retryable"),
         [
             (Answer(404, b'{"error": "no"}'), r"model: HTTP 404 \(resource\): no", False),
-            (Answer(200, b"<html>"), "an answer that is no JSON object: <html>", True),
+            (Answer(200, b"<html>"), "an answer that is not a JSON object: <html>", True),
             (Answer(200, b"{}"), "an answer that has no id", True),
-            (NoResponse("reset", is_sent=True), "model: no answer: reset", True),
+            (NoResponse("reset", is_sent=True), "model: no response: reset", True),
         ],
     )
     def test_no_record(self, outcome: Answer | NoResponse, message: str, retryable: bool) -> None:

@@ -193,7 +193,7 @@ class TestSubmission:
         response = wire.read_submission(answer({"status": "IN_PROGRESS", "requestId": "r-7", "x": "y" * 9999}))
         assert response.failure is not None
         assert response.failure.may_be_accepted
-        assert "names no poll URL for the request 'r-7'" in response.error_message
+        assert "without a poll URL for the request 'r-7'" in response.error_message
 
 
 class TestCost:

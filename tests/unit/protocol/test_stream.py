@@ -46,7 +46,7 @@ def cut(reason: str) -> ModelResponse:
 
 
 DONE = ModelResponse(ResponseStatus.SUCCESS, completed=True)
-NO_END = "it ended without saying that it is complete"
+NO_END = "it ended without a completion event"
 
 
 class TestText:
@@ -303,7 +303,7 @@ class TestNoStream:
         assert chunk.status is ResponseStatus.FAILED
         assert "<html>oops" in chunk.error_message
         (chunk,) = ModelResponseStreamer(OpenAnswer(204, "", []))
-        assert "HTTP 204 with an answer that is no JSON object: an empty body" in chunk.error_message
+        assert "HTTP 204 with an answer that is not a JSON object: an empty body" in chunk.error_message
 
     def test_a_refusal(self) -> None:
         streamer = ModelResponseStreamer(Answer(402, b'{"error": "no credits"}'))
@@ -322,7 +322,7 @@ class TestMemory:
         monkeypatch.setattr(sse, "MAX_EVENT", 100)
 
     def test_a_line_an_event_and_a_plain_answer_are_bounded(self) -> None:
-        too_long = cut("a part of it is longer than 100 bytes")
+        too_long = cut("an event exceeds 100 bytes")
         assert list(opened([b"data: ", *[b"x" * 50] * 9]))[-1] == too_long
         assert list(opened([b"data: xxxxxxxxxx\n"] * 99))[-1] == too_long
         assert list(opened([b'{"data":\n'] * 99, "application/json"))[-1] == too_long

@@ -360,7 +360,7 @@ def test_an_answer_that_is_too_large_says_what_helps() -> None:
         assert response.failure.category is ErrorCategory.SIZE
         assert response.failure.retryable is False
         assert response.failure.may_be_accepted
-        assert "raise max_answer_mib" in response.error_message
+        assert "to raise it, set max_answer_mib" in response.error_message
     for body in (b"<html>", b'{"completed": true, "details": "'):
         refused = wire.read_poll(Answer(502, body, is_cut=True))
         assert refused.failure is not None
