@@ -557,7 +557,7 @@ class TestLargeResponses:
             operator(aixplain_conn_id="gone").resume_from_trigger(CONTEXT, event, now, timeout=100)
 
     def test_one_that_is_larger_than_it_may_be(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with pytest.raises(AixplainPermanentError, match="raise max_answer_mib in the extra of the Connection"):
+        with pytest.raises(AixplainPermanentError, match="set max_answer_mib in the extra of the Connection"):
             self.run(monkeypatch, 200, b" " * 1_100_000)
 
 
