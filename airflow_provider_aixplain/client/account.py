@@ -1,4 +1,4 @@
-"""Where the platform lives, which credential it takes, and which origins may receive it."""
+"""An account: its endpoints and credential, and the origins that may receive the credential."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ PUBLIC_WEB_URL = "https://platform.aixplain.com"
 PUBLIC_MODELS_RUN_URL = "https://models.aixplain.com/api/v1/execute"
 KEY_HEADERS = {"team": "x-api-key", "personal": "x-aixplain-key"}
 REQUEST_TIMEOUT = 60.0
-SHORTEST_SECRET = 16
+MIN_SECRET_LENGTH = 16
 REDIRECTS = (301, 302, 303, 307, 308)
 MAX_REDIRECTS = 5
 MAX_TIMEOUT = 86400.0
-"""Seconds that any request may take, such as a run that is answered with its result; sockets count to some 49 days."""
+"""The longest time limit of a request, in seconds: one that waits for a run's result, say."""
 
 MIN_TIMEOUT = 0.1
-"""Seconds that any request gets, however late it is: for HTTP clients none at all is no limit."""
+"""The shortest time limit of a request, in seconds: HTTP clients treat 0 as no limit."""
 
 MIB = 1024 * 1024
 MAX_ANSWER_MIB = 256
@@ -36,18 +36,18 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True)
 class Platform:
-    """One account on one platform: endpoints, credential, and how to reach them.
+    """An account on a platform: endpoints, credential and network settings.
 
-    :param api_key: the key. It is sent to trusted origins only and shown nowhere.
+    :param api_key: the key. It is sent to trusted origins only, and never shown.
     :param key_header: the header that carries the key.
-    :param backend_url: base URL of the backend.
+    :param backend_url: the base URL of the backend.
     :param models_run_url: the execution URL, without a model's id.
-    :param web_url: the site where people find the models.
-    :param trusted_origins: further origins that poll URLs may name.
+    :param web_url: the site with the models' pages.
+    :param trusted_origins: further origins that poll URLs may have.
     :param verify: whether to verify TLS certificates, or the path of a CA file.
-    :param timeout: the longest time one request may take, in seconds.
-    :param max_answer: the largest answer that is read, in bytes.
-    :param proxy: URL of a proxy; without it the environment decides.
+    :param timeout: the time limit of a request, in seconds.
+    :param max_answer: the size limit of an answer, in bytes.
+    :param proxy: the URL of a proxy; default: that of the environment.
     """
 
     api_key: str = field(repr=False)
@@ -62,18 +62,18 @@ class Platform:
     proxy: str | None = field(default=None, repr=False)
 
     def model_page(self, model_id: str) -> str:
-        """Return the URL of the page that tells people of a model."""
+        """Return the URL of a model's page."""
         return f"{self.web_url}/discover/model/{quote(model_id, safe='')}"
 
     def limit(self, budget: float | None) -> float:
-        """Return the seconds that a request may take.
+        """Return the time limit of a request, in seconds.
 
-        :param budget: the seconds that are left for it, if that is known.
+        :param budget: the seconds that are left for it, if limited.
         """
         return self.timeout if budget is None else min(budget, self.timeout)
 
     def trusts(self, url: str) -> bool:
-        """Whether the key may go to this URL: its origin is that of an endpoint or in the allow-list."""
+        """Return whether a URL may receive the key: its origin is an endpoint's, or in ``trusted_origins``."""
         try:
             return parse_origin(url) in self._origins
         except ValueError:
@@ -84,12 +84,12 @@ class Platform:
         return frozenset({parse_origin(self.backend_url), parse_origin(self.models_run_url), *self.trusted_origins})
 
     def check(self, url: str) -> None:
-        """:raises AixplainUntrustedUrl: if the key may not go to this URL."""
+        """:raises AixplainUntrustedUrl: if the URL may not receive the key."""
         if not self.trusts(url):
             raise self._untrusted(url, "receive the key")
 
     def accepts_uploads(self, url: str) -> bool:
-        """Whether a file may be put there: on one of the platform's stores, or an origin that may have the key too."""
+        """Return whether a URL may receive files: it is one of the platform's stores, or may receive the key."""
         try:
             scheme, _, host = parse_origin(url).rpartition(":")[0].partition("://")
         except ValueError:
@@ -99,19 +99,19 @@ class Platform:
         )
 
     def redact(self, text: str) -> str:
-        """Return a text without the key: an answer that repeats the key must not put it into logs and XComs."""
+        """Return a text without the key: an answer may repeat it, and logs and XComs must not hold it."""
         if any(mark in text for mark in "\\%&"):
             return self._key_pattern.sub("***", text)
         return text.replace(self.api_key, "***") if self._is_secret else text
 
     def redact_text(self, text: str) -> str:
-        """Return a text about this platform without the key and the proxy's credentials."""
+        """Return a text without the key and without the proxy's credentials."""
         return hide_userinfo(self.redact(text))
 
     @property
     def _is_secret(self) -> bool:
-        """Whether the key is a real one: a short one is a placeholder, which can occur in any text."""
-        return len(self.api_key) >= SHORTEST_SECRET
+        """Whether the key is long enough to be one: a placeholder can occur in any text."""
+        return len(self.api_key) >= MIN_SECRET_LENGTH
 
     @cached_property
     def _key_pattern(self) -> re.Pattern[str]:
@@ -119,7 +119,7 @@ class Platform:
         return re.compile("".join(map(_spellings, self.api_key)) if self._is_secret else "(?!)")
 
     def redirect(self, method: str, url: str, status_code: int, location: str | None) -> str | None:
-        """Return where to follow an answer to, or None: only a GET is repeated, and only for a trusted origin."""
+        """Return the URL to redirect to, or None: only a GET is redirected, and only to a trusted origin."""
         if method not in ("GET", "HEAD") or status_code not in REDIRECTS or not location:
             return None
         try:
@@ -129,15 +129,15 @@ class Platform:
         return target if self.trusts(target) else None
 
     def headers(self, request: wire.Request) -> dict[str, str]:
-        """Return the headers of a request, the credential among them.
+        """Return the headers of a request, with the credential.
 
-        :raises AixplainUntrustedUrl: if the request would take the key or a file to a foreign origin.
+        :raises AixplainUntrustedUrl: if the request would send the key or a file to an untrusted origin.
         :raises AixplainConfigurationError: if there is no key.
         """
         headers = {"Content-Type": request.content_type}
         if request.credential is wire.Credential.NONE:
             if not self.accepts_uploads(request.url):
-                raise self._untrusted(_shown_origin(request.url), "receive files")
+                raise self._untrusted(_origin_or_placeholder(request.url), "receive files")
             return headers
         self.check(request.url)
         if not self.api_key:
@@ -148,17 +148,17 @@ class Platform:
 
     def _untrusted(self, url: str, what: str) -> AixplainUntrustedUrl:
         return AixplainUntrustedUrl(
-            f"{to_printable(url)!r} is not on an origin that may {what}. If it belongs to your platform, add its"
-            " origin to trusted_origins in the extra of the Connection."
+            f"An untrusted origin may not {what}. If it belongs to your platform, add it to trusted_origins in the"
+            f" extra of the Connection: {to_printable(url)!r}"
         )
 
 
 def hide_userinfo(text: str) -> str:
-    """Return a text without the user names and passwords of the URLs in it.
+    """Return a text without the user names and passwords of its URLs.
 
-    All up to the last ``@`` of a URL is hidden: passwords are often not percent-encoded as they should be.
+    Everything up to the last ``@`` of a URL is hidden: passwords are often not percent-encoded.
     """
-    # In linear time: a server writes some of these texts, and a pattern of the whole would stop a triggerer.
+    # In linear time, as servers write some of these texts: a pattern for whole URLs would block a triggerer.
     return re.sub(r"\S+", _without_userinfo, text)
 
 
@@ -171,7 +171,7 @@ def _without_userinfo(word: re.Match[str]) -> str:
 def validate_proxy(url: str) -> str:
     """Return the URL of an HTTP proxy.
 
-    :raises ValueError: if it is none that triggers can use; the message names the remedy, and no password.
+    :raises ValueError: if it is not one that triggers can use; the message names the remedy, and no password.
     """
     parts = urlsplit(url) if isinstance(url, str) and url.isprintable() else urlsplit("")
     try:
@@ -180,18 +180,18 @@ def validate_proxy(url: str) -> str:
         is_url = False
     if not is_url:
         raise ValueError(
-            "is no URL of an HTTP proxy; write it like http://proxy.example.com:3128, with special characters of a"
+            "is not the URL of an HTTP proxy; write it like http://proxy.example.com:3128, with special characters of a"
             " password percent-encoded"
         )
     return url
 
 
-def _shown_origin(url: str) -> str:
-    """Return the origin of a URL that is a permission by itself, for people."""
+def _origin_or_placeholder(url: str) -> str:
+    """Return the origin of a presigned URL, for an error."""
     try:
         return parse_origin(url)
     except ValueError:
-        return "a URL that cannot be read"
+        return "an invalid URL"
 
 
 @lru_cache
@@ -206,45 +206,45 @@ def _spellings(character: str) -> str:
 
 
 def parse_origin(url: str) -> str:
-    """Return ``scheme://host:port`` of a URL, in lower case and with the port always named.
+    """Return ``scheme://host:port`` of a URL, in lower case and always with the port.
 
-    :raises ValueError: if it is no absolute http(s) URL, or is written in a way that parsers read differently.
+    :raises ValueError: if it is not an absolute http(s) URL, or one that parsers interpret differently.
     """
     if not isinstance(url, str) or not url.isprintable() or any(c in url for c in " \\"):
         raise ValueError("it is not a URL")
     return _origin(url)
 
 
-@lru_cache(8192)  # the poll URLs of all runs that a triggerer may wait for
+@lru_cache(8192)  # for the poll URLs of all runs that a triggerer waits for
 def _origin(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
-        raise ValueError("it is not a URL that starts with https:// or http:// and names a host")
+        raise ValueError("it is not a URL that starts with https:// or http:// and has a host")
     if "@" in parts.netloc:
-        raise ValueError("it holds a user name or password")
+        raise ValueError("it contains a user name or password")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     if not host.isascii():
-        raise ValueError("its host is not written in ASCII (xn--...)")
+        raise ValueError("its host is not in ASCII (xn--...)")
     try:
         port = parts.port
     except ValueError:
-        raise ValueError("its port is no number from 0 to 65535") from None
+        raise ValueError("its port is not a number from 0 to 65535") from None
     if parts.netloc.lower() not in (host, f"{host}:{port}"):
-        raise ValueError("its host and port are written in a way that not everybody reads alike")
+        raise ValueError("its host and port are ambiguous")
     return f"{parts.scheme}://{host}:{port or DEFAULT_PORTS[parts.scheme]}"
 
 
 def validate_endpoint(url: Any, *, allow_insecure: bool = False) -> str:
-    """Return an endpoint's URL, without a slash at its end.
+    """Return the URL of an endpoint, without trailing slashes.
 
-    :raises ValueError: if it can be none; the message names the remedy.
+    :raises ValueError: if it is not one; the message names the remedy.
     """
     try:
         parse_origin(url)
     except ValueError as error:
         raise ValueError(f"{error}; write it like https://platform.example.com") from None
     if "?" in url or "#" in url:
-        raise ValueError("with a query or fragment it is no endpoint; give the URL without it")
+        raise ValueError("it has a query or a fragment; give the URL without it")
     if urlsplit(url).scheme == "http" and not is_loopback(url) and not allow_insecure:
         raise ValueError(
             "it would send the key unencrypted; use https, or set allow_insecure to true in a Connection's extra"
@@ -253,20 +253,20 @@ def validate_endpoint(url: Any, *, allow_insecure: bool = False) -> str:
 
 
 def validate_key(key: Any) -> str:
-    """Return a key without the white space that copying and files add to its ends; empty if there is none.
+    """Return a key without surrounding whitespace; empty if there is none.
 
-    :raises ValueError: if it can be none; the message does not hold it.
+    :raises ValueError: if it cannot be a key; the message does not contain it.
     """
     if not isinstance(key, str):
-        raise ValueError(f"is a {type(key).__name__}; give the key as text")
+        raise ValueError(f"is a {type(key).__name__}; give the key as a string")
     stripped = key.strip()
     if not stripped.isascii() or not stripped.isprintable():
-        raise ValueError("holds characters that no API key has; copy the key again")
+        raise ValueError("contains characters that no API key has; copy the key again")
     return stripped
 
 
 def is_loopback(url: str) -> bool:
-    """Whether a URL names this machine: ``localhost`` or a loopback address."""
+    """Return whether a URL names this machine: ``localhost`` or a loopback address."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -1,4 +1,4 @@
-"""The Model API, blocking: each call once, with the credentials and endpoints of one account."""
+"""The Model API as blocking calls on one account."""
 
 from __future__ import annotations
 
@@ -38,25 +38,24 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_POLL_TIMEOUT = 600.0
-"""Seconds that a large response may take to arrive, as long as it arrives at all."""
+"""The time limit of a poll in a wait, in seconds: a large response may take that long, if it keeps arriving."""
 
 MAX_UPLOAD_TIMEOUT = 3600.0
-"""Seconds that a file may take to arrive, as long as it arrives at all."""
+"""The time limit of an upload, in seconds, if the platform keeps responding."""
 
 STREAM_SILENCE = 300.0
-"""Seconds that a stream may be silent; a model may think for long before its first word."""
+"""Seconds that a stream may be silent: a model may take long before its first output."""
 
 
 class Client:
-    """Talks to aiXplain with the credentials and endpoints of one account.
+    """Calls aiXplain with the credentials and endpoints of one account.
 
-    What has a response to say so does not raise when the platform refuses or the way to it fails: the returned
-    :class:`~airflow_provider_aixplain.model.ModelResponse` is failed and says what happened. Everything else raises an
-    :class:`~airflow_provider_aixplain.exceptions.AixplainError`. What can make no valid request raises before anything
-    is sent.
+    A call that returns a :class:`~airflow_provider_aixplain.model.ModelResponse` does not raise when the platform
+    refuses the request or the network fails: the response is failed and states the reason. Other calls raise an
+    :class:`~airflow_provider_aixplain.exceptions.AixplainError`. Invalid arguments raise before anything is sent.
 
     :param platform: the account.
-    :param key_source: where its key comes from and how to test it, for the errors that report its refusal.
+    :param key_source: where its key comes from and how to test it, for errors when the key is refused.
     """
 
     def __init__(
@@ -80,14 +79,14 @@ class Client:
         """Start a run and do not wait for it. It is billable, and sent exactly once.
 
         :param model_id: the model's id on the platform.
-        :param data: the input: text, or any value that JSON can hold. An ``Upload`` anywhere in it, or in
-            ``parameters``, is uploaded, and sent as a link.
-        :param name: a name for the log.
+        :param data: the input: a string, or any other JSON value. Each ``Upload`` in it, or in ``parameters``, is
+            uploaded and replaced by a link.
+        :param name: a prefix for log lines.
         :param parameters: further parameters of the model.
-        :param declared: the parameters that the model declares, to check the input against.
-        :return: in progress with its poll URL as ``url``; or final at once; or failed, with the reason.
-        :raises AixplainConfigurationError: if the account cannot work.
-        :raises AixplainInputError: if the arguments can make no valid request.
+        :param declared: the parameters that the model declares; the input is checked against them.
+        :return: in progress with its poll URL as ``url``; or the final result; or failed, with the reason.
+        :raises AixplainConfigurationError: if the account is invalid.
+        :raises AixplainInputError: if the arguments are invalid.
         """
         log.debug("%s: submitting a run of model %s", name, model_id)
         return wire.read_submission(
@@ -108,21 +107,21 @@ class Client:
     ) -> ModelResponse | ModelResponseStreamer:
         """Run a model and wait for its result, blocking. It is billable, and sent exactly once.
 
-        The platform answers with the result, or with a poll URL; then it is polled.
+        The platform answers with the result, or with a poll URL, which is then polled.
 
         :param model_id: the model's id on the platform.
         :param data: the input, as for :meth:`run_async`.
-        :param name: a name for the log.
-        :param timeout: seconds after which to give up; the run goes on. A request under way gets at least 10, as the
-            result is paid for.
+        :param name: a prefix for log lines.
+        :param timeout: seconds after which to stop waiting; the run continues. A request may take at least 10, as its
+            result is billed.
         :param parameters: further parameters of the model.
         :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % a poll up to 60 seconds.
-        :param stream: whether to return the text as it is made, as :meth:`run_stream` does.
-        :param declared: the parameters that the model declares, to check the input against.
-        :return: the final response; failed, with the reason, if there was none in time. Or a stream.
-        :raises AixplainConfigurationError: if the account cannot work.
-        :raises AixplainInputError: if the arguments can make no valid request.
-        :raises AixplainUntrustedUrl: if the poll URL is on an origin that may not receive the key.
+        :param stream: whether to return the output as it is generated, as :meth:`run_stream`.
+        :param declared: the parameters that the model declares; the input is checked against them.
+        :return: the final response; failed, with the reason, after ``timeout``. Or a stream.
+        :raises AixplainConfigurationError: if the account is invalid.
+        :raises AixplainInputError: if the arguments are invalid.
+        :raises AixplainUntrustedUrl: if the poll URL has an untrusted origin.
         """
         with translate_protocol_errors():
             wait = Wait(wait_time=wait_time, timeout=timeout)
@@ -143,9 +142,9 @@ class Client:
         parameters: Mapping[str, Any] | None = None,
         timeout: float | None = None,
     ) -> ModelResponseStreamer:
-        """Run a model and return its text as it is made, as :meth:`stream`, if it supports that.
+        """Run a model and return its output as it is generated, as :meth:`stream`, if the model supports that.
 
-        The model's record is read first, and the input checked against what the model declares. Otherwise arguments and
+        The model's record is read first, and the input is checked against its parameters. Otherwise arguments and
         errors are those of :meth:`stream`.
 
         :raises AssertionError: if the model does not support streaming.
@@ -165,17 +164,17 @@ class Client:
         *,
         declared: ModelParameters | None = None,
     ) -> ModelResponseStreamer:
-        """Run a model and return its text as it is made, blocking. It is billable, and sent exactly once.
+        """Run a model and return its output as it is generated. It is billable, and sent exactly once.
 
         :param model_id: the id of a model that supports streaming.
         :param data: the input, as for :meth:`run_async`.
         :param parameters: further parameters of the model.
-        :param timeout: seconds after which the stream is cut; the run goes on. Default: none, but a stream that is
-            silent for 300 seconds, or longer if the Connection's ``timeout`` is, is cut in any case.
-        :param declared: the parameters that the model declares, to check the input against.
+        :param timeout: seconds after which the stream is cut; the run continues. Default: no limit. A stream that is
+            silent for 300 seconds, or the Connection's ``timeout`` if that is longer, is always cut.
+        :param declared: the parameters that the model declares; the input is checked against them.
         :return: an iterator over chunks, and a context manager.
-        :raises AixplainConfigurationError: if the account cannot work.
-        :raises AixplainInputError: if the arguments can make no valid request.
+        :raises AixplainConfigurationError: if the account is invalid.
+        :raises AixplainInputError: if the arguments are invalid.
         """
         from airflow_provider_aixplain.transport import sync
 
@@ -187,24 +186,24 @@ class Client:
         return ModelResponseStreamer(wire.name_refused_key(answer, request, self.key_source))
 
     def poll(self, poll_url: str, name: str = "model_process", timeout: float | None = None) -> ModelResponse:
-        """Ask once how a run is doing.
+        """Poll a run once.
 
         :param poll_url: the ``url`` of a submission's response.
-        :param name: a name for the log.
-        :param timeout: seconds that the answer may take; default: as the Connection says.
-        :return: the state of the run; failed and not completed if the poll itself went wrong.
-        :raises AixplainConfigurationError: if the account cannot work.
-        :raises AixplainUntrustedUrl: if the poll URL is on an origin that may not receive the key.
+        :param name: a prefix for log lines.
+        :param timeout: the time limit of the poll, in seconds; default: the Connection's.
+        :return: the state of the run; failed and not completed if the poll failed.
+        :raises AixplainConfigurationError: if the account is invalid.
+        :raises AixplainUntrustedUrl: if the poll URL has an untrusted origin.
         """
         log.debug("%s: polling", name)
         with translate_protocol_errors():
             return wire.read_poll(self._send(wire.poll_request(poll_url), timeout, silence=self.platform.timeout))
 
     def poll_tolerant(self, poll_url: str, name: str, timeout: float) -> ModelResponse:
-        """Ask once, as :meth:`poll`, for one who waits: that the account cannot work is told by the response too.
+        """Poll once without raising.
 
-        A Connection may be gone or half written while somebody is at it, and a secrets backend may be down: none of
-        that ends the wait for a run that is paid for before its patience does.
+        A missing or half-edited Connection is returned as a failed, incomplete response, so that the caller's wait
+        applies its retry budget instead of abandoning a run that is already billed.
         """
         try:
             return self.poll(poll_url, name, timeout)
@@ -214,16 +213,16 @@ class Client:
     def sync_poll(
         self, poll_url: str, name: str = "model_process", wait_time: float = 0.5, timeout: float = 300
     ) -> ModelResponse:
-        """Poll until a run is over, blocking.
+        """Poll until a run has finished.
 
         :param poll_url: the ``url`` of a submission's response.
         :param name: a name for the log.
         :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % a poll up to 60 seconds.
-        :param timeout: seconds after which to give up; the run goes on.
-        :return: the final response; failed and not completed if there was none in time.
-        :raises AixplainConfigurationError: if the account cannot work.
-        :raises AixplainInputError: if a duration is none.
-        :raises AixplainUntrustedUrl: if the poll URL is on an origin that may not receive the key.
+        :param timeout: seconds after which to stop waiting; the run continues.
+        :return: the final response; failed and not completed after ``timeout``.
+        :raises AixplainConfigurationError: if the account is invalid.
+        :raises AixplainInputError: if a duration is invalid.
+        :raises AixplainUntrustedUrl: if the poll URL has an untrusted origin.
         """
         with translate_protocol_errors():
             wait = Wait(wait_time=wait_time, timeout=timeout)
@@ -232,17 +231,17 @@ class Client:
     def wait_for_run(
         self, poll_url: str, wait: Wait, name: str = "model_process", start: float | None = None
     ) -> Outcome:
-        """Poll until a wait ends, blocking.
+        """Poll until a wait ends.
 
         :param poll_url: the ``url`` of a submission's response.
         :param wait: judges the answers.
-        :param name: a name for the log.
+        :param name: a prefix for log lines.
         :param start: when the run was submitted, by the monotonic clock; default: now.
-        :raises AixplainConfigurationError: if the account cannot work.
-        :raises AixplainUntrustedUrl: if the poll URL is on an origin that may not receive the key.
+        :raises AixplainConfigurationError: if the account is invalid.
+        :raises AixplainUntrustedUrl: if the poll URL has an untrusted origin.
         """
         with translate_protocol_errors():
-            self.platform.headers(wire.poll_request(poll_url))  # who cannot ask at all is told before the wait
+            self.platform.headers(wire.poll_request(poll_url))  # raises before the wait if polling is not possible
         start = time.monotonic() if start is None else start
         while True:
             limit = min(wait.poll_timeout(time.monotonic() - start), MAX_POLL_TIMEOUT)
@@ -256,11 +255,11 @@ class Client:
             time.sleep(wait.delay(elapsed, random.random()))
 
     def check_finetune_status(self, model_id: str, after_epoch: int | None = None) -> FinetuneStatus:
-        """Ask how far the training of a model is.
+        """Return the progress of a fine-tuning.
 
         :param model_id: the id of a model that is being fine-tuned.
-        :param after_epoch: tell of the first epoch after this one; default: of the last.
-        :raises AixplainError: if the platform refuses to tell.
+        :param after_epoch: return the losses of the first epoch after this one; default: of the last.
+        :raises AixplainError: if the platform refuses.
         """
         with translate_protocol_errors():
             finetune.check_epoch(after_epoch)
@@ -268,7 +267,7 @@ class Client:
             return finetune.read_finetune_status(outcome, after_epoch)
 
     def delete_model(self, model_id: str) -> None:
-        """Delete a model of the account's own.
+        """Delete a model that belongs to the account.
 
         :raises AixplainError: if the platform refuses.
         """
@@ -280,23 +279,23 @@ class Client:
 
         :param model_id: the model's id on the platform.
         :param name: the model's name on the platform, instead of its id.
-        :raises AixplainInputError: if not exactly one of them is given.
+        :raises AixplainInputError: unless exactly one of them is given.
         :raises AixplainError: if the platform refuses, or knows no such model.
         """
         backend = self.platform.backend_url
         with translate_protocol_errors():
             if (model_id is None) == (name is None):
-                raise InvalidInput("model_id or name: give one of them to say which model")
+                raise InvalidInput("give either model_id or name")
             if name is None:
                 return asset.read_model(self._send(wire.model_record_request(backend, model_id or "")))
             return asset.read_model(self._send(wire.model_record_by_name_request(backend, name)))
 
     def upload_file(self, path: ObjectStoragePath) -> str:
-        """Upload a file, and return the link that a model takes as input.
+        """Upload a file, and return a link that a model accepts as input.
 
-        :param path: a local file or one in an object storage. It is read as it is sent, not held in memory.
-        :return: ``s3://bucket/key``. The platform keeps the file for a while only.
-        :raises AixplainInputError: if there is no such file, or the platform takes none of its size.
+        :param path: a local file, or one in an object storage. It is streamed, not held in memory.
+        :return: ``s3://bucket/key``. The platform keeps the file for a limited time.
+        :raises AixplainInputError: if the file does not exist, or exceeds the platform's size limit.
         :raises AixplainError: if the platform refuses.
         """
         if not is_object_path(path):
@@ -311,37 +310,38 @@ class Client:
         return slot.link
 
     def fingerprint(self, model_id: str, data: Any, parameters: Mapping[str, Any] | None = None) -> str:
-        """Return a text that two runs share if they have the same model, input and endpoint. It tells none of them.
+        """Return a hash of the model, the input and the endpoint of a run.
 
-        A file counts by its path and size. Arguments and errors are those of :meth:`run_async`; nothing is sent.
+        A file is represented by its path and size. Arguments and errors are those of :meth:`run_async`; nothing is
+        sent.
         """
 
-        def stand_in(value: Any) -> Any:
+        def describe_upload(value: Any) -> Any:
             if not isinstance(value, Upload):
                 return NOT_JSON
             file = value.file
             return f"{file}, {read_upload_size(file)} bytes"
 
         with translate_protocol_errors():
-            payload = build_payload(data, parameters, convert=stand_in)
+            payload = build_payload(data, parameters, convert=describe_upload)
             url = wire.submission_request(self.platform.models_run_url, model_id, payload).url
-        told = json.dumps([url, json.loads(payload)], sort_keys=True)
-        return hashlib.sha256(told.encode()).hexdigest()
+        run = json.dumps([url, json.loads(payload)], sort_keys=True)
+        return hashlib.sha256(run.encode()).hexdigest()
 
     def _request(
         self,
-        make: Callable[[str, str, str], wire.Request],
+        build: Callable[[str, str, str], wire.Request],
         model_id: str,
         data: Any,
         parameters: Mapping[str, Any] | None,
         declared: ModelParameters | None,
         stream: bool | None = None,
     ) -> wire.Request:
-        """Return the request of a run. Files are uploaded once everything else is known to be valid."""
+        """Return the request of a run. Files are uploaded after everything else has been checked."""
         files: dict[str, ObjectStoragePath] = {}
         links: dict[str, str] = {}
 
-        def stand_in(value: Any) -> Any:
+        def replace_upload(value: Any) -> Any:
             if not isinstance(value, Upload):
                 return NOT_JSON
             file = value.file
@@ -351,16 +351,16 @@ class Client:
             return links.get(str(file), str(file))
 
         with translate_protocol_errors():
-            payload = build_payload(data, parameters, convert=stand_in)
-            request = make(self.platform.models_run_url, model_id, payload)
+            payload = build_payload(data, parameters, convert=replace_upload)
+            request = build(self.platform.models_run_url, model_id, payload)
             if declared is not None:
                 declared.check(json.loads(payload))
         if not files and stream is None:
             return request
         links = {name: self.upload_file(file) for name, file in files.items()}
         with translate_protocol_errors():
-            payload = build_payload(data, parameters, stream, convert=stand_in)
-            return make(self.platform.models_run_url, model_id, payload)
+            payload = build_payload(data, parameters, stream, convert=replace_upload)
+            return build(self.platform.models_run_url, model_id, payload)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave connections out of copies and pickles."""
@@ -410,12 +410,12 @@ class Client:
 
 
 def unusable_account_response(error: Exception) -> ModelResponse:
-    """Return what a poll brings that cannot be made: the account cannot be read, or cannot work.
+    """Return the response to a poll that cannot be sent, as the account cannot be read or is invalid.
 
-    What somebody has to mend is a refusal, as that of a key; anything else is trouble that passes. So is a Connection
-    that does not exist: Airflow says so too when its secrets backend is down.
+    An error that the user has to fix counts as a refusal, like that of a key; any other as temporary. So does a missing
+    Connection: Airflow reports one also while its secrets backend is down.
     """
     is_refusal = isinstance(error, AixplainPermanentError) and not error.retryable
-    message = to_printable(error if is_refusal else f"The poll cannot be made: {type(error).__name__}: {error}")
+    message = to_printable(error if is_refusal else f"The poll could not be sent: {type(error).__name__}: {error}")
     category = ErrorCategory.AUTHENTICATION if is_refusal else ErrorCategory.PLATFORM
     return ModelResponse(ResponseStatus.FAILED, error_message=message, failure=Failure(category, is_sent=False))

@@ -1,4 +1,4 @@
-"""Reads a Connection of type ``aixplain``, and refuses one that cannot work."""
+"""Reads Connections of type ``aixplain``, and refuses invalid ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EXTRA_KEYS = (
     *("models_run_url", "key_type", "api_key_type", "trusted_origins", "timeout", "max_answer_mib"),
     *("proxy", "verify", "allow_insecure", "web_url"),
 )
-"""What the extra of a Connection may hold."""
+"""The keys that the extra of a Connection may have."""
 
 
 def read_connection(connection: Connection) -> Platform:
@@ -46,14 +46,14 @@ def read_connection(connection: Connection) -> Platform:
 
 
 class _ConnectionReader:
-    """Reads the fields of a Connection, and names the one that cannot work."""
+    """Reads the fields of a Connection; an error names the field."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.extra = self.read_extra()
 
     def read_extra(self) -> dict[str, Any]:
-        """Return the extra. Airflow itself drops one that it cannot read, and so the endpoints that it names."""
+        """Return the extra. Airflow silently drops one that is not JSON, and with it the endpoints."""
         text = (self.connection.extra or "").strip()
         extra = parse_json(text) if text else {}
         if not isinstance(extra, dict):
@@ -72,7 +72,7 @@ class _ConnectionReader:
             raise self.error("password", str(error)) from None
         if not key:
             raise self.wrong("password", "is empty", "put the API key there")
-        # The form's name for it: Airflow shows no value whose name holds api_key, not even that it is a choice of two.
+        # The form's key: Airflow masks the value of any field whose name contains api_key.
         name = "key_type" if self.extra.get("key_type") else "api_key_type"
         key_type = self.extra.get(name) or "team"
         if not isinstance(key_type, str) or key_type not in KEY_HEADERS:
@@ -89,9 +89,9 @@ class _ConnectionReader:
             web_url=self.url("web_url", self.extra.get("web_url") or PUBLIC_WEB_URL),
             trusted_origins=frozenset(parse_origin(self.url("trusted_origins", url)) for url in self.trusted_origins()),
             verify=self.verify(),
-            timeout=self.number("timeout", REQUEST_TIMEOUT, MAX_TIMEOUT, "the seconds that one request may take"),
+            timeout=self.number("timeout", REQUEST_TIMEOUT, MAX_TIMEOUT, "the time limit of a request in seconds"),
             max_answer=int(
-                MIB * self.number("max_answer_mib", MAX_ANSWER_MIB, 1024**2, "the MiB that an answer may have")
+                MIB * self.number("max_answer_mib", MAX_ANSWER_MIB, 1024**2, "the size limit of an answer in MiB")
             ),
             proxy=self.proxy(),
         )
@@ -103,7 +103,7 @@ class _ConnectionReader:
         return AixplainConfigurationError(f"Connection {self.connection.conn_id!r}: {name} {what}.")
 
     def host(self) -> str:
-        """The base URL: a whole URL in host, or host with the scheme in schema (default https), and a port."""
+        """Return the base URL: a whole URL in host, or host with schema (default: https); and the port."""
         host = (self.connection.host or "").strip()
         if not host:
             return ""
@@ -113,7 +113,7 @@ class _ConnectionReader:
         scheme, _, rest = url.partition("://")
         netloc, slash, path = rest.partition("/")
         if re.search(r":\d+$", netloc):
-            return url  # the URL names its port
+            return url  # the URL has a port
         return f"{scheme}://{netloc}:{self.connection.port}{slash}{path}"
 
     def url(self, name: str, url: Any) -> str:
@@ -136,7 +136,7 @@ class _ConnectionReader:
         if not isinstance(value, str) or value.strip().lower() in ("", "true", "false"):
             return self.flag("verify", default=True)
         if not os.path.isfile(value):
-            raise self.wrong("verify", f"is {value!r}, and there is no such file here", "name a CA file, or use true")
+            raise self.wrong("verify", f"is {value!r}, which does not exist", "name a CA file, or use true")
         return value
 
     def proxy(self) -> str | None:
@@ -161,12 +161,12 @@ class _ConnectionReader:
         return parsed
 
     def trusted_origins(self) -> list[Any]:
-        """A list, or text that holds one: separated by commas, as forms give it, or as JSON or Python write it."""
+        """Return the origins of a list, or of a string: separated by commas, or a list in JSON or Python syntax."""
         value = self.extra.get("trusted_origins") or []
         if isinstance(value, str):
             text = value.strip()
             text = text[1:-1] if text.startswith("[") and text.endswith("]") else text
             value = [part for item in text.split(",") if (part := item.strip(" \t\r\n'\""))]
         if not isinstance(value, list):
-            raise self.wrong("trusted_origins", "is no list", 'write it like ["https://files.example.com"]')
+            raise self.wrong("trusted_origins", "is not a list", 'write it like ["https://files.example.com"]')
         return value

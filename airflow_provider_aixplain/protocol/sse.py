@@ -61,7 +61,7 @@ class EventDecoder:
         rest_of_crlf, self._ended_with_cr = self._ended_with_cr, piece.endswith(b"\r")
         *ends, rest = _LINE_END.split(piece.removeprefix(b"\n") if rest_of_crlf else piece)
         for end in ends:
-            yield from self._add_line(self._take_line(end))
+            yield from self._add_line(self._pop_line(end))
         self._line.append(rest)
         self._line_size += len(rest)
         check_size(self._line_size)
@@ -69,11 +69,11 @@ class EventDecoder:
     def end(self) -> Iterator[Event]:
         """Return the event that the end of the stream cut off, if any. (The standard discards it.)"""
         if any(self._line):
-            yield from self._add_line(self._take_line(b""))
-        if event := self._take_event():
+            yield from self._add_line(self._pop_line(b""))
+        if event := self._pop_event():
             yield event
 
-    def _take_line(self, end: bytes) -> bytes:
+    def _pop_line(self, end: bytes) -> bytes:
         line = b"".join([*self._line, end])
         self._line, self._line_size = [], 0
         if self._is_first_line:
@@ -83,11 +83,11 @@ class EventDecoder:
 
     def _add_line(self, line: bytes) -> Iterator[Event]:
         if not line:
-            if event := self._take_event():
+            if event := self._pop_event():
                 yield event
             return
         if line.strip() == DONE or (line.startswith(b"{") and isinstance(read_json(line), dict)):
-            if event := self._take_event():
+            if event := self._pop_event():
                 yield event
             yield Event(line.strip())
             return
@@ -100,7 +100,7 @@ class EventDecoder:
         elif field == b"event":
             self._name = value
 
-    def _take_event(self) -> Event | None:
+    def _pop_event(self) -> Event | None:
         event = Event(b"\n".join(self._data), self._name) if self._data else None
         self._data, self._data_size, self._name = [], 0, b""
         return event

@@ -233,7 +233,7 @@ class TestCatalogue:
 
     def test_which_model(self, connection: object) -> None:
         for arguments in ({}, {"model_id": "a", "name": "b"}):
-            with pytest.raises(AixplainInputError, match="model_id or name: give one of them"):
+            with pytest.raises(AixplainInputError, match="give either model_id or name"):
                 AixplainHook().get_model(**arguments)
 
     def test_one_that_is_not_there(self, connection: object) -> None:

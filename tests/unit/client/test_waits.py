@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_aixplain.client.account import Platform
 from airflow_provider_aixplain.client.aio import AsyncClient
 from airflow_provider_aixplain.protocol.wait import Outcome, Wait
-from tests.unit.transport.scripted import Handler, serve
+from tests.support.scripted import Handler, serve
 
 
 def wait_blocking(client: AsyncClient, url: str) -> Outcome:
