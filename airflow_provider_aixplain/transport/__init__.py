@@ -1,1 +1,1 @@
-"""The only rooms that open sockets."""
+"""The only modules that open sockets."""

@@ -1,4 +1,4 @@
-"""Carries requests over ``aiohttp``, for triggers: one session per event loop and account."""
+"""Sends requests with ``aiohttp``, for triggers: one session per event loop and account."""
 
 from __future__ import annotations
 
@@ -22,32 +22,31 @@ from airflow_provider_aixplain.transport.guard import guard_connections
 from airflow_provider_aixplain.transport.loop_cache import LoopCache
 
 MAX_CONNECTIONS = 256
-"""Requests of one account at a time in one event loop; so many hang before others have to wait."""
+"""Concurrent requests of one account in one event loop."""
 
 KEEPALIVE = 15.0
-"""Seconds for which an unused connection is kept: servers, and proxies before them, close theirs after more."""
+"""Seconds for which an idle connection is kept: shorter than servers and proxies usually keep theirs."""
 
 MAX_HEADER = 65536
-"""Bytes of a line of headers; ``http.client`` accepts as many."""
+"""The size limit of a header line, in bytes, as in ``http.client``."""
 
 HEADERS = {
     "User-Agent": f"airflow-provider-aixplain/{__version__} aiohttp/{aiohttp.__version__}",
     "Accept-Encoding": ACCEPTED_CODINGS,
 }
 
-
-_TROUBLE = (aiohttp.ClientError, HTTPError, OSError, ValueError)
+_NETWORK_ERRORS = (aiohttp.ClientError, HTTPError, OSError, ValueError)
 
 
 @dataclass(eq=False)
 class PooledSession:
-    """The session that all users of one account share in an event loop.
+    """The session of an account in an event loop, shared by its leases.
 
     :param platform: the account.
     :param session: sends the requests.
-    :param routes: how each origin is reached; reading the environment takes longer than a poll.
-    :param users: how many leases hold it.
-    :param is_invalid: whether new users open another session.
+    :param routes: cached by origin: computing a route takes longer than a poll.
+    :param users: the number of leases.
+    :param is_invalid: whether new leases open another session.
     """
 
     platform: Platform
@@ -57,20 +56,20 @@ class PooledSession:
     is_invalid: bool = False
 
     def route(self, url: str) -> Route:
-        """Return how a URL is reached."""
-        at = parse_origin(url)
-        if at not in self.routes:
-            self.routes[at] = find_route(self.platform, url)
-        return self.routes[at]
+        """Return the route to a URL."""
+        origin = parse_origin(url)
+        if origin not in self.routes:
+            self.routes[origin] = find_route(self.platform, url)
+        return self.routes[origin]
 
     def invalidate(self) -> None:
-        """Let new users open another session."""
+        """Make new leases open another session."""
         if not self.is_invalid:
             self.is_invalid = True
             sessions.discard(self.platform)
 
     async def release(self) -> None:
-        """Give up one lease; the last one closes the session."""
+        """Remove one lease; the last one closes the session."""
         self.users -= 1
         if not self.users:
             self.invalidate()
@@ -81,16 +80,16 @@ sessions: LoopCache[Platform, PooledSession] = LoopCache()
 
 
 class Lease:
-    """Holds the session that all users of one account share in this event loop; the last lease closes it.
+    """Keeps an account's session in this event loop open; the last lease closes it.
 
-    All runs that a triggerer waits for share its connections and the host names that were looked up.
+    All runs that a triggerer waits for share the session's connections and resolved host names.
     """
 
     def __init__(self) -> None:
         self._pooled: PooledSession | None = None
 
     async def __aenter__(self) -> Lease:
-        """Return the lease; it holds nothing yet."""
+        """Return the lease; it has no session yet."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -100,7 +99,7 @@ class Lease:
             await pooled.release()
 
     async def session(self, platform: Platform) -> PooledSession:
-        """Return the session of an account, and hold it from now on, instead of another one.
+        """Return the session of an account, and keep it open instead of that of another account.
 
         :raises AixplainConfigurationError: if the account's CA certificates cannot be read.
         """
@@ -126,14 +125,14 @@ class Lease:
 
 async def _open(platform: Platform) -> PooledSession:
     route = find_route(platform, platform.backend_url)
-    tls = await asyncio.to_thread(route.tls_context)  # no other trigger would run while a CA file is read
+    tls = await asyncio.to_thread(route.tls_context)  # reading a CA file would block other triggers
     connector = aiohttp.TCPConnector(ssl=tls, limit=MAX_CONNECTIONS, keepalive_timeout=KEEPALIVE)
     session = aiohttp.ClientSession(
         connector=guard_connections(connector),
-        auto_decompress=False,  # before aiohttp 3.14 its own decoders unfold an answer without bound
+        auto_decompress=False,  # before aiohttp 3.14 its own decoders use unbounded memory
         max_line_size=MAX_HEADER,
         max_field_size=MAX_HEADER,
-        cookie_jar=aiohttp.DummyCookieJar(),  # a cookie of one run must not travel with another's requests
+        cookie_jar=aiohttp.DummyCookieJar(),  # a cookie of one run must not be sent with the requests of another
         trust_env=False,  # find_route reads the environment; aiohttp would add the credentials of a netrc file
     )
     return PooledSession(platform, session, {parse_origin(platform.backend_url): route})
@@ -146,9 +145,9 @@ async def send(
 
     :param pooled: the account's session.
     :param timeout: seconds for the whole exchange; default: the Connection's.
-    :param max_size: bytes of the answer that are read, if the Connection does not say less; default: as it says.
-    :raises AixplainUntrustedUrl: if the request would take the key to a foreign origin.
-    :raises AixplainConfigurationError: if there is no way to the origin that triggers can use.
+    :param max_size: the size limit of the answer, in bytes; default and maximum: the Connection's.
+    :raises AixplainUntrustedUrl: if the request would send the key to an untrusted origin.
+    :raises AixplainConfigurationError: if the proxy or the CA certificates cannot be used.
     """
     platform = pooled.platform
     limit = platform.timeout if timeout is None else timeout
@@ -165,30 +164,30 @@ async def send(
             exchange.request = replace(request, url=target)
         return answer
     except asyncio.TimeoutError:
-        return NoResponse(f"not within {limit:g} s", exchange.is_sent)
+        return NoResponse(f"timed out after {limit:g} s", exchange.is_sent)
     except Exception as error:
-        # Callers take a raised error to mean that nothing was sent, so after a body has left, any error is an outcome.
+        # A raised error means that nothing was sent; once the body has been sent, any error is returned as an outcome.
         is_submitted = request.body is not None and exchange.is_sent
-        if not is_submitted and not isinstance(error, _TROUBLE):
+        if not is_submitted and not isinstance(error, _NETWORK_ERRORS):
             raise
         if isinstance(error, aiohttp.ClientSSLError) and pooled.route(exchange.request.url).has_own_ca:
-            pooled.invalidate()  # the file may be corrected; a new session reads it again
+            pooled.invalidate()  # a new session reads the CA file again, which may have been fixed
         return NoResponse(to_printable(platform.redact_text(f"{type(error).__name__}: {error}")), exchange.is_sent)
 
 
-@lru_cache(8192)  # the poll URLs of all runs that a triggerer may wait for
-def _target(url: str) -> URL:
+@lru_cache(8192)  # for the poll URLs of all runs that a triggerer waits for
+def _encode_url(url: str) -> URL:
     return URL(quote_url(url), encoded=True)
 
 
 @dataclass
 class _Exchange:
-    """A request on its way.
+    """The exchange of one request and its answer.
 
     :param pooled: the account's session.
     :param request: what to send.
-    :param max_size: bytes of the decoded answer that are read.
-    :param is_sent: whether the platform may have received the request: only a body that has left can be a submission.
+    :param max_size: the size limit of the decoded answer, in bytes.
+    :param is_sent: whether the platform may have received the request: a submission only has an effect with its body.
     """
 
     pooled: PooledSession
@@ -197,7 +196,7 @@ class _Exchange:
     is_sent: bool = False
 
     async def run(self, deadline: float) -> Answer:
-        """Send the request, follow no redirect, and return the answer, with its beginning if it is too large.
+        """Send the request and return the answer, cut at the size limit. Redirects are not followed.
 
         :param deadline: by the monotonic clock, for the whole exchange.
         """
@@ -209,7 +208,7 @@ class _Exchange:
             self.is_sent = True
         async with self.pooled.session.request(
             request.method,
-            _target(request.url),
+            _encode_url(request.url),
             data=self._body(request.body) if isinstance(request.body, bytes) else None,
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=max(deadline - time.monotonic(), MIN_TIMEOUT)),
@@ -231,6 +230,6 @@ class _Exchange:
         )
 
     async def _body(self, body: bytes) -> AsyncIterator[bytes]:
-        # aiohttp asks for the body once it is connected, and has sent the headers.
+        # aiohttp reads the body after it has connected and sent the headers.
         self.is_sent = True
         yield body

@@ -1,4 +1,4 @@
-"""Decompresses answers in bounded memory, with the decoders of ``urllib3``, on workers and in triggers alike."""
+"""Decompresses answers in bounded memory with the decoders of ``urllib3``, for workers and triggers."""
 
 from __future__ import annotations
 
@@ -8,31 +8,29 @@ from collections.abc import Iterator
 from urllib3 import HTTPResponse
 
 ACCEPTED_CODINGS = "gzip, deflate"
-"""What requests ask for. ``requests`` would add what happens to be installed on a machine."""
+"""The same on every machine: by default ``requests`` adds codings for which a package is installed."""
 
 PIECE = 64 * 1024
-"""Bytes that are read at once."""
+"""Bytes per read."""
 
 COMPRESSED_PIECE = 1024
-"""The same of a compressed answer: urllib3 before 2.6 unfolds a whole piece, up to a thousandfold."""
+"""Bytes per read of a compressed answer: urllib3 before 2.6 decompresses a whole piece, up to a thousandfold."""
 
 _CODINGS = ("gzip", "x-gzip", "deflate")
 
 
 def select_known_codings(content_encoding: str) -> str:
-    """Return the codings of a ``Content-Encoding`` header that are decoded.
+    """Return the codings of a ``Content-Encoding`` header that can be decoded.
 
-    Others are ignored: servers send ``UTF-8``, ``none`` and more, which name no coding.
+    Other values are ignored: servers send ``UTF-8``, ``none`` and more.
     """
     return ", ".join(coding for part in content_encoding.split(",") if (coding := part.strip().lower()) in _CODINGS)
 
 
 def iter_decompressed(response: HTTPResponse) -> Iterator[bytes]:
-    """Return the decoded body of an answer, each piece as soon as it has arrived.
+    """Return the decoded body of an answer in pieces, as they arrive: the iterators of ``requests`` fill each piece.
 
-    ``requests``' own iterators wait until a piece is full.
-
-    :raises urllib3.exceptions.HTTPError: if the body is cut, or is not in the coding that it names.
+    :raises urllib3.exceptions.HTTPError: if the body is cut, or is not in its declared coding.
     """
     response.headers["Content-Encoding"] = codings = select_known_codings(response.headers.get("Content-Encoding", ""))
     size = COMPRESSED_PIECE if codings else PIECE
@@ -40,15 +38,15 @@ def iter_decompressed(response: HTTPResponse) -> Iterator[bytes]:
         yield piece
 
 
-def decompress(body: bytes, content_encoding: str, most: int) -> bytes:
-    """Return a decompressed body, and no more than one byte beyond ``most``.
+def decompress(body: bytes, content_encoding: str, max_size: int) -> bytes:
+    """Return a decompressed body, cut one byte after ``max_size``.
 
-    :raises urllib3.exceptions.HTTPError: if the body is not in the coding that it names.
+    :raises urllib3.exceptions.HTTPError: if the body is not in its declared coding.
     """
     response = HTTPResponse(io.BytesIO(body), {"Content-Encoding": content_encoding}, preload_content=False)
     decoded = bytearray()
     for piece in iter_decompressed(response):
         decoded += piece
-        if len(decoded) > most:
+        if len(decoded) > max_size:
             break
-    return bytes(decoded[: most + 1])
+    return bytes(decoded[: max_size + 1])

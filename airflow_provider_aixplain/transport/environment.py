@@ -1,8 +1,8 @@
-"""Which proxy and which CA certificates apply to a request. Workers and triggerers share these rules.
+"""The proxy and the CA certificates of a request, for workers and triggerers alike.
 
-They are those of ``requests``, computed by ``requests`` itself: ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``ALL_PROXY``,
+The rules are those of ``requests``, computed by ``requests`` itself: ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``ALL_PROXY``,
 ``NO_PROXY`` with hosts, suffixes, ``host:port`` and CIDR blocks, then ``REQUESTS_CA_BUNDLE`` and ``CURL_CA_BUNDLE``.
-``SSL_CERT_FILE``, which ``requests`` ignores and other HTTP clients read, counts where neither of those is set.
+``SSL_CERT_FILE``, which other HTTP clients read, applies if neither of those is set.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class Route:
     """How a request reaches its server.
 
-    :param proxy: the URL of an HTTP proxy, with its credentials; None: no proxy.
-    :param verify: the path of a CA file or folder; False: certificates are not verified.
+    :param proxy: the URL of an HTTP proxy, with its credentials, or None.
+    :param verify: the path of a CA file or folder, or False to skip verification.
     """
 
     proxy: str | None = field(repr=False)
@@ -37,7 +37,7 @@ class Route:
 
     @property
     def has_own_ca(self) -> bool:
-        """Whether the Connection or the environment names the CA certificates."""
+        """Whether the Connection or the environment sets the CA certificates."""
         return self.verify not in (False, DEFAULT_CA_BUNDLE_PATH)
 
     @property
@@ -46,7 +46,7 @@ class Route:
         return {"http": self.proxy, "https": self.proxy} if self.proxy else {}
 
     def tls_context(self) -> ssl.SSLContext:
-        """Return a context that verifies certificates as ``requests`` does. Reading a CA file takes milliseconds.
+        """Return a context that verifies certificates like ``requests``. Reading a CA file takes milliseconds.
 
         :raises AixplainConfigurationError: if the CA file cannot be read.
         """
@@ -65,10 +65,9 @@ class Route:
 
 
 def find_route(platform: Platform, url: str) -> Route:
-    """Return how a request to a URL is sent: the Connection's own settings first, then the environment.
+    """Return the route to a URL: the Connection's settings take precedence over the environment.
 
-    :raises AixplainConfigurationError: if the proxy is of a kind that triggers cannot use, or the CA certificates do
-        not exist.
+    :raises AixplainConfigurationError: if triggers do not support the proxy, or the CA certificates do not exist.
     """
     settings = requests.Session().merge_environment_settings(url, {}, False, platform.verify, None)
     verify: Any = settings["verify"]
@@ -98,9 +97,9 @@ def _check_proxy(proxy: str | None, url: str) -> str | None:
 
 
 def quote_url(url: str) -> str:
-    """Return a URL percent-encoded as ``requests`` sends it.
+    """Return a URL with the percent-encoding of ``requests``.
 
-    :raises ValueError: if it is none.
+    :raises ValueError: if it is invalid.
     """
     prepared = requests.PreparedRequest()
     prepared.prepare_url(url, None)

@@ -1,8 +1,7 @@
-"""A guard for the connections of ``aiohttp``: one answer per request, in bounded memory.
+"""Guards the connections of ``aiohttp``: one answer per request, in bounded memory.
 
-``aiohttp`` (3.10 to 3.14 at least) keeps reading an idle connection and hands an unsolicited answer to the next
-request, which belongs to another run. It also does not bound what is outside a body: headers, trailers and chunk
-extensions.
+``aiohttp`` (at least 3.10 to 3.14) keeps reading an idle connection, and delivers an unsolicited answer to the next
+request, which belongs to another run. It also does not limit headers, trailers and chunk extensions.
 """
 
 from __future__ import annotations
@@ -18,34 +17,34 @@ from urllib3.util import wait_for_read
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError
 
 MAX_OVERHEAD = 512 * 1024
-"""Bytes of one answer outside its body that are read."""
+"""The size limit of an answer outside its body, in bytes."""
 
 FRAMING = 8
-"""Bytes that may frame each byte of a body: a server may send it in chunks of one byte."""
+"""The size limit of the framing per byte of a body, in bytes: a server may send chunks of one byte."""
 
 
 class GuardedResponseHandler(ResponseHandler):
-    """Closes its connection on bytes that belong to no request, and on answers with too much around their body."""
+    """Closes the connection on bytes that do not belong to a request, and on answers that exceed ``MAX_OVERHEAD``."""
 
     _body: aiohttp.StreamReader | None = None
     _received = 0
 
     def is_connected(self) -> bool:
-        """Whether the connection is open and, between two requests, no unread bytes and no end of it have arrived.
+        """Return whether the connection is open and, if idle, has no unread bytes and was not closed by the server.
 
-        ``urllib3`` checks the same before it uses a connection again.
+        ``urllib3`` checks the same before it reuses a connection.
         """
         if self.transport is None or not super().is_connected():
             return False
         return not (self._is_idle and wait_for_read(self.transport.get_extra_info("socket"), timeout=0.0))
 
     def set_response_params(self, **params: Any) -> None:
-        """Begin the exchange of one request and its answer."""
+        """Start the exchange of a request and its answer."""
         self._body, self._received = None, 0
         super().set_response_params(**params)
 
     def feed_data(self, message: Any, size: int = 0) -> None:
-        """Accept the head of an answer, unless the request has had one.
+        """Accept the head of an answer, unless the request already has one.
 
         :param message: the head, and the reader of the body.
         """
@@ -53,12 +52,12 @@ class GuardedResponseHandler(ResponseHandler):
         if self._body is not None:
             self._drop()
             return
-        if head.code >= 200:  # or else it is informational, and the answer follows
+        if head.code >= 200:  # otherwise it is informational, and the answer follows
             self._body = body
         super().feed_data(message, size)
 
     def data_received(self, data: bytes) -> None:
-        """Accept bytes, unless the answer is complete. (``aiohttp`` itself calls this without any.)"""
+        """Accept bytes, unless the answer is complete. (``aiohttp`` also calls this with none.)"""
         if data and self._is_idle:
             self._drop()
             return
@@ -70,7 +69,7 @@ class GuardedResponseHandler(ResponseHandler):
 
     @property
     def _is_idle(self) -> bool:
-        """Whether an answer has been received, and no request has followed."""
+        """Whether the answer is complete, and the next request has not started."""
         return self._body is not None and self._body.is_eof()
 
     def _drop(self) -> None:
@@ -82,17 +81,17 @@ _REQUIRED_METHODS = ("is_connected", "set_response_params", "feed_data", "data_r
 
 
 def guard_connections(connector: aiohttp.TCPConnector) -> aiohttp.TCPConnector:
-    """Return a connector, changed so that its connections are guarded.
+    """Return the connector, with guarded connections.
 
-    This is the only place that uses private members of ``aiohttp``.
+    Only this function uses private members of ``aiohttp``.
 
-    :raises AixplainConfigurationError: if the installed ``aiohttp`` makes connections in another way.
+    :raises AixplainConfigurationError: if the installed ``aiohttp`` creates connections in another way.
     """
     factory = getattr(getattr(connector, "_factory", None), "func", None)
     if factory is not ResponseHandler or not all(hasattr(ResponseHandler, name) for name in _REQUIRED_METHODS):
         raise AixplainConfigurationError(
-            f"aiohttp {aiohttp.__version__} makes connections in a way that this provider does not know, so it cannot"
-            " keep the answers of different runs apart: install a version that its documentation names."
+            f"aiohttp {aiohttp.__version__} is not supported, as answers of different runs could be mixed up: install a"
+            " version that the provider's documentation names."
         )
     connector._factory = partial(GuardedResponseHandler, loop=asyncio.get_running_loop())  # type: ignore[assignment]
     return connector

@@ -1,4 +1,4 @@
-"""Carries requests over ``requests``, for workers and scripts."""
+"""Sends requests with ``requests``, for workers and scripts."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _NETWORK_ERRORS = (requests.RequestException, HTTPError, OSError)
 
 
 class PlatformSession(requests.Session):
-    """A session that gives the key to trusted origins only, follows no redirect away from them, and repeats nothing.
+    """A session that sends the key and follows redirects to trusted origins only, and retries nothing.
 
-    :param platform: the account whose key it carries.
+    :param platform: the account.
     """
 
     def __init__(self, platform: Platform) -> None:
@@ -45,33 +45,33 @@ class PlatformSession(requests.Session):
         self.max_redirects = MAX_REDIRECTS
 
     def request(self, method: str | bytes, url: str | bytes, **kwargs: Any) -> requests.Response:  # type: ignore[override]
-        """Send a request with the account's time limit and route, unless it names others.
+        """Send a request with the account's time limit and route as defaults.
 
-        :raises AixplainConfigurationError: if there is no way to the URL that triggers can use, too.
+        :raises AixplainConfigurationError: if triggers do not support the proxy, or the CA certificates do not exist.
         """
         route = find_route(self.platform, url if isinstance(url, str) else url.decode())
         kwargs = {"timeout": self.platform.timeout, "verify": route.verify, "proxies": route.proxies, **kwargs}
         return super().request(method, url, **kwargs)
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Return where to follow an answer to, or None if neither request nor key may follow."""
+        """Return the URL to redirect to, or None if the request and the key must not be sent there."""
         location = resp.headers.get("Location")
         return self.platform.redirect(resp.request.method or "", resp.url, resp.status_code, location)
 
     def resolve_redirects(self, *args: Any, yield_requests: bool = False, **kwargs: Any) -> Iterator[Any]:
         """Return the answers of redirects that are followed.
 
-        ``requests`` asks for the next request (``yield_requests``) even if no redirect is to be followed, and would
-        read the whole body of the redirect for it, without a limit. So ``Response.next`` is always None.
+        ``requests`` calls this for ``Response.next`` (``yield_requests``) even if redirects are not followed, and would
+        read the whole body of the redirect, without a limit. So ``Response.next`` is always None.
         """
         return iter(()) if yield_requests else super().resolve_redirects(*args, **kwargs)
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        """Give the key to a redirected request as to any other."""
+        """Add the key to a redirected request."""
         self._authorize(prepared_request)
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        # An auth callable, and no header of the session, so that the key goes to no other host.
+        # An auth callable instead of a session header, so that the key is not sent to other hosts.
         if self.platform.trusts(request.url or "") and "Authorization" not in request.headers:
             request.headers[self.platform.key_header] = self.platform.api_key
         return request
@@ -82,12 +82,12 @@ def send(
 ) -> Answer | NoResponse:
     """Send a request once.
 
-    :param session: carries the key.
+    :param session: the account's session.
     :param request: what to send.
     :param timeout: seconds for the whole exchange; default: the Connection's.
-    :param silence: seconds that the platform may be silent; default: the whole time.
-    :raises AixplainUntrustedUrl: if the request would take the key or a file to a foreign origin.
-    :raises AixplainConfigurationError: if there is no way to the origin that triggers can use, too.
+    :param silence: seconds without a byte from the platform; default: ``timeout``.
+    :raises AixplainUntrustedUrl: if the request would send the key or a file to an untrusted origin.
+    :raises AixplainConfigurationError: if triggers do not support the proxy, or the CA certificates do not exist.
     """
     timeout = session.platform.timeout if timeout is None else timeout
     exchange = _Exchange(session, request, min(silence, timeout), time.monotonic() + timeout)
@@ -101,13 +101,13 @@ def send(
 def open_answer(
     session: PlatformSession, request: Request, silence: float, timeout: float | None = None
 ) -> OpenAnswer | Answer | NoResponse:
-    """Send a request once, and leave a successful answer open, to be read as it arrives.
+    """Send a request once, and return a successful answer before its body has arrived.
 
-    :param session: carries the key.
+    :param session: the account's session.
     :param request: what to send.
-    :param silence: seconds that the platform may be silent, at the beginning and in between.
-    :param timeout: seconds for the whole exchange; default: any.
-    :raises AixplainUntrustedUrl: if the request would take the key to a foreign origin.
+    :param silence: seconds without a byte from the platform.
+    :param timeout: seconds for the whole exchange; default: no limit.
+    :raises AixplainUntrustedUrl: if the request would send the key to an untrusted origin.
     """
     exchange = _Exchange(session, request, silence, time.monotonic() + (math.inf if timeout is None else timeout))
     try:
@@ -127,9 +127,9 @@ def open_answer(
 
 
 class _Body(io.BytesIO):
-    """A body that knows whether it has left, and can be withheld.
+    """A request body that records whether it was sent, and can be withheld.
 
-    ``http.client`` reads it once it is connected and has sent the headers.
+    ``http.client`` reads it after it has connected and sent the headers.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -140,12 +140,12 @@ class _Body(io.BytesIO):
     def read(self, size: int | None = -1) -> bytes:
         with self._lock:
             if self._is_withheld:
-                raise TimeoutError("the time for the request was up before it was sent")
+                raise TimeoutError("the request timed out before it was sent")
             self._is_sent = True
         return super().read(size)
 
     def withhold(self) -> bool:
-        """Keep the body from being sent from now on, and return whether it has been."""
+        """Prevent the body from being sent from now on, and return whether it was sent."""
         with self._lock:
             self._is_withheld = True
             return self._is_sent
@@ -153,12 +153,12 @@ class _Body(io.BytesIO):
 
 @dataclass
 class _Exchange:
-    """A request on its way.
+    """The exchange of one request and its answer.
 
-    :param session: carries the key.
+    :param session: the account's session.
     :param request: what to send.
-    :param silence: seconds that the platform may be silent.
-    :param deadline: when the answer must have been read to its end, by the monotonic clock.
+    :param silence: seconds without a byte from the platform.
+    :param deadline: when the whole answer must have arrived, by the monotonic clock.
     """
 
     session: PlatformSession
@@ -171,18 +171,18 @@ class _Exchange:
         self._body = _Body(body) if isinstance(body, bytes) else body
 
     def begin(self) -> requests.Response:
-        """Send the request, and return its answer once the headers have come. Redirects are followed in its time.
+        """Send the request, follow redirects, and return the answer once its headers have arrived.
 
-        In a thread, since ``requests`` limits each read of a socket and not their sum.
+        This takes a thread, since ``requests`` only limits each read of a socket, not their sum.
         """
         try:
             return _call_within(self._left, self._send)
-        except BaseException:  # also one that ends the task, as its execution_timeout: the thread must not send later
+        except BaseException:  # also execution_timeout and the like: the thread must not send later
             self._withhold()
             raise
 
     def read(self, response: requests.Response) -> Answer:
-        """Return an answer with its body; with the beginning of it, if it is larger than it may be."""
+        """Return an answer with its body, cut at the size limit."""
         platform = self.session.platform
         body = bytearray()
         for piece in self._pieces(response):
@@ -197,8 +197,8 @@ class _Exchange:
     def iter_body(self, response: requests.Response) -> Iterator[bytes]:
         """Return the pieces of an answer as they arrive.
 
-        :raises ConnectionError: if they stop before the end, or are too many.
-        :raises TimeoutError: if they take too long.
+        :raises ConnectionError: if the answer is cut, or exceeds the size limit.
+        :raises TimeoutError: if it takes too long.
         """
         most = self.session.platform.max_answer
         arrived = 0
@@ -216,11 +216,11 @@ class _Exchange:
             response.close()
 
     def no_answer(self, error: Exception) -> NoResponse:
-        """Return the outcome of a request that brought no answer. Only a body that has left can be a submission."""
+        """Return the outcome of a request without an answer. A submission only has an effect with its body."""
         return NoResponse(self._reason(error), self._withhold())
 
     def _withhold(self) -> bool:
-        """Keep the body from being sent from now on, and return whether the platform may have it."""
+        """Prevent the body from being sent from now on, and return whether the platform may have received it."""
         return self._body.withhold() if isinstance(self._body, _Body) else True
 
     @property
@@ -258,7 +258,7 @@ class _Exchange:
             for piece in iter_decompressed(response.raw):
                 self._check_deadline()
                 yield piece
-            self._check_deadline()  # an interrupted answer may look like a complete one
+            self._check_deadline()  # an interrupted answer may look complete
         except (HTTPError, OSError):
             self._check_deadline()
             raise
@@ -267,39 +267,39 @@ class _Exchange:
 
     def _check_deadline(self) -> None:
         if time.monotonic() >= self.deadline:
-            raise TimeoutError("the time for it was up before it was over")
+            raise TimeoutError("it timed out")
 
     def _reason(self, error: BaseException) -> str:
-        """Return an error as text, without secrets: the URL of an upload is a permission to write."""
+        """Return an error as text, without secrets: the URL of an upload is presigned."""
         cause = _root_cause(error)
         text = f"{type(error).__name__}: {cause}"
         if self.request.credential is Credential.NONE:
             detail = getattr(cause, "strerror", None) or type(cause).__name__
-            text = f"{type(error).__name__}: {detail} (at {parse_origin(self.request.url)})"
+            text = f"{type(error).__name__}: {detail}: {parse_origin(self.request.url)}"
         return to_printable(self.session.platform.redact_text(text))
 
 
 def _no_auth(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Add no credential: the headers have it. The session's own is for requests that a user makes with it."""
+    """Add no credential, as the headers have it. The session's own is for requests that a user sends with it."""
     return prepared
 
 
 def _interrupt(response: requests.Response) -> None:
-    """End a read of an answer that is under way in another thread."""
-    with suppress(Exception):  # it may have been read to its end by now
+    """Interrupt another thread's read of an answer."""
+    with suppress(Exception):  # it may be complete by now
         response.raw.shutdown()
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """Return the innermost reason of an error: the texts of ``requests`` and ``urllib3`` repeat whole URLs."""
+    """Return the innermost cause of an error: the messages of ``requests`` and ``urllib3`` contain whole URLs."""
     inner = getattr(error, "reason", None) or next((arg for arg in error.args if isinstance(arg, BaseException)), None)
     return _root_cause(inner) if isinstance(inner, BaseException) else error
 
 
 def _call_within(seconds: float, call: Callable[[], requests.Response]) -> requests.Response:
-    """Return the response of a call that is given up after a while; one that arrives later is closed.
+    """Return the response of a call, within a time limit; one that arrives later is closed.
 
-    :raises TimeoutError: if there is none in time.
+    :raises TimeoutError: after the time limit.
     """
     future: futures.Future[requests.Response] = futures.Future()
 
@@ -309,7 +309,7 @@ def _call_within(seconds: float, call: Callable[[], requests.Response]) -> reque
         except BaseException as error:
             future.set_exception(error)
 
-    def finish(late: futures.Future[requests.Response]) -> None:
+    def close(late: futures.Future[requests.Response]) -> None:
         if late.exception() is None:
             late.result().close()
 
@@ -317,18 +317,18 @@ def _call_within(seconds: float, call: Callable[[], requests.Response]) -> reque
     try:
         return future.result(min(seconds, threading.TIMEOUT_MAX))
     except BaseException as error:
-        future.add_done_callback(finish)
+        future.add_done_callback(close)
         if isinstance(error, futures.TimeoutError) and not future.done():
-            raise TimeoutError(f"not within {seconds:g} s") from None
+            raise TimeoutError(f"timed out after {seconds:g} s") from None
         raise
 
 
 _is_presigned: ContextVar[bool] = ContextVar("_is_presigned", default=False)
-"""Whether the URL of the request that this thread sends is a permission by itself."""
+"""Whether the URL of the request that this thread sends is presigned."""
 
 
 class _PresignedUrlFilter(logging.Filter):
-    """Keeps URLs that are permissions by themselves out of urllib3's log."""
+    """Keeps presigned URLs out of the log of urllib3."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not _is_presigned.get()

@@ -53,10 +53,10 @@ def answering(*pieces: bytes, endless: bytes = b"") -> Iterator[str]:
             server.shutdown(socket.SHUT_RDWR)
 
 
-def answer_to(send: Send, *pieces: bytes, method: str = "GET", most: int = LIMIT, endless: bytes = b"") -> Any:
+def answer_to(send: Send, *pieces: bytes, method: str = "GET", max_size: int = LIMIT, endless: bytes = b"") -> Any:
     with answering(*pieces, endless=endless) as url:
         body = b"{}" if method == "POST" else None
-        return send(platform(url, max_answer=most), Request(method, f"{url}/x", body), 5)
+        return send(platform(url, max_answer=max_size), Request(method, f"{url}/x", body), 5)
 
 
 def head(**headers: object) -> bytes:
@@ -167,7 +167,7 @@ def test_an_answer_that_decompresses_without_end_is_cut(send: Send, method: str,
     packed = zlib.compress(bytes(10_000_000)) if encoding == "deflate" else gzip.compress(bytes(10_000_000))
     packed = gzip.compress(packed) if encoding == "gzip, gzip" else packed
     start = head(Content_Encoding=encoding, Content_Length=len(packed))
-    answer = answer_to(send, start, packed, method=method, most=1000)
+    answer = answer_to(send, start, packed, method=method, max_size=1000)
     assert (answer.body, answer.is_cut) == (bytes(1000), True)
 
 
