@@ -1,4 +1,4 @@
-"""Every error that a DAG can see."""
+"""The errors that DAGs can see."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from airflow_provider_aixplain.protocol.response import ModelResponse, failure_r
 
 
 class AixplainError(AirflowException):
-    """Something went wrong with aiXplain.
+    """An error with aiXplain.
 
-    :param message: what happened and what to do about it; never holds the key.
+    :param message: what happened and what to do; never contains the key.
     :param status_code: the HTTP status code of the platform's answer, if there was one.
     :param category: the platform's class of the error, such as ``validation`` or ``rate limit``, if known.
-    :param retryable: whether the same call can succeed later; None if nothing is known.
-    :param retry_after: the seconds that the platform asks to wait before another request, if it does.
+    :param retryable: whether the same call can succeed later; None if unknown.
+    :param retry_after: the seconds that the platform asks to wait before another request, if any.
     """
 
     status_code: int | None  # type: ignore[assignment] # Airflow's own exceptions hold the status that its API shows
@@ -43,25 +43,25 @@ class AixplainError(AirflowException):
 
 
 class AixplainPermanentError(AixplainError, AirflowFailException):
-    """What retrying cannot mend: ends the task without using up its retries."""
+    """An error that retrying cannot fix: the task fails at once, without its retries."""
 
     retryable = False
 
 
 class AixplainConfigurationError(AixplainPermanentError):
-    """A Connection that cannot work; the message names the field and the remedy."""
+    """An invalid Connection; the message names the field and the remedy."""
 
 
 class AixplainInputError(AixplainPermanentError, ValueError):
-    """An argument that can make no valid request; nothing was sent."""
+    """An invalid argument; nothing was sent."""
 
 
 class AixplainNoStreaming(AixplainInputError, AssertionError):
-    """A model was asked to stream that does not support it, or is not known to; nothing was sent."""
+    """Streaming was requested of a model that does not support it, or is not known to; nothing was sent."""
 
 
 class AixplainUntrustedUrl(AixplainPermanentError):
-    """A URL whose host may not receive the key."""
+    """A URL whose origin may not receive the key."""
 
 
 class AixplainRunFailed(AixplainError):
@@ -69,18 +69,18 @@ class AixplainRunFailed(AixplainError):
 
 
 class AixplainAwaitedRunFailed(AixplainRunFailed, AixplainPermanentError):
-    """A run failed that this task only waits for: trying again finds the same."""
+    """A run that a sensor waited for failed: a retry would find the same."""
 
 
 class AixplainRunTimeout(AixplainError):
-    """The run was not over in time. It goes on, as the platform cannot cancel it."""
+    """The run did not finish in time. It continues, as the platform cannot cancel it."""
 
 
 def error_from_failure(failure: Failure, message: str) -> AixplainError:
-    """Return the error for a request that failed: a permanent one if retrying cannot mend it.
+    """Return the error for a request that failed: a permanent one if retrying cannot fix it.
 
     :param failure: why the request failed.
-    :param message: what happened, for people.
+    :param message: what happened.
     """
     kind = AixplainPermanentError if failure.retryable is False else AixplainError
     return kind(
@@ -97,7 +97,7 @@ def submission_error(response: ModelResponse, model_id: str, what: str = "the su
 
     :param response: the platform's answer, a failed one.
     :param model_id: the model's id on the platform.
-    :param what: what was sent, for people.
+    :param what: what was sent, for the message.
     """
     reason = failure_reason(response)
     if response.failure is None:
@@ -106,15 +106,15 @@ def submission_error(response: ModelResponse, model_id: str, what: str = "the su
 
 
 def to_event(error: AixplainError) -> dict[str, Any]:
-    """Return an error as plain JSON types, for the event of a trigger."""
+    """Return an error as plain JSON types, for a trigger's event."""
     fields = {name: getattr(error, name) for name in ("status_code", "category", "retryable", "retry_after")}
     return {"kind": type(error).__name__, "message": str(error), **fields}
 
 
-def from_event(told: Mapping[str, Any]) -> AixplainError:
-    """Return the error that :func:`to_event` has told of."""
+def from_event(event: Mapping[str, Any]) -> AixplainError:
+    """Return the error of :func:`to_event`."""
     kinds: list[type[AixplainError]] = [AixplainError, *_subclasses(AixplainError)]
-    fields = dict(told)
+    fields = dict(event)
     kind, message = fields.pop("kind"), fields.pop("message")
     return next(known for known in kinds if known.__name__ == kind)(message, **fields)
 
@@ -127,9 +127,9 @@ def _subclasses(kind: type[AixplainError]) -> Iterator[type[AixplainError]]:
 
 @contextmanager
 def translate_protocol_errors() -> Iterator[None]:
-    """Raise what the protocol's rules raise as the errors that a DAG can see.
+    """Raise errors of the protocol as errors that DAGs can see.
 
-    :raises AixplainInputError: for input that can make no valid request.
+    :raises AixplainInputError: for invalid input.
     :raises AixplainError: for a request that failed.
     """
     try:

@@ -1,6 +1,6 @@
 """Files as input: :class:`Upload` marks a file in a run's input, and the model receives a link to the uploaded file.
 
-Nothing else is uploaded: neither a text that names a file nor an ``ObjectStoragePath``. Both can come from outside, as
+Nothing else is uploaded, neither a string with a path nor an ``ObjectStoragePath``. Both can come from outside, as
 Airflow creates an ``ObjectStoragePath`` from the JSON of an XCom, and could name any file that the worker can read.
 """
 
@@ -27,7 +27,7 @@ except ImportError:  # Airflow 2
     from airflow.utils.mixins import ResolveMixin  # type: ignore[import-not-found,no-redef]
 
 MAX_PATH_LENGTH = 4096
-"""Characters of a path that are shown."""
+"""Characters of a path that are kept in logs and errors."""
 
 _DESERIALIZERS = ("airflow.serialization", "airflow.sdk.serde")
 
@@ -36,16 +36,16 @@ class Upload(ResolveMixin):
     """Marks a file to be uploaded as input of a run; the model receives a link to it.
 
     Only Python code can create one. It has no serialized form: it cannot be stored in an XCom, and Airflow's
-    deserializers cannot create one from JSON. To mark a path is to decide that the file is sent, so do not mark a
-    path that comes from an untrusted source.
+    deserializers cannot create one from JSON. The file is sent to the platform, so do not mark a path that comes from
+    an untrusted source.
 
-    Airflow renders whatever is a ``ResolveMixin`` by its :meth:`resolve`, and sets the dependencies that
+    Airflow renders every ``ResolveMixin`` with its :meth:`resolve`, and sets the dependencies that
     :meth:`iter_references` returns.
 
     :param path: the URI of the file, such as ``file:///data/first.wav`` or ``s3://aws_default@calls/first.wav``; an
-        ``ObjectStoragePath``; or the output of an upstream task that returns one of them. (templated; the output of a
-        task is not rendered)
-    :raises AixplainInputError: if the path is empty, or is something else.
+        ``ObjectStoragePath``; or the output of an upstream task that returns one of them. (templated, except for the
+        output of a task)
+    :raises AixplainInputError: if the path is empty, or of another type.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Upload:
@@ -57,7 +57,7 @@ class Upload(ResolveMixin):
     def __init__(self, path: str | ObjectStoragePath | ResolveMixin) -> None:
         if path is None or (isinstance(path, str) and path.strip() in ("", "None")):
             raise AixplainInputError(
-                f"Upload: path is {path!r}: give the URI of a file; if the path comes from a task or a parameter, that"
+                f"Upload: path is {path!r}: give the URI of a file; if the path comes from a task or a parameter, it"
                 " has no value"
             )
         if not isinstance(path, (str, ResolveMixin)) and not is_object_path(path):
@@ -68,17 +68,16 @@ class Upload(ResolveMixin):
         self.path = path
 
     def iter_references(self) -> Iterable[tuple[Any, str]]:
-        """Return the tasks, and the keys of their XComs, that the path comes from."""
+        """Return the tasks that the path comes from, with the keys of their XComs."""
         return self.path.iter_references() if isinstance(self.path, ResolveMixin) else ()
 
     def resolve(self, context: Mapping[str, Any], **_: Any) -> Upload:
         """Return a copy with the rendered path.
 
-        A copy, as mapped tasks of one process share the object that the DAG's code has created.
+        It is a copy, as mapped tasks of one process share the object that the DAG's code created.
 
         :param context: the task's context.
-        :raises AixplainInputError: if the rendered path is empty, ``None`` or neither a text nor an
-            ``ObjectStoragePath``.
+        :raises AixplainInputError: if the rendered path is empty, ``None``, or of another type.
         """
         return type(self)(context["task"].render_template(self.path, context))
 
@@ -86,17 +85,17 @@ class Upload(ResolveMixin):
     def file(self) -> ObjectStoragePath:
         """The file to upload.
 
-        :raises InvalidInput: if the path has not been rendered, or is no URI.
-        :raises AixplainInputError: if Airflow knows no filesystem for it.
+        :raises InvalidInput: if the path has not been rendered, or is not a URI.
+        :raises AixplainInputError: if Airflow has no filesystem for it.
         """
         if isinstance(self.path, ResolveMixin):
             raise InvalidInput(
-                f"{self!r} has no path yet: Airflow renders it in plain dicts, lists and tuples of a templated field"
+                f"{self!r} was not rendered: Airflow renders plain dicts, lists and tuples of a templated field only"
             )
         if not isinstance(self.path, str):
             return self.path
         if "://" not in self.path:
-            raise InvalidInput(f"{self!r}: path is no URI: give one, such as file:///data/first.wav")
+            raise InvalidInput(f"{self!r}: path is not a URI: give one, such as file:///data/first.wav")
         return to_object_path("path of Upload", self.path)
 
     def __repr__(self) -> str:
@@ -113,18 +112,20 @@ class Upload(ResolveMixin):
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled: Airflow 2 can be configured to pickle XComs."""
-        raise TypeError("an Upload cannot be pickled or stored in an XCom: return the path, and mark it in the DAG")
+        raise TypeError(
+            "an Upload cannot be pickled or stored in an XCom: return the path, and wrap it in Upload in the DAG"
+        )
 
 
 def refuse_upload(value: Any) -> Any:
     """Refuse a file where none is uploaded; return ``NOT_JSON`` for any other value. A converter for ``to_sendable``.
 
-    :raises InvalidInput: if the value is a file.
+    :raises InvalidInput: for a file.
     """
     if isinstance(value, Upload) or hasattr(value, "read_bytes"):
         shown = value if isinstance(value, Upload) else to_printable_path(value)
         raise InvalidInput(
-            f"{shown} is a file, and no file is uploaded here: upload it before with AixplainHook().upload_file, and"
+            f"{shown} is a file, but files are not uploaded here: upload it first with AixplainHook().upload_file, and"
             " give the link"
         )
     return NOT_JSON
@@ -132,17 +133,17 @@ def refuse_upload(value: Any) -> Any:
 
 def is_object_path(value: Any) -> bool:
     """Return whether a value is an ``ObjectStoragePath``."""
-    # Imported here: Airflow's object storage takes long to import, and most runs have no file.
+    # Imported late: Airflow's object storage takes long to import, and most runs have no file.
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     return isinstance(value, ObjectStoragePath)
 
 
 def to_object_path(name: str, uri: str) -> ObjectStoragePath:
-    """Return the path that a URI names.
+    """Return the path of a URI.
 
-    :param name: of the argument that holds it.
-    :raises AixplainInputError: if Airflow cannot reach such paths.
+    :param name: the name of the argument, for the error.
+    :raises AixplainInputError: if Airflow has no filesystem for it.
     """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
@@ -152,30 +153,30 @@ def to_object_path(name: str, uri: str) -> ObjectStoragePath:
     except (ValueError, ImportError) as error:
         scheme = uri.partition("://")[0]
         raise AixplainInputError(
-            f"{name} is {to_printable_path(uri)!r}, and Airflow knows no filesystem for {scheme}://: install the"
-            " provider that brings it on workers and triggerers, such as apache-airflow-providers-amazon[s3fs] for s3://"
+            f"{name} is {to_printable_path(uri)!r}, but Airflow has no filesystem for {scheme}://: install the"
+            " provider for it on workers and triggerers, such as apache-airflow-providers-amazon[s3fs] for s3://"
             f" ({error})"
         ) from None
     return path
 
 
 def to_printable_path(path: str | ObjectStoragePath) -> str:
-    """Return a path as text for logs and errors: without a password, and without the query of a signed URL.
+    """Return a path as a string for logs and errors: without a password, and without the query of a presigned URL.
 
-    Unlike :func:`~airflow_provider_aixplain.client.account.hide_userinfo` this keeps the name before ``@``, which is
-    the id of a Connection in the URI of an ``ObjectStoragePath``, and any ``@`` in the name of a file.
+    Unlike :func:`~airflow_provider_aixplain.client.account.hide_userinfo`, this keeps the name before ``@``, which is
+    the id of a Connection in the URI of an ``ObjectStoragePath``, and any ``@`` in a file name.
     """
     text = re.sub(r"^([\w+.-]+://[^/?#]*?:)[^/?#]*@", r"\1***@", str(path)[:MAX_PATH_LENGTH])
     return re.sub(r"^(https?://[^?#]*)[?#].*", r"\1?***", text, flags=re.DOTALL)
 
 
 def read_upload_size(path: ObjectStoragePath) -> int:
-    """Return the size, in bytes, of a file that can be uploaded.
+    """Return the size of a file, in bytes.
 
-    :raises InvalidInput: if there is no such file, or the platform accepts no file of its size.
+    :raises InvalidInput: if the file does not exist, or exceeds the platform's size limit.
     """
     if not path.is_file():
-        raise InvalidInput(f"there is no file {to_printable_path(path)!r}: name one that the worker can read")
+        raise InvalidInput(f"the file {to_printable_path(path)!r} does not exist: give one that the worker can read")
     size = int(path.stat().st_size)
     check_size(path.name, size)
     return size
@@ -183,14 +184,14 @@ def read_upload_size(path: ObjectStoragePath) -> int:
 
 @contextmanager
 def open_upload(path: ObjectStoragePath) -> Iterator[BinaryIO]:
-    """Open a file for reading.
+    """Open a file for an upload.
 
-    :raises InvalidInput: as :func:`read_upload_size`; and at the end, if its size has changed.
+    :raises InvalidInput: as :func:`read_upload_size`; and on exit, if its size has changed.
     """
     size = read_upload_size(path)
     with path.open("rb") as file:
         yield file
     if path.stat().st_size != size:
         raise InvalidInput(
-            f"the file {to_printable_path(path)!r} was written to while it was uploaded: try again when it is whole"
+            f"the file {to_printable_path(path)!r} changed during the upload: try again when it is complete"
         )

@@ -1,4 +1,4 @@
-"""What Airflow asks the ``apache_airflow_provider`` entry point for."""
+"""The provider's description for Airflow, for the entry point ``apache_airflow_provider``."""
 
 from __future__ import annotations
 
@@ -15,56 +15,36 @@ MODULES = {
     "triggers": ["aixplain", "batch"],
 }
 
-CONN_FIELDS: dict[str, Any] = {
-    "models_run_url": {
-        "label": "Execution URL",
-        "description": "Default: the public one; with a host of your own {host}/api/v1/execute",
-        "schema": {"type": ["string", "null"]},
-    },
-    "key_type": {
-        "label": "Kind of API key",
-        "description": "Whose key it is: a team's, if nothing is chosen, or a person's",
-        "schema": {"type": ["string", "null"], "enum": ["team", "personal"]},
-    },
-    "trusted_origins": {
-        "label": "Trusted origins",
-        "description": "Further origins that poll URLs may name, and so receive the key: https://files.example.com, …",
-        "schema": {"type": ["string", "null"]},
-    },
-    "timeout": {
-        "label": "Request timeout",
-        "description": "The longest time that one request may take, in seconds",
-        "schema": {"type": ["number", "null"], "default": 60},
-    },
-    "max_answer_mib": {
-        "label": "Largest answer",
-        "description": "How much of an answer is read at most, in MiB",
-        "schema": {"type": ["integer", "null"], "default": 256},
-    },
-    "proxy": {
-        "label": "Proxy URL",
-        "description": "Such as http://proxy.example.com:3128; default: that of the environment",
-        "schema": {"type": ["string", "null"], "format": "password"},
-    },
-    "verify": {
-        "label": "Verify TLS certificates",
-        "description": "true, false, or the path of a CA file",
-        "schema": {"type": ["string", "null"], "default": "true"},
-    },
-    "allow_insecure": {
-        "label": "Allow plain http",
-        "description": "Send the key unencrypted to other machines than Airflow's own",
-        "schema": {"type": ["boolean", "null"], "default": False},
-    },
-    "web_url": {
-        "label": "Site with the models' pages",
-        "description": "Where the link of a task leads; default: https://platform.aixplain.com",
-        "schema": {"type": ["string", "null"]},
-    },
-}
-"""What the form for Connections shows beside the standard fields: the keys of their extra."""
 
-# The port stays: the button "Test Connection" of Airflow 3.3.2 sends 0 for one that is not set, and is refused for it.
+def _field(label: str, description: str, kind: str = "string", **schema: Any) -> dict[str, Any]:
+    return {"label": label, "description": description, "schema": {"type": [kind, "null"], **schema}}
+
+
+CONN_FIELDS = {
+    "models_run_url": _field("Execution URL", "Default: the public one; with a host of your own {host}/api/v1/execute"),
+    "key_type": _field("Kind of API key", "Team key (default) or personal key", enum=["team", "personal"]),
+    "trusted_origins": _field(
+        "Trusted origins",
+        "Further origins that poll URLs may have; they receive the key. For example https://files.example.com, …",
+    ),
+    "timeout": _field("Request timeout", "Time limit of a request, in seconds", "number", default=60),
+    "max_answer_mib": _field("Largest answer", "Size limit of an answer, in MiB", "integer", default=256),
+    "proxy": _field(
+        "Proxy URL",
+        "For example http://proxy.example.com:3128; default: the environment's proxy",
+        format="password",
+    ),
+    "verify": _field("Verify TLS certificates", "true, false, or the path of a CA file", default="true"),
+    "allow_insecure": _field(
+        "Allow plain http", "Send the key unencrypted to machines other than localhost", "boolean", default=False
+    ),
+    "web_url": _field(
+        "Site with the models' pages", "Used for the link of a task; default: https://platform.aixplain.com"
+    ),
+}
+"""The additional fields of the Connection form: the keys of the extra."""
+
+# The port is not hidden: Airflow 3.3.2's button "Test Connection" sends 0 for an empty port, which is refused.
 HIDDEN_FIELDS = ["login", "schema", "extra"]
 RELABELING = {"password": "API key", "host": "Backend URL"}
 PLACEHOLDERS = {
@@ -79,10 +59,7 @@ PLACEHOLDERS = {
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Describe the provider to Airflow.
-
-    :return: a dict as ``airflow/provider_info.schema.json`` defines it.
-    """
+    """Return the provider's description, as defined by ``airflow/provider_info.schema.json``."""
     return {
         "package-name": "airflow-provider-aixplain",
         "name": INTEGRATION,
@@ -109,7 +86,7 @@ def get_provider_info() -> dict[str, Any]:
                 "options": {
                     "deferrable": {
                         "description": "Whether aiXplain's operators, sensors and decorators wait in the triggerer,"
-                        " unless their argument ``deferrable`` is given.",
+                        " unless the argument ``deferrable`` is set.",
                         "version_added": "0.1.0",
                         "type": "boolean",
                         "example": "False",

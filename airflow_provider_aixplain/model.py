@@ -1,4 +1,4 @@
-"""The Model API: ``Model``, and the values that go with it."""
+"""The Model API: ``Model`` and its types."""
 
 from __future__ import annotations
 
@@ -46,29 +46,29 @@ __all__ = [
 class Model:
     """A model on aiXplain that can be run.
 
-    On its own it talks to the public endpoints with ``api_key``. One from
-    :meth:`AixplainHook.get_model <airflow_provider_aixplain.hooks.aixplain.AixplainHook.get_model>` talks to those of
-    the hook's Connection, and holds what the platform tells of the model; then a run is checked against the parameters
-    that the model declares before anything is sent.
+    By itself it calls the public endpoints with ``api_key``. A model from
+    :meth:`AixplainHook.get_model <airflow_provider_aixplain.hooks.aixplain.AixplainHook.get_model>` calls those of the
+    hook's Connection and has the platform's record of the model; the input of a run is then checked against the
+    parameters that the model declares before anything is sent.
 
     :param id: the model's id on the platform.
-    :param name: its name.
-    :param description: what it does.
-    :param api_key: the key; default: what the environment says as ``TEAM_API_KEY`` or ``AIXPLAIN_API_KEY``.
-    :param supplier: who provides it: a name, or the platform's record of it.
-    :param version: its version.
-    :param function: the id of what it does, such as ``translation``.
-    :param is_subscribed: whether the account has subscribed to it.
-    :param cost: its price.
-    :param created_at: when it was made.
-    :param input_params: the parameters that it takes, by name.
-    :param output_params: what it gives back.
-    :param model_params: the declarations of its parameters, by name, in the platform's spelling.
-    :param supports_streaming: whether it can stream.
-    :param status: its state. A word that is not known here stays the text that it is; so for ``function_type``.
-    :param function_type: the kind of its function.
-    :param additional_info: whatever else is known of it.
-    :raises AixplainInputError: if ``id`` is no text, or ``model_params`` no dict.
+    :param name: the model's name.
+    :param description: what the model does.
+    :param api_key: the key; default: ``TEAM_API_KEY`` or ``AIXPLAIN_API_KEY`` of the environment.
+    :param supplier: the supplier's name, or the platform's record of it.
+    :param version: the model's version.
+    :param function: the id of the model's function, such as ``translation``.
+    :param is_subscribed: whether the account has subscribed to the model.
+    :param cost: the model's price.
+    :param created_at: when the model was created.
+    :param input_params: the input parameters, by name.
+    :param output_params: the output parameters.
+    :param model_params: the declarations of the parameters, by name, with the platform's keys.
+    :param supports_streaming: whether the model supports streaming.
+    :param status: the model's state; an unknown one is kept as a string. The same applies to ``function_type``.
+    :param function_type: the kind of the model's function.
+    :param additional_info: further fields of the record.
+    :raises AixplainInputError: if ``id`` is not a string, or ``model_params`` not a dict.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Model:
         **additional_info: Any,
     ) -> None:
         if not isinstance(id, str):
-            raise AixplainInputError(f"id is {id!r}: give the id of a model, as its page on the platform shows it")
+            raise AixplainInputError(f"id is {id!r}: give the id of a model, as shown on its page on the platform")
         self.id = id
         self.name = name
         self.description = description
@@ -125,8 +125,9 @@ class Model:
         :param model_id: the model's id on the platform.
         :param name: the model's name on the platform, instead of its id.
         :param api_key: the key; default: as for the class.
-        :param client: the account to ask, and to bind the model to, instead of the public endpoints with ``api_key``.
-        :raises AixplainInputError: if not exactly one of ``model_id`` and ``name`` is given.
+        :param client: the account to read the record from and to bind the model to; default: the public endpoints with
+            ``api_key``.
+        :raises AixplainInputError: unless exactly one of ``model_id`` and ``name`` is given.
         :raises AixplainError: if the platform refuses, or knows no such model.
         """
         client = client or _public_client(api_key)
@@ -136,11 +137,11 @@ class Model:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Model:
-        """Return a model from what :meth:`to_dict` gives, or any other arguments of the class.
+        """Return a model from the result of :meth:`to_dict`, or from other arguments of the class.
 
-        :param data: the arguments of the class by name, ``additional_info`` among them as a dict, and ``created_at`` in
-            ISO 8601. What is missing has the default, and ``version`` 1.0.
-        :raises AixplainInputError: if ``created_at`` is no time, or ``additional_info`` no dict.
+        :param data: the arguments of the class by name, with ``additional_info`` as a dict, and ``created_at`` in ISO
+            8601. Missing arguments have their defaults; ``version`` is 1.0.
+        :raises AixplainInputError: if ``created_at`` is not a time, or ``additional_info`` not a dict.
         """
         if not isinstance(data, Mapping):
             raise AixplainInputError(f"data is a {type(data).__name__}: give a dict from names to values")
@@ -159,22 +160,22 @@ class Model:
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration of the model as plain JSON types, for :meth:`from_dict`.
 
-        :return: every argument of the class but the key, by name, ``additional_info`` without what is None or empty.
+        :return: the arguments of the class by name, without the key and without empty ``additional_info``.
         """
-        told = {name: getattr(self, name) for name in _ARGUMENTS if name != "api_key"}
-        told["model_params"] = self.model_params.to_dict() if self.model_params else None
-        told["created_at"] = self.created_at.isoformat() if self.created_at else None
-        told["additional_info"] = {k: v for k, v in self.additional_info.items() if v not in (None, [], {})}
-        plain: dict[str, Any] = to_storable(told)
+        fields = {name: getattr(self, name) for name in _ARGUMENTS if name != "api_key"}
+        fields["model_params"] = self.model_params.to_dict() if self.model_params else None
+        fields["created_at"] = self.created_at.isoformat() if self.created_at else None
+        fields["additional_info"] = {k: v for k, v in self.additional_info.items() if v not in (None, [], {})}
+        plain: dict[str, Any] = to_storable(fields)
         return plain
 
     def get_parameters(self) -> ModelParameters | None:
-        """Return the parameters that the model declares, or None if they are not known."""
+        """Return the parameters that the model declares, or None if unknown."""
         return self._model_params
 
     @property
     def model_params(self) -> ModelParameters | None:
-        """The parameters that the model declares, or None if they are not known. Set as a dict of declarations."""
+        """The parameters that the model declares, or None if unknown. It can be set to a dict of declarations."""
         return self._model_params
 
     @model_params.setter
@@ -232,17 +233,17 @@ class Model:
     ) -> ModelResponse | ModelResponseStreamer:
         """Run the model and wait for its result, blocking. It is billable, and sent exactly once.
 
-        :param data: the input: text, or any value that JSON can hold. An ``Upload`` anywhere in it, or in
-            ``parameters``, is uploaded, and sent as a link.
-        :param name: a name for the log.
-        :param timeout: seconds after which to give up; the run goes on.
+        :param data: the input: a string, or any other JSON value. Each ``Upload`` in it, or in ``parameters``, is
+            uploaded and replaced by a link.
+        :param name: a prefix for log lines.
+        :param timeout: seconds after which to stop waiting; the run continues.
         :param parameters: further parameters of the model.
         :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % a poll up to 60 seconds.
-        :param stream: whether to return the text as it is made, as :meth:`run_stream` does.
-        :return: the final response; failed, with the reason, if there was none in time. Or a stream.
-        :raises AixplainConfigurationError: if the account cannot work.
-        :raises AixplainInputError: if the arguments can make no valid request, or miss what the model declares.
-        :raises AssertionError: if a stream is asked of a model that supports none.
+        :param stream: whether to return the output as it is generated, as :meth:`run_stream`.
+        :return: the final response; failed, with the reason, after ``timeout``. Or a stream.
+        :raises AixplainConfigurationError: if the account is invalid.
+        :raises AixplainInputError: if the arguments are invalid, or do not match the model's declared parameters.
+        :raises AssertionError: if the model does not support streaming.
         """
         if stream:
             return self._stream(data, parameters, timeout)
@@ -255,12 +256,12 @@ class Model:
 
         Arguments and errors are those of :meth:`run`.
 
-        :return: in progress with its poll URL as ``url``; or final at once; or failed, with the reason.
+        :return: in progress with its poll URL as ``url``; or the final result; or failed, with the reason.
         """
         return self._client.run_async(self.id, data, name, parameters, declared=self.model_params)
 
     def run_stream(self, data: Any, parameters: Mapping[str, Any] | None = None) -> ModelResponseStreamer:
-        """Run the model and return its text as it is made, blocking. It is billable, and sent exactly once.
+        """Run the model and return its output as it is generated. It is billable, and sent exactly once.
 
         Arguments and errors are those of :meth:`run`.
 
@@ -276,22 +277,22 @@ class Model:
     def sync_poll(
         self, poll_url: str, name: str = "model_process", wait_time: float = 0.5, timeout: float = 300
     ) -> ModelResponse:
-        """Poll until a run is over, blocking.
+        """Poll until a run has finished, blocking.
 
         See :meth:`Client.sync_poll <airflow_provider_aixplain.client.blocking.Client.sync_poll>`.
         """
         return self._client.sync_poll(poll_url, name, wait_time, timeout)
 
     def check_finetune_status(self, after_epoch: int | None = None) -> FinetuneStatus:
-        """Ask how far the training of the model is.
+        """Return the progress of the model's fine-tuning.
 
-        :param after_epoch: tell of the first epoch after this one; default: of the last.
-        :raises AixplainError: if the platform refuses to tell.
+        :param after_epoch: return the losses of the first epoch after this one; default: of the last.
+        :raises AixplainError: if the platform refuses.
         """
         return self._client.check_finetune_status(self.id, after_epoch)
 
     def delete(self) -> None:
-        """Delete the model, which must be the account's own.
+        """Delete the model, which must belong to the account.
 
         :raises AixplainError: if the platform refuses.
         """
@@ -301,24 +302,24 @@ class Model:
         if not self.supports_streaming:
             raise AixplainNoStreaming(
                 f"Model {self.id!r} does not support streaming, or is not known to: use stream=False; or, if it does,"
-                " Model.get, which asks the platform, or supports_streaming=True"
+                " Model.get, which reads the model's record, or supports_streaming=True"
             )
         return self._client.stream(self.id, data, parameters, timeout, declared=self.model_params)
 
     def add_additional_info_for_benchmark(self, display_name: str, configuration: Mapping[str, Any]) -> None:
-        """Note in ``additional_info`` how a benchmark shows and configures the model.
+        """Store in ``additional_info`` how a benchmark shows and configures the model.
 
-        :param display_name: kept as ``displayName``.
-        :param configuration: kept as ``configuration``.
+        :param display_name: stored as ``displayName``.
+        :param configuration: stored as ``configuration``.
         """
         self.additional_info["displayName"] = display_name
         self.additional_info["configuration"] = configuration
 
 
 class _KeyClient(Client):
-    """A client that was given its key, not a Connection. Copies have the key; pickles do not, nor a proxy's password.
+    """A client with a key instead of a Connection. Copies have the key; pickles have neither the key nor the proxy.
 
-    A client that is unpickled reads the key from the environment, as a new :class:`Model` does.
+    An unpickled client reads the key from the environment, like a new :class:`Model`.
     """
 
     def __copy__(self) -> _KeyClient:

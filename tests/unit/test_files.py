@@ -128,10 +128,10 @@ class TestPath:
     @pytest.mark.parametrize(
         ("path", "named"),
         [
-            ("a.wav", r"data\['text'\]: Upload\('a.wav'\): path is no URI: give one, such as file:///"),
-            ("/data/a.wav", "path is no URI"),
-            ("nowhere://a/b.wav", "Airflow knows no filesystem for nowhere://"),
-            ("file:///no/such/file.wav", r"data\['text'\]: there is no file 'file:///no/such/file.wav'"),
+            ("a.wav", r"data\['text'\]: Upload\('a.wav'\): path is not a URI: give one, such as file:///"),
+            ("/data/a.wav", "path is not a URI"),
+            ("nowhere://a/b.wav", "Airflow has no filesystem for nowhere://"),
+            ("file:///no/such/file.wav", r"data\['text'\]: the file 'file:///no/such/file.wav' does not exist"),
         ],
     )
     def test_a_missing_file_is_named_before_anything_is_sent(self, path: str, named: str, emulator: Emulator) -> None:
@@ -145,7 +145,7 @@ class TestPath:
     def test_one_that_airflow_does_not_render_is_named(self) -> None:
         with DAG("chain", start_date=START, schedule=None):
             run = operator(data={"text": Upload(operator(task_id="upstream").output)})
-        with pytest.raises(AixplainInputError, match="has no path yet: Airflow renders it in plain dicts"):
+        with pytest.raises(AixplainInputError, match="was not rendered: Airflow renders plain dicts"):
             AixplainHook().run_async("echo", run.data)
 
 
@@ -402,10 +402,10 @@ class TestCalls:
         for row in read(rows, Mapper()):
             assert isinstance(row, BadRow)
             assert "data['text']: " in str(row)
-            assert "no file is uploaded here: upload it before with AixplainHook().upload_file" in str(row)
+            assert "files are not uploaded here: upload it first with AixplainHook().upload_file" in str(row)
 
     def test_an_event_loop_uploads_nothing(self, emulator: Emulator) -> None:
         before = len(emulator.runs())
-        with pytest.raises(AixplainInputError, match="no file is uploaded here: upload it before"):
+        with pytest.raises(AixplainInputError, match="files are not uploaded here: upload it first"):
             asyncio.run(AixplainHook().arun_async("echo", {"text": Upload("file:///a")}))
         assert len(emulator.runs()) == before

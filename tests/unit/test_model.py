@@ -339,8 +339,8 @@ class TestFiles:
         with huge.open("wb") as sparse:
             sparse.truncate(26 * 1024 * 1024)
         for path, named in (
-            (tmp_path / "nothing", "there is no file"),
-            (tmp_path, "there is no file"),
+            (tmp_path / "nothing", "does not exist"),
+            (tmp_path, "does not exist"),
             (empty, "is empty"),
             (huge, r"has 26\.0 MiB, and the limit for the kind 'application' is 25 MiB"),
         ):
@@ -358,7 +358,7 @@ class TestFiles:
         with serve(lambda http: http.answer(500)) as server:
             model = Model("a", api_key=KEY)
             model.url, model.backend_url = f"{server.url}/api/v1/execute", server.url
-            with pytest.raises(AixplainInputError, match="there is no file"):
+            with pytest.raises(AixplainInputError, match="does not exist"):
                 model.run([file, Upload("file:///nowhere")])
         assert server.asked == []
 
@@ -374,7 +374,7 @@ class TestFiles:
         with serve(answer) as server:
             model = Model("a", api_key=KEY)
             model.url, model.backend_url = f"{server.url}/api/v1/execute", server.url
-            with pytest.raises(AixplainInputError, match="written to while it was uploaded"):
+            with pytest.raises(AixplainInputError, match="changed during the upload"):
                 model.run(Upload(f"file://{path}"))
         assert [asked.method for asked in server.asked if "execute" in asked.path] == []
 

@@ -578,7 +578,7 @@ def test_a_poll_url_on_a_foreign_host(emulator: Emulator) -> None:
     try:
         tries = Tries(model_id="echo", data="foreign", deferrable=True)
         for _ in range(2):
-            with pytest.raises(AixplainUntrustedUrl, match="add its origin to trusted_origins"):
+            with pytest.raises(AixplainUntrustedUrl, match="add it to trusted_origins"):
                 tries.run()
     finally:
         emulator.set_faults()

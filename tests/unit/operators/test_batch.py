@@ -165,8 +165,8 @@ def test_a_result_path_that_can_never_be_written_is_bad_input(
         ({"source": [1], "result_path": "file://data/out"}, "result_path is 'file://data/out': give the URI"),
         ({"source": [1], "result_path": "s3://"}, "result_path is 's3://': give the URI"),
         ({"source": [1], "result_path": "s3://b/[1]/*"}, r"leave out \* \[ \]"),
-        ({"source": [1], "result_path": "nowhere://b/a"}, "Airflow knows no filesystem for nowhere://"),
-        ({"source": "nowhere://b/a.csv"}, "Airflow knows no filesystem for nowhere://"),
+        ({"source": [1], "result_path": "nowhere://b/a"}, "Airflow has no filesystem for nowhere://"),
+        ({"source": "nowhere://b/a.csv"}, "Airflow has no filesystem for nowhere://"),
         ({"source": [1], "model_id": ""}, "model_id is ''"),
     ],
 )
