@@ -65,13 +65,6 @@ class Platform:
         """Return the URL of a model's page."""
         return f"{self.web_url}/discover/model/{quote(model_id, safe='')}"
 
-    def limit(self, budget: float | None) -> float:
-        """Return the time limit of a request, in seconds.
-
-        :param budget: the seconds that are left for it, if limited.
-        """
-        return self.timeout if budget is None else min(budget, self.timeout)
-
     def trusts(self, url: str) -> bool:
         """Return whether a URL may receive the key: its origin is an endpoint's, or in ``trusted_origins``."""
         try:

@@ -49,7 +49,7 @@ class AsyncClient(Client):
         with translate_protocol_errors():
             request = wire.poll_request(poll_url)
         async with self._lease() as lease:
-            return await self._apoll(lease, request, timeout, max_size)
+            return wire.read_poll(await self._asend(lease, request, timeout, max_size))
 
     async def await_run(
         self,
@@ -78,7 +78,7 @@ class AsyncClient(Client):
                 await asyncio.sleep(delay_until_tick(delay, time.monotonic()))
                 try:
                     timeout = wait.poll_timeout(time.monotonic() - start)
-                    response = await self._apoll(lease, request, timeout, max_size)
+                    response = wire.read_poll(await self._asend(lease, request, timeout, max_size))
                 except Exception as error:
                     response = unusable_account_response(error)
                 elapsed = time.monotonic() - start
@@ -101,12 +101,6 @@ class AsyncClient(Client):
     async def areload_credentials(self) -> str:
         """Read the account again, as :meth:`reload_credentials`."""
         return ""
-
-    async def _apoll(
-        self, lease: Lease, request: wire.Request, timeout: float | None, max_size: int | None
-    ) -> ModelResponse:
-        limit = (await self.aplatform()).limit(timeout)
-        return wire.read_poll(await self._asend(lease, request, limit, max_size))
 
     async def _asend(
         self, lease: Lease, request: wire.Request, timeout: float | None = None, max_size: int | None = None

@@ -26,22 +26,18 @@ class ErrorCategory(str, Enum):
 
         :param status_code: the HTTP status code of an answer that is not a success.
         """
-        if status_code == 400 or 490 <= status_code <= 499:
-            return cls.VALIDATION
-        if status_code == 401:
-            return cls.AUTHENTICATION
-        if status_code == 402 or 470 <= status_code <= 479:
-            return cls.BILLING
-        if status_code in (403, 404) or 460 <= status_code <= 469:
-            return cls.RESOURCE
-        if status_code == 429:
-            return cls.RATE_LIMIT
-        if 480 <= status_code <= 489:
-            return cls.SUPPLIER
-        if status_code in (500, 502, 503, 504):
-            return cls.PLATFORM
-        return cls.INTERNAL
+        return next((category for category, codes in _STATUS_CODES.items() if status_code in codes), cls.INTERNAL)
 
+
+_STATUS_CODES = {
+    ErrorCategory.VALIDATION: {400, *range(490, 500)},
+    ErrorCategory.AUTHENTICATION: {401},
+    ErrorCategory.BILLING: {402, *range(470, 480)},
+    ErrorCategory.RESOURCE: {403, 404, *range(460, 470)},
+    ErrorCategory.RATE_LIMIT: {429},
+    ErrorCategory.SUPPLIER: set(range(480, 490)),
+    ErrorCategory.PLATFORM: {500, 502, 503, 504},
+}
 
 _RETRYABLE = {ErrorCategory.RATE_LIMIT, ErrorCategory.SUPPLIER, ErrorCategory.PLATFORM}
 

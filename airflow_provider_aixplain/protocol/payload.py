@@ -37,7 +37,7 @@ def build_payload(
     try:
         data = to_sendable(data, "data", convert)
         extra = to_sendable({} if parameters is None else parameters, "parameters", convert)
-        value = parse_json(data) if isinstance(data, str) else NOT_JSON
+        value = parse_json(data) if isinstance(data, str) else data if isinstance(data, dict) else NOT_JSON
     except RecursionError:
         raise InvalidInput("data or parameters refer to themselves or nest too deeply for JSON") from None
     if not isinstance(extra, dict):
@@ -48,9 +48,7 @@ def build_payload(
             kind = type(options).__name__
             raise InvalidInput(f"parameters['options'] is a {kind}: give a dict from names to values")
         extra["options"] = {**options, "stream": stream}
-    if isinstance(data, dict):
-        payload = {**data, **extra}
-    elif value is NOT_JSON:
+    if value is NOT_JSON:
         payload = {**extra, "data": data}
     elif isinstance(value, dict):
         payload = {**value, **extra}

@@ -139,32 +139,25 @@ def find_reason(body: Mapping[str, Any]) -> str:
 
 def find_error_code(body: Mapping[str, Any]) -> Any:
     """Return the platform's code of an error, or None."""
-    for code in (
-        body.get("error_code"),
-        *_values(body.get("errorDetails"), ["code"]),
-        *_values(body.get("error"), ["code"]),
-    ):
-        if code is not None:
-            return code
-    return None
+    details = [body.get("errorDetails"), body.get("error")]
+    codes = [body.get("error_code"), *(detail.get("code") for detail in details if isinstance(detail, dict))]
+    return next((code for code in codes if code is not None), None)
 
 
 def find_credits(body: Mapping[str, Any]) -> Any:
     """Return the cost of a run, in credits: the first figure above 0, or the answer's top-level value, or 0."""
-    return _first(body, CREDITS, _sum_credits)
+    return _find_figure(body, CREDITS, lambda steps: None)
 
 
 def find_run_time(body: Mapping[str, Any]) -> Any:
     """Return the duration of a run, in seconds: the first figure above 0, or the answer's top-level value, or 0."""
-    return _first(body, RUN_TIME, _measure_run_time)
+    return _find_figure(body, RUN_TIME, _measure_span)
 
 
-def _first(
-    body: Mapping[str, Any],
-    spellings: tuple[tuple[str, ...], ...],
-    of_steps: Callable[[list[dict[str, Any]]], float | None],
+def _find_figure(
+    body: Mapping[str, Any], keys: tuple[tuple[str, ...], ...], measure: Callable[[list[dict[str, Any]]], float | None]
 ) -> Any:
-    top, in_statistics, in_data, _ = spellings
+    top, in_statistics, in_data, in_steps = keys
     sent = [body[key] for key in top if key in body]
     for value in sent:
         if is_figure(value):
@@ -172,7 +165,10 @@ def _first(
     data = body.get("data")
     if isinstance(data, dict):
         statistics = data.get("executionStats") or data.get("execution_stats")
-        for value in (*_values(statistics, in_statistics), *_values(data, in_data), of_steps(_steps(data))):
+        steps = data.get("steps")
+        steps = [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
+        of_steps = (measure(steps), _sum(steps, in_steps))
+        for value in (*_values(statistics, in_statistics), *_values(data, in_data), *of_steps):
             if is_figure(value):
                 return parse_number(value)
     return next((value for value in sent if value is not None), None if sent else 0)
@@ -187,26 +183,16 @@ def _values(place: Any, keys: Iterable[str]) -> list[Any]:
     return [place.get(key) for key in keys] if isinstance(place, dict) else []
 
 
-def _sum_credits(steps: list[dict[str, Any]]) -> float | None:
-    return _sum(steps, CREDITS[-1])
-
-
-def _measure_run_time(steps: list[dict[str, Any]]) -> float | None:
-    """Return the seconds from the start of the first step to the end of the last, as steps may overlap; or a sum."""
+def _measure_span(steps: list[dict[str, Any]]) -> float | None:
+    """Return the seconds from the start of the first step to the end of the last: steps may overlap."""
     starts = [time for step in steps if (time := _time(step, "start_time", "startTime"))]
     ends = [time for step in steps if (time := _time(step, "end_time", "endTime"))]
-    span = (ends[-1] - starts[0]).total_seconds() if starts and ends else None
-    return span if is_figure(span) else _sum(steps, RUN_TIME[-1])
+    return (ends[-1] - starts[0]).total_seconds() if starts and ends else None
 
 
 def _sum(steps: list[dict[str, Any]], keys: tuple[str, ...]) -> float:
     figures = (next(filter(is_figure, _values(step, keys)), 0) for step in steps)
     return sum_decimals(parse_number(figure) or 0 for figure in figures)
-
-
-def _steps(data: dict[str, Any]) -> list[dict[str, Any]]:
-    steps = data.get("steps")
-    return [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
 
 
 def _time(step: dict[str, Any], *keys: str) -> datetime | None:

@@ -144,13 +144,13 @@ async def send(
     """Send a request once.
 
     :param pooled: the account's session.
-    :param timeout: seconds for the whole exchange; default: the Connection's.
+    :param timeout: seconds for the whole exchange; default and maximum: the Connection's.
     :param max_size: the size limit of the answer, in bytes; default and maximum: the Connection's.
     :raises AixplainUntrustedUrl: if the request would send the key to an untrusted origin.
     :raises AixplainConfigurationError: if the proxy or the CA certificates cannot be used.
     """
     platform = pooled.platform
-    limit = platform.timeout if timeout is None else timeout
+    limit = platform.timeout if timeout is None else min(timeout, platform.timeout)
     max_size = platform.max_answer if max_size is None else min(max_size, platform.max_answer)
     deadline = time.monotonic() + limit
     exchange = _Exchange(pooled, request, max_size)
