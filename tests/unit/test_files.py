@@ -1,4 +1,4 @@
-"""What is uploaded: files that DAG code marks, and nothing that comes from outside."""
+"""Uploads: files that DAG code marks, and nothing else."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Result(SimpleNamespace):
 
 
 class TestPath:
-    def test_it_is_rendered_into_a_copy(self) -> None:
+    def test_an_upload_is_rendered_into_a_copy(self) -> None:
         upload = Upload("s3://aws_default@calls/{{ ds }}/first.wav")
         run = operator(data={"text": upload, "more": [(upload,)]})
         for day in ("2026-01-01", "2026-01-02"):
@@ -113,20 +113,20 @@ class TestPath:
             Upload(missing)
 
     @pytest.mark.parametrize(
-        ("path", "named"),
+        ("path", "message"),
         [(None, "path is None"), (5, "path is a int"), (["file:///a"], "a list"), (Path("/a.wav"), "a PosixPath")],
     )
-    def test_a_value_that_is_no_path_is_named(self, path: Any, named: str) -> None:
-        with pytest.raises(AixplainInputError, match=f"{named}: give .*URI"):
+    def test_an_invalid_path_is_named(self, path: Any, message: str) -> None:
+        with pytest.raises(AixplainInputError, match=f"{message}: give .*URI"):
             Upload(path)
         with DAG("chain", start_date=START, schedule=None):
             run = operator(data=Upload(operator(task_id="upstream").output))
-        with pytest.raises(AixplainInputError, match=f"{named}: give .*URI"):
+        with pytest.raises(AixplainInputError, match=f"{message}: give .*URI"):
             rendered(run, ti=Result(result=path))
 
     @pytest.mark.usefixtures("connection")
     @pytest.mark.parametrize(
-        ("path", "named"),
+        ("path", "message"),
         [
             ("a.wav", r"data\['text'\]: Upload\('a.wav'\): path is not a URI: give one, such as file:///"),
             ("/data/a.wav", "path is not a URI"),
@@ -134,22 +134,22 @@ class TestPath:
             ("file:///no/such/file.wav", r"data\['text'\]: the file 'file:///no/such/file.wav' does not exist"),
         ],
     )
-    def test_a_missing_file_is_named_before_anything_is_sent(self, path: str, named: str, emulator: Emulator) -> None:
+    def test_a_missing_file_is_named_before_anything_is_sent(self, path: str, message: str, emulator: Emulator) -> None:
         before = len(emulator.runs())
         for durable in (True, False):
-            with pytest.raises(AixplainInputError, match=named):
+            with pytest.raises(AixplainInputError, match=message):
                 operator(data={"text": Upload(path)}, durable=durable).execute({})
         assert len(emulator.runs()) == before
 
     @pytest.mark.usefixtures("connection")
-    def test_one_that_airflow_does_not_render_is_named(self) -> None:
+    def test_an_upload_that_was_not_rendered_is_named(self) -> None:
         with DAG("chain", start_date=START, schedule=None):
             run = operator(data={"text": Upload(operator(task_id="upstream").output)})
         with pytest.raises(AixplainInputError, match="was not rendered: Airflow renders plain dicts"):
             AixplainHook().run_async("echo", run.data)
 
 
-def test_its_text_is_stable_and_hides_secrets() -> None:
+def test_the_repr_is_stable_and_hides_secrets() -> None:
     with DAG("texts", start_date=START, schedule=None, params={"file": "a"}) as dag:
         upstream = operator(task_id="upstream")
         for path, text in (
@@ -205,7 +205,7 @@ class TestDag:
         }.items():
             assert dag.get_task(source).downstream_task_ids == downstream
 
-    def test_it_is_serialized_alike_whenever_it_is_read(self) -> None:
+    def test_the_serialized_dag_is_stable(self) -> None:
         stored, again = (json.dumps(dag_serialization.to_dict(build_dag()), sort_keys=True) for _ in range(2))
         assert stored == again
         assert " at 0x" not in stored
@@ -223,7 +223,7 @@ class TestDag:
             lambda partial: partial().expand_kwargs([{"data": {"text": Upload("file:///{{ n }}")}}] * 2),
         ],
     )
-    def test_each_map_index_has_a_path_of_its_own(self, mapped: Any) -> None:
+    def test_each_map_index_has_its_own_path(self, mapped: Any) -> None:
         with DAG("mapped", start_date=START, schedule=None):
             run = mapped(lambda **more: AixplainRunModelOperator.partial(task_id="a", model_id="echo", **more))
         tasks = []
@@ -238,7 +238,7 @@ class TestDag:
 
 @pytest.fixture
 def created(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The paths of all Uploads that anybody creates."""
+    """The paths of all Uploads that are created."""
     paths: list[Any] = []
     monkeypatch.setattr(Upload, "__init__", lambda self, path=None, *_, **__: paths.append(path))
     return paths
@@ -263,7 +263,7 @@ def allowed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def json_forms(classname: str) -> list[Any]:
-    """Return what serde reads as an object of a class, in its form of today and that of before."""
+    """Return the serialized object of a class, in the current and the former format of serde."""
     path = "file:///etc/hostname"
     forms: list[Any] = []
     for data in ({"path": path}, path, [path], {"path": path, "conn_id": None, "kwargs": {}}, None):
@@ -274,9 +274,9 @@ def json_forms(classname: str) -> list[Any]:
 
 
 class TestOutside:
-    """JSON from outside becomes no Upload."""
+    """JSON from outside never becomes an Upload."""
 
-    def test_it_is_a_plain_class(self) -> None:
+    def test_upload_is_a_plain_class(self) -> None:
         assert not dataclasses.is_dataclass(Upload)
         assert not attrs.has(Upload)
         for name in ("serialize", "deserialize", "template_fields", "model_config", "model_fields", "__version__"):
@@ -342,7 +342,7 @@ class TestOutside:
         assert BaseSerialization.deserialize(stored) == {"data": "Upload('file:///a')"}, "a text"
 
     @pytest.mark.parametrize("field", ["data", "parameters"])
-    def test_a_path_out_of_an_xcom_is_not_uploaded(
+    def test_a_path_from_an_xcom_is_not_uploaded(
         self, field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         secret = tmp_path / "secret.txt"
@@ -376,7 +376,7 @@ class TestOutside:
 
 @pytest.mark.usefixtures("connection")
 class TestCalls:
-    def test_the_fingerprint_holds_path_and_size(self, tmp_path: Path) -> None:
+    def test_the_fingerprint_contains_path_and_size(self, tmp_path: Path) -> None:
         client = Client(Platform("key"))
         path = tmp_path / "a.txt"
         path.write_text("one")
@@ -385,7 +385,7 @@ class TestCalls:
         path.write_text("three")
         assert client.fingerprint("echo", {"text": Upload(f"file://{path}")}) != first
 
-    def test_a_function_can_mark_what_it_returns(self, tmp_path: Path, emulator: Emulator) -> None:
+    def test_a_function_can_return_an_upload(self, tmp_path: Path, emulator: Emulator) -> None:
         path = tmp_path / "a.txt"
         path.write_text("What a terrible disappointment")
 

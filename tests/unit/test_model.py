@@ -1,4 +1,4 @@
-"""The Model class: on its own, and bound to a hook; against the emulator."""
+"""The Model class, unbound and bound to a hook, against the emulator."""
 
 from __future__ import annotations
 
@@ -68,17 +68,17 @@ def whole(response: ModelResponse | ModelResponseStreamer) -> ModelResponse:
 
 
 class TestRuns:
-    def test_run_answered_at_once(self, model: Model, emulator: Emulator) -> None:
+    def test_run_returns_an_immediate_result(self, model: Model, emulator: Emulator) -> None:
         response = whole(model.run(TEXT, parameters={"delay": 0.1}))
         assert (response.status, response.data, response.completed) == (ResponseStatus.SUCCESS, "positive", True)
         assert polls_of(emulator, response) == 0
 
-    def test_run_turned_asynchronous(self, model: Model, emulator: Emulator) -> None:
+    def test_run_polls_an_asynchronous_run(self, model: Model, emulator: Emulator) -> None:
         response = whole(model.run(TEXT, parameters={"delay": 1.5}))
         assert (response.status, response.data) == (ResponseStatus.SUCCESS, "positive")
         assert polls_of(emulator, response) > 0
 
-    def test_run_gives_up_in_time_and_names_the_run(self, model: Model) -> None:
+    def test_run_stops_after_its_timeout_and_names_the_run(self, model: Model) -> None:
         response = whole(model.run(TEXT, timeout=0.5, parameters={"delay": 60}))
         assert (response.status, response.completed) == (ResponseStatus.FAILED, False)
         assert model.poll(str(response.url)).status is ResponseStatus.IN_PROGRESS
@@ -88,7 +88,7 @@ class TestRuns:
         assert (submitted.status, submitted.completed) == (ResponseStatus.IN_PROGRESS, False)
         assert model.sync_poll(str(submitted.url)).data == "positive"
 
-    def test_a_model_that_fails(self, emulator: Emulator) -> None:
+    def test_a_failed_run_has_its_reason(self, emulator: Emulator) -> None:
         response = whole(on_its_own(emulator, "fail").run(TEXT))
         assert (response.status, response.error_message) == (ResponseStatus.FAILED, "this model always fails")
 
@@ -98,7 +98,7 @@ class TestRuns:
             assert (response.status, response.data) == (ResponseStatus.FAILED, "")
             assert "HTTP 404" in response.error_message
 
-    def test_bad_input_costs_nothing(self, model: Model, emulator: Emulator) -> None:
+    def test_invalid_input_is_not_sent(self, model: Model, emulator: Emulator) -> None:
         before = len(emulator.runs())
         endless: list[Any] = []
         endless.append(endless)
@@ -120,10 +120,10 @@ class TestRuns:
 
 
 class TestDeclaredParameters:
-    """A fetched record says what the model asks for."""
+    """A fetched record declares the parameters."""
 
     @pytest.mark.parametrize(
-        ("data", "parameters", "named"),
+        ("data", "parameters", "message"),
         [
             ({}, None, "the model requires text"),
             ({"text": 5}, None, "text is 5, but the model accepts text"),
@@ -131,31 +131,31 @@ class TestDeclaredParameters:
             (None, None, "data is None"),
         ],
     )
-    def test_what_is_missing_or_wrong_is_named_before_anything_is_billed(
-        self, connection: object, emulator: Emulator, data: Any, parameters: Any, named: str
+    def test_wrong_parameters_are_named_before_the_run(
+        self, connection: object, emulator: Emulator, data: Any, parameters: Any, message: str
     ) -> None:
         model = AixplainHook().get_model("sentiment")
         before = len(emulator.runs())
         for call in (model.run, model.run_async):
-            with pytest.raises(AixplainInputError, match=named):
+            with pytest.raises(AixplainInputError, match=message):
                 call(data, parameters=parameters)
         assert len(emulator.runs()) == before
 
-    def test_they_can_be_looked_at(self, connection: object) -> None:
+    def test_declared_parameters_can_be_read(self, connection: object) -> None:
         parameters = AixplainHook().get_model("sentiment").get_parameters()
         assert isinstance(parameters, ModelParameters)
         assert str(parameters) == (
             "Parameters:\n  - text: not set (required, text)\n  - delay: not set (optional, number)"
         )
 
-    def test_without_a_record_nothing_is_known(self, emulator: Emulator) -> None:
+    def test_without_a_record_no_parameters_are_known(self, emulator: Emulator) -> None:
         model = on_its_own(emulator)
         assert model.get_parameters() is None
         assert model.run_async({}).status is ResponseStatus.IN_PROGRESS
 
 
 class TestStream:
-    def test_chunks_as_they_come(self, connection: object) -> None:
+    def test_a_fetched_model_streams(self, connection: object) -> None:
         model = AixplainHook().get_model("echo")
         with model.run_stream(TEXT, {"delay": 0.2}) as stream:
             chunks = list(stream)
@@ -163,12 +163,12 @@ class TestStream:
         assert len(chunks) > 3
         assert stream.status is ResponseStatus.SUCCESS
 
-    def test_by_way_of_run(self, emulator: Emulator) -> None:
+    def test_run_can_stream(self, emulator: Emulator) -> None:
         stream = on_its_own(emulator, "echo", supports_streaming=True).run(TEXT, stream=True)
         assert isinstance(stream, ModelResponseStreamer)
         assert "".join(chunk.data for chunk in stream) == TEXT
 
-    def test_by_way_of_the_hook(self, connection: object) -> None:
+    def test_the_hook_offers_the_same(self, connection: object) -> None:
         hook = AixplainHook()
         for stream in (hook.run_stream("echo", TEXT), hook.run("echo", TEXT, stream=True)):
             assert isinstance(stream, ModelResponseStreamer)
@@ -181,11 +181,11 @@ class TestStream:
             assert stream.status is last.status is ResponseStatus.FAILED
             assert reason in last.error_message
 
-    def test_a_model_that_does_not_stream_after_all(self, emulator: Emulator) -> None:
+    def test_a_plain_answer_is_the_only_chunk(self, emulator: Emulator) -> None:
         (chunk,) = on_its_own(emulator, supports_streaming=True).run_stream(TEXT)
         assert (chunk.status, chunk.data) == (ResponseStatus.SUCCESS, "positive")
 
-    def test_asking_a_model_that_cannot(self, model: Model, emulator: Emulator) -> None:
+    def test_a_model_without_streaming_is_refused(self, model: Model, emulator: Emulator) -> None:
         before = len(emulator.runs())
         for call in (
             lambda: model.run_stream(TEXT),
@@ -203,7 +203,7 @@ class TestStream:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_refused_key_that_no_connection_has_is_named(status: int) -> None:
+def test_a_refused_key_without_a_connection_is_named(status: int) -> None:
     with serve(lambda http: http.answer(status, b'{"error": "the platform\'s words"}')) as server:
         model = Model("sentiment", api_key=KEY, supports_streaming=True)
         model.url, model.backend_url = f"{server.url}/api/v1/execute", server.url
@@ -231,17 +231,17 @@ class TestCatalogue:
             assert model.version == "1.0"
             assert not model.supports_streaming
 
-    def test_which_model(self, connection: object) -> None:
+    def test_either_id_or_name_is_required(self, connection: object) -> None:
         for arguments in ({}, {"model_id": "a", "name": "b"}):
             with pytest.raises(AixplainInputError, match="give either model_id or name"):
                 AixplainHook().get_model(**arguments)
 
-    def test_one_that_is_not_there(self, connection: object) -> None:
+    def test_an_unknown_model_is_an_error(self, connection: object) -> None:
         with pytest.raises(AixplainPermanentError, match="no model nothing") as raised:
             AixplainHook().get_model("nothing")
         assert (raised.value.status_code, raised.value.category) == (404, "resource")
 
-    def test_on_its_own(self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_get_works_without_a_hook(self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(AixplainConfigurationError, match="No API key"):
             Model.get("sentiment", api_key="")
 
@@ -261,7 +261,7 @@ class TestCatalogue:
             with pytest.raises(AixplainPermanentError, match="model echo is not yours"):
                 on_its_own(emulator, "echo").delete()
 
-    def test_by_way_of_the_hook(self, connection: object) -> None:
+    def test_the_hook_offers_the_same(self, connection: object) -> None:
         hook = AixplainHook()
         assert hook.check_finetune_status("tuned").model_status in (AssetStatus.TRAINING, AssetStatus.ONBOARDED)
         with pytest.raises(AixplainInputError, match="after_epoch is 'x'"):
@@ -288,12 +288,12 @@ class TestFiles:
         assert link.endswith("/review.txt")
         assert run["payload"] == {"text": link, "more": [link], "again": link}
 
-    def test_a_text_that_names_a_file_is_a_text(self, emulator: Emulator, file: Upload) -> None:
+    def test_a_string_with_a_path_is_not_uploaded(self, emulator: Emulator, file: Upload) -> None:
         for text in (str(file.path), file.file.path, repr(file)):
             response = whole(on_its_own(emulator, "echo").run(text, parameters={"delay": 0}))
             assert response.data == text
 
-    def test_one_in_an_object_storage_is_sent_as_it_is_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_file_in_an_object_storage_is_streamed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         attach(protocol="memory", conn_id="store", fs=MemoryFileSystem())
         path = ObjectStoragePath("memory://store@bucket/call.wav", conn_id="store")
         contents = b"RIFF" * 500_000
@@ -324,11 +324,11 @@ class TestFiles:
         assert pieces
         assert 0 < max(pieces) < 1_000_000, "the file was read at once"
 
-    def test_by_hand(self, connection: object, file: Upload) -> None:
+    def test_upload_file_returns_a_link(self, connection: object, file: Upload) -> None:
         hook = AixplainHook()
         assert whole(hook.run("sentiment", hook.upload_file(file.file))).data == "negative"
 
-    def test_what_cannot_be_uploaded_is_told_before_anything_is_sent(
+    def test_an_invalid_file_is_refused_before_anything_is_sent(
         self, emulator: Emulator, file: Upload, tmp_path: Path
     ) -> None:
         model = on_its_own(emulator)
@@ -338,13 +338,13 @@ class TestFiles:
         huge = tmp_path / "huge.pdf"
         with huge.open("wb") as sparse:
             sparse.truncate(26 * 1024 * 1024)
-        for path, named in (
+        for path, message in (
             (tmp_path / "nothing", "does not exist"),
             (tmp_path, "does not exist"),
             (empty, "is empty"),
             (huge, r"has 26\.0 MiB, and the limit for the kind 'application' is 25 MiB"),
         ):
-            with pytest.raises(AixplainInputError, match=named):
+            with pytest.raises(AixplainInputError, match=message):
                 model.run([file, Upload(f"file://{path}")])
         for path in (tmp_path / "review.txt", file.file):
             for data, parameters, field in ((path, {}, "data"), ("", {"a": [path]}, r"parameters\['a'\]\[0\]")):
@@ -362,13 +362,13 @@ class TestFiles:
                 model.run([file, Upload("file:///nowhere")])
         assert server.asked == []
 
-    def test_one_that_is_written_to_meanwhile_is_not_submitted(self, tmp_path: Path) -> None:
+    def test_a_file_that_changes_during_the_upload_is_not_submitted(self, tmp_path: Path) -> None:
         path = tmp_path / "growing.txt"
         path.write_text("begun")
         slot = {"key": "u/growing.txt", "uploadUrl": "SERVER/bucket/u/growing.txt"}
 
         def answer(http: Handler) -> None:
-            path.write_text("begun, and gone on with")
+            path.write_text("begun, and continued")
             http.answer(200, json.dumps(slot).replace("SERVER", server.url).encode())
 
         with serve(answer) as server:
@@ -380,7 +380,7 @@ class TestFiles:
 
 
 class TestAttributes:
-    def test_defaults(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_attributes_have_defaults(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("TEAM_API_KEY", "AIXPLAIN_API_KEY"):
             monkeypatch.delenv(name, raising=False)
         model = Model("a")
@@ -397,7 +397,7 @@ class TestAttributes:
         with pytest.raises(AixplainConfigurationError, match="No API key"):
             model.run_async(TEXT)
 
-    def test_the_environments_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_key_comes_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AIXPLAIN_API_KEY", "second")
         monkeypatch.delenv("TEAM_API_KEY", raising=False)
         assert Model("a").api_key == "second"
@@ -405,7 +405,7 @@ class TestAttributes:
         assert Model("a").api_key == "first"
         assert Model("a", api_key="own").api_key == "own"
 
-    def test_words_and_ids(self) -> None:
+    def test_states_and_ids_are_normalized(self) -> None:
         class Function(Enum):
             TRANSLATION = "translation"
 
@@ -419,26 +419,26 @@ class TestAttributes:
         assert repr(odd) == "Model:  by None (id=a)"
 
     @pytest.mark.parametrize(
-        ("arguments", "named"),
+        ("arguments", "message"),
         [({"id": None}, "id is None"), ({"id": "a", "model_params": ["text"]}, "model_params is a list")],
     )
-    def test_what_makes_no_model(self, arguments: dict[str, Any], named: str) -> None:
-        with pytest.raises(AixplainInputError, match=named):
+    def test_invalid_arguments_are_refused(self, arguments: dict[str, Any], message: str) -> None:
+        with pytest.raises(AixplainInputError, match=message):
             Model(**arguments)
 
     @pytest.mark.parametrize(
-        ("key", "named"),
+        ("key", "message"),
         [(KEY.encode(), "api_key is a bytes"), (5, "api_key is a int"), (f"{KEY}€", "characters that no API key has")],
     )
-    def test_keys_that_cannot_work(self, key: Any, named: str) -> None:
+    def test_invalid_keys_are_refused(self, key: Any, message: str) -> None:
         model = Model("a", api_key=KEY)
-        with pytest.raises(AixplainConfigurationError, match=named) as raised:
+        with pytest.raises(AixplainConfigurationError, match=message) as raised:
             model.api_key = key
         assert KEY not in str(raised.value)
-        with pytest.raises(AixplainConfigurationError, match=named):
+        with pytest.raises(AixplainConfigurationError, match=message):
             Model("a", api_key=key)
 
-    def test_a_key_from_a_file_ends_with_a_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_whitespace_around_a_key_is_ignored(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TEAM_API_KEY", f"{KEY}\n")
         assert Model("a").api_key == KEY
 
@@ -448,14 +448,14 @@ class TestAttributes:
         with pytest.raises(AixplainInputError, match="requires text"):
             model.run_async({})
 
-    def test_endpoints_that_cannot_work(self) -> None:
+    def test_invalid_endpoints_are_refused(self) -> None:
         model = Model("a", api_key=KEY)
         with pytest.raises(AixplainConfigurationError, match=r"url is 'http://a\.example': it would send"):
             model.url = "http://a.example"
         with pytest.raises(AixplainConfigurationError, match="backend_url is '5': it is not a URL"):
             model.backend_url = 5  # type: ignore[assignment]
 
-    def test_a_bound_model_stays_with_its_hook_until_it_is_told_otherwise(
+    def test_a_bound_model_keeps_its_hook_until_changed(
         self, emulator: Emulator, connection: dict[str, object]
     ) -> None:
         model = AixplainHook().get_model("sentiment")
@@ -463,7 +463,7 @@ class TestAttributes:
         model.api_key = "other"
         assert (model.api_key, model.backend_url) == ("other", emulator.url)
 
-    def test_the_key_is_shown_nowhere(self, emulator: Emulator, connection: dict[str, object]) -> None:
+    def test_the_key_is_not_shown(self, emulator: Emulator, connection: dict[str, object]) -> None:
         model = on_its_own(emulator)
         model.run_async(TEXT)
         assert KEY not in repr(model) + str(vars(model)) + str(model.to_dict())
@@ -477,7 +477,7 @@ class TestAttributes:
         assert copied.run_async(TEXT).status is ResponseStatus.IN_PROGRESS
         assert (copied.api_key, copied.url, copied.to_dict()) == (model.api_key, model.url, model.to_dict())
 
-    def test_a_pickle_holds_no_secret(self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_pickle_contains_no_secret(self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
         proxied = {"host": emulator.url, "password": KEY, "extra": {"proxy": "http://me:s3cret-proxy@127.0.0.1:9"}}
         monkeypatch.setenv("AIRFLOW_CONN_PROXIED", json.dumps({"conn_type": "aixplain", **proxied}))
         alone = on_its_own(emulator)
@@ -491,7 +491,7 @@ class TestAttributes:
             assert KEY.encode() not in pickled
             assert b"s3cret-proxy" not in pickled
 
-    def test_an_unpickled_model_takes_its_key_from_the_environment(
+    def test_an_unpickled_model_reads_its_key_from_the_environment(
         self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delenv("AIXPLAIN_API_KEY", raising=False)
@@ -499,9 +499,9 @@ class TestAttributes:
         pickled = pickle.dumps(on_its_own(emulator))
         with pytest.raises(AixplainConfigurationError, match="pass it as api_key, or set TEAM_API_KEY"):
             pickle.loads(pickled).run_async(TEXT)
-        mended = pickle.loads(pickled)
-        mended.api_key = KEY
-        assert mended.run_async(TEXT).status is ResponseStatus.IN_PROGRESS
+        fixed = pickle.loads(pickled)
+        fixed.api_key = KEY
+        assert fixed.run_async(TEXT).status is ResponseStatus.IN_PROGRESS
         monkeypatch.setenv("TEAM_API_KEY", KEY)
         assert pickle.loads(pickled).run_async(TEXT).status is ResponseStatus.IN_PROGRESS
 
@@ -550,8 +550,8 @@ class TestDicts:
             empty=[],
         )
         model.add_additional_info_for_benchmark("My A", {"beams": 5})
-        told = model.to_dict()
-        assert {name: told[name] for name in SEED_KEYS} == {
+        fields = model.to_dict()
+        assert {name: fields[name] for name in SEED_KEYS} == {
             "id": "a",
             "name": "A",
             "description": "does things",
@@ -563,31 +563,31 @@ class TestDicts:
             "function": "translation",
             "status": "onboarded",
         }
-        assert Model.from_dict(json.loads(json.dumps(told))).to_dict() == told
+        assert Model.from_dict(json.loads(json.dumps(fields))).to_dict() == fields
 
-    def test_a_fetched_model_and_odd_values_make_the_round_trip(self, connection: object) -> None:
-        told = AixplainHook().get_model("echo").to_dict()
-        again = Model.from_dict(json.loads(json.dumps(told)))
-        assert again.to_dict() == told
+    def test_a_fetched_model_survives_the_round_trip(self, connection: object) -> None:
+        fields = AixplainHook().get_model("echo").to_dict()
+        again = Model.from_dict(json.loads(json.dumps(fields)))
+        assert again.to_dict() == fields
         assert (again.supports_streaming, again.created_at) == (True, datetime(2026, 1, 1, tzinfo=timezone.utc))
-        assert "api_key" not in told
+        assert "api_key" not in fields
         odd = Model("a", when=datetime(2026, 1, 1), some={1, 2}, input_params={"a": {}})
-        told = json.loads(json.dumps(odd.to_dict()))
-        assert told["additional_info"]["some"] == [1, 2]
+        fields = json.loads(json.dumps(odd.to_dict()))
+        assert fields["additional_info"]["some"] == [1, 2]
         odd.to_dict()["input_params"]["a"]["changed"] = True
         assert odd.input_params == {"a": {}}
         assert Model.from_dict({"id": "a", "additional_info": {"self": 1, 2: 3}}).additional_info == {"self": 1, 2: 3}
 
     def test_from_dict(self) -> None:
-        told = {"id": "a", "api_key": KEY, "cost": {"price": 1}, "is_subscribed": True}
-        model = Model.from_dict({**told, "created_at": "2026-01-02T03:04:05Z"})
+        fields = {"id": "a", "api_key": KEY, "cost": {"price": 1}, "is_subscribed": True}
+        model = Model.from_dict({**fields, "created_at": "2026-01-02T03:04:05Z"})
         assert (model.api_key, model.cost, model.version, model.is_subscribed) == (KEY, {"price": 1}, "1.0", True)
         assert model.created_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
         assert Model.from_dict({"id": "a", "created_at": model.created_at}).created_at == model.created_at
         assert Model.from_dict({"id": "a", "additional_info": None}).additional_info == {}
 
     @pytest.mark.parametrize(
-        ("data", "named"),
+        ("data", "message"),
         [
             ({"created_at": "soon"}, "created_at is 'soon'"),
             ({"additional_info": 5}, "additional_info is a int"),
@@ -596,8 +596,8 @@ class TestDicts:
             (None, "data is a NoneType"),
         ],
     )
-    def test_from_odd_dicts(self, data: Any, named: str) -> None:
-        with pytest.raises(AixplainInputError, match=named):
+    def test_from_dict_refuses_invalid_dicts(self, data: Any, message: str) -> None:
+        with pytest.raises(AixplainInputError, match=message):
             Model.from_dict(data)
 
 

@@ -24,14 +24,14 @@ from tests.support.deployment import AIRFLOW_3
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_entry_point_gives_what_airflows_schema_asks_for() -> None:
+def test_the_entry_point_matches_airflows_schema() -> None:
     (entry,) = [entry for entry in entry_points(group="apache_airflow_provider") if "aixplain" in entry.value]
     assert entry.load() is get_provider_info
     schema = json.loads((Path(airflow.__file__).parent / "provider_info.schema.json").read_text())
     jsonschema.validate(get_provider_info(), schema)
 
 
-def test_every_module_that_the_provider_names_is_there() -> None:
+def test_every_listed_module_exists() -> None:
     info = get_provider_info()
     kinds = ("hooks", "operators", "sensors", "triggers")
     named = [module for kind in kinds for module in info[kind][0]["python-modules"]]
@@ -43,7 +43,7 @@ def test_every_module_that_the_provider_names_is_there() -> None:
         assert hasattr(__import__(module, fromlist=[name]), name)
 
 
-def test_airflow_knows_the_form_of_a_connection() -> None:
+def test_airflow_shows_the_connection_form() -> None:
     """Airflow 3 reads it in the provider's info, Airflow 2 makes it of the hook's widgets."""
     known = ProvidersManager()
     widgets = {name for name in known.connection_form_widgets if name.startswith("extra__aixplain__")}
@@ -66,14 +66,12 @@ def test_the_command_line_shows_the_configuration(environment: dict[str, str], s
     assert done.stdout.splitlines()[-1:] == [shown], done.stderr
 
 
-def test_the_form_says_that_the_port_is_needed() -> None:
+def test_the_form_asks_for_the_port() -> None:
     """The button "Test Connection" of Airflow 3.3.2 sends 0 for an empty port, and is answered with "Bad Request"."""
     assert "enter 443" in ProvidersManager().field_behaviours["aixplain"]["placeholders"]["port"]
 
 
-def test_distributions_hold_what_a_user_needs_and_come_out_alike(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_distributions_are_complete_and_reproducible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1795478400")
     built = []
@@ -98,11 +96,11 @@ def test_distributions_hold_what_a_user_needs_and_come_out_alike(
     }
 
 
-def test_the_version_is_said_once() -> None:
+def test_the_version_is_stated_once() -> None:
     assert version("airflow-provider-aixplain") == airflow_provider_aixplain.__version__
 
 
-def test_the_platforms_own_package_is_no_dependency() -> None:
+def test_the_platforms_package_is_not_a_dependency() -> None:
     assert not [line for line in requires("airflow-provider-aixplain") or [] if line.startswith("aixplain")]
 
 
@@ -115,8 +113,8 @@ def test_constraints_are_plain_lines() -> None:
             assert not set(line) & set(" /@;#"), line
 
 
-def test_a_dag_file_pays_for_no_http_client() -> None:
-    """They are imported where they are used; ``make bench`` tells how many milliseconds are left."""
+def test_a_dag_file_imports_no_http_client() -> None:
+    """They are imported where they are used; ``make bench`` measures what is left."""
     code = (
         "import sys, airflow.sdk; before = set(sys.modules)\n"
         if AIRFLOW_3

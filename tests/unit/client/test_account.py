@@ -1,4 +1,4 @@
-"""Connections, endpoints, and who may receive the key."""
+"""Connections, endpoints, and the origins that may receive the key."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read(extra: dict[str, Any] | None = None, **fields: Any) -> Platform:
     return read_connection(connection)
 
 
-def test_a_key_is_enough() -> None:
+def test_a_connection_needs_only_a_key() -> None:
     platform = read()
     assert platform == Platform(
         api_key=KEY,
@@ -61,7 +61,7 @@ def test_a_key_is_enough() -> None:
         ({"host": "http://[::1]:8088"}, "http://[::1]:8088"),
     ],
 )
-def test_host(fields: dict[str, Any], backend_url: str) -> None:
+def test_the_host_sets_both_endpoints(fields: dict[str, Any], backend_url: str) -> None:
     platform = read(**fields)
     assert platform.backend_url == backend_url
     assert platform.models_run_url == f"{backend_url}/api/v1/execute"
@@ -88,12 +88,12 @@ def test_host(fields: dict[str, Any], backend_url: str) -> None:
         ({"models_run_url": "http://plain.example", "allow_insecure": True}, "models_run_url", "http://plain.example"),
     ],
 )  # fmt: skip
-def test_extra(extra: dict[str, Any], attribute: str, value: Any) -> None:
+def test_extras_are_read(extra: dict[str, Any], attribute: str, value: Any) -> None:
     assert getattr(read(extra), attribute) == value
 
 
 @pytest.mark.parametrize(
-    ("fields", "extra", "named"),
+    ("fields", "extra", "message"),
     [
         ({"password": ""}, {}, "password is empty; put the API key there"),
         ({"password": None}, {}, "password is empty"),
@@ -131,16 +131,16 @@ def test_extra(extra: dict[str, Any], attribute: str, value: Any) -> None:
         ({}, {"proxy": "socks5://a.example"}, "proxy is not the URL"),
     ],
 )
-def test_what_cannot_work_is_named_with_its_remedy(fields: dict[str, Any], extra: dict[str, Any], named: str) -> None:
+def test_an_invalid_field_is_named_with_its_remedy(fields: dict[str, Any], extra: dict[str, Any], message: str) -> None:
     with pytest.raises(AixplainConfigurationError) as raised:
         read(extra, **fields)
     assert str(raised.value).startswith("Connection 'my_conn': ")
-    assert named in str(raised.value)
+    assert message in str(raised.value)
     assert KEY not in str(raised.value)
 
 
 @pytest.mark.parametrize("extra", ["no JSON", "{", '["no", "object"]', "7", '"text"', "{'timeout': 60}"])
-def test_an_extra_that_is_no_json_object_is_refused(extra: str) -> None:
+def test_an_extra_that_is_not_a_json_object_is_refused(extra: str) -> None:
     """Airflow drops it with a warning, and the key would go to the public endpoints."""
     connection: Any = SimpleNamespace(conn_id="my_conn", password=KEY, extra=extra, extra_dejson={})
     with pytest.raises(AixplainConfigurationError, match="extra is not a JSON object"):
@@ -164,7 +164,7 @@ def test_an_unknown_key_of_the_extra_is_refused(key: str, remedy: str) -> None:
     assert str(raised.value).startswith(f"Connection 'my_conn': extra has the unknown key '{key}'; {remedy}")
 
 
-def test_the_form_offers_no_unknown_key() -> None:
+def test_the_form_has_only_known_keys() -> None:
     assert set(CONN_FIELDS) < set(EXTRA_KEYS)
 
 
@@ -229,9 +229,7 @@ def test_the_key_is_not_shown() -> None:
         (wire.Credential.AUTHORIZATION, {"Authorization": f"Token {KEY}"}),
     ],
 )
-def test_a_request_carries_the_key_as_its_endpoint_wants_it(
-    credential: wire.Credential, headers: dict[str, str]
-) -> None:
+def test_the_key_is_sent_in_the_header_of_the_endpoint(credential: wire.Credential, headers: dict[str, str]) -> None:
     request = wire.Request("GET", "https://models.aixplain.com/x", content_type="text/x", credential=credential)
     assert read().headers(request) == {**headers, "Content-Type": "text/x"}
     with pytest.raises(AixplainUntrustedUrl):
@@ -239,7 +237,7 @@ def test_a_request_carries_the_key_as_its_endpoint_wants_it(
 
 
 @pytest.mark.parametrize(
-    ("url", "stores"),
+    ("url", "is_store"),
     [
         ("https://bucket.s3.amazonaws.com/u/a?signature=1", True),
         ("https://platform-api.aixplain.com/store", True),
@@ -252,10 +250,10 @@ def test_a_request_carries_the_key_as_its_endpoint_wants_it(
         ("not a url", False),
     ],
 )
-def test_a_file_goes_to_the_platforms_stores_without_the_key(url: str, stores: bool) -> None:
+def test_a_file_goes_to_the_platforms_stores_without_the_key(url: str, is_store: bool) -> None:
     platform = read({"trusted_origins": ["https://files.example"]})
     request = wire.Request("PUT", url, content_type="audio/wav", credential=wire.Credential.NONE)
-    if stores:
+    if is_store:
         assert platform.headers(request) == {"Content-Type": "audio/wav"}
     else:
         with pytest.raises(AixplainUntrustedUrl) as raised:
@@ -273,12 +271,12 @@ def test_a_file_goes_to_the_platforms_stores_without_the_key(url: str, stores: b
         ("https://host/a@b", "https://***@b"),
     ],
 )
-def test_secrets_are_hidden_in_a_text(text: str, shown: str) -> None:
+def test_secrets_are_hidden_in_text(text: str, shown: str) -> None:
     assert read().redact_text(text) == shown
     assert read(password="x").redact_text("Max retries exceeded") == "Max retries exceeded"
 
 
-def test_a_keys_ends_are_no_part_of_it() -> None:
+def test_whitespace_around_a_key_is_ignored() -> None:
     assert read(password=f" {KEY}\n").api_key == KEY
 
 
@@ -292,7 +290,7 @@ def test_origin_names_the_port() -> None:
     assert parse_origin("http://[::1]:80/a") == "http://[::1]:80"
 
 
-def test_a_key_is_hidden_in_an_answer_and_a_placeholder_is_not() -> None:
+def test_a_key_is_hidden_and_a_placeholder_is_not() -> None:
     assert read().redact(f"bad key {KEY} of //user@host") == "bad key *** of //user@host"
     for text in ("the emulator", "100 % the emulator"):
         assert read(password="emulator").redact(text) == text

@@ -45,7 +45,7 @@ def test_a_run_from_submission_to_result(emulator: Emulator) -> None:
     assert run["payload"] == {"data": TEXT, "delay": 0.2}
 
 
-def test_the_same_from_an_event_loop() -> None:
+def test_a_run_from_an_event_loop() -> None:
     async def run() -> ModelResponse | None:
         hook = AixplainHook()
         submitted = await hook.arun_async("language", "Das Wetter ist heute wirklich schön.")
@@ -57,7 +57,7 @@ def test_the_same_from_an_event_loop() -> None:
     assert (response.status, response.data) == (ResponseStatus.SUCCESS, "de")
 
 
-def test_a_run_that_fails() -> None:
+def test_a_failed_run_has_its_reason() -> None:
     hook = AixplainHook()
     response = hook.sync_poll(str(hook.run_async("fail", TEXT).url))
     assert (response.status, response.completed) == (ResponseStatus.FAILED, True)
@@ -65,7 +65,7 @@ def test_a_run_that_fails() -> None:
     assert response.error_code == "EMULATED_FAILURE"
 
 
-def test_sync_poll_gives_up_in_time() -> None:
+def test_sync_poll_stops_after_its_timeout() -> None:
     hook = AixplainHook()
     url = str(hook.run_async("echo", TEXT, parameters={"delay": 60}).url)
     response = hook.sync_poll(url, timeout=0.5)
@@ -81,7 +81,7 @@ def test_a_refused_submission_is_a_failed_response() -> None:
     assert "no model no-such-model" in response.error_message
 
 
-def test_a_rotated_key_heals_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wait_continues_with_a_rotated_key(monkeypatch: pytest.MonkeyPatch) -> None:
     def connect(key: str) -> None:
         monkeypatch.setenv("AIRFLOW_CONN_ROTATED", json.dumps({"host": server.url, "password": key}))
 
@@ -118,8 +118,8 @@ def test_a_wait_uses_one_connection_for_each_key(monkeypatch: pytest.MonkeyPatch
     assert len({asked.client_port for asked in server.asked}) == 2
 
 
-def test_a_connection_that_cannot_be_read_again_does_not_end_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The platform refuses twice; meanwhile the Connection is half written."""
+def test_a_half_edited_connection_does_not_end_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The platform refuses twice, while the Connection has no key."""
 
     def answer(http: Handler) -> None:
         monkeypatch.setenv("AIRFLOW_CONN_ROTATED", json.dumps({"host": server.url}))
@@ -131,7 +131,7 @@ def test_a_connection_that_cannot_be_read_again_does_not_end_a_wait(monkeypatch:
     assert outcome.status == "success"
 
 
-def test_a_copy_of_a_used_hook_works_and_holds_no_key(connection: dict[str, object]) -> None:
+def test_a_pickled_hook_works_and_has_no_key(connection: dict[str, object]) -> None:
     hook = AixplainHook()
     hook.run_async("echo", TEXT)
     copied = pickle.dumps(hook)
@@ -159,7 +159,7 @@ def test_a_refused_key_names_its_connection(status: int, monkeypatch: pytest.Mon
             assert "the key of Connection 'refused' (to test it: airflow connections test refused)" in message
 
 
-def test_bad_input_costs_nothing(emulator: Emulator) -> None:
+def test_invalid_input_is_not_sent(emulator: Emulator) -> None:
     before = len(emulator.runs())
     hook = AixplainHook()
     for model_id, data in (("", TEXT), ("sentiment", object()), (None, TEXT)):
@@ -170,14 +170,14 @@ def test_bad_input_costs_nothing(emulator: Emulator) -> None:
     assert len(emulator.runs()) == before
 
 
-def test_a_foreign_poll_url_is_not_asked() -> None:
+def test_an_untrusted_poll_url_is_not_requested() -> None:
     with pytest.raises(AixplainUntrustedUrl):
         AixplainHook().poll("https://evil.example/api/v1/data/7e1b")
     with pytest.raises(AixplainUntrustedUrl):
         asyncio.run(AixplainHook().apoll("https://evil.example/api/v1/data/7e1b"))
 
 
-def test_a_connection_that_cannot_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_connection_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_NO_KEY", json.dumps({"conn_type": "aixplain"}))
     with pytest.raises(AixplainConfigurationError, match="'no_key': password is empty"):
         AixplainHook("no_key").run_async("sentiment", TEXT)
@@ -210,7 +210,7 @@ def test_a_blocking_wait_follows_the_jittered_schedule(mocker: MockerFixture) ->
     assert second == pytest.approx(12, abs=0.5)
 
 
-def test_a_hook_that_has_logged_can_be_copied() -> None:
+def test_a_hook_can_be_pickled_after_logging() -> None:
     hook = AixplainHook()
     hook.log.info("now the logger is bound")
     assert pickle.loads(pickle.dumps(hook)).aixplain_conn_id == hook.aixplain_conn_id
@@ -244,50 +244,52 @@ def test_airflows_masking_knows_the_key(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 class TestConnectionTest:
-    """A test of the Connection makes no run, and tells what is wrong."""
+    """A test of the Connection starts no run, and reports the problem."""
 
-    def told(self, monkeypatch: pytest.MonkeyPatch, **fields: object) -> tuple[bool, str]:
+    def run_test(self, monkeypatch: pytest.MonkeyPatch, **fields: object) -> tuple[bool, str]:
         monkeypatch.setenv("AIRFLOW_CONN_TESTED", json.dumps({"conn_type": "aixplain", **fields}))
         return AixplainHook("tested").test_connection()
 
-    def test_it_works(self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_valid_connection_works(self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
         before = len(emulator.runs())
-        assert self.told(monkeypatch, host=emulator.url, password="key") == (
+        assert self.run_test(monkeypatch, host=emulator.url, password="key") == (
             True,
             f"The key is accepted: {emulator.url}",
         )
         assert len(emulator.runs()) == before
 
     @pytest.mark.parametrize("path", ["/sdk/", "/api/"])
-    def test_a_wrong_key(self, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_wrong_key_is_reported(self, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
         def answer(http: Handler) -> None:
             http.answer(401 if http.path.startswith(path) else 404, b"{}")
 
         with serve(answer) as server:
-            works, problem = self.told(monkeypatch, host=server.url, password="not-the-right-key")
+            works, problem = self.run_test(monkeypatch, host=server.url, password="not-the-right-key")
         assert not works
         assert "The key is refused (HTTP 401). Check the API key" in problem
         assert "not-the-right-key" not in problem
 
-    def test_a_wrong_url(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_wrong_url_is_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with serve(lambda http: http.answer(404, b"<html>nothing here</html>")) as server:
-            works, problem = self.told(monkeypatch, host=server.url, password="key")
+            works, problem = self.run_test(monkeypatch, host=server.url, password="key")
         assert (works, problem) == (False, f"This is not the platform (HTTP 404). Check host: {server.url}")
 
-    def test_no_network(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        works, problem = self.told(monkeypatch, host="https://nowhere.invalid", password="key")
+    def test_an_unreachable_host_is_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        works, problem = self.run_test(monkeypatch, host="https://nowhere.invalid", password="key")
         assert not works
         assert problem.startswith("No response (")
         assert problem.endswith(". Check host, proxy, verify and the network: https://nowhere.invalid")
 
-    def test_an_execution_url_that_is_elsewhere(self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_unreachable_execution_url_is_reported(
+        self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         extra = {"models_run_url": "https://nowhere.invalid/api/v1/execute"}
-        works, problem = self.told(monkeypatch, host=emulator.url, password="key", extra=extra)
+        works, problem = self.run_test(monkeypatch, host=emulator.url, password="key", extra=extra)
         assert not works
         assert ". Check models_run_url, proxy" in problem
 
-    def test_a_connection_that_cannot_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert self.told(monkeypatch, password="") == (
+    def test_an_invalid_connection_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.run_test(monkeypatch, password="") == (
             False,
             "Connection 'tested': password is empty; put the API key there.",
         )

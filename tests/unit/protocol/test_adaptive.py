@@ -28,26 +28,26 @@ SECONDS = st.floats(0, 1e6)
 CHANCES = st.floats(0, 1)
 
 
-def learnt(*run_times: float) -> RunTimes:
+def run_times_of(*run_times: float) -> RunTimes:
     memory = RunTimes()
     for run_time in run_times:
         memory.add(run_time, 0, 0, run_time, 0)
     return memory
 
 
-@pytest.mark.parametrize("tells", [True, False], ids=["the platform tells run times", "it does not"])
+@pytest.mark.parametrize("tells", [True, False], ids=["the platform reports run times", "it reports none"])
 @pytest.mark.parametrize("draw", RUN_TIMES.values(), ids=RUN_TIMES)
-def test_it_polls_less_and_waits_less_than_the_schedule_that_knows_nothing(draw: Draw, tells: bool) -> None:
-    knows = cost(draw, 400, adaptive=True, reports_run_time=tells)
-    knows_nothing = cost(draw, 400, adaptive=False)
-    assert knows.polls < 0.7 * knows_nothing.polls
-    assert knows.mean_delay < 0.9 * knows_nothing.mean_delay
-    assert knows.p95_delay < 0.9 * knows_nothing.p95_delay
+def test_an_adaptive_schedule_polls_and_waits_less_than_the_backoff(draw: Draw, tells: bool) -> None:
+    adaptive = cost(draw, 400, adaptive=True, reports_run_time=tells)
+    backoff = cost(draw, 400, adaptive=False)
+    assert adaptive.polls < 0.7 * backoff.polls
+    assert adaptive.mean_delay < 0.9 * backoff.mean_delay
+    assert adaptive.p95_delay < 0.9 * backoff.p95_delay
 
 
 @pytest.mark.parametrize("then", [3.0, 300.0], ids=["faster", "slower"])
-@pytest.mark.parametrize("tells", [True, False], ids=["the platform tells run times", "it does not"])
-def test_a_model_that_changes_is_learnt_anew(then: float, tells: bool) -> None:
+@pytest.mark.parametrize("tells", [True, False], ids=["the platform reports run times", "it reports none"])
+def test_the_schedule_adapts_to_a_model_that_changes(then: float, tells: bool) -> None:
     dice, memory = random.Random(1), RunTimes()
 
     def run(seconds: float) -> tuple[int, float]:
@@ -63,7 +63,7 @@ def test_a_model_that_changes_is_learnt_anew(then: float, tells: bool) -> None:
 
 
 @given(KNOWN, SECONDS, CHANCES)
-def test_bounds(known: list[float], elapsed: float, chance: float) -> None:
+def test_delays_are_bounded(known: list[float], elapsed: float, chance: float) -> None:
     plan = Plan(known, BACKOFF)
     assert 0.2 <= plan.delay(elapsed, chance) < 1e6
     assert 0 <= plan.first_delay(elapsed, chance) < 1e6
@@ -77,7 +77,7 @@ def test_polls_and_elapsed_are_inverse(known: list[float], elapsed: float, more:
 
 
 @given(KNOWN, SECONDS)
-def test_beyond_all_that_is_known_it_polls_as_the_schedule_that_knows_nothing(known: list[float], more: float) -> None:
+def test_after_all_known_run_times_it_polls_like_the_backoff(known: list[float], more: float) -> None:
     plan = Plan(known, BACKOFF)
     elapsed = 2 * max(known) + 1 + more
     assert plan.delay(elapsed, 0.5) == pytest.approx(
@@ -85,15 +85,15 @@ def test_beyond_all_that_is_known_it_polls_as_the_schedule_that_knows_nothing(kn
     )
 
 
-def test_it_takes_a_few_runs_to_know() -> None:
+def test_a_few_runs_are_needed_for_a_schedule() -> None:
     known = [10.0] * MIN_SAMPLES
-    assert learnt(*known[1:]).schedule(BACKOFF) is BACKOFF
-    assert isinstance(learnt(*known).schedule(BACKOFF), Plan)
+    assert run_times_of(*known[1:]).schedule(BACKOFF) is BACKOFF
+    assert isinstance(run_times_of(*known).schedule(BACKOFF), Plan)
     assert isinstance(Wait(0.5, 100)._schedule, Backoff)
 
 
-def test_a_schedule_is_kept_until_it_is_stale() -> None:
-    memory = learnt(*[10.0] * (MIN_SAMPLES + SAMPLES_PER_PLAN))
+def test_a_schedule_is_recomputed_after_enough_new_runs() -> None:
+    memory = run_times_of(*[10.0] * (MIN_SAMPLES + SAMPLES_PER_PLAN))
     plan, other = memory.schedule(BACKOFF), memory.schedule(Backoff(2))
     assert other is not plan
     for _ in range(SAMPLES_PER_PLAN):
@@ -104,7 +104,7 @@ def test_a_schedule_is_kept_until_it_is_stale() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "began", "pending", "over", "remembered"),
+    ("reported", "started_at", "last_in_progress", "finished_by", "recorded"),
     [
         (30.0, 0, 0, 40, 30),
         (30, 0, 28, 40, 30),
@@ -118,7 +118,9 @@ def test_a_schedule_is_kept_until_it_is_stale() -> None:
         (30.0, 3000, 0, 4000, 30),
     ],
 )
-def test_what_is_remembered_of_a_run(told: object, began: float, pending: float, over: float, remembered: Any) -> None:
+def test_run_times_are_recorded_as_observed(
+    reported: object, started_at: float, last_in_progress: float, finished_by: float, recorded: Any
+) -> None:
     memory = RunTimes()
-    memory.add(told, began, pending, over, 0.5)
-    assert list(memory._samples) == ([] if remembered is None else [pytest.approx(remembered)])
+    memory.add(reported, started_at, last_in_progress, finished_by, 0.5)
+    assert list(memory._samples) == ([] if recorded is None else [pytest.approx(recorded)])

@@ -1,4 +1,4 @@
-"""Models as the catalogue tells of them."""
+"""Models in the catalogue."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def declared(**parameters: dict[str, Any]) -> ModelParameters:
     return ModelParameters(parameters)
 
 
-class TestWords:
-    def test_known_unknown_and_none(self) -> None:
+class TestMembers:
+    def test_unknown_strings_are_kept_and_other_values_are_none(self) -> None:
         assert to_member(AssetStatus, "onboarded") is AssetStatus.ONBOARDED
         assert to_member(AssetStatus, AssetStatus.DRAFT) is AssetStatus.DRAFT
         assert to_member(AssetStatus, "paused") == "paused"
@@ -65,7 +65,7 @@ class TestModelParameters:
         assert parameters.get_parameter("text") == Parameter("text", required=True, value="Hello")
         assert parameters.get_parameter("other") is None
 
-    def test_an_undeclared_one_is_named(self) -> None:
+    def test_an_undeclared_parameter_is_named(self) -> None:
         parameters = declared(text={}, language={})
         with pytest.raises(AttributeError, match="declares no parameter 'txt'; it declares text, language"):
             parameters.txt = "Hello"
@@ -75,7 +75,7 @@ class TestModelParameters:
             _ = declared().txt
 
     def test_to_dict_has_the_platforms_keys(self) -> None:
-        told = {
+        declaration = {
             "required": True,
             "isFixed": True,
             "values": [1],
@@ -85,23 +85,25 @@ class TestModelParameters:
             "dataSubType": "json",
             "multipleValues": True,
         }
-        assert declared(a=told).to_dict() == {"a": {"name": "a", "value": None, **told}}
-        assert ModelParameters(declared(a=told).to_dict()).to_dict() == declared(a=told).to_dict()
+        assert declared(a=declaration).to_dict() == {"a": {"name": "a", "value": None, **declaration}}
+        assert ModelParameters(declared(a=declaration).to_dict()).to_dict() == declared(a=declaration).to_dict()
 
     @given(OBJECTS)
-    def test_odd_declarations_count_as_not_said(self, told: dict[str, Any]) -> None:
-        parameters = ModelParameters({"a": dict.fromkeys(("required", "dataType"), told), "b": told.get("b")})
+    def test_malformed_declarations_are_ignored(self, declaration: dict[str, Any]) -> None:
+        parameters = ModelParameters(
+            {"a": dict.fromkeys(("required", "dataType"), declaration), "b": declaration.get("b")}
+        )
         assert parameters.get_parameter("a") == Parameter("a")
         str(parameters)
 
-    def test_names_are_texts(self) -> None:
+    def test_parameter_names_become_strings(self) -> None:
         assert ModelParameters({1: {}, "b": {}}).to_dict().keys() == {"1", "b"}  # type: ignore[dict-item]
 
-    def test_what_is_no_dict(self) -> None:
+    def test_only_a_dict_is_accepted(self) -> None:
         with pytest.raises(InvalidInput, match="model_params is a list"):
             ModelParameters(["text"])  # type: ignore[arg-type]
 
-    def test_as_text(self) -> None:
+    def test_the_text_has_a_line_for_each_parameter(self) -> None:
         parameters = declared(
             text={"required": True, "value": "Hello"},
             mood={"isFixed": True, "dataType": "text", "availableOptions": [{"value": "up"}, "down"]},
@@ -111,7 +113,7 @@ class TestModelParameters:
         )
         assert str(declared()) == "No parameters declared"
 
-    def test_a_copy(self) -> None:
+    def test_a_copy_keeps_its_values(self) -> None:
         parameters = declared(text={})
         copied = copy.deepcopy(parameters)
         copied.text = "Hello"
@@ -120,7 +122,7 @@ class TestModelParameters:
 
 class TestCheck:
     @pytest.mark.parametrize(
-        ("declaration", "value", "fits"),
+        ("declaration", "value", "is_accepted"),
         [
             ({"dataType": "text"}, "a", True),
             ({"dataType": "text"}, 5, False),
@@ -149,14 +151,16 @@ class TestCheck:
             ({"dataType": "array", "multipleValues": True}, ["a", "b"], True),
         ],
     )
-    def test_types(self, declaration: dict[str, Any], value: Any, fits: bool) -> None:
-        if fits:
+    def test_values_are_checked_against_their_types(
+        self, declaration: dict[str, Any], value: Any, is_accepted: bool
+    ) -> None:
+        if is_accepted:
             declared(a=declaration).check({"a": value})
         else:
             with pytest.raises(InvalidInput, match=r"a is .*, but the model accepts"):
                 declared(a=declaration).check({"a": value})
 
-    def test_the_wrong_ones_are_named(self) -> None:
+    def test_all_wrong_parameters_are_named(self) -> None:
         parameters = declared(a={"dataType": "number"}, b={"dataType": "text"}, c={"required": True})
         with pytest.raises(InvalidInput) as raised:
             parameters.check({"a": "x", "b": 5})
@@ -169,27 +173,27 @@ class TestCheck:
         "payload",
         [{"text": "Hello"}, {"data": "Hello"}, {"data": {"any": 1}}, {"data": [1]}, {"data": "x", "text": "y"}],
     )
-    def test_data_stands_for_the_input(self, payload: dict[str, Any]) -> None:
+    def test_data_counts_as_the_input(self, payload: dict[str, Any]) -> None:
         declared(text={"required": True}, language={}).check(payload)
 
     @pytest.mark.parametrize("payload", [{}, {"data": None}, {"language": "en"}, {"text": None}])
-    def test_a_missing_one(self, payload: dict[str, Any]) -> None:
+    def test_a_missing_parameter_is_named(self, payload: dict[str, Any]) -> None:
         with pytest.raises(InvalidInput, match="the model requires text:"):
             declared(text={"required": True}, language={}).check(payload)
 
-    def test_data_stands_for_one_and_an_object_for_all(self) -> None:
+    def test_data_counts_as_one_parameter_and_an_object_as_all(self) -> None:
         parameters = declared(text={"required": True}, targetlanguage={"required": True})
         with pytest.raises(InvalidInput, match=r"requires text, targetlanguage \(data can be one of them\)"):
             parameters.check({"data": "Hello"})
         parameters.check({"data": {"text": "Hello"}})
         parameters.check({"data": "Hello", "targetlanguage": "fr"})
 
-    def test_a_model_that_declares_data(self) -> None:
+    def test_data_is_checked_if_the_model_declares_it(self) -> None:
         with pytest.raises(InvalidInput, match="requires text"):
             declared(text={"required": True}, data={}).check({"data": "Hello"})
 
     @pytest.mark.parametrize("preset", [{"isFixed": True}, {"values": [1]}, {"defaultValues": "en"}])
-    def test_a_preset_one_is_not_missing(self, preset: dict[str, Any]) -> None:
+    def test_a_preset_parameter_is_not_missing(self, preset: dict[str, Any]) -> None:
         declared(text={"required": True, **preset}).check({})
 
 
@@ -197,7 +201,7 @@ class TestRecord:
     def read(self, record: Any) -> dict[str, Any]:
         return read_model(Answer(200, json.dumps(record).encode()))
 
-    def test_every_field(self) -> None:
+    def test_every_field_of_a_record_is_read(self) -> None:
         assert self.read(RECORD) == {
             "id": "6414bd3c",
             "name": "Sentiment",
@@ -217,7 +221,7 @@ class TestRecord:
             "host": "own",
         }
 
-    def test_next_to_nothing(self) -> None:
+    def test_a_minimal_record_has_defaults(self) -> None:
         read = self.read({"id": "a", "version": "2", "createdAt": "soon"})
         assert read == {
             "id": "a",
@@ -234,7 +238,7 @@ class TestRecord:
         }
 
     @given(JSON)
-    def test_odd_types_everywhere(self, value: Any) -> None:
+    def test_malformed_fields_leave_defaults(self, value: Any) -> None:
         read = self.read({**dict.fromkeys(RECORD, value), "id": "a"})
         assert read["id"] == "a"
         assert "api_key" not in read
@@ -248,7 +252,9 @@ class TestRecord:
             (NoResponse("reset", is_sent=True), "model: no response: reset", True),
         ],
     )
-    def test_no_record(self, outcome: Answer | NoResponse, message: str, retryable: bool) -> None:
+    def test_an_answer_without_a_record_is_an_error(
+        self, outcome: Answer | NoResponse, message: str, retryable: bool
+    ) -> None:
         with pytest.raises(RequestFailed, match=message) as raised:
             read_model(outcome)
         assert raised.value.failure.retryable is retryable

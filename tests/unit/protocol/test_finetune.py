@@ -23,8 +23,8 @@ LOGS = [
 
 
 def read(logs: Any = None, after_epoch: float | None = None, **body: Any) -> FinetuneStatus:
-    told = {"finetuneStatus": "training", "modelStatus": "draft", "logs": logs, **body}
-    return read_finetune_status(Answer(200, json.dumps(told).encode()), after_epoch)
+    status_report = {"finetuneStatus": "training", "modelStatus": "draft", "logs": logs, **body}
+    return read_finetune_status(Answer(200, json.dumps(status_report).encode()), after_epoch)
 
 
 @pytest.mark.parametrize(
@@ -38,42 +38,42 @@ def read(logs: Any = None, after_epoch: float | None = None, **body: Any) -> Fin
         (10, None, None, None),
     ],
 )
-def test_which_epoch(
+def test_the_last_or_next_epoch_is_reported(
     after_epoch: float | None, epoch: float | None, training_loss: float | None, validation_loss: float | None
 ) -> None:
     status = read(LOGS, after_epoch)
     assert (status.epoch, status.training_loss, status.validation_loss) == (epoch, training_loss, validation_loss)
 
 
-def test_later_losses_of_an_epoch_win() -> None:
+def test_the_last_losses_of_an_epoch_count() -> None:
     logs = [{"epoch": 1, "trainLoss": 3}, {"epoch": 1, "trainLoss": 2, "evalLoss": 5}, {"epoch": 1, "trainLoss": None}]
     assert read(logs) == FinetuneStatus(AssetStatus.TRAINING, AssetStatus.DRAFT, 1, 2, 5)
 
 
 @pytest.mark.parametrize("logs", [None, [], "odd", [None, "odd", {}, {"epoch": None}, {"epoch": "x"}]])
-def test_no_log(logs: Any) -> None:
+def test_without_logs_there_is_no_epoch(logs: Any) -> None:
     assert read(logs) == FinetuneStatus(AssetStatus.TRAINING, AssetStatus.DRAFT)
 
 
 @given(JSON, JSON)
-def test_odd_types_everywhere(logs: Any, value: Any) -> None:
+def test_malformed_logs_are_ignored(logs: Any, value: Any) -> None:
     read(logs)
     json.dumps(read([{"epoch": value, "trainLoss": value, "evalLoss": value}]).to_dict(), allow_nan=False)
 
 
 @pytest.mark.parametrize("after_epoch", ["1", True, [1]])
-def test_an_epoch_that_is_none(after_epoch: Any) -> None:
+def test_an_invalid_epoch_is_refused(after_epoch: Any) -> None:
     with pytest.raises(InvalidInput, match="after_epoch is"):
         check_epoch(after_epoch)
 
 
-def test_an_epoch_that_is_one() -> None:
+def test_a_valid_epoch_is_accepted() -> None:
     for after_epoch in (None, 0, 1.5):
         check_epoch(after_epoch)
 
 
 @pytest.mark.parametrize("body", [{"finetuneStatus": None}, {"modelStatus": 5}, {"modelStatus": ""}])
-def test_an_answer_that_names_no_state(body: dict[str, Any]) -> None:
+def test_an_answer_without_a_state_is_an_error(body: dict[str, Any]) -> None:
     with pytest.raises(RequestFailed, match="does not name finetuneStatus and modelStatus"):
         read([], **body)
 
@@ -90,10 +90,12 @@ def test_an_answer_that_names_no_state(body: dict[str, Any]) -> None:
         ("paused", "a word of tomorrow", False, False),
     ],
 )
-def test_for_a_sensor(status: str, model_status: str, is_ready: bool, has_failed: bool) -> None:
-    told = read([], finetuneStatus=status, modelStatus=model_status)
-    assert (told.is_ready, told.has_failed) == (is_ready, has_failed)
-    assert told.to_dict() == {
+def test_readiness_and_failure_follow_from_the_states(
+    status: str, model_status: str, is_ready: bool, has_failed: bool
+) -> None:
+    status_report = read([], finetuneStatus=status, modelStatus=model_status)
+    assert (status_report.is_ready, status_report.has_failed) == (is_ready, has_failed)
+    assert status_report.to_dict() == {
         "status": status,
         "model_status": model_status,
         "epoch": None,

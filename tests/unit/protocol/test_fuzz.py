@@ -1,4 +1,4 @@
-"""Whatever the platform sends: no exception, only what Airflow can store, no key, and time that grows with the size."""
+"""For any answer of the platform: no exception, only storable values, no key, and linear time."""
 
 from __future__ import annotations
 

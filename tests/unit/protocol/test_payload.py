@@ -45,12 +45,12 @@ class Colour(Enum):
         ("1e999", None, {"data": "1e999"}),
     ],
 )
-def test_table(data: Any, parameters: Any, payload: dict[str, Any]) -> None:
+def test_payloads_of_data_and_parameters(data: Any, parameters: Any, payload: dict[str, Any]) -> None:
     assert json.loads(build_payload(data, parameters)) == payload
 
 
 @given(OBJECTS, OBJECTS)
-def test_an_object_is_the_payload_and_parameters_win(data: Any, parameters: Any) -> None:
+def test_an_object_is_the_payload_and_parameters_take_precedence(data: Any, parameters: Any) -> None:
     before = copy.deepcopy((data, parameters))
     assert json.loads(build_payload(data, parameters)) == {**data, **parameters}
     assert json.loads(build_payload(json.dumps(data), parameters)) == {**data, **parameters}
@@ -58,19 +58,19 @@ def test_an_object_is_the_payload_and_parameters_win(data: Any, parameters: Any)
 
 
 @given(st.text(), OBJECTS)
-def test_text_never_gets_lost(data: str, parameters: Any) -> None:
+def test_a_string_is_never_lost(data: str, parameters: Any) -> None:
     payload = json.loads(build_payload(f"text: {data}", parameters))
     assert payload == {**parameters, "data": f"text: {data}"}
 
 
-def test_stream_is_an_option_beside_the_others() -> None:
+def test_stream_is_added_to_the_options() -> None:
     parameters = {"options": {"a": 1}}
     assert json.loads(build_payload("x", parameters, stream=True))["options"] == {"a": 1, "stream": True}
     assert parameters == {"options": {"a": 1}}
 
 
 @pytest.mark.parametrize(
-    ("data", "parameters", "named"),
+    ("data", "parameters", "message"),
     [
         ({"a": [1, {2}]}, None, r"data\['a'\]\[1\] is a set"),
         (b"bytes", None, "data is a bytes"),
@@ -82,23 +82,23 @@ def test_stream_is_an_option_beside_the_others() -> None:
         ([10**5000], None, "contain a value that JSON cannot hold"),
     ],
 )
-def test_what_json_cannot_hold_is_named_with_its_path(data: Any, parameters: Any, named: str) -> None:
-    with pytest.raises(InvalidInput, match=named):
+def test_values_that_json_cannot_hold_are_named(data: Any, parameters: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
         build_payload(data, parameters)
 
 
-def test_a_value_that_contains_itself() -> None:
+def test_a_cyclic_value_is_refused() -> None:
     endless: list[Any] = []
     endless.append(endless)
     with pytest.raises(InvalidInput, match="refer to themselves"):
         build_payload(endless)
 
 
-def test_no_data() -> None:
+def test_missing_data_is_refused() -> None:
     with pytest.raises(InvalidInput, match="data is None: give the model's input"):
         build_payload(None)
 
 
-def test_stream_asks_for_options_that_are_a_dict() -> None:
+def test_streaming_requires_options_to_be_a_dict() -> None:
     with pytest.raises(InvalidInput, match=r"parameters\['options'\] is a str"):
         build_payload("x", {"options": "fast"}, stream=True)

@@ -9,7 +9,7 @@ import sys
 from airflow_provider_aixplain import protocol
 
 
-def test_the_core_imports_neither_airflow_nor_a_transport() -> None:
+def test_the_protocol_imports_neither_airflow_nor_a_transport() -> None:
     modules = [f"{protocol.__name__}.{module.name}" for module in pkgutil.iter_modules(protocol.__path__)]
     assert len(modules) > 9
     code = (

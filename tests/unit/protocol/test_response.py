@@ -29,7 +29,7 @@ def read(**body: Any) -> ModelResponse:
 
 
 class TestItems:
-    def test_fields_additional_fields_and_the_platforms_spellings(self) -> None:
+    def test_fields_are_items_in_both_spellings(self) -> None:
         response = read(data="hi", usedCredits=0.5, runTime=2, requestId="r")
         assert response["data"] == "hi"
         assert response["requestId"] == "r"
@@ -37,7 +37,7 @@ class TestItems:
         assert response["runTime"] == response["run_time"] == 2
         assert response["additional_fields"] == {"requestId": "r"}
 
-    def test_what_is_not_there(self) -> None:
+    def test_a_missing_item_raises_a_key_error(self) -> None:
         response = read(data="hi")
         with pytest.raises(KeyError, match="the response has no 'nothing'"):
             response["nothing"]
@@ -55,7 +55,7 @@ class TestItems:
             with pytest.raises(KeyError):
                 response[key]  # type: ignore[index]
 
-    def test_assignment(self) -> None:
+    def test_items_can_be_set(self) -> None:
         response = read(requestId="r")
         for key in ("data", "requestId", "usedCredits", "runTime"):
             response[key] = key
@@ -68,19 +68,19 @@ _MESSAGES = ("error_message", "errorMessage")
 
 class TestToDict:
     @given(st.dictionaries(st.sampled_from(SPELLINGS) | WORDS, JSON))
-    def test_plain_json_that_loses_nothing(self, body: dict[str, Any]) -> None:
-        told = json.loads(json.dumps(read_response(body).to_dict(), allow_nan=False))
-        assert told.keys() == RESPONSE_FIELDS
+    def test_every_value_is_kept_as_plain_json(self, body: dict[str, Any]) -> None:
+        fields_sent = json.loads(json.dumps(read_response(body).to_dict(), allow_nan=False))
+        assert fields_sent.keys() == RESPONSE_FIELDS
         for key, value in body.items():
             (stored,) = to_storable({key: None})
-            kept = told["additional_fields"].get(stored, told.get(_FIELD_OF.get(key, key)))
+            kept = fields_sent["additional_fields"].get(stored, fields_sent.get(_FIELD_OF.get(key, key)))
             # Where the message is empty, the first reason elsewhere takes its place; of an object its message does.
             is_replaced = key in _MESSAGES and (value == "" or isinstance(value, dict) or "supplierError" in body)
             # The words of a state are kept; what they mean is in two fields.
             is_state = key == "completed" and isinstance(value, bool)
             assert value is None or is_replaced or is_state or kept in (to_storable(value), to_text(value))
 
-    def test_what_a_caller_put_in(self) -> None:
+    def test_values_set_by_callers_become_plain(self) -> None:
         class Colour(Enum):
             RED = "red"
 
@@ -91,7 +91,7 @@ class TestToDict:
         assert type(read().to_dict()["status"]) is str
 
 
-def test_repr_shows_what_is_said_and_shortens_it() -> None:
+def test_repr_shows_fields_that_are_not_empty_and_cuts_them() -> None:
     assert repr(ModelResponse(ResponseStatus.FAILED)) == "ModelResponse(status=FAILED)"
     assert repr(read(data="hi", completed=True, more=[1])) == (
         "ModelResponse(status=SUCCESS, data='hi', completed=True, more=[1])"
@@ -100,12 +100,12 @@ def test_repr_shows_what_is_said_and_shortens_it() -> None:
 
 
 class TestSpellings:
-    def test_the_seeds_win_and_the_others_stay(self) -> None:
+    def test_the_preferred_spelling_counts_and_the_other_is_kept(self) -> None:
         response = read(usedCredits=1, used_credits=2, runTime=3, run_time=4, error_message="a", errorMessage="b")
         assert (response.used_credits, response.run_time, response.error_message) == (1, 3, "a")
         assert response.additional_fields == {"used_credits": 2, "run_time": 4, "errorMessage": "b"}
 
-    def test_unless_they_are_null(self) -> None:
+    def test_a_null_spelling_is_ignored(self) -> None:
         response = read(usedCredits=None, used_credits=2, runTime=None, run_time=None)
         assert (response.used_credits, response["usedCredits"], response.run_time) == (2, 2, None)
 
@@ -141,7 +141,7 @@ class TestSpellings:
         assert response.data == data
 
     @pytest.mark.parametrize("nothing", [0, 0.0, "0", None, "NaN", -1])
-    def test_the_first_figure_above_zero_wins(self, nothing: Any) -> None:
+    def test_the_first_figure_above_zero_counts(self, nothing: Any) -> None:
         stats = {"executionStats": {"credits": 0.3, "runtime": 6}, "usedCredits": 7, "runTime": 8}
         within = {"usedCredits": 0.3, "runTime": 6, "steps": [{"usedCredits": 7, "runTime": 8}]}
         steps = {"executionStats": {"credits": 0}, "steps": [{"credits": 0.1}, {"credits": 0.2}, {"runTime": 6}]}
@@ -156,10 +156,10 @@ class TestSpellings:
 
 
 class TestOddTypes:
-    """Fields hold what was sent; on three of them callers can build."""
+    """Fields hold what was sent; three have a fixed type."""
 
     @given(JSON, JSON, JSON)
-    def test_the_three(self, status: Any, completed: Any, error_message: Any) -> None:
+    def test_three_fields_have_a_fixed_type(self, status: Any, completed: Any, error_message: Any) -> None:
         response = read(status=status, completed=completed, error_message=error_message)
         assert isinstance(response.status, ResponseStatus)
         assert isinstance(response.completed, bool)
@@ -170,19 +170,19 @@ class TestOddTypes:
             assert response.additional_fields["completed"] == completed
 
     @given(JSON)
-    def test_the_others(self, value: Any) -> None:
+    def test_other_fields_are_unchanged(self, value: Any) -> None:
         response = read(data=value, details=value, usage=value, asset=value, url=value, error_code=value)
         assert response.data == response.details == response.usage == response.asset == response.url == value
         assert response.error_code == value
 
-    def test_an_error_that_is_an_object_becomes_text(self) -> None:
+    def test_an_error_object_becomes_text(self) -> None:
         assert read(error_message={"a": 1}).error_message == '{"a": 1}'
         assert read(error={"a": 1}, supplierError=None).error_message == '{"a": 1}'
         assert read(error=False, supplierError={"b": 2}).error_message == ' - {"b": 2}'
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "fields_sent"),
     [
         ({"run_time": 1.5, "used_credits": 0.25}, "1.5 s, for 0.25 credits"),
         ({"run_time": 2, "used_credits": 0, "usage": {"total_tokens": "7"}}, "2 s, for 0 credits and 7 tokens"),
@@ -190,6 +190,6 @@ class TestOddTypes:
         ({"run_time": None, "used_credits": "a\nb", "usage": [1]}, "None s, for a b credits"),
     ],
 )
-def test_what_a_run_cost_in_one_line(fields: dict[str, Any], told: str) -> None:
+def test_duration_and_cost_are_formatted(fields: dict[str, Any], fields_sent: str) -> None:
     response = ModelResponse(ResponseStatus.SUCCESS, **fields)
-    assert format_cost(response) == format_cost(response.to_dict()) == told
+    assert format_cost(response) == format_cost(response.to_dict()) == fields_sent

@@ -1,4 +1,4 @@
-"""When to ask again."""
+"""When to poll."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHANCES = st.floats(0, 1)
 
 
 @pytest.mark.parametrize("wait_time", [0.0, 0.2, 0.5, 2.0])
-def test_each_wait_is_ten_percent_longer_than_the_one_before_up_to_a_minute(wait_time: float) -> None:
+def test_intervals_grow_by_ten_percent_up_to_a_minute(wait_time: float) -> None:
     elapsed, expected = 0.0, max(wait_time, 0.2)
     for _ in range(200):
         wait = Backoff(wait_time).interval(elapsed)
@@ -23,23 +23,23 @@ def test_each_wait_is_ten_percent_longer_than_the_one_before_up_to_a_minute(wait
         expected = min(expected * 1.1, 60)
 
 
-def test_a_longer_wait_than_a_minute_is_kept() -> None:
+def test_an_interval_above_a_minute_does_not_change() -> None:
     assert [Backoff(300).interval(elapsed) for elapsed in (0, 1000)] == [300, 300]
 
 
 @given(SECONDS, WAIT_TIMES, CHANCES)
-def test_jitter_is_a_fifth_at_the_most(elapsed: float, wait_time: float, chance: float) -> None:
+def test_jitter_is_at_most_a_fifth(elapsed: float, wait_time: float, chance: float) -> None:
     interval = Backoff(wait_time).interval(elapsed)
     assert 0.8 * interval - 1e-9 <= Backoff(wait_time).delay(elapsed, chance) <= 1.2 * interval + 1e-9
 
 
 @given(SECONDS, WAIT_TIMES, CHANCES)
-def test_a_waiter_first_polls_within_one_interval(elapsed: float, wait_time: float, chance: float) -> None:
+def test_the_first_poll_falls_within_one_interval(elapsed: float, wait_time: float, chance: float) -> None:
     assert 0 <= Backoff(wait_time).first_delay(elapsed, chance) <= Backoff(wait_time).interval(elapsed)
 
 
 @given(SECONDS, WAIT_TIMES)
-def test_bounds(elapsed: float, wait_time: float) -> None:
+def test_intervals_are_bounded(elapsed: float, wait_time: float) -> None:
     assert 0.2 <= Backoff(wait_time).interval(elapsed) <= max(60, wait_time)
 
 
@@ -60,7 +60,7 @@ def test_polls_counts_the_intervals(wait_time: float) -> None:
 
 
 @given(SECONDS, SECONDS)
-def test_polls_fall_on_ticks_and_none_comes_early(delay: float, now: float) -> None:
-    waited = delay_until_tick(delay, now)
-    assert delay - 1e-6 <= waited <= delay + TICK + 1e-6
-    assert (now + waited) / TICK == pytest.approx(round((now + waited) / TICK), abs=1e-3)
+def test_polls_fall_on_ticks_and_are_never_early(delay: float, now: float) -> None:
+    delayed = delay_until_tick(delay, now)
+    assert delay - 1e-6 <= delayed <= delay + TICK + 1e-6
+    assert (now + delayed) / TICK == pytest.approx(round((now + delayed) / TICK), abs=1e-3)

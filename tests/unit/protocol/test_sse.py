@@ -1,4 +1,4 @@
-"""Server-sent events, as the WHATWG HTML standard has them."""
+"""Server-sent events, as in the WHATWG HTML standard."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.fuzzing import examples
 
 
 def decode(pieces: Iterable[bytes]) -> list[Event]:
-    """Return the events of a stream, without what its end has cut off."""
+    """Return the events of a stream, without an event that was cut off."""
     decoder = EventDecoder()
     return [event for piece in pieces for event in decoder.feed(piece)]
 
@@ -103,5 +103,5 @@ def test_an_event_cut_off_by_the_end_is_returned_separately() -> None:
         (b"<html>", False),
     ],
 )
-def test_a_stream_is_known_by_its_start(start: bytes, expected: bool | None) -> None:
+def test_a_stream_is_recognized_by_its_beginning(start: bytes, expected: bool | None) -> None:
     assert looks_like_events(start) is expected

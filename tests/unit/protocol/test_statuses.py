@@ -40,13 +40,13 @@ class TestState:
         ("completed", "state"),
         [(True, SUCCESS), (ABSENT, SUCCESS), (None, SUCCESS), ("odd", SUCCESS), (False, RUNNING)],
     )
-    def test_of_a_success(self, status: str, completed: Any, state: Any) -> None:
+    def test_a_success_is_final_unless_completed_is_false(self, status: str, completed: Any, state: Any) -> None:
         response = wire.read_poll(answer(body_of(status, completed)))
         assert (response.status, response.completed) == state
 
     @pytest.mark.parametrize("status", ["FAILED", "ABORTED", "CANCELLED", "CANCELED", "ERROR", "failed", "Aborted"])
     @pytest.mark.parametrize("completed", [True, False, None, "odd", ABSENT])
-    def test_of_a_failure(self, status: str, completed: Any) -> None:
+    def test_a_failure_is_final(self, status: str, completed: Any) -> None:
         for body in (body_of(status, completed), body_of(status, completed, data=URL)):
             for read in (wire.read_poll, wire.read_submission):
                 response = read(answer(body))
@@ -57,7 +57,7 @@ class TestState:
     @pytest.mark.parametrize(
         ("completed", "state"), [(False, RUNNING), (None, RUNNING), (ABSENT, RUNNING), (True, SUCCESS)]
     )
-    def test_of_a_run_in_progress(self, status: Any, completed: Any, state: Any) -> None:
+    def test_a_run_in_progress_is_final_if_completed(self, status: Any, completed: Any, state: Any) -> None:
         response = wire.read_poll(answer(body_of(status, completed)))
         assert (response.status, response.completed) == state
         if completed is True:
@@ -65,7 +65,7 @@ class TestState:
             assert (failed.status, failed.completed, failed.error_message) == (*FAILED, "no")
 
     @pytest.mark.parametrize("status", ["QUEUED", "PARTIAL_SUCCESS", {"odd": 1}, 7, True])
-    def test_of_an_unknown_status(self, status: Any) -> None:
+    def test_an_unknown_status_is_decided_by_the_output(self, status: Any) -> None:
         for completed in (False, None, ABSENT):
             assert wire.read_poll(answer(body_of(status, completed, data="hi"))).status is ResponseStatus.IN_PROGRESS
         with_data = wire.read_poll(answer(body_of(status, True, data="hi")))
@@ -81,14 +81,14 @@ class TestState:
         assert f"unknown status {status!r}" in with_data.error_message
         assert with_data.additional_fields["status"] == status
 
-    def test_only_of_answers_that_grant_the_request(self) -> None:
+    def test_a_refused_request_has_no_status(self) -> None:
         for status_code in (302, 404, 500, 503):
             response = wire.read_poll(answer({"status": "FAILED", "completed": True, "data": "hi"}, status_code))
             assert (response.status, response.completed) == (ResponseStatus.FAILED, False)
             assert response.failure is not None
             assert Wait(1, 100).judge(response, 5) is None
 
-    def test_the_platforms_word_stays(self) -> None:
+    def test_the_platforms_word_is_kept(self) -> None:
         assert read_response({"status": "ABORTED"}).additional_fields == {"status": "ABORTED"}
         assert read_response({"status": "FAILED"}).additional_fields == {}
 
@@ -111,7 +111,7 @@ class TestReason:
             ({"message": "g"}, "g"),
         ],
     )
-    def test_the_first_that_is_found_is_shown(self, body: dict[str, Any], reason: str) -> None:
+    def test_the_first_reason_is_reported(self, body: dict[str, Any], reason: str) -> None:
         for read in (wire.read_poll, wire.read_submission):
             assert read(answer({"status": "FAILED", **body})).error_message == reason
             assert read(answer({"status": "ABORTED", **body})).error_message == f"ABORTED: {reason}"
@@ -125,7 +125,7 @@ class TestReason:
     @pytest.mark.parametrize(
         "data", [{"error": 0.05}, {"error": None}, {"error": []}, {"error": ""}, ["error"], "error"]
     )
-    def test_an_output_of_that_name_is_none(self, data: Any) -> None:
+    def test_output_named_error_is_not_a_reason(self, data: Any) -> None:
         body = {
             "completed": True,
             "error": None,
@@ -143,7 +143,7 @@ class TestReason:
             {"error_code": None, "error": {"code": "AX-1", "message": "quota"}},
         ],
     )
-    def test_its_code_is_shown(self, body: dict[str, Any]) -> None:
+    def test_the_code_of_a_reason_is_shown(self, body: dict[str, Any]) -> None:
         response = wire.read_poll(answer({"status": "FAILED", **body}))
         assert response.error_code == "AX-1"
         outcome = Wait(1, 100).judge(response, 5)
@@ -151,7 +151,7 @@ class TestReason:
         assert outcome.message == "quota (error code AX-1)"
         assert wire.read_poll(answer(body, 400)).error_message == "HTTP 400 (validation): quota (error code AX-1)"
 
-    def test_a_code_of_its_own_wins(self) -> None:
+    def test_a_separate_code_takes_precedence(self) -> None:
         assert read_response({"error_code": 0, "errorDetails": {"code": "no"}}).error_code == 0
         assert failure_reason(ModelResponse(ResponseStatus.FAILED)) == "the platform gives no reason"
 
@@ -176,7 +176,7 @@ class TestSubmission:
         assert (response.status, response.completed, response.url) == (*RUNNING, URL)
         assert response.additional_fields["requestId"] == "r"
 
-    def test_a_result_at_once_is_no_poll_url(self) -> None:
+    def test_an_immediate_result_is_not_a_poll_url(self) -> None:
         for body in (
             {"status": "SUCCESS", "data": URL},
             {"status": "completed", "completed": True, "data": URL},
@@ -189,7 +189,7 @@ class TestSubmission:
             assert response.data == body["data"]
         assert wire.read_submission(answer({"completed": True, "error": "no"})).failure is None
 
-    def test_an_answer_that_names_only_a_request_shows_it(self) -> None:
+    def test_an_answer_with_only_a_request_id_shows_it(self) -> None:
         response = wire.read_submission(answer({"status": "IN_PROGRESS", "requestId": "r-7", "x": "y" * 9999}))
         assert response.failure is not None
         assert response.failure.may_be_accepted
@@ -206,7 +206,7 @@ class TestCost:
         assert (response.used_credits, response.run_time) == (0.3, 0.3)
 
     @pytest.mark.parametrize("figure", [1e300, "1e999", "1" * 400, "NaN", 2**62])
-    def test_a_figure_without_bounds_is_none(self, figure: Any) -> None:
+    def test_an_unbounded_figure_is_ignored(self, figure: Any) -> None:
         response = read_response(
             {"usedCredits": figure, "data": {"usedCredits": figure, "executionStats": {"credits": 0.3}}}
         )

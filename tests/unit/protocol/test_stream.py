@@ -62,7 +62,7 @@ class TestText:
             ([{"data": "é 世界 \u2028 \x85 end"}], "é 世界 \u2028 \x85 end"),
         ],
     )
-    def test_of_a_chunk(self, data: list[Any], text: str) -> None:
+    def test_the_text_of_a_chunk_is_read(self, data: list[Any], text: str) -> None:
         assert read(events(*data)) == (text, DONE)
 
     @pytest.mark.parametrize(
@@ -84,10 +84,10 @@ class TestText:
             ([{"message": {"content": "whole"}}], "whole"),
         ],
     )
-    def test_of_the_forms_of_openais_chunks(self, choices: Any, text: str) -> None:
+    def test_the_text_of_openai_chunks_is_read(self, choices: Any, text: str) -> None:
         assert read(events({"choices": choices})) == (text, DONE)
 
-    def test_a_whole_message_after_its_pieces_is_not_repeated(self) -> None:
+    def test_a_whole_message_after_its_deltas_is_not_repeated(self) -> None:
         pieces = {"choices": [{"delta": {"content": "Hi"}}]}
         assert read(events(pieces, {"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}]})) == (
             "Hi",
@@ -95,33 +95,33 @@ class TestText:
         )
 
     @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
-    def test_lines_without_blank_ones_between_them(self, line_end: str) -> None:
+    def test_events_without_blank_lines_are_separated(self, line_end: str) -> None:
         lines = ['data: {"data": "Hi"}', 'data: {"data": "!"}', "data: [DONE]", ""]
         for body in (lines, [*lines, ""], [*lines[:2], "data: ", *lines[2:]][:2] + lines[2:]):
             assert read(line_end.join(body).encode()) == ("Hi!", DONE)
 
     @pytest.mark.parametrize("value", ["null", "5", "[1]", "true", '{"data": "a"} and text', "[DONE] and text"])
-    def test_json_that_is_no_object_is_text(self, value: str) -> None:
+    def test_json_that_is_not_an_object_is_text(self, value: str) -> None:
         assert read(events(value)) == (value, DONE)
 
-    def test_empty_events_are_no_chunks(self) -> None:
+    def test_empty_events_are_skipped(self) -> None:
         assert [chunk.data for chunk in opened([b"data\n\n", b"data:\n\n", events({"data": "Hi"})])] == ["Hi", ""]
 
-    def test_white_space_before_the_first_event(self) -> None:
+    def test_whitespace_before_the_first_event_is_skipped(self) -> None:
         assert read(b"", "") == ("", read(b"", "")[1])
         assert [c.data for c in opened([b"", b"\n ", b"\n", events({"data": "Hi"})], "")] == ["Hi", ""]
 
-    def test_what_else_a_chunk_says_is_kept(self) -> None:
+    def test_other_fields_of_a_chunk_are_kept(self) -> None:
         body = events({"data": {"text": "a", "index": 0}, "usage": {"total_tokens": 7}, "id": "x", "usedCredits": 0.5})
         chunk, _ = opened([body])
         assert (chunk.data, chunk.usage, chunk.used_credits) == ("a", {"total_tokens": 7}, 0.5)
         assert chunk.additional_fields == {"id": "x", "data": {"text": "a", "index": 0}}
 
-    def test_an_event_of_several_lines(self) -> None:
+    def test_the_lines_of_an_event_are_joined(self) -> None:
         body = b'data: {"data":\ndata: "Hi"}\n\ndata: two\ndata: lines\n\ndata: [DONE]\n\n'
         assert read(body) == ("Hitwo\nlines", DONE)
 
-    def test_lines_that_are_no_data(self) -> None:
+    def test_lines_without_data_are_ignored(self) -> None:
         others = b": comment\nevent: message\nid: 7\nretry: 5\n"
         body = others + b'data: {"data": "Hi"}\n\ndata:{"data": "!"}\n\ndata: [DONE]\n\n'
         assert read(body) == ("Hi!", DONE)
@@ -129,19 +129,19 @@ class TestText:
         assert read(b'data: {"data": "Hi"}\n' + b"data: [DONE]\n", "") == ("Hi", DONE)
         assert read(b'\xef\xbb\xbfdata: {"data": "Hi"}\n\ndata: [DONE]\n', "") == ("Hi", DONE)
 
-    def test_json_lines_without_a_fields_name(self) -> None:
+    def test_json_lines_without_a_field_name_are_events(self) -> None:
         body = b'{"data": "Hi"}\r\n{"data": "!"}\r\n[DONE]\r\n'
         assert read(body) == ("Hi!", DONE)
         assert read(body, "application/x-ndjson") == ("Hi!", DONE)
 
     @given(st.lists(st.text(), max_size=8), st.integers(1, 9), st.sampled_from([b"\n", b"\r\n"]))
-    def test_however_it_is_cut_into_pieces(self, texts: list[str], size: int, line_end: bytes) -> None:
+    def test_text_does_not_depend_on_the_pieces(self, texts: list[str], size: int, line_end: bytes) -> None:
         body = events(*({"data": text} for text in texts if "[DONE]" not in text)).replace(b"\n", line_end)
         pieces = [body[start : start + size] for start in range(0, len(body), size)]
         assert [c.data for c in opened(pieces)] == [c.data for c in opened([body])]
         assert "".join(c.data for c in opened(pieces)) == stored("".join(t for t in texts if "[DONE]" not in t))
 
-    def test_a_chunk_is_given_before_the_next_one_arrives(self) -> None:
+    def test_a_chunk_is_returned_before_the_next_one_arrives(self) -> None:
         arrived = []
 
         def body() -> Iterator[bytes]:
@@ -166,16 +166,16 @@ class TestEnd:
             {"completed": True},
         ],
     )
-    def test_without_done(self, last: dict[str, Any]) -> None:
+    def test_a_final_chunk_completes_the_stream_without_done(self, last: dict[str, Any]) -> None:
         assert read(events({"data": "Hi"}, last, end=None)) == ("Hi", DONE)
 
-    def test_what_comes_after_a_terminal_event_is_read(self) -> None:
+    def test_events_after_a_terminal_event_are_read(self) -> None:
         body = events(
             {"choices": [{"delta": {"content": "Hi"}, "finish_reason": "stop"}]}, {"usage": {"total_tokens": 7}}
         )
         assert [chunk.usage for chunk in opened([body])] == [None, {"total_tokens": 7}, None]
 
-    def test_text_after_what_looked_like_the_end_shows_that_it_was_none(self) -> None:
+    def test_text_after_an_apparent_end_continues_the_stream(self) -> None:
         said = {"data": "[DONE]"}
         assert read(events({"data": "It says "}, said, {"data": " here"})) == ("It says [DONE] here", DONE)
         assert read(events(said, {"data": " here"}, end=None)) == ("[DONE] here", cut(NO_END))
@@ -195,16 +195,16 @@ class TestEnd:
             [{"choices": [{"finish_reason": ""}]}],
         ],
     )
-    def test_a_stream_that_was_cut(self, last: list[Any]) -> None:
+    def test_a_cut_stream_fails(self, last: list[Any]) -> None:
         assert read(events({"data": "Hi"}, *last, end=None)) == ("Hi", cut(NO_END))
 
-    def test_an_event_that_was_cut(self) -> None:
+    def test_a_cut_event_is_not_returned(self) -> None:
         assert read(events({"data": "Hi"}, end=None) + b'data: {"da') == ("Hi", cut(NO_END))
         assert read(events({"data": "Hi", "status": "SUCCESS"}, end=None) + b'data: {"usa') == ("Hi", DONE)
         assert read(events({"data": "Hi"}, end=None) + b"data: text") == ("Hitext", cut(NO_END))
 
     @pytest.mark.parametrize("body", [[], [b""], [b"\n\n"]])
-    def test_an_empty_one(self, body: list[bytes]) -> None:
+    def test_an_empty_stream_fails(self, body: list[bytes]) -> None:
         assert list(opened(body)) == [cut(NO_END)]
 
     def test_a_long_event_is_read_once(self) -> None:
@@ -223,7 +223,7 @@ class TestEnd:
             ("SUCCESS", b'data: {"data":\n', cut("reset")),
         ],
     )
-    def test_a_connection_that_is_lost(self, status: str, rest: bytes, last: ModelResponse, kind: Any) -> None:
+    def test_a_lost_connection_ends_the_stream(self, status: str, rest: bytes, last: ModelResponse, kind: Any) -> None:
         def body() -> Iterator[bytes]:
             yield events({"data": "Hi", "status": status}, end=None) + rest
             raise kind("reset")
@@ -249,13 +249,13 @@ class TestEnd:
             ({"choices": [{"finish_reason": "error"}]}, "the platform gives no reason"),
         ],
     )
-    def test_a_failure(self, last: dict[str, Any], message: str) -> None:
+    def test_a_failure_is_the_last_chunk(self, last: dict[str, Any], message: str) -> None:
         text, chunk = read(events({"data": "Hi"}, {**last, "data": "ignored"}, {"data": "more"}))
         assert (text, chunk.status, chunk.completed) == ("Hi", ResponseStatus.FAILED, True)
         assert chunk.error_message == message
         assert chunk.failure is None
 
-    def test_an_unknown_status_at_the_end(self) -> None:
+    def test_an_unknown_final_status_is_decided_by_the_text(self) -> None:
         ended = {"status": "DONE", "completed": True}
         assert read(events({"data": "Hi"}, ended, end=None)) == ("Hi", DONE)
         assert read(events({"choices": [{"delta": {"content": "Hi"}}]}, ended, end=None)) == ("Hi", DONE)
@@ -270,48 +270,48 @@ class TestEnd:
         assert transcript.response().status is ResponseStatus.SUCCESS
         assert "unknown status 'DONE'" in transcript.response().error_message
 
-    def test_a_success_that_is_not_completed_goes_on(self) -> None:
+    def test_a_success_that_is_not_completed_continues(self) -> None:
         going_on = {"data": "Hi", "status": "SUCCESS", "completed": False, "error_message": "a warning"}
         assert read(events(going_on, end=None)) == ("Hi", cut(NO_END))
 
-    def test_a_warning_is_no_failure(self) -> None:
+    def test_a_warning_is_not_a_failure(self) -> None:
         assert read(events({"data": "Hi", "status": "SUCCESS", "error_message": "a warning"})) == ("Hi", DONE)
 
     @pytest.mark.parametrize(
         ("data", "message"),
         [('{"message": "overloaded"}', "overloaded"), ("overloaded", "overloaded"), ("", "true")],
     )
-    def test_an_event_that_is_called_an_error(self, data: str, message: str) -> None:
+    def test_an_event_named_error_is_a_failure(self, data: str, message: str) -> None:
         body = events({"data": "Hi"}, end=None) + f"event: error\ndata: {data}\n\n".encode() + events()
         text, chunk = read(body)
         assert (text, chunk.status, chunk.error_message) == ("Hi", ResponseStatus.FAILED, message)
 
 
-class TestNoStream:
+class TestWithoutStreaming:
     def test_a_plain_answer_is_the_response(self) -> None:
         body = {"status": "SUCCESS", "completed": True, "data": {"a": 1}, "usedCredits": 0.5}
         pieces = [piece.encode() for piece in json.dumps(body, indent=1).splitlines(keepends=True)]
         (chunk,) = opened(pieces, "application/json")
         assert chunk == ModelResponse(ResponseStatus.SUCCESS, completed=True, data={"a": 1}, used_credits=0.5)
 
-    def test_a_run_that_was_turned_asynchronous_can_be_polled(self) -> None:
+    def test_an_asynchronous_run_can_be_polled(self) -> None:
         (chunk,) = opened([b'{"status": "IN_PROGRESS", "data": "https://h/7"}'], "application/json")
         assert (chunk.status, chunk.url) == (ResponseStatus.IN_PROGRESS, "https://h/7")
 
-    def test_a_page_is_a_failure(self) -> None:
+    def test_an_html_page_is_a_failure(self) -> None:
         (chunk,) = opened([b"<html>", b"oops"], "text/html")
         assert chunk.status is ResponseStatus.FAILED
         assert "<html>oops" in chunk.error_message
         (chunk,) = ModelResponseStreamer(OpenAnswer(204, "", []))
         assert "HTTP 204 with an answer that is not a JSON object: an empty body" in chunk.error_message
 
-    def test_a_refusal(self) -> None:
+    def test_a_refusal_is_the_only_chunk(self) -> None:
         streamer = ModelResponseStreamer(Answer(402, b'{"error": "no credits"}'))
         (chunk,) = streamer
         assert streamer.status is ResponseStatus.FAILED
         assert chunk.error_message == "HTTP 402 (billing): no credits"
 
-    def test_no_answer(self) -> None:
+    def test_a_missing_response_is_the_only_chunk(self) -> None:
         (chunk,) = ModelResponseStreamer(NoResponse("reset", is_sent=True))
         assert "may have received" in chunk.error_message
 
@@ -327,12 +327,12 @@ class TestMemory:
         assert list(opened([b"data: xxxxxxxxxx\n"] * 99))[-1] == too_long
         assert list(opened([b'{"data":\n'] * 99, "application/json"))[-1] == too_long
 
-    def test_the_whole_is_not(self) -> None:
+    def test_the_whole_stream_is_not_bounded(self) -> None:
         assert read(events(*[{"data": "0123456789"}] * 99)) == ("0123456789" * 99, DONE)
 
 
 class TestClosing:
-    def test_at_the_end_and_on_leaving(self) -> None:
+    def test_the_connection_is_closed_at_the_end_and_on_exit(self) -> None:
         closed = []
         answer = OpenAnswer(200, SSE, [events({"data": "a"}, {"data": "b"})], close=lambda: closed.append(1))
         with ModelResponseStreamer(answer) as streamer:
@@ -343,14 +343,14 @@ class TestClosing:
         ModelResponseStreamer(Answer(404)).close()
 
 
-def test_the_key_is_taken_out_of_whole_lines() -> None:
+def test_the_key_is_removed_from_whole_lines() -> None:
     pieces = [b'data: {"data": "my KE', b'Y"}\n\ndata: [DONE]\n\n']
     answer = OpenAnswer(200, SSE, pieces, redact=lambda text: text.replace("KEY", "***"))
     assert [chunk.data for chunk in ModelResponseStreamer(answer)] == ["my ***", ""]
 
 
 class TestTranscript:
-    def test_it_puts_the_chunks_together(self) -> None:
+    def test_chunks_are_joined(self) -> None:
         transcript = Transcript()
         body = events(
             {"data": "Hel", "id": 1}, {"data": "lo", "id": 2}, {"usage": {"total_tokens": 7}, "usedCredits": 0.5}
@@ -365,7 +365,7 @@ class TestTranscript:
             additional_fields={"id": 2},
         )
 
-    def test_it_joins_the_pieces_of_tool_calls(self) -> None:
+    def test_the_deltas_of_tool_calls_are_joined(self) -> None:
         def chunk(finish: str | None = None, **delta: Any) -> dict[str, Any]:
             return {"id": "c", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
 
@@ -408,13 +408,13 @@ class TestTranscript:
             ],
         }
 
-    def test_choices_that_hold_only_text_leave_nothing_else(self) -> None:
+    def test_choices_with_only_text_leave_no_additional_field(self) -> None:
         transcript = Transcript()
         body = events({"choices": [{"delta": {"content": "a"}}]}, {"choices": [{"delta": {"content": ["b"]}}]})
         assert "".join(map(transcript.add, opened([body]))) == "ab"
         assert transcript.response().additional_fields == {}
 
-    def test_a_plain_answer_keeps_its_output_as_it_is(self) -> None:
+    def test_a_plain_answer_keeps_its_output(self) -> None:
         transcript = Transcript()
         for chunk in opened([b'{"status": "SUCCESS", "data": {"a": 1}}'], "application/json"):
             assert transcript.add(chunk) == '{"a": 1}'

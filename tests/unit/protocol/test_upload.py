@@ -31,7 +31,7 @@ PUT = "https://bucket.s3.us-east-1.amazonaws.com/u/a.wav?X-Amz-Signature=1"
         ("noextension", "application/octet-stream", 50),
     ],
 )
-def test_kinds_and_their_limits(name: str, content_type: str | None, limit: int) -> None:
+def test_each_kind_of_file_has_a_size_limit(name: str, content_type: str | None, limit: int) -> None:
     assert content_type is None or upload.content_type(name) == content_type
     upload.check_size(name, limit * MIB)
     with pytest.raises(
@@ -42,7 +42,7 @@ def test_kinds_and_their_limits(name: str, content_type: str | None, limit: int)
         upload.check_size(name, 0)
 
 
-def test_the_requests() -> None:
+def test_the_requests_carry_no_key_to_the_store() -> None:
     asked = upload.slot_request("https://h", "a b.wav")
     assert (asked.method, asked.url, asked.credential) == (
         "POST",
@@ -58,13 +58,13 @@ def test_the_requests() -> None:
     assert (put.content_type, put.credential) == ("audio/wav", Credential.NONE)
 
 
-def test_the_place() -> None:
+def test_a_slot_is_read() -> None:
     body = {"key": "u/a.wav", "uploadUrl": PUT, "downloadUrl": "https://h"}
     assert upload.read_slot(Answer(200, json.dumps(body).encode())) == Slot("u/a.wav", PUT)
 
 
 @pytest.mark.parametrize("body", [{}, {"key": "a"}, {"key": "", "uploadUrl": PUT}, {"key": "a", "uploadUrl": 5}])
-def test_no_place(body: dict[str, Any]) -> None:
+def test_an_answer_without_a_slot_is_an_error(body: dict[str, Any]) -> None:
     with pytest.raises(RequestFailed, match="names no key and uploadUrl"):
         upload.read_slot(Answer(200, json.dumps(body).encode()))
 
@@ -80,7 +80,7 @@ def test_no_place(body: dict[str, Any]) -> None:
         ("http://localhost:8088/bucket/", "bucket"),
     ],
 )
-def test_the_link(host: str, bucket: str) -> None:
+def test_the_link_names_the_bucket(host: str, bucket: str) -> None:
     assert Slot("u/a.wav", f"{host}u/a.wav?signature=1").link == f"s3://{bucket}/u/a.wav"
 
 
@@ -91,7 +91,7 @@ def test_a_stores_refusal_shows_its_code_and_no_signature() -> None:
     assert str(raised.value) == "upload: HTTP 403 (resource): SignatureDoesNotMatch"
 
 
-def test_whether_the_file_is_in_its_place() -> None:
+def test_a_refused_upload_is_an_error() -> None:
     upload.read_transfer(Answer(200))
     for outcome in (Answer(403, b"<Error/>"), NoResponse("reset", is_sent=True)):
         with pytest.raises(RequestFailed, match="upload: "):

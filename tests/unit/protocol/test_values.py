@@ -25,18 +25,18 @@ class Colour(Enum):
 
 class TestPrintable:
     @given(st.text())
-    def test_it_forges_no_lines_and_is_bounded(self, text: str) -> None:
+    def test_untrusted_text_is_one_bounded_line(self, text: str) -> None:
         shown = values.to_printable(text * 50)
         assert shown.isprintable()
         assert len(shown) <= values.MAX_ERROR_LENGTH + 1
 
-    def test_ordinary_text_stays(self) -> None:
+    def test_ordinary_text_is_unchanged(self) -> None:
         assert values.to_printable("Grüße, 世界!") == "Grüße, 世界!"
 
 
 class TestStorable:
     @given(JSON)
-    def test_plain_values_stay_but_for_what_cannot_be_stored(self, value: Any) -> None:
+    def test_storable_values_are_unchanged(self, value: Any) -> None:
         stored = values.to_storable(value)
         again = json.loads(json.dumps(stored, allow_nan=False))
         assert again == stored == values.to_storable(stored)
@@ -57,10 +57,10 @@ class TestStorable:
             (1.5, 1.5),
         ],
     )
-    def test_anything_else_becomes_plain(self, value: Any, stored: Any) -> None:
+    def test_other_values_become_plain(self, value: Any, stored: Any) -> None:
         assert values.to_storable(value) == stored
 
-    def test_what_nests_too_deeply_becomes_text(self) -> None:
+    def test_deep_values_become_text(self) -> None:
         deep: Any = [Colour.RED]
         for _ in range(values.MAX_DEPTH - 1):
             deep = [deep]
@@ -69,7 +69,7 @@ class TestStorable:
             (stored,) = stored
         assert stored == '["Colour.RED"]'
 
-    def test_what_contains_itself_or_nests_without_end(self) -> None:
+    def test_cyclic_values_become_text(self) -> None:
         endless: list[Any] = []
         endless.append(endless)
         deep: list[Any] = []
@@ -95,28 +95,28 @@ class TestStorable:
         ([1], None),
     ],
 )
-def test_number(value: Any, number: float | None) -> None:
+def test_numbers_and_numeric_strings_are_parsed(value: Any, number: float | None) -> None:
     assert values.parse_number(value) == number
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [("a", "a"), (None, ""), ({"a": [1]}, '{"a": [1]}'), (5, "5"), (False, "false")]
 )
-def test_as_text(value: Any, text: str) -> None:
+def test_json_values_become_text(value: Any, text: str) -> None:
     assert values.to_text(value) == text
 
 
 @given(st.recursive(st.just([]), lambda inner: inner.map(lambda value: [value]), max_leaves=3))
-def test_reading_gives_up_on_nothing_that_is_json(value: Any) -> None:
+def test_all_json_is_read(value: Any) -> None:
     assert values.read_json(json.dumps(value).encode()) == value
 
 
-def test_raw_control_characters_do_not_lose_an_answer() -> None:
+def test_raw_control_characters_are_accepted() -> None:
     assert values.read_json(b'{"data": "col1\tcol2\n"}') == {"data": "col1\tcol2\n"}
 
 
 @pytest.mark.parametrize("value", [b"a", bytearray(b"a"), memoryview(b"a"), {1, 2}, object()])
-def test_what_json_cannot_hold_is_refused_or_converted(value: Any) -> None:
+def test_values_that_json_cannot_hold_are_refused_or_converted(value: Any) -> None:
     with pytest.raises(InvalidInput, match=r"data\[0\] is a \w+, which JSON cannot hold"):
         values.to_sendable([value], "data")
     with pytest.raises(InvalidInput):
@@ -124,7 +124,7 @@ def test_what_json_cannot_hold_is_refused_or_converted(value: Any) -> None:
     assert values.to_sendable({"a": (value,)}, "data", lambda _: "link") == {"a": ["link"]}
 
 
-def test_a_path_is_told_how_to_be_sent() -> None:
+def test_the_error_for_a_path_names_upload() -> None:
     with pytest.raises(InvalidInput, match=r"data is a PosixPath, which is not uploaded.* wrap it in Upload"):
         values.to_sendable(Path("a.wav"), "data")
 
@@ -139,11 +139,11 @@ def test_a_path_is_told_how_to_be_sent() -> None:
         (5, None),
     ],
 )
-def test_time(text: Any, time: datetime | None) -> None:
+def test_times_are_parsed(text: Any, time: datetime | None) -> None:
     assert values.parse_time(text) == time
 
 
-def test_nesting_without_end_is_no_json() -> None:
+def test_endless_nesting_is_not_json() -> None:
     assert values.read_json(b"[" * 100_000) is values.NOT_JSON
     assert values.parse_json("[" * 100_000) is values.NOT_JSON
 
@@ -158,7 +158,7 @@ def test_keys_that_airflow_reserves_get_an_underscore(key: str, spelt: Callable[
     assert values.to_storable({key: key}) == {f"_{key}": key}
 
 
-def test_an_error_of_the_converter_names_the_field() -> None:
+def test_an_error_of_the_converter_has_the_path() -> None:
     def convert(value: object) -> object:
         raise InvalidInput("there is no such file")
 
@@ -180,7 +180,7 @@ def test_a_secret_is_redacted_anywhere_in_a_value() -> None:
     assert values.read_json(b'{"a": "12345"}', redact) == {"a": "12345"}
 
 
-def test_deep_keys_that_are_no_texts_lose_no_value() -> None:
+def test_deep_keys_of_other_types_lose_no_value() -> None:
     deep: Any = {Colour.RED: 1}
     for _ in range(values.MAX_DEPTH):
         deep = [deep]

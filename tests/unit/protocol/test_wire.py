@@ -1,4 +1,4 @@
-"""The rules of the wire, as pure functions."""
+"""Requests and answers."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ URL = "https://models.aixplain.com/api/v1/data/7e1b"
 
 
 class TestSubmission:
-    def test_the_request(self) -> None:
+    def test_the_request_is_built(self) -> None:
         request = wire.submission_request("https://h/api/v1/execute", "openai/gpt 4?", '{"data": "é"}')
         assert (request.method, request.url) == ("POST", "https://h/api/v1/execute/openai/gpt%204%3F")
         assert request.body == '{"data": "é"}'.encode()
 
     @pytest.mark.parametrize("model_id", ["", "  ", None, 5, "../../sdk/models", "a/./b", "\ud800"])
-    def test_an_id_that_is_none(self, model_id: Any) -> None:
+    def test_an_invalid_id_is_refused(self, model_id: Any) -> None:
         with pytest.raises(InvalidInput, match="model_id is"):
             wire.submission_request("https://h", model_id, "{}")
 
-    def test_accepted(self) -> None:
+    def test_an_accepted_submission_has_the_poll_url(self) -> None:
         accepted = ModelResponse(ResponseStatus.IN_PROGRESS, url=URL)
         for extra in ({}, {"status": "IN_PROGRESS"}, {"status": None}, {"completed": True}):
             assert wire.read_submission(_answer({"data": URL, **extra}, 201)) == accepted
 
-    def test_final_at_once(self) -> None:
+    def test_an_immediate_result_is_final(self) -> None:
         response = wire.read_submission(_answer({"status": "SUCCESS", "completed": True, "data": "hi", "x": 1}))
         assert response == ModelResponse(ResponseStatus.SUCCESS, completed=True, data="hi", additional_fields={"x": 1})
 
@@ -64,7 +64,7 @@ class TestSubmission:
             b'{"data": "a\\nb"}',
         ],
     )
-    def test_a_success_that_names_no_run(self, body: bytes) -> None:
+    def test_a_success_without_a_poll_url_is_the_result(self, body: bytes) -> None:
         response = wire.read_submission(Answer(200, body))
         assert (response.status, response.completed, response.url) == (ResponseStatus.FAILED, True, None)
         assert response.failure == Failure(ErrorCategory.PLATFORM, 200)
@@ -89,7 +89,7 @@ class TestSubmission:
             (503, "platform or network", True),
         ],
     )
-    def test_refused(self, status_code: int, category: str, retryable: bool | None) -> None:
+    def test_a_refusal_has_its_category(self, status_code: int, category: str, retryable: bool | None) -> None:
         response = wire.read_submission(_answer({"error": "the platform's words"}, status_code))
         assert response.error_message == f"HTTP {status_code} ({category}): the platform's words"
         assert response.failure is not None
@@ -98,12 +98,12 @@ class TestSubmission:
         assert response.failure.may_be_accepted is (status_code >= 500)
         assert response.failure.is_denied is (status_code in (401, 403, 404, 460))
 
-    def test_refused_without_an_error_of_its_own(self) -> None:
+    def test_a_refusal_without_a_reason_shows_the_body(self) -> None:
         for body in ({"error": None, "message": "retired"}, {"message": "retired"}):
             assert "retired" in wire.read_submission(_answer(body, 404)).error_message
 
     @pytest.mark.parametrize(("sent", "words"), [(True, "may have received"), (False, "nothing was sent")])
-    def test_no_answer(self, sent: bool, words: str) -> None:
+    def test_a_missing_response_states_whether_it_was_sent(self, sent: bool, words: str) -> None:
         response = wire.read_submission(NoResponse("connection reset", sent))
         assert response.failure == Failure(ErrorCategory.PLATFORM, is_sent=sent)
         assert response.failure.may_be_accepted is sent
@@ -113,11 +113,11 @@ class TestSubmission:
 
 
 class TestPoll:
-    def test_the_request(self) -> None:
+    def test_the_request_is_built(self) -> None:
         assert wire.poll_request(URL) == wire.Request("GET", URL)
 
     @pytest.mark.parametrize("poll_url", ["", None, 5])
-    def test_a_url_that_is_none(self, poll_url: Any) -> None:
+    def test_an_invalid_url_is_refused(self, poll_url: Any) -> None:
         with pytest.raises(InvalidInput, match=r"poll_url is .*: give the url of a submission's response"):
             wire.poll_request(poll_url)
 
@@ -137,14 +137,14 @@ class TestPoll:
             ({"completed": True, "status": "IN_PROGRESS", "supplierError": "bad"}, "FAILED"),
         ],
     )
-    def test_status(self, body: dict[str, Any], status: str) -> None:
+    def test_the_status_is_read(self, body: dict[str, Any], status: str) -> None:
         response = wire.read_poll(_answer(body))
         assert response.status == status
         assert response.completed is (body["completed"] is True)
         assert response.failure is None
 
     @pytest.mark.parametrize("spelling", [("usedCredits", "runTime"), ("used_credits", "run_time")])
-    def test_every_field(self, spelling: tuple[str, str]) -> None:
+    def test_every_field_is_read(self, spelling: tuple[str, str]) -> None:
         credits, run_time = spelling
         response = wire.read_poll(
             _answer(
@@ -176,7 +176,7 @@ class TestPoll:
             "additional_fields": {"requestId": "r"},
         }
 
-    def test_the_error_message_takes_in_what_the_supplier_says(self) -> None:
+    def test_the_error_message_includes_the_suppliers(self) -> None:
         body = {"completed": True, "error": "no", "supplierError": "quota"}
         assert wire.read_poll(_answer(body)).error_message == "no - quota"
         assert wire.read_poll(_answer({**body, "error_message": None})).error_message == "no - quota"
@@ -195,7 +195,7 @@ class TestPoll:
             NoResponse("timed out", is_sent=True),
         ],
     )
-    def test_a_poll_that_brings_no_news(self, outcome: Answer | NoResponse) -> None:
+    def test_a_failed_poll_is_not_completed(self, outcome: Answer | NoResponse) -> None:
         response = wire.read_poll(outcome)
         assert (response.status, response.completed) == (ResponseStatus.FAILED, False)
         assert response.failure is not None
@@ -217,24 +217,24 @@ class TestPoll:
             (r'{"a\u0000": ["\ud83d", "\ud83d\ude00", "\u0041"]}', {"a\ufffd": ["\ufffd", "😀", "A"]}),
         ],
     )
-    def test_values_that_airflow_cannot_hand_on(self, sent: str, kept: Any) -> None:
+    def test_values_that_airflow_cannot_store_are_replaced(self, sent: str, kept: Any) -> None:
         for read in (wire.read_poll, wire.read_submission):
             body = f'{{"completed": true, "status": "SUCCESS", "data": {sent}}}'
             assert read(Answer(200, body.encode())).data == kept
 
     @pytest.mark.parametrize("text", ["half \ud800 pair", "é 😀"])
     @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
-    def test_raw_half_pairs_in_any_encoding_of_json(self, text: str, encoding: str) -> None:
+    def test_raw_half_surrogates_are_replaced(self, text: str, encoding: str) -> None:
         body = json.dumps({"completed": True, "data": text}, ensure_ascii=False).encode(encoding, "surrogatepass")
         data = wire.read_poll(Answer(200, body)).data
         assert data.encode()
         assert data == text or "\ufffd" in data
 
-    def test_bytes_that_are_no_utf_8_do_not_lose_the_rest(self) -> None:
+    def test_invalid_utf_8_keeps_the_rest(self) -> None:
         assert wire.read_poll(Answer(200, b'{"completed": true, "data": "a\xffb"}')).data == "a\ufffdb"
 
     @given(st.integers(90, 400))
-    def test_what_nests_too_deeply_stays_as_text(self, depth: int) -> None:
+    def test_deep_values_become_text(self, depth: int) -> None:
         data: Any = "deep"
         for _ in range(depth):
             data = [data]
@@ -246,7 +246,7 @@ class TestPoll:
         assert kept == "deep" or json.loads(kept)
 
     @given(st.integers(200, 599), st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
-    def test_no_answer_is_too_odd_to_read(self, status_code: int, body: bytes) -> None:
+    def test_any_answer_can_be_read(self, status_code: int, body: bytes) -> None:
         for read in (wire.read_poll, wire.read_submission):
             json.dumps(read(Answer(status_code, body)).to_dict(), allow_nan=False)
 
@@ -256,7 +256,7 @@ def _answer(body: Any, status_code: int = 200) -> Answer:
 
 
 class TestCatalogue:
-    def test_the_requests(self) -> None:
+    def test_the_requests_are_built(self) -> None:
         record = wire.model_record_request("https://h", "openai/gpt 4")
         assert (record.method, record.url) == ("GET", "https://h/sdk/models/openai%2Fgpt%204")
         by_name = wire.model_record_by_name_request("https://h", "GPT 4")
@@ -272,7 +272,7 @@ class TestCatalogue:
         assert wire.direct_run_request("https://h/api/v1/execute", "a", "{}").url == "https://h/api/v2/execute/a"
         assert wire.direct_run_request("https://h/own", "a", "{}").url == "https://h/own/a"
 
-    def test_names_that_are_none(self) -> None:
+    def test_invalid_names_are_refused(self) -> None:
         for make in (
             wire.model_record_request,
             wire.model_record_by_name_request,
@@ -282,14 +282,14 @@ class TestCatalogue:
             with pytest.raises(InvalidInput, match=r"is '\.\./x'"):
                 make("https://h", "../x")
 
-    def test_200_and_nothing_else_is_a_deletion(self) -> None:
+    def test_only_200_confirms_a_deletion(self) -> None:
         wire.read_deletion(Answer(200))
         for status_code in (204, 202, 404, 500):
             with pytest.raises(RequestFailed, match=f"deletion: HTTP {status_code}"):
                 wire.read_deletion(_answer({"error": "no"}, status_code))
 
 
-def test_an_accepted_submission_keeps_what_else_was_said() -> None:
+def test_an_accepted_submission_keeps_other_fields() -> None:
     assert wire.read_submission(_answer({"data": URL, "sessionId": "s"})).additional_fields == {"sessionId": "s"}
 
 
@@ -323,7 +323,7 @@ NOW = "Mon, 23 Nov 2026 20:00:00 GMT"
         ({}, None),
     ],
 )
-def test_a_pause_that_an_answer_asks_for(headers: dict[str, str], seconds: float | None) -> None:
+def test_retry_after_is_read(headers: dict[str, str], seconds: float | None) -> None:
     for read in (wire.read_poll, wire.read_submission):
         failure = read(Answer(429, b"", headers)).failure
         assert failure is not None
@@ -331,7 +331,7 @@ def test_a_pause_that_an_answer_asks_for(headers: dict[str, str], seconds: float
 
 
 @pytest.mark.parametrize("date", [{}, {"date": "soon"}])
-def test_a_pause_until_a_date_counts_from_the_receipt(date: dict[str, str]) -> None:
+def test_a_retry_date_counts_from_the_receipt(date: dict[str, str]) -> None:
     received_at = datetime(2026, 11, 23, 20, tzinfo=timezone.utc).timestamp()
     headers = {"retry-after": "Mon, 23 Nov 2026 20:02:00 GMT", **date}
     failure = wire.read_poll(Answer(503, b"", headers, received_at=received_at)).failure
@@ -339,7 +339,7 @@ def test_a_pause_until_a_date_counts_from_the_receipt(date: dict[str, str]) -> N
     assert failure.retry_after == 120
 
 
-def test_a_key_in_any_encoding_of_an_error_is_hidden() -> None:
+def test_a_key_is_hidden_in_any_encoding() -> None:
     def redact(text: str) -> str:
         return text.replace("KEY", "***")
 
@@ -351,7 +351,7 @@ def test_a_key_in_any_encoding_of_an_error_is_hidden() -> None:
     assert wire.read_poll(Answer(401, b"bad \0K\0E\0Y", redact=redact)).error_message.endswith("bad ***")
 
 
-def test_an_answer_that_is_too_large_says_what_helps() -> None:
+def test_the_error_for_a_large_answer_names_the_remedy() -> None:
     for response in (
         wire.read_poll(Answer(200, b'{"data": "', is_cut=True)),
         wire.read_submission(Answer(200, b"{", is_cut=True)),
@@ -368,7 +368,7 @@ def test_an_answer_that_is_too_large_says_what_helps() -> None:
 
 
 @pytest.mark.parametrize("status_code", [401, 403])
-def test_a_refused_key_is_named_unless_the_url_is_the_permission(status_code: int) -> None:
+def test_a_refused_key_is_named_unless_the_url_is_presigned(status_code: int) -> None:
     refusal = Answer(status_code, b"{}")
     named = wire.name_refused_key(refusal, wire.poll_request("https://h/run"), "the key of Connection 'c'")
     assert named.refused == "the platform refuses the key of Connection 'c'"

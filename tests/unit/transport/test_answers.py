@@ -1,4 +1,4 @@
-"""How answers arrive: cut into pieces, compressed, too large, or none at all; over both transports."""
+"""Answers in pieces, compressed, too large, incomplete or missing; over both transports."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
     is_hinted=st.booleans(),
     cuts=st.lists(st.integers(0, 3000), max_size=5),
 )
-def test_an_answer_is_read_however_it_is_cut_into_pieces(
+def test_an_answer_is_read_in_any_pieces(
     send: Send, body: bytes, encoding: str, ends: str, is_hinted: bool, cuts: list[int]
 ) -> None:
     sent = ENCODINGS[encoding](body)
@@ -108,7 +108,7 @@ def test_an_answer_is_read_however_it_is_cut_into_pieces(
 @pytest.mark.parametrize(
     "encoding", ["UTF-8", "utf8", "none", "binary", "", "8bit", "gzip2", "identity", "aws-chunked", "UTF-8, none"]
 )
-def test_a_content_encoding_that_names_no_coding_is_ignored(send: Send, encoding: str) -> None:
+def test_an_unknown_content_encoding_is_ignored(send: Send, encoding: str) -> None:
     answer = answer_to(send, head(Content_Encoding=encoding, Content_Length=2), b"{}")
     assert answer.body == b"{}"
 
@@ -150,7 +150,7 @@ def test_accepted_encodings_are_the_decoded_ones(send: Send) -> None:
     ],
     ids=lambda answer: str(answer[15:50]),
 )
-def test_an_incomplete_answer_is_none(send: Send, answer: bytes, method: str) -> None:
+def test_an_incomplete_answer_is_not_an_answer(send: Send, answer: bytes, method: str) -> None:
     outcome = answer_to(send, answer, method=method)
     if isinstance(outcome, Answer):  # http.client takes the headers of a cut answer for complete ones
         assert outcome.body == b""
@@ -212,7 +212,7 @@ def test_the_body_of_a_redirect_is_not_read(send: Send, length: dict[str, int]) 
 
 @contextmanager
 def peak_memory() -> Iterator[Callable[[], int]]:
-    """The bytes by which this process has grown at most since the block began."""
+    """The peak growth of this process, in bytes, since the block started."""
     grown = before = resident()
     is_over = threading.Event()
 

@@ -1,4 +1,4 @@
-"""The connections of triggers: which are used again, and that what happens on one harms no other."""
+"""The connections of triggers: which ones are reused, and that one never affects another."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class GenerousServer:
 
 @pytest.mark.parametrize("surplus", SURPLUS.values(), ids=SURPLUS)
 def test_a_surplus_answer_reaches_no_other_run(surplus: Surplus, tls: Path | None) -> None:
-    """24 runs share a session with a server that sends one answer too many, which aiohttp hands to the next run."""
+    """24 runs share a session with a server that sends one answer too many, which aiohttp delivers to the next run."""
 
     async def run() -> list[tuple[str, Any]]:
         pairs: list[tuple[str, Any]] = []
@@ -118,7 +118,7 @@ def test_a_surplus_answer_reaches_no_other_run(surplus: Surplus, tls: Path | Non
     assert len(answered) == len(pairs)
 
 
-def test_early_hints_are_no_answer() -> None:
+def test_early_hints_are_not_an_answer() -> None:
     hint, answer = b"HTTP/1.1 103 Early\r\nLink: </a>\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
     def script(http: Handler) -> None:
@@ -136,7 +136,7 @@ def test_early_hints_are_no_answer() -> None:
 
 
 @pytest.mark.parametrize("change", ["the factory is gone", "another handler", "a method is gone"])
-def test_an_unknown_aiohttp_is_refused(change: str, mocker: MockerFixture) -> None:
+def test_an_unsupported_aiohttp_is_refused(change: str, mocker: MockerFixture) -> None:
     if change == "the factory is gone":
         mocker.patch.object(
             aio, "guard_connections", lambda connector: guard.guard_connections(_without_factory(connector))
@@ -165,7 +165,7 @@ def test_a_connection_carries_one_exchange_after_another(tls: Path | None) -> No
 
 
 @pytest.mark.parametrize("how", ["end", "cut"])
-def test_a_kept_connection_that_the_server_closes_loses_no_poll(how: str) -> None:
+def test_a_closed_idle_connection_loses_no_poll(how: str) -> None:
     """Whether the client sees it before it sends, or only by the silence that follows."""
 
     def script(http: Handler) -> None:
@@ -184,7 +184,7 @@ def test_a_kept_connection_that_the_server_closes_loses_no_poll(how: str) -> Non
     assert len({asked.client_port for asked in server.asked}) == 3
 
 
-def test_a_submission_over_a_kept_connection_that_is_closed_is_not_repeated() -> None:
+def test_a_submission_on_a_closed_connection_is_not_repeated() -> None:
     def script(http: Handler) -> None:
         if http.command == "GET":
             http.answer(200)
@@ -201,8 +201,8 @@ def test_a_submission_over_a_kept_connection_that_is_closed_is_not_repeated() ->
     assert [asked.method for asked in server.asked] == ["GET", "POST"]
 
 
-def test_a_poll_that_is_given_up_leaves_no_connection_for_the_next() -> None:
-    """Its answer may still come, and would be taken for another run's."""
+def test_a_connection_is_not_reused_after_a_timed_out_poll() -> None:
+    """Its answer may still arrive, and would be taken for another run's."""
 
     async def user(pooled: PooledSession) -> None:
         late = asyncio.create_task(get(pooled, f"{server.url}/late"))
@@ -246,7 +246,7 @@ def test_a_submission_that_waits_for_a_connection_is_not_sent(mocker: MockerFixt
 
 
 @pytest.mark.parametrize("change", ["data_received", "feed_data"])
-def test_an_unexpected_error_after_a_submission_is_no_refusal(change: str, mocker: MockerFixture) -> None:
+def test_an_unexpected_error_after_a_submission_is_not_a_refusal(change: str, mocker: MockerFixture) -> None:
     mocker.patch.object(guard.GuardedResponseHandler, change, side_effect=RuntimeError("unlike other versions"))
     with serve(lambda http: http.answer(200)) as server:
         outcome = send_aio(platform(server.url), Request("POST", f"{server.url}/x", b"{}"), 5)
@@ -256,8 +256,8 @@ def test_an_unexpected_error_after_a_submission_is_no_refusal(change: str, mocke
 
 
 @pytest.mark.parametrize("moments", [0.0, 0.02, 0.2])
-def test_cancelling_waits_that_connect_harms_no_others(moments: float, tls: Path | None) -> None:
-    """A DAG run is marked failed: 200 waits end together while they connect, and 100 others go on."""
+def test_cancelling_connecting_waits_affects_no_others(moments: float, tls: Path | None) -> None:
+    """A DAG run is marked failed: 200 waits end together while they connect, and 100 others continue."""
 
     async def user(pooled: PooledSession) -> None:
         async def poll_on(path: str) -> list[Any]:
@@ -283,7 +283,7 @@ def test_cancelling_waits_that_connect_harms_no_others(moments: float, tls: Path
         use(server.url, user, tls)
 
 
-def test_an_idle_connection_that_is_flooded_is_closed() -> None:
+def test_a_flooded_idle_connection_is_closed() -> None:
     async def user(pooled: PooledSession) -> None:
         assert isinstance(await get(pooled, f"{server.url}/x"), Answer)
         is_idle.set()
@@ -310,7 +310,7 @@ def test_a_name_that_does_not_resolve_was_sent_nothing() -> None:
     assert not outcome.is_sent
 
 
-def test_a_connect_that_hangs_ends_in_time() -> None:
+def test_a_hanging_connect_times_out() -> None:
     """A socket whose backlog is full accepts no connection."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server, socket.socket() as one, socket.socket() as two:
         for client in (one, two):

@@ -59,7 +59,7 @@ DIRECT, BY_PROXY = "direct", "by proxy"
     ],
     ids=str,
 )
-def test_a_proxy_is_used_as_requests_decides(
+def test_the_proxy_is_that_of_requests(
     send: Send,
     target: Server,
     proxy: Server,
@@ -82,7 +82,7 @@ def test_a_proxy_is_used_as_requests_decides(
         ("127.0.0.0/8", BY_PROXY),
     ],
 )
-def test_no_proxy_names_hosts_as_requests_reads_it(
+def test_no_proxy_is_read_like_requests(
     send: Send,
     target: Server,
     proxy: Server,
@@ -156,7 +156,7 @@ OWN, OTHER, NONE = "{own}", "{other}", "/no/such/file"
     ],
     ids=str,
 )
-def test_certificates_are_verified_alike(
+def test_both_transports_verify_certificates_alike(
     send: Send,
     variables: dict[str, str],
     verify: Any,
@@ -204,7 +204,7 @@ def sent_paths(send: Send, path: str) -> list[str]:
         ("?q=1", "/?q=1"),
     ],
 )
-def test_urls_are_percent_encoded_as_requests_does(send: Send, path: str, expected: str | None) -> None:
+def test_urls_are_percent_encoded_like_requests(send: Send, path: str, expected: str | None) -> None:
     if expected is None:  # spaces are refused before anything is sent
         with pytest.raises(Exception, match="untrusted origin"):
             sent_paths(send, path)

@@ -36,7 +36,7 @@ from tests.support.scripted import Handler, serve
 from tests.unit.transport.transports import KEY, Send, platform, send_aio, send_sync
 
 
-def test_what_is_sent_and_what_comes_back(send: Send) -> None:
+def test_a_request_and_its_answer(send: Send) -> None:
     with serve(lambda http: http.answer(418, b"tea", **{"Retry-After": "3"})) as server:
         answer = send(platform(server.url), Request("POST", f"{server.url}/api/v1/execute/a%20b", b'{"data": 1}'))
     assert (answer.status_code, answer.body, answer.headers["retry-after"]) == (418, b"tea", "3")
@@ -60,12 +60,12 @@ def test_a_submission_that_may_have_arrived_is_not_repeated(send: Send, script: 
 
 
 class TaskEnded(BaseException):
-    """What Airflow raises in a task whose execution_timeout is up."""
+    """What Airflow raises in a task after its execution_timeout."""
 
 
 @pytest.mark.parametrize("ending", ["time limit", "signal"])
-def test_a_submission_that_is_given_up_is_not_sent_later(ending: str) -> None:
-    """The server accepts the connection, and its TLS handshake comes when nobody waits for the answer any more."""
+def test_an_abandoned_submission_is_not_sent_later(ending: str) -> None:
+    """The server accepts the connection, but its TLS handshake comes after the client stopped waiting."""
 
     def end(*_: object) -> None:
         raise TaskEnded
@@ -108,8 +108,8 @@ def answer_with_nonsense(http: Handler) -> None:
 
 
 @pytest.mark.parametrize("script", [answer_with_two_lengths, answer_with_nonsense])
-def test_an_answer_that_is_none_says_that_the_submission_arrived(send: Send, script: Any) -> None:
-    """Even where somebody calls it while they handle another connection's error."""
+def test_an_invalid_answer_counts_as_sent(send: Send, script: Any) -> None:
+    """Also if the call is made while another connection's error is handled."""
     with serve(script) as server:
         try:
             raise ConnectionRefusedError("another matter") from requests.ConnectTimeout()
@@ -119,7 +119,7 @@ def test_an_answer_that_is_none_says_that_the_submission_arrived(send: Send, scr
     assert len(server.asked) == 1
 
 
-def test_nothing_was_sent_where_nothing_listens(send: Send) -> None:
+def test_nothing_is_sent_without_a_listener(send: Send) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
     for host in (url, "http://no-such-host.invalid"):
@@ -129,7 +129,7 @@ def test_nothing_was_sent_where_nothing_listens(send: Send) -> None:
         assert KEY not in outcome.reason
 
 
-def test_a_key_that_comes_back_is_hidden(send: Send) -> None:
+def test_a_returned_key_is_hidden(send: Send) -> None:
     with serve(lambda http: http.answer(401, f"bad key {http.headers['x-api-key']}".encode())) as server:
         answer = send(platform(server.url), Request("GET", f"{server.url}/x"))
     assert answer.text() == "bad key ***"
@@ -144,7 +144,7 @@ def test_a_key_in_an_answers_json_is_hidden(send: Send, encoding: str, spell: Ca
     assert response.data == {"***": ["is ***\n"]}
 
 
-def test_a_date_to_retry_at_needs_no_date_header(send: Send) -> None:
+def test_a_retry_date_needs_no_date_header(send: Send) -> None:
     later = formatdate(time.time() + 100, usegmt=True)
 
     def answer(http: Handler) -> None:
@@ -157,7 +157,7 @@ def test_a_date_to_retry_at_needs_no_date_header(send: Send) -> None:
     assert 0 < failure.retry_after <= 100
 
 
-def test_nothing_was_sent_to_a_server_that_speaks_no_tls(send: Send) -> None:
+def test_nothing_is_sent_to_a_server_without_tls(send: Send) -> None:
     with serve(lambda http: http.answer(200)) as server:
         url = server.url.replace("http://", "https://")
         outcome = send(platform(url), Request("POST", f"{url}/x", b"{}"))
@@ -165,7 +165,7 @@ def test_nothing_was_sent_to_a_server_that_speaks_no_tls(send: Send) -> None:
     assert not outcome.is_sent
 
 
-def test_the_answer_is_cut(send: Send) -> None:
+def test_a_cut_answer_is_not_an_answer(send: Send) -> None:
     def cut(http: Handler) -> None:
         http.send_response(200)
         http.send_header("Content-Length", "1000")
@@ -205,7 +205,7 @@ def test_no_entry_of_a_netrc_file_is_sent(send: Send, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_no_redirect_takes_the_key_to_a_foreign_origin(send: Send, status: int) -> None:
+def test_no_redirect_sends_the_key_to_an_untrusted_origin(send: Send, status: int) -> None:
     with (
         serve(lambda http: http.answer(200)) as foreign,
         serve(lambda http: http.answer(status, Location=f"{foreign.url}/take")) as server,
@@ -225,7 +225,7 @@ def test_a_submission_follows_no_redirect(send: Send, status: int) -> None:
 
 @pytest.mark.parametrize("status", [200, 201, 304, 302])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_an_odd_location_loses_no_answer(send: Send, method: str, status: int) -> None:
+def test_an_invalid_location_loses_no_answer(send: Send, method: str, status: int) -> None:
     for location in ({}, {"Location": "http://["}, {"Location": "//[\xff\xfe"}):
         with serve(
             lambda http, location=location: http.answer(status, b"" if status == 304 else b"{}", **location)
@@ -241,7 +241,7 @@ def test_redirects_in_a_circle_end(send: Send) -> None:
     assert len(server.asked) == 6
 
 
-def test_the_connections_proxy_comes_before_the_environments(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_connections_proxy_takes_precedence(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(lambda http: http.answer(200, b"mine")) as mine, serve(lambda http: http.answer(200, b"env")) as env:
         monkeypatch.setenv("http_proxy", env.url)
         monkeypatch.delenv("no_proxy", raising=False)
@@ -264,7 +264,7 @@ def test_a_proxys_password_is_not_shown(send: Send) -> None:
     assert "s3cr3t-pw" not in outcome.reason
 
 
-def test_runs_that_start_together_share_a_session_with_a_ca_file() -> None:
+def test_runs_that_start_together_share_one_session() -> None:
     async def use() -> int:
         account = platform("https://platform.invalid", verify=certifi.where())
         seen = []
@@ -285,7 +285,7 @@ def test_runs_that_start_together_share_a_session_with_a_ca_file() -> None:
     assert asyncio.run(use()) == 1
 
 
-def test_a_ca_file_that_is_none(tmp_path: Path) -> None:
+def test_an_invalid_ca_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "ca.pem"
     path.write_text("no certificate")
     with pytest.raises(AixplainConfigurationError, match="verify"):
@@ -293,18 +293,18 @@ def test_a_ca_file_that_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://[", "http://[::1].evil:80/", ""])
-def test_a_url_that_is_none_is_not_asked(send: Send, url: str) -> None:
+def test_an_invalid_url_is_not_requested(send: Send, url: str) -> None:
     with pytest.raises(AixplainUntrustedUrl):
         send(platform("https://models.aixplain.com"), Request("GET", url))
 
 
-def test_a_foreign_url_is_not_asked(send: Send) -> None:
+def test_an_untrusted_url_is_not_requested(send: Send) -> None:
     with serve(lambda http: http.answer(200)) as foreign, pytest.raises(AixplainUntrustedUrl):
         send(platform("https://models.aixplain.com"), Request("GET", f"{foreign.url}/x"))
     assert foreign.asked == []
 
 
-def test_the_hooks_session_gives_the_key_to_trusted_origins_only(tmp_path: Any, monkeypatch: Any) -> None:
+def test_the_hooks_session_sends_the_key_to_trusted_origins_only(tmp_path: Any, monkeypatch: Any) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password secret\n")
     monkeypatch.setenv("NETRC", str(netrc))
@@ -320,7 +320,7 @@ def test_the_hooks_session_gives_the_key_to_trusted_origins_only(tmp_path: Any, 
     assert "authorization" not in {**server.asked[0].headers, **foreign.asked[0].headers}
 
 
-def test_runs_of_one_account_share_a_session_until_the_last_has_ended() -> None:
+def test_runs_of_one_account_share_a_session() -> None:
     with serve(lambda http: http.answer(200)) as server:
 
         async def use() -> None:
@@ -367,8 +367,8 @@ def drip(http: Handler) -> None:
 
 
 @pytest.mark.parametrize("script", [drip_headers, drip_body, redirect_slowly])
-def test_the_whole_exchange_ends_with_its_time(send: Send, script: Any) -> None:
-    """A limit for each read, or for each hop, would be five times over."""
+def test_the_whole_exchange_has_one_time_limit(send: Send, script: Any) -> None:
+    """A limit for each read or redirect would allow five times as much."""
     with serve(script) as server:
         start = time.monotonic()
         outcome = send(platform(server.url), Request("GET", f"{server.url}/x"), 0.5)
@@ -380,16 +380,16 @@ def test_the_whole_exchange_ends_with_its_time(send: Send, script: Any) -> None:
 @pytest.mark.parametrize(("size", "is_cut"), [(1000, False), (1001, True), (50_000_000, True)])
 def test_an_answer_is_read_up_to_its_size_limit(send: Send, size: int, is_cut: bool, encoding: str) -> None:
     body = b" " * size
-    told = gzip.compress(body) if encoding == "gzip" else body
-    with serve(lambda http: http.answer(200, told, **{"Content-Encoding": encoding})) as server:
+    sent = gzip.compress(body) if encoding == "gzip" else body
+    with serve(lambda http: http.answer(200, sent, **{"Content-Encoding": encoding})) as server:
         account = platform(server.url, max_answer=1000)
         answer = send(account, Request("GET", f"{server.url}/x"))
     assert (answer.status_code, len(answer.body), answer.is_cut) == (200, min(size, 1000), is_cut)
 
 
-def test_a_ca_file_that_is_mended_heals_the_session(certificate: Path, tmp_path: Path) -> None:
-    """A session reads the file when it is opened; a certificate that it refuses makes it look again."""
-    trusted, mended = tmp_path / "ca.pem", certificate.read_bytes()
+def test_a_fixed_ca_file_is_read_again(certificate: Path, tmp_path: Path) -> None:
+    """A session reads the file when it opens, and again after it refused a certificate."""
+    trusted, fixed = tmp_path / "ca.pem", certificate.read_bytes()
     trusted.write_bytes(Path(certifi.where()).read_bytes())
 
     async def use() -> None:
@@ -400,9 +400,9 @@ def test_a_ca_file_that_is_mended_heals_the_session(certificate: Path, tmp_path:
             refused = await aio.send(first, request)
             assert isinstance(refused, NoResponse)
             assert not refused.is_sent
-            trusted.write_bytes(mended)
+            trusted.write_bytes(fixed)
             second = await late.session(account)
-            await aio.send(first, request)  # whoever still holds the first one does not take the second away
+            await aio.send(first, request)  # the process that still holds the first one does not take the second away
             assert await early.session(account) is second
             assert first.session.closed
             assert isinstance(await aio.send(second, request), Answer)
@@ -413,7 +413,7 @@ def test_a_ca_file_that_is_mended_heals_the_session(certificate: Path, tmp_path:
 
 
 def test_an_upload_may_take_longer_than_a_request(tmp_path: Path) -> None:
-    """A store that takes its time is not cut off by the limit for one request, as long as it is not silent."""
+    """A slow store is not subject to the time limit of a request, unless it is silent."""
     size = 40 * 1024 * 1024  # many times what the sockets' buffers hold: who sends sees how slowly it is taken
 
     def take_slowly() -> None:
@@ -449,7 +449,7 @@ class TestOpenAnswer:
         return sync.open_answer(session, Request("POST", f"{url}/api/v2/execute/a", b"{}"), 5, timeout)
 
     @pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "until the connection ends"])
-    def test_each_piece_is_given_as_it_arrives(self, chunked: bool) -> None:
+    def test_each_piece_is_returned_as_it_arrives(self, chunked: bool) -> None:
         taken = threading.Event()
 
         def write(http: Handler, text: str) -> None:
@@ -473,14 +473,14 @@ class TestOpenAnswer:
             taken.set()
             assert [chunk.status for chunk in chunks] == ["SUCCESS"]
 
-    def test_a_compressed_one(self) -> None:
+    def test_a_compressed_stream_is_decoded(self) -> None:
         body = gzip.compress(b'data: {"data": "hi"}\n\ndata: [DONE]\n\n')
         with serve(lambda http: http.answer(200, body, **{"Content-Encoding": "gzip"})) as server:
             assert [chunk.data for chunk in ModelResponseStreamer(self.stream(server.url))] == ["hi", ""]
 
     @pytest.mark.parametrize("script", [Handler.reset, lambda http: http.hang(5)], ids=["reset", "silent"])
     @pytest.mark.parametrize("headers", [{"Content-Length": "999"}, {"Transfer-Encoding": "chunked"}])
-    def test_one_that_is_cut(self, headers: dict[str, str], script: Any) -> None:
+    def test_a_cut_stream_is_an_error(self, headers: dict[str, str], script: Any) -> None:
         def begin(http: Handler) -> None:
             http.send_response(200)
             for name, value in {"Content-Type": "text/event-stream", **headers}.items():
@@ -497,7 +497,7 @@ class TestOpenAnswer:
             assert last.failure is not None
             assert last.failure.retryable
 
-    def test_one_that_pings_without_end(self) -> None:
+    def test_endless_pings_time_out(self) -> None:
         def script(http: Handler) -> None:
             http.send_response(200)
             http.send_header("Content-Type", "text/event-stream")
@@ -512,26 +512,26 @@ class TestOpenAnswer:
             (last,) = ModelResponseStreamer(self.stream(server.url, timeout=0.3))
         assert "it timed out" in last.error_message
 
-    def test_a_redirect_is_no_answer(self) -> None:
+    def test_a_redirect_is_not_a_stream(self) -> None:
         body = b'{"status": "SUCCESS", "data": "from a login page"}'
         with serve(lambda http: http.answer(302, body, Location="https://login.example")) as server:
             (chunk,) = ModelResponseStreamer(self.stream(server.url))
         assert chunk.status == "FAILED"
         assert chunk.error_message.startswith("HTTP 302")
 
-    def test_a_refusal_and_no_answer(self) -> None:
+    def test_a_refusal_and_a_missing_answer_are_not_streams(self) -> None:
         with serve(lambda http: http.answer(402, b"no credits")) as server:
             assert self.stream(server.url) == Answer(402, b"no credits", ANY)
         outcome = self.stream(server.url)
         assert isinstance(outcome, NoResponse)
         assert not outcome.is_sent
 
-    def test_the_key_is_taken_out(self) -> None:
+    def test_the_key_is_removed(self) -> None:
         body = f'data: {{"data": "{KEY}"}}\n\n'.encode()
         with serve(lambda http: http.answer(200, body)) as server:
             assert next(ModelResponseStreamer(self.stream(server.url))).data == "***"
 
-    def test_leaving_it_ends_the_exchange(self) -> None:
+    def test_closing_it_closes_the_connection(self) -> None:
         ended = threading.Event()
 
         def script(http: Handler) -> None:
@@ -552,7 +552,7 @@ class TestOpenAnswer:
 
 
 class TestFiles:
-    def test_one_is_sent_in_pieces_with_its_length_and_without_the_key(self, tmp_path: Path) -> None:
+    def test_a_file_is_streamed_without_the_key(self, tmp_path: Path) -> None:
         path = tmp_path / "a.wav"
         path.write_bytes(b"RIFF" * 100_000)
         with serve(lambda http: http.answer(200)) as server, path.open("rb") as file:
@@ -565,14 +565,14 @@ class TestFiles:
         assert KEY not in str(asked.headers)
 
     @pytest.mark.parametrize("header", ["X-Plain", "X-Malformed "])
-    def test_the_log_does_not_show_the_urls_permission(self, header: str, caplog: pytest.LogCaptureFixture) -> None:
+    def test_the_log_does_not_show_a_presigned_url(self, header: str, caplog: pytest.LogCaptureFixture) -> None:
         with serve(lambda http: http.answer(200, **{header: "1"})) as server, caplog.at_level("DEBUG"):
             url = f"{server.url}/a?signature=s3cret"
             send_sync(platform(server.url), Request("PUT", url, b"x", "", Credential.NONE))
             assert f"PUT {server.url}: HTTP 200" in caplog.text
             assert "s3cret" not in caplog.text
 
-    def test_an_error_does_not_show_the_urls_permission(self) -> None:
+    def test_an_error_does_not_show_a_presigned_url(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as unused:
             url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         outcome = send_sync(platform(url), Request("PUT", f"{url}/a?signature=s3cret", b"x", "", Credential.NONE))
@@ -580,7 +580,7 @@ class TestFiles:
         assert "s3cret" not in outcome.reason
 
 
-def test_a_body_that_drips_is_cut_in_time(send: Send) -> None:
+def test_a_slow_body_is_cut_at_the_deadline(send: Send) -> None:
     def script(http: Handler) -> None:
         http.send_response(200)
         http.send_header("Content-Length", "1000")
@@ -598,7 +598,7 @@ def test_a_body_that_drips_is_cut_in_time(send: Send) -> None:
     assert outcome.is_sent
 
 
-def test_a_session_of_a_users_own_has_the_connections_settings(mocker: MockerFixture) -> None:
+def test_a_users_session_has_the_connections_settings(mocker: MockerFixture) -> None:
     request = mocker.patch("requests.Session.request")
     account = platform("https://h", proxy="http://proxy:3128", timeout=7, verify=False)
     with sync.PlatformSession(account) as session:
@@ -610,7 +610,7 @@ def test_a_session_of_a_users_own_has_the_connections_settings(mocker: MockerFix
     assert (own["timeout"], own["verify"], own["proxies"]) == (1, True, {})
 
 
-def test_a_session_of_a_users_own_brings_the_key_to_the_backend_too() -> None:
+def test_a_users_session_sends_the_key_to_the_backend() -> None:
     with serve(lambda http: http.answer(200)) as server, sync.PlatformSession(platform(server.url)) as session:
         session.get(f"{server.url}/sdk/models", timeout=5)
         session.get(f"{server.url}/sdk/models", headers={"Authorization": f"Token {KEY}"}, timeout=5)
