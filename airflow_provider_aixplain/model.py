@@ -120,7 +120,7 @@ class Model:
         api_key: str | None = None,
         client: Client | None = None,
     ) -> Model:
-        """Return a model with what the platform tells of it.
+        """Return a model with the platform's record of it.
 
         :param model_id: the model's id on the platform.
         :param name: the model's name on the platform, instead of its id.

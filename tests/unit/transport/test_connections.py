@@ -304,12 +304,6 @@ def test_a_flooded_idle_connection_is_closed() -> None:
     assert is_closed.is_set()
 
 
-def test_a_name_that_does_not_resolve_was_sent_nothing() -> None:
-    outcome = send_aio(platform("http://no-such-host.invalid"), Request("POST", "http://no-such-host.invalid/x", b"{}"))
-    assert isinstance(outcome, NoResponse)
-    assert not outcome.is_sent
-
-
 def test_a_hanging_connect_times_out() -> None:
     """A socket whose backlog is full accepts no connection."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server, socket.socket() as one, socket.socket() as two:
