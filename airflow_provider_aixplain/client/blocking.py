@@ -133,7 +133,7 @@ class Client:
         response = wire.read_submission(self._send(request, limit))
         if response.status is not ResponseStatus.IN_PROGRESS:
             return response
-        return self._final(response.url or "", wait, name, start)
+        return self._wait_for_response(response.url or "", wait, name, start)
 
     def run_stream(
         self,
@@ -182,7 +182,7 @@ class Client:
             timeout = None if timeout is None else to_seconds("timeout", timeout)
         request = self._request(wire.direct_run_request, model_id, data, parameters, declared, stream=True)
         silence = max(STREAM_SILENCE, self.platform.timeout)
-        answer = sync.open_answer(self._open(), request, silence, timeout)
+        answer = sync.open_answer(self._get_session(), request, silence, timeout)
         return ModelResponseStreamer(wire.name_refused_key(answer, request, self.key_source))
 
     def poll(self, poll_url: str, name: str = "model_process", timeout: float | None = None) -> ModelResponse:
@@ -226,7 +226,7 @@ class Client:
         """
         with translate_protocol_errors():
             wait = Wait(wait_time=wait_time, timeout=timeout)
-        return self._final(poll_url, wait, name, time.monotonic())
+        return self._wait_for_response(poll_url, wait, name, time.monotonic())
 
     def wait_for_run(
         self, poll_url: str, wait: Wait, name: str = "model_process", start: float | None = None
@@ -366,14 +366,14 @@ class Client:
         """Leave connections out of copies and pickles."""
         return {**self.__dict__, "_session": None}
 
-    def _final(self, poll_url: str, wait: Wait, name: str, start: float) -> ModelResponse:
+    def _wait_for_response(self, poll_url: str, wait: Wait, name: str, start: float) -> ModelResponse:
         outcome = self.wait_for_run(poll_url, wait, name, start)
         if outcome.response is not None and outcome.response.completed:
             return outcome.response
         message = f"No response from the platform: {outcome.message}"
         return ModelResponse(ResponseStatus.FAILED, error_message=message, url=poll_url)
 
-    def _open(self) -> PlatformSession:
+    def _get_session(self) -> PlatformSession:
         from airflow_provider_aixplain.transport.sync import PlatformSession
 
         if self._session is None or self._session.platform != self.platform:
@@ -385,7 +385,7 @@ class Client:
     ) -> wire.Answer | wire.NoResponse:
         from airflow_provider_aixplain.transport import sync
 
-        answer = sync.send(self._open(), request, timeout, silence)
+        answer = sync.send(self._get_session(), request, timeout, silence)
         return wire.name_refused_key(answer, request, self.key_source)
 
     def reload_credentials(self) -> str:

@@ -113,7 +113,7 @@ class AixplainHook(AsyncClient, BaseHook):
 
         :raises AixplainConfigurationError: if the Connection cannot work.
         """
-        return self._open()
+        return self._get_session()
 
     def get_model(self, model_id: str | None = None, *, name: str | None = None) -> Model:
         """Return a model with the platform's record of it, bound to this hook's credentials and endpoints.

@@ -57,52 +57,54 @@ class _ConnectionReader:
         text = (self.connection.extra or "").strip()
         extra = parse_json(text) if text else {}
         if not isinstance(extra, dict):
-            raise self.wrong("extra", "is not a JSON object", 'write it like {"timeout": 60}')
+            raise self.invalid_field("extra", "is not a JSON object", 'write it like {"timeout": 60}')
         for key in extra:
             if key not in EXTRA_KEYS:
                 near = get_close_matches(str(key), EXTRA_KEYS, n=1)
                 remedy = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(EXTRA_KEYS)}"
-                raise self.wrong("extra", f"has the unknown key {key!r:.100}", remedy)
+                raise self.invalid_field("extra", f"has the unknown key {key!r:.100}", remedy)
         return dict(self.connection.extra_dejson)  # which also masks its secrets in logs
 
     def read(self) -> Platform:
         try:
             key = validate_key(self.connection.password or "")
         except ValueError as error:
-            raise self.error("password", str(error)) from None
+            raise self.field_error("password", str(error)) from None
         if not key:
-            raise self.wrong("password", "is empty", "put the API key there")
+            raise self.invalid_field("password", "is empty", "put the API key there")
         # The form's key: Airflow masks the value of any field whose name contains api_key.
         name = "key_type" if self.extra.get("key_type") else "api_key_type"
         key_type = self.extra.get(name) or "team"
         if not isinstance(key_type, str) or key_type not in KEY_HEADERS:
-            raise self.wrong(name, f"is {key_type!r}", f"use one of {', '.join(KEY_HEADERS)}")
-        host = self.host()
+            raise self.invalid_field(name, f"is {key_type!r}", f"use one of {', '.join(KEY_HEADERS)}")
+        host = self.read_host()
         return Platform(
             api_key=key,
             key_header=KEY_HEADERS[key_type],
-            backend_url=self.url("host", host) if host else PUBLIC_BACKEND_URL,
-            models_run_url=self.url(
+            backend_url=self.read_url("host", host) if host else PUBLIC_BACKEND_URL,
+            models_run_url=self.read_url(
                 "models_run_url",
                 self.extra.get("models_run_url") or (f"{host}/api/v1/execute" if host else PUBLIC_MODELS_RUN_URL),
             ),
-            web_url=self.url("web_url", self.extra.get("web_url") or PUBLIC_WEB_URL),
-            trusted_origins=frozenset(parse_origin(self.url("trusted_origins", url)) for url in self.trusted_origins()),
-            verify=self.verify(),
-            timeout=self.number("timeout", REQUEST_TIMEOUT, MAX_TIMEOUT, "the time limit of a request in seconds"),
-            max_answer=int(
-                MIB * self.number("max_answer_mib", MAX_ANSWER_MIB, 1024**2, "the size limit of an answer in MiB")
+            web_url=self.read_url("web_url", self.extra.get("web_url") or PUBLIC_WEB_URL),
+            trusted_origins=frozenset(
+                parse_origin(self.read_url("trusted_origins", url)) for url in self.read_trusted_origins()
             ),
-            proxy=self.proxy(),
+            verify=self.read_verify(),
+            timeout=self.read_number("timeout", REQUEST_TIMEOUT, MAX_TIMEOUT, "the time limit of a request in seconds"),
+            max_answer=int(
+                MIB * self.read_number("max_answer_mib", MAX_ANSWER_MIB, 1024**2, "the size limit of an answer in MiB")
+            ),
+            proxy=self.read_proxy(),
         )
 
-    def wrong(self, name: str, problem: str, remedy: str) -> AixplainConfigurationError:
-        return self.error(name, f"{problem}; {remedy}")
+    def invalid_field(self, name: str, problem: str, remedy: str) -> AixplainConfigurationError:
+        return self.field_error(name, f"{problem}; {remedy}")
 
-    def error(self, name: str, what: str) -> AixplainConfigurationError:
+    def field_error(self, name: str, what: str) -> AixplainConfigurationError:
         return AixplainConfigurationError(f"Connection {self.connection.conn_id!r}: {name} {what}.")
 
-    def host(self) -> str:
+    def read_host(self) -> str:
         """Return the base URL: a whole URL in host, or host with schema (default: https); and the port."""
         host = (self.connection.host or "").strip()
         if not host:
@@ -116,39 +118,39 @@ class _ConnectionReader:
             return url  # the URL has a port
         return f"{scheme}://{netloc}:{self.connection.port}{slash}{path}"
 
-    def url(self, name: str, url: Any) -> str:
+    def read_url(self, name: str, url: Any) -> str:
         try:
-            return validate_endpoint(url, allow_insecure=self.flag("allow_insecure"))
+            return validate_endpoint(url, allow_insecure=self.read_flag("allow_insecure"))
         except ValueError as error:
-            raise self.error(name, f"is {to_printable(hide_userinfo(str(url)))!r}: {error}") from None
+            raise self.field_error(name, f"is {to_printable(hide_userinfo(str(url)))!r}: {error}") from None
 
-    def flag(self, name: str, default: bool = False) -> bool:
+    def read_flag(self, name: str, default: bool = False) -> bool:
         value = self.extra.get(name, default)
         value = value.strip().lower() if isinstance(value, str) else value
         if value in ("", None):
             return default
         if value not in (True, False, "true", "false"):
-            raise self.wrong(name, f"is {value!r}", "use true or false")
+            raise self.invalid_field(name, f"is {value!r}", "use true or false")
         return value in (True, "true")
 
-    def verify(self) -> bool | str:
+    def read_verify(self) -> bool | str:
         value = self.extra.get("verify")
         if not isinstance(value, str) or value.strip().lower() in ("", "true", "false"):
-            return self.flag("verify", default=True)
+            return self.read_flag("verify", default=True)
         if not os.path.isfile(value):
-            raise self.wrong("verify", f"is {value!r}, which does not exist", "name a CA file, or use true")
+            raise self.invalid_field("verify", f"is {value!r}, which does not exist", "name a CA file, or use true")
         return value
 
-    def proxy(self) -> str | None:
+    def read_proxy(self) -> str | None:
         value = self.extra.get("proxy")
         if value in (None, ""):
             return None
         try:
             return validate_proxy(value)
         except ValueError as error:
-            raise self.error("proxy", str(error)) from None
+            raise self.field_error("proxy", str(error)) from None
 
-    def number(self, name: str, default: float, most: float, what: str) -> float:
+    def read_number(self, name: str, default: float, most: float, what: str) -> float:
         value = self.extra.get(name)
         if value in (None, ""):
             return default
@@ -157,10 +159,10 @@ class _ConnectionReader:
         except (TypeError, ValueError, OverflowError):
             parsed = math.nan
         if isinstance(value, bool) or not 0 < parsed <= most:
-            raise self.wrong(name, f"is {value!r}", f"give {what}, such as {default:g}")
+            raise self.invalid_field(name, f"is {value!r}", f"give {what}, such as {default:g}")
         return parsed
 
-    def trusted_origins(self) -> list[Any]:
+    def read_trusted_origins(self) -> list[Any]:
         """Return the origins of a list, or of a string: separated by commas, or a list in JSON or Python syntax."""
         value = self.extra.get("trusted_origins") or []
         if isinstance(value, str):
@@ -168,5 +170,5 @@ class _ConnectionReader:
             text = text[1:-1] if text.startswith("[") and text.endswith("]") else text
             value = [part for item in text.split(",") if (part := item.strip(" \t\r\n'\""))]
         if not isinstance(value, list):
-            raise self.wrong("trusted_origins", "is not a list", 'write it like ["https://files.example.com"]')
+            raise self.invalid_field("trusted_origins", "is not a list", 'write it like ["https://files.example.com"]')
         return value

@@ -140,7 +140,7 @@ def read_response(
     status, is_completed, message = statuses.judge(body, has_data=has_data, completed=completed)
     rest = dict(body)
 
-    def take(default: Any, *keys: str) -> Any:
+    def pop_first(default: Any, *keys: str) -> Any:
         """Remove and return the first value that is not null; remove all that are."""
         if rest.keys().isdisjoint(keys):
             return default
@@ -157,22 +157,22 @@ def read_response(
         rest.pop("completed", None)
     if rest.get("error_message") in (None, ""):
         rest.pop("error_message", None)
-    take("", *filter(rest.get, ("error_message", "errorMessage")))  # the one that becomes the reason
+    pop_first("", *filter(rest.get, ("error_message", "errorMessage")))  # the one that becomes the reason
     for keys in (statuses.CREDITS[0], statuses.RUN_TIME[0]):
         if not rest.keys().isdisjoint(keys):  # for speed: a run in progress has none of them
-            take(0, *sorted(keys, key=lambda key: not statuses.is_figure(rest.get(key))))
-    take(None, "error_code")
+            pop_first(0, *sorted(keys, key=lambda key: not statuses.is_figure(rest.get(key))))
+    pop_first(None, "error_code")
     return ModelResponse(
         status=status,
-        data=take("", "data"),
-        details=take({}, "details"),
+        data=pop_first("", "data"),
+        details=pop_first({}, "details"),
         completed=is_completed,
         error_message=message,
         used_credits=statuses.find_credits(body),
         run_time=statuses.find_run_time(body),
-        usage=take(None, "usage"),
-        url=take(None, "url"),
+        usage=pop_first(None, "usage"),
+        url=pop_first(None, "url"),
         error_code=statuses.find_error_code(body),
-        asset=take(None, "asset"),
+        asset=pop_first(None, "asset"),
         additional_fields=rest,
     )
