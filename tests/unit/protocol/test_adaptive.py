@@ -35,10 +35,10 @@ def run_times_of(*run_times: float) -> RunTimes:
     return memory
 
 
-@pytest.mark.parametrize("tells", [True, False], ids=["the platform reports run times", "it reports none"])
+@pytest.mark.parametrize("reports_run_time", [True, False], ids=["the platform reports run times", "it reports none"])
 @pytest.mark.parametrize("draw", RUN_TIMES.values(), ids=RUN_TIMES)
-def test_an_adaptive_schedule_polls_and_waits_less_than_the_backoff(draw: Draw, tells: bool) -> None:
-    adaptive = cost(draw, 400, adaptive=True, reports_run_time=tells)
+def test_an_adaptive_schedule_polls_and_waits_less_than_the_backoff(draw: Draw, reports_run_time: bool) -> None:
+    adaptive = cost(draw, 400, adaptive=True, reports_run_time=reports_run_time)
     backoff = cost(draw, 400, adaptive=False)
     assert adaptive.polls < 0.7 * backoff.polls
     assert adaptive.mean_delay < 0.9 * backoff.mean_delay
@@ -46,12 +46,12 @@ def test_an_adaptive_schedule_polls_and_waits_less_than_the_backoff(draw: Draw, 
 
 
 @pytest.mark.parametrize("then", [3.0, 300.0], ids=["faster", "slower"])
-@pytest.mark.parametrize("tells", [True, False], ids=["the platform reports run times", "it reports none"])
-def test_the_schedule_adapts_to_a_model_that_changes(then: float, tells: bool) -> None:
+@pytest.mark.parametrize("reports_run_time", [True, False], ids=["the platform reports run times", "it reports none"])
+def test_the_schedule_adapts_to_a_model_that_changes(then: float, reports_run_time: bool) -> None:
     dice, memory = random.Random(1), RunTimes()
 
     def run(seconds: float) -> tuple[int, float]:
-        return waited(Wait(0.5, 1e6, run_times=memory), seconds, dice, reports_run_time=tells)
+        return waited(Wait(0.5, 1e6, run_times=memory), seconds, dice, reports_run_time=reports_run_time)
 
     for _ in range(MAX_SAMPLES):
         run(30.0)

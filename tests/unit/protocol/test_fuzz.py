@@ -90,7 +90,7 @@ def bodies(draw: st.DrawFn) -> bytes:
 
 
 def check_stored(value: Any) -> None:
-    """Fail if a value of an event or XCom is none that Airflow can store, or holds the key."""
+    """Fail if Airflow cannot store a value of an event or XCom, or if it contains the key."""
     if isinstance(value, dict):
         for key, item in value.items():
             assert key not in RESERVED_KEYS

@@ -74,7 +74,7 @@ class TestToDict:
         for key, value in body.items():
             (stored,) = to_storable({key: None})
             kept = fields_sent["additional_fields"].get(stored, fields_sent.get(_FIELD_OF.get(key, key)))
-            # Where the message is empty, the first reason elsewhere takes its place; of an object its message does.
+            # If the message is empty, the first other reason replaces it; an object is replaced by its message.
             is_replaced = key in _MESSAGES and (value == "" or isinstance(value, dict) or "supplierError" in body)
             # The words of a state are kept; what they mean is in two fields.
             is_state = key == "completed" and isinstance(value, bool)

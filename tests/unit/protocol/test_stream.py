@@ -208,7 +208,7 @@ class TestEnd:
         assert list(opened(body)) == [cut(NO_END)]
 
     def test_a_long_event_is_read_once(self) -> None:
-        """In pieces of a TLS record's size; looking at the whole again for each would take minutes."""
+        """In pieces of the size of a TLS record: scanning the whole event again for each would take minutes."""
         piece = b"x" * 16 * 1024
         whole = opened([b'data: {"data": "', *[piece] * 2000, b'"}\n\n', b"data: [DONE]\n\n"])
         assert len(next(whole).data) == 2000 * len(piece)

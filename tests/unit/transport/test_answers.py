@@ -152,7 +152,7 @@ def test_accepted_encodings_are_the_decoded_ones(send: Send) -> None:
 )
 def test_an_incomplete_answer_is_not_an_answer(send: Send, answer: bytes, method: str) -> None:
     outcome = answer_to(send, answer, method=method)
-    if isinstance(outcome, Answer):  # http.client takes the headers of a cut answer for complete ones
+    if isinstance(outcome, Answer):  # http.client treats cut headers as complete
         assert outcome.body == b""
         assert b"Content-Le" in answer
         return

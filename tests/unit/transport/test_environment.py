@@ -99,7 +99,7 @@ def test_no_proxy_is_read_like_requests(
 def went(
     send: Send, target: Server, proxy: Server, variables: dict[str, str], certificate: Path, patch: pytest.MonkeyPatch
 ) -> str:
-    """Send a GET and a POST, and return which way they went."""
+    """Send a GET and a POST, and return their routes."""
     port = target.url.rpartition(":")[2]
     for name, value in variables.items():
         patch.setenv(name, value.format(proxy=proxy.url, bare=proxy.url.removeprefix("http://"), port=port))

@@ -402,7 +402,7 @@ def test_a_fixed_ca_file_is_read_again(certificate: Path, tmp_path: Path) -> Non
             assert not refused.is_sent
             trusted.write_bytes(fixed)
             second = await late.session(account)
-            await aio.send(first, request)  # the process that still holds the first one does not take the second away
+            await aio.send(first, request)  # a lease of the first session does not affect the second
             assert await early.session(account) is second
             assert first.session.closed
             assert isinstance(await aio.send(second, request), Answer)
@@ -414,7 +414,7 @@ def test_a_fixed_ca_file_is_read_again(certificate: Path, tmp_path: Path) -> Non
 
 def test_an_upload_may_take_longer_than_a_request(tmp_path: Path) -> None:
     """A slow store is not subject to the time limit of a request, unless it is silent."""
-    size = 40 * 1024 * 1024  # many times what the sockets' buffers hold: who sends sees how slowly it is taken
+    size = 40 * 1024 * 1024  # many times the sockets' buffers, so that the sender is slowed down
 
     def take_slowly() -> None:
         connection, _ = store.accept()
