@@ -353,7 +353,9 @@ class TestTranscript:
     def test_chunks_are_joined(self) -> None:
         transcript = Transcript()
         body = events(
-            {"data": "Hel", "id": 1}, {"data": "lo", "id": 2}, {"usage": {"total_tokens": 7}, "usedCredits": 0.5}
+            {"data": "Hel", "id": 1},
+            {"data": "lo", "id": 2},
+            {"id": "", "usage": {"total_tokens": 7}, "usedCredits": 0.5},
         )
         assert "".join(map(transcript.add, opened([body]))) == "Hello"
         assert transcript.response() == ModelResponse(
