@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
+from airflow_provider_aixplain.compat import ResolveMixin, deserializer_modules
 from airflow_provider_aixplain.exceptions import AixplainInputError
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.protocol.upload import check_size
@@ -21,15 +22,8 @@ from airflow_provider_aixplain.protocol.values import NOT_JSON
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-try:
-    from airflow.sdk.definitions._internal.mixins import ResolveMixin
-except ImportError:  # Airflow 2
-    from airflow.utils.mixins import ResolveMixin  # type: ignore[import-not-found,no-redef]
-
 MAX_PATH_LENGTH = 4096
 """Characters of a path that are kept in logs and errors."""
-
-_DESERIALIZERS = ("airflow.serialization", "airflow.sdk.serde")
 
 
 class Upload(ResolveMixin):
@@ -50,7 +44,7 @@ class Upload(ResolveMixin):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Upload:
         """Refuse Airflow 2's ``BaseSerialization``, which calls any class that a serialized exception names."""
-        if sys._getframe(1).f_globals.get("__name__", "").startswith(_DESERIALIZERS):
+        if sys._getframe(1).f_globals.get("__name__", "").startswith(deserializer_modules()):
             raise TypeError("an Upload cannot be deserialized: create it in the DAG's code")
         return super().__new__(cls)
 

@@ -1,4 +1,4 @@
-"""A retry policy that knows what aiXplain's errors say (Airflow 3.3 and later)."""
+"""A retry policy for the platform's errors (Airflow 3.3 and later)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow.providers.common.compat.sdk import RetryDecision, RetryPolicy
-
+from airflow_provider_aixplain import compat
 from airflow_provider_aixplain.exceptions import (
     AixplainError,
     AixplainInputError,
@@ -18,7 +17,9 @@ from airflow_provider_aixplain.exceptions import (
 from airflow_provider_aixplain.protocol.failure import ErrorCategory
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, RetryDecision, RetryPolicy
+else:
+    RetryPolicy, RetryDecision = compat.retry_policy_types()
 
 Action = Literal["fail", "now", "after", "default"]
 
@@ -35,23 +36,21 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
         RUN_TIMEOUT: "default",
     }
 )
-"""What is done with a class of errors unless somebody says otherwise. What no retry can mend comes to no policy: it
-fails its task at once."""
+"""The default action for each class of errors. Permanent errors reach no policy: Airflow fails the task at once."""
 
-LONGEST_ASKED = timedelta(hours=1)
-"""How long a retry waits at most because the platform asks for it."""
+MAX_RETRY_AFTER = timedelta(hours=1)
+"""The longest delay of a retry that the platform can request."""
 
 
 class AixplainRetryPolicy(RetryPolicy):
-    """Retries as the platform's errors ask for; within the task's ``retries``, which no policy can exceed.
+    """Retries by class of error, within the task's ``retries``, which no policy can exceed.
 
-    :param actions: what to do, by class of error: ``fail`` at once; retry ``now``; retry ``after`` the time that the
-        platform has asked for with ``Retry-After``, up to an hour, or else after the task's ``retry_delay``; or
-        ``default``, as without a policy. The classes are ``rate limit``, ``supplier``, ``platform or network`` and
-        ``internal``, as an error's ``category`` says, ``run failed`` (:class:`AixplainRunFailed`) and ``run timeout``
-        (:class:`AixplainRunTimeout`; where the task is ``durable`` and not a stream, the next try goes on with the same
-        run). Those that are not named do as
-        :data:`ACTIONS` says. Other errors than the provider's are left to Airflow.
+    :param actions: the action for each class of errors: ``fail`` at once; retry ``now``; retry ``after`` the delay of
+        the platform's ``Retry-After``, up to an hour, or else after the task's ``retry_delay``; or ``default``, as
+        without a policy. The classes are ``rate limit``, ``supplier``, ``platform or network`` and ``internal``, as in
+        an error's ``category``, ``run failed`` (:class:`AixplainRunFailed`) and ``run timeout``
+        (:class:`AixplainRunTimeout`; the next try resumes the same run if the task is ``durable`` and no stream).
+        Default: :data:`ACTIONS`. Errors of others are left to Airflow.
     :raises AixplainInputError: if there is no such class or action.
     """
 
@@ -66,20 +65,20 @@ class AixplainRetryPolicy(RetryPolicy):
     def evaluate(
         self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
     ) -> RetryDecision:
-        """Return what to do about an error."""
+        """Return the decision about an error."""
         if not isinstance(exception, AixplainError):
             return RetryDecision.default()
         kind = _kind(exception)
         action = self.actions.get(kind, "default")
         if action == "fail":
-            return RetryDecision.fail(f"{kind}: not to be retried")
+            return RetryDecision.fail(f"{kind}: not retried, by the task's retry policy")
         if action == "now":
             return RetryDecision.retry(timedelta(0), f"{kind}: retried at once")
-        asked = exception.retry_after
-        if action == "after" and asked is not None:
-            delay = min(timedelta(seconds=asked), LONGEST_ASKED)
+        retry_after = exception.retry_after
+        if action == "after" and retry_after is not None:
+            delay = min(timedelta(seconds=retry_after), MAX_RETRY_AFTER)
             return RetryDecision.retry(
-                delay, f"{kind}: retried after {delay.total_seconds():g} s, as the platform asks"
+                delay, f"{kind}: retried after {delay.total_seconds():g} s, as the platform requests"
             )
         return RetryDecision.default()
 
@@ -89,7 +88,7 @@ class AixplainRetryPolicy(RetryPolicy):
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> AixplainRetryPolicy:
-        """Return the policy that :meth:`serialize` has told of."""
+        """Return the policy that :meth:`serialize` describes."""
         return cls(data["actions"])
 
 

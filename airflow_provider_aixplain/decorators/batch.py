@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import DecoratedOperator, TaskDecorator, task_decorator_factory
 
-from airflow_provider_aixplain.decorators.function import InputOfFunction, templated
+from airflow_provider_aixplain.decorators.function import InputFromFunction, template_fields_without
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 
-class AixplainBatchDecoratedOperator(InputOfFunction, AixplainBatchRunOperator):
-    """Runs a model on each row that a function returns; made by ``@task.aixplain_batch``.
+class AixplainBatchDecoratedOperator(InputFromFunction, AixplainBatchRunOperator):
+    """Runs a model on each row that a function returns; created by ``@task.aixplain_batch``.
 
     :param python_callable: the function, which may be ``async``; it returns the ``input``: a list or an iterator; or
         the URI or path of a file or folder, which the worker reads, so return untrusted text only as an item of a
@@ -24,8 +24,8 @@ class AixplainBatchDecoratedOperator(InputOfFunction, AixplainBatchRunOperator):
     :param op_kwargs: its arguments by name. (templated)
     """
 
-    made = "input"
-    template_fields: Sequence[str] = templated(AixplainBatchRunOperator, made)
+    computed_argument = "input"
+    template_fields: Sequence[str] = template_fields_without(AixplainBatchRunOperator, computed_argument)
     template_fields_renderers: ClassVar[dict[str, str]] = {
         **DecoratedOperator.template_fields_renderers,
         **AixplainBatchRunOperator.template_fields_renderers,
@@ -33,7 +33,7 @@ class AixplainBatchDecoratedOperator(InputOfFunction, AixplainBatchRunOperator):
     custom_operator_name = "@task.aixplain_batch"
 
     def execute(self, context: Context) -> Any:
-        """Call the function, and run the model on each row that it returns.
+        """Call the function, and run the model on each row of its result.
 
         :return: the manifest.
         """
@@ -43,7 +43,7 @@ class AixplainBatchDecoratedOperator(InputOfFunction, AixplainBatchRunOperator):
 
 
 def aixplain_batch_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
-    """Make a task of a function that runs a model on each row that the function returns.
+    """Create a task that runs a model on each row that a function returns.
 
     :param python_callable: the function.
     :param kwargs: the arguments of :class:`~airflow_provider_aixplain.operators.batch.AixplainBatchRunOperator`, except

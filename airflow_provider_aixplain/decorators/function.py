@@ -1,4 +1,4 @@
-"""What the decorators share: an operator whose input a function makes."""
+"""The base of the decorators: an operator whose input a function computes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from airflow.providers.common.compat.sdk import BaseOperator, DecoratedOperator,
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-MADE_BY_THE_FUNCTION = "what the function returns"
-"""Stands for the input until the function has run, in the UI too."""
+PLACEHOLDER = "the result of the function"
+"""Stands for the input until the function has run, also in the UI."""
 
 
-class InputOfFunction(DecoratedOperator):
-    """Comes before an operator in the bases of a class, and makes that operator's input.
+class InputFromFunction(DecoratedOperator):
+    """Computes an operator's input by a function. In the bases of a class it stands before the operator.
 
     :param python_callable: the function.
     :param op_args: its positional arguments. (templated)
     :param op_kwargs: its arguments by name. (templated)
     """
 
-    made: ClassVar[str]
-    """The name of the operator's argument that the function makes."""
+    computed_argument: ClassVar[str]
+    """The name of the operator's argument that the function computes."""
 
     def __init__(
         self,
@@ -39,13 +39,13 @@ class InputOfFunction(DecoratedOperator):
             python_callable=python_callable,
             op_args=op_args,
             op_kwargs=op_kwargs,
-            **{**kwargs, self.made: MADE_BY_THE_FUNCTION},
+            **{**kwargs, self.computed_argument: PLACEHOLDER},
         )
 
     def call(self, context: Context) -> Any:
-        """Call the function, once, and return its value: awaited if it is async, an iterator if it is a generator.
+        """Call the function once and return its result: awaited if it is async, an iterator if it is a generator.
 
-        Nothing else may run an event loop in this thread.
+        No event loop may run in this thread.
         """
         context_merge(context, self.op_kwargs)
         kwargs = determine_kwargs(self.python_callable, self.op_args, context)
@@ -60,7 +60,7 @@ async def _await_result(awaitable: Awaitable[Any]) -> Any:
 
 
 def _iter_values(generator: AsyncGenerator[Any, Any]) -> Iterator[Any]:
-    """Yield the values of an async generator, each one on demand."""
+    """Yield the values of an async generator on demand."""
     loop = asyncio.new_event_loop()
     try:
         while True:
@@ -74,10 +74,11 @@ def _iter_values(generator: AsyncGenerator[Any, Any]) -> Iterator[Any]:
         loop.close()
 
 
-def templated(operator: type[BaseOperator], made: str) -> tuple[str, ...]:
-    """Return the templated fields of a function's operator: what the function returns is none of them.
+def template_fields_without(operator: type[BaseOperator], computed_argument: str) -> tuple[str, ...]:
+    """Return the templated fields of an operator whose input a function computes.
 
-    :param operator: the class of operators whose input the function makes.
-    :param made: the name of that input.
+    :param operator: the class of the operator.
+    :param computed_argument: the name of the input, which is not templated.
     """
-    return (*DecoratedOperator.template_fields, *(name for name in operator.template_fields if name != made))
+    names = (name for name in operator.template_fields if name != computed_argument)
+    return (*DecoratedOperator.template_fields, *names)

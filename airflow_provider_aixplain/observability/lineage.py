@@ -1,6 +1,6 @@
-"""What OpenLineage is told of a task's run: a facet with the model, the cost and the time.
+"""The OpenLineage facet of a task's run: its model, cost and duration.
 
-Only the openlineage provider of Airflow makes anybody import this.
+It is imported only if Airflow's openlineage provider is installed.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from airflow_provider_aixplain.protocol.values import parse_number
 
 @attrs.define
 class AixplainRunFacet(RunFacet):
-    """A run on aiXplain. What is not known is None.
+    """A run on aiXplain. Unknown values are None.
 
     :param modelId: the model's id on the platform.
-    :param pollUrl: where the platform can be asked for the run.
-    :param status: the platform's word for its state.
-    :param usedCredits: what it cost, in credits.
-    :param runTime: how long the model ran, in seconds.
+    :param pollUrl: the poll URL of the run.
+    :param status: the status that the platform reported.
+    :param usedCredits: the cost, in credits.
+    :param runTime: the duration of the run, in seconds.
     :param promptTokens: tokens read.
     :param completionTokens: tokens written.
     """
@@ -44,10 +44,10 @@ class AixplainRunFacet(RunFacet):
 
 
 def lineage_of(model_id: str, response: Mapping[str, Any] | None) -> OperatorLineage[Any, Any]:
-    """Return what a task tells of its run once it has taken its end; nothing before.
+    """Return the lineage of a task's run; empty until the run has finished.
 
     :param model_id: the model's id; empty if it is not known.
-    :param response: the ModelResponse as a dict, once there is one.
+    :param response: the ModelResponse as a dict, or None.
     """
     if response is None:
         return OperatorLineage()

@@ -1,18 +1,18 @@
-"""What runs cost and how long they are waited for, as metrics of Airflow's own Stats.
+"""Run cost and wait duration, reported through Airflow's Stats.
 
-They go to StatsD, OpenTelemetry or Datadog, as Airflow is set up. All names begin with ``aixplain.``. Each has the tags
-``model_id`` and ``outcome``; plain StatsD has no tags, and sums up.
+Airflow sends them to StatsD, OpenTelemetry or Datadog, as configured. All names start with ``aixplain.``. Each metric
+has the tags ``model_id`` and ``outcome``; plain StatsD has no tags, and adds them up.
 
 ==================  =========  ============================================================================
-name                kind       what
+name                kind       meaning
 ==================  =========  ============================================================================
-``runs``            counter    runs, by outcome: ``success``, ``failed``, ``timeout`` or ``error`` (nobody learnt the
-                               end), ``refused`` (there is none), ``orphaned`` (there may be one,
-                               whose poll URL was lost), ``submitted`` (nobody waits)
-``credits``         counter    credits that the platform says it has billed, a fraction
+``runs``            counter    runs, by outcome: ``success``, ``failed``, ``timeout`` or ``error`` (the result is
+                               unknown), ``refused`` (there is no run), ``orphaned`` (there may be a run, whose poll URL
+                               was lost), ``submitted`` (no task waits for the run)
+``credits``         counter    credits that the platform has billed, as a decimal number
 ``tokens``          counter    tokens, with the tag ``kind``: ``prompt`` or ``completion``
-``run_duration``    timer      how long the model ran, as the platform says; Airflow's timers are in milliseconds
-``polls``           counter    polls that were made for a run
+``run_duration``    timer      duration of the run as the platform reports it, in milliseconds
+``polls``           counter    polls of a run
 ``wait_duration``   timer      from the submission, or the sensor's start, to the end of the wait, in milliseconds
 ==================  =========  ============================================================================
 """
@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_aixplain.compat import worker_stats
 from airflow_provider_aixplain.exceptions import AixplainError, AixplainPermanentError, AixplainRunFailed
 from airflow_provider_aixplain.protocol.values import parse_number
 
@@ -43,26 +44,26 @@ TOKENS = {"prompt": "prompt_tokens", "completion": "completion_tokens"}
 def count_end(
     model_id: str | None, outcome: str, response: Mapping[str, Any] | None, stats: Callable[[], Any] | None = None
 ) -> None:
-    """Count a run whose end a task has taken.
+    """Count a finished run.
 
-    :param model_id: the model's id; if it is None, the response may tell.
+    :param model_id: the model's id; if it is empty, that in the response, if any.
     :param outcome: see above.
     :param response: the ModelResponse as a dict, if there is one.
     :param stats: returns Airflow's Stats; default: those of a worker.
     """
     with _best_effort():
-        told_to = (stats or worker_stats)()
-        told = response or {}
-        tags = _tags(model_id, outcome, told)
-        told_to.incr(f"{PREFIX}.runs", tags=tags)
-        if (spent := parse_number(told.get("used_credits"))) and spent > 0:
-            told_to.incr(f"{PREFIX}.credits", spent, tags=tags)
-        usage = told.get("usage")
+        sink = (stats or worker_stats)()
+        figures = response or {}
+        tags = _tags(model_id, outcome, figures)
+        sink.incr(f"{PREFIX}.runs", tags=tags)
+        if (used_credits := parse_number(figures.get("used_credits"))) and used_credits > 0:
+            sink.incr(f"{PREFIX}.credits", used_credits, tags=tags)
+        usage = figures.get("usage")
         for kind, name in TOKENS.items():
             if isinstance(usage, Mapping) and (tokens := parse_number(usage.get(name))) and tokens > 0:
-                told_to.incr(f"{PREFIX}.tokens", int(tokens), tags={**tags, "kind": kind})
-        if (run_time := parse_number(told.get("run_time"))) and run_time > 0:
-            told_to.timing(f"{PREFIX}.run_duration", timedelta(seconds=run_time), tags=tags)
+                sink.incr(f"{PREFIX}.tokens", int(tokens), tags={**tags, "kind": kind})
+        if (run_time := parse_number(figures.get("run_time"))) and run_time > 0:
+            sink.timing(f"{PREFIX}.run_duration", timedelta(seconds=run_time), tags=tags)
 
 
 def count_wait(
@@ -71,59 +72,43 @@ def count_wait(
     """Count a wait for a run.
 
     :param model_id: as for :func:`count_end`.
-    :param outcome: how the wait ended.
-    :param polls: how many were made.
-    :param seconds: how long the run has been waited for.
+    :param outcome: the outcome of the wait.
+    :param polls: how many polls were made.
+    :param seconds: the duration of the wait.
     :param stats: as for :func:`count_end`.
     """
     with _best_effort():
-        told_to = (stats or worker_stats)()
+        sink = (stats or worker_stats)()
         tags = _tags(model_id, outcome.status, outcome.response or {})
-        told_to.incr(f"{PREFIX}.polls", polls, tags=tags)
-        told_to.timing(f"{PREFIX}.wait_duration", timedelta(seconds=seconds), tags=tags)
+        sink.incr(f"{PREFIX}.polls", polls, tags=tags)
+        sink.timing(f"{PREFIX}.wait_duration", timedelta(seconds=seconds), tags=tags)
 
 
 def outcome_of(error: AixplainError) -> str:
-    """Return the outcome of a submission that an error has ended."""
+    """Return the outcome of a submission that has raised an error."""
     if isinstance(error, AixplainRunFailed):
         return "failed"
     is_refusal = isinstance(error, AixplainPermanentError) or 400 <= (error.status_code or 0) <= 499
     return "refused" if is_refusal else "orphaned"
 
 
-def worker_stats() -> Any:
-    """Return the Stats that Airflow sets up on workers."""
-    from airflow.providers.common.compat.sdk import Stats
-
-    return Stats
-
-
-def triggerer_stats() -> Any:
-    """Return the Stats that Airflow sets up in triggerers, which in Airflow 3.3 are not those of its SDK."""
-    try:
-        from airflow.observability import stats
-    except ImportError:
-        from airflow import stats  # type: ignore[no-redef] # Airflow 2's
-    return stats.Stats
-
-
 def _tags(model_id: str | None, outcome: str, response: ModelResponse | Mapping[str, Any]) -> dict[str, str]:
     asset = response.get("asset")
-    sent = asset.get("assetId") or asset.get("id") if isinstance(asset, Mapping) else None
-    return {"model_id": clean_tag(model_id or sent or "unknown"), "outcome": outcome}
+    asset_id = asset.get("assetId") or asset.get("id") if isinstance(asset, Mapping) else None
+    return {"model_id": clean_tag(model_id or asset_id or "unknown"), "outcome": outcome}
 
 
 def clean_tag(value: object) -> str:
     """Return a tag's value in characters that every metrics backend accepts, at most 200.
 
-    The value can come from an answer, where other characters could end the tag and begin another one.
+    The value can come from a response, in which other characters could end the tag and start another one.
     """
     return re.sub(r"[^A-Za-z0-9_./:@+-]", "_", str(value)[:MAX_TAG_LENGTH])
 
 
 @contextmanager
 def _best_effort() -> Iterator[None]:
-    """Whatever is wrong with metrics, or with figures that a supplier sends: it loses no result."""
+    """Log errors of metrics, and of figures that a supplier sends, instead of losing the result."""
     try:
         yield
     except Exception as error:

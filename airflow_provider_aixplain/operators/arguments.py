@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
+from airflow_provider_aixplain import compat
 from airflow_provider_aixplain.exceptions import AixplainInputError
 
 RESUMED_WITHOUT_EVENT = (
@@ -15,14 +16,14 @@ RESUMED_WITHOUT_EVENT = (
 )
 
 
-def one_of(name: str, value: Any, *known: str) -> Any:
-    """Return an argument that is one of some words.
+def one_of(name: str, value: Any, *choices: str) -> Any:
+    """Return an argument that has to be one of some strings.
 
-    :param name: what to call it in an error.
+    :param name: the argument's name, for the error.
     :raises AixplainInputError: if it is none of them.
     """
-    if value not in known:
-        raise AixplainInputError(f"{name} is {value!r}: use {' or '.join(known)}")
+    if value not in choices:
+        raise AixplainInputError(f"{name} is {value!r}: use {' or '.join(choices)}")
     return value
 
 
@@ -34,27 +35,27 @@ def deferrable_or_default(deferrable: bool | None) -> bool:
 def is_nested(task: BaseOperator, context: Mapping[str, Any]) -> bool:
     """Return whether ``task.execute`` is called from within another task, such as a function of ``@task``.
 
-    Copies of one task (mapped, or prepared for execution) are the same task. A context without a task instance, as in
-    unit tests, is not another task's.
+    Copies of one task (mapped, or prepared for execution) are the same task.
 
-    :param context: what ``execute`` was given.
+    :param context: the argument of ``execute``.
     """
-    running = getattr(context.get("ti"), "task", None)
-    if not isinstance(running, BaseOperator) or running is task:
+    running = compat.running_task(context)
+    if running is None or running is task:
         return False
     return running.task_id != task.task_id or type(running) is not type(task)
 
 
-def refuse_nested(task: BaseOperator, context: Mapping[str, Any], *, gives_up_worker: bool, remedy: str) -> None:
-    """Check that a task which gives up its worker runs as a task of its own: Airflow would resume the outer task.
+def refuse_nested(task: BaseOperator, context: Mapping[str, Any], *, releases_worker: bool, remedy: str) -> None:
+    """Check that a task which releases its worker does not run within another task: Airflow would resume that one.
 
-    :param context: what ``execute`` was given.
-    :param gives_up_worker: whether the task defers or reschedules itself.
+    :param context: the argument of ``execute``.
+    :param releases_worker: whether the task defers or reschedules itself.
     :param remedy: the arguments with which it does not.
     :raises AixplainInputError: if it is called from within another task.
     """
-    if gives_up_worker and is_nested(task, context):
+    if releases_worker and is_nested(task, context):
+        outer = context["ti"].task.task_id
         raise AixplainInputError(
-            f"{task.task_id}: {type(task).__name__} is called within task {context['ti'].task.task_id!r}, and cannot"
-            f" defer there; nothing was sent. Make it a task of its own, give it {remedy}, or call AixplainHook instead"
+            f"{task.task_id}: {type(task).__name__} is called within task {outer!r}, and cannot defer there; nothing"
+            f" was sent. Make it a task of its own, give it {remedy}, or call AixplainHook instead"
         )

@@ -217,7 +217,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
         return self.execute_complete(context, {"batch": header.batch, "error": error})
 
     def _refuse_nested(self, context: Context) -> None:
-        refuse_nested(self, context, gives_up_worker=self.deferrable, remedy="deferrable=False")
+        refuse_nested(self, context, releases_worker=self.deferrable, remedy="deferrable=False")
 
     def _defer(self, batch: Batch, header: Header) -> NoReturn:
         from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
@@ -343,7 +343,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
     async def _run(self, batch: Batch, header: Header) -> dict[str, Any] | None:
         """Run the batch on the worker."""
         from airflow_provider_aixplain.batch.engine import Engine
-        from airflow_provider_aixplain.observability.metrics import worker_stats
+        from airflow_provider_aixplain.compat import worker_stats
         from airflow_provider_aixplain.observability.progress import run_with_progress
 
         self._engine = engine = Engine(self.hook, self.model_id, batch, header.batch, self.limits)

@@ -1,4 +1,4 @@
-"""The sensor: waits for a run that was submitted elsewhere."""
+"""The sensor: waits for a run that another task has submitted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from airflow_provider_aixplain.operators.arguments import deferrable_or_default,
 from airflow_provider_aixplain.operators.base import DeferrableRunBaseOperator
 from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.wait import MAX_DURATION, RETRY_BUDGET, Wait, to_seconds
-from airflow_provider_aixplain.submission import now
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -31,23 +30,24 @@ if TYPE_CHECKING:
 
 
 class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
-    """Waits for a run that was submitted elsewhere, and returns its response.
+    """Waits for a run that another task has submitted, and returns its response.
 
-    It asks once on the worker, and then waits in the triggerer. Returned and pushed is what
-    :class:`~airflow_provider_aixplain.operators.aixplain.AixplainRunModelOperator` returns and pushes.
+    It polls once on the worker, and then waits in the triggerer. It returns and pushes the same as
+    :class:`~airflow_provider_aixplain.operators.aixplain.AixplainRunModelOperator`.
 
     :param poll_url: the ``url`` of a submission's response, on an origin that the Connection trusts. (templated)
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``. (templated)
     :param model_id: the model's id, for the task's link to its page, for metrics and for ``polling="adaptive"``;
-        default: not known. (templated)
+        default: none. (templated)
     :param deferrable: if False, the task pokes on the worker, as ``mode`` and ``poke_interval`` say; default:
         ``[aixplain] deferrable`` of Airflow's configuration, which is True unless set.
-    :param wait_time: seconds before the second poll in the triggerer, at least 0.2; grows by 10 % a poll up to 60.
-    :param timeout: seconds, or a timedelta, after which to stop waiting, from the start of the task; default: Airflow's
-        ``[sensors] default_timeout``, seven days unless set. The run itself goes on. As for all sensors, no retry
+    :param wait_time: seconds before the second poll in the triggerer, at least 0.2; increases by 10 % a poll up to
+        60.
+    :param timeout: seconds, or a timedelta, after the start of the task when to stop waiting; default: Airflow's
+        ``[sensors] default_timeout``, seven days unless set. The run itself continues. As with all sensors, no retry
         follows.
-    :param soft_fail: whether to skip the task instead of failing it, when the time is up or the run failed.
-    :param end_from_trigger: whether the trigger ends the task when the run has succeeded, as the operator's does
+    :param soft_fail: whether to skip the task instead of failing it, if the timeout has passed or the run has failed.
+    :param end_from_trigger: whether the trigger finishes the task when the run has succeeded, as the operator's does
         (Airflow 3.3 and later).
     :param polling: ``backoff`` or ``adaptive``, as the operator's.
     :param multiple_outputs: whether each field of the response is an XCom of its own.
@@ -81,13 +81,13 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
         self.polling = one_of("polling", polling, "backoff", "adaptive")
 
     def execute(self, context: Context) -> Any:
-        """Ask once, and if the run is not over defer until it is.
+        """Poll once, and defer if the run has not finished.
 
         :return: the response as a dict.
         :raises AixplainInputError: if it would defer, or reschedule itself, within another task.
         """
-        gives_up_worker = self.deferrable or self.reschedule
-        refuse_nested(self, context, gives_up_worker=gives_up_worker, remedy="deferrable=False and mode='poke'")
+        releases_worker = self.deferrable or self.reschedule
+        refuse_nested(self, context, releases_worker=releases_worker, remedy="deferrable=False and mode='poke'")
         self.check_templates("poll_url")
         with translate_protocol_errors():
             wire.poll_request(self.poll_url)
@@ -95,35 +95,35 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
         self.set_link(context)
         if not self.deferrable:
             return super().execute(context)
-        outcome = self._ask()
+        outcome = self._poll()
         if outcome is None:
-            self._defer(self.poll_url, now(), min(self.longest_wait, MAX_DURATION))
-        # As a later visit does, so that soft_fail means the same here; but this visit is the first.
+            self._defer(self.run_settings(poll_url=self.poll_url, timeout=min(self.longest_wait, MAX_DURATION)))
+        # The method of a resumed task applies soft_fail; the one of this class would drop the link.
         return super(DeferrableRunBaseOperator, self).resume_execution(
             "execute_complete", {"event": outcome.to_event(self.poll_url)}, context
         )
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
-        """Ask whether the run is over.
+        """Return whether the run has finished.
 
-        :return: if it is, with the response as a dict as the value for XCom.
+        :return: if it has, with the response as a dict as the value for XCom.
         """
-        outcome = self._ask()
+        outcome = self._poll()
         if outcome is None:
             return False
         return PokeReturnValue(is_done=True, xcom_value=self.execute_complete(context, outcome.to_event(self.poll_url)))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Take the end of the run.
+        """Return the result of the run, or raise its error.
 
-        :raises AixplainAwaitedRunFailed: if it failed: asking once more does not mend it.
-        :raises AirflowSensorTimeout: if it was not over in time; sensors are not tried again then.
+        :raises AixplainAwaitedRunFailed: if the run failed; a retry would find the same.
+        :raises AirflowSensorTimeout: if the run did not finish in time; Airflow does not retry a sensor then.
         """
         try:
             return super().execute_complete(context, event)
         except AixplainError as error:
             if self.soft_fail or getattr(self, "never_fail", False):
-                self.log.info("%s", error)  # Airflow does not tell why it skips a task
+                self.log.info("%s", error)  # Airflow does not log why it skips a task
             if isinstance(error, AixplainRunFailed):
                 raise AixplainAwaitedRunFailed(str(error)) from None
             if isinstance(error, AixplainRunTimeout):
@@ -132,18 +132,20 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
 
     @cached_property
     def _wait(self) -> tuple[Wait, float]:
-        """What judges the answers, and when it began. It counts refusals as long as the task is on its worker."""
+        """The judge of this worker's polls, and the time of the first one."""
         return Wait(self.wait_time, MAX_DURATION, RETRY_BUDGET), time.monotonic()
 
-    def _ask(self) -> Outcome | None:
+    def _poll(self) -> Outcome | None:
         from airflow_provider_aixplain.client.blocking import MAX_POLL_TIMEOUT
 
-        wait, began = self._wait
+        wait, started_at = self._wait
         response = self.hook.poll_tolerant(self.poll_url, self.run_name, MAX_POLL_TIMEOUT)
-        elapsed = time.monotonic() - began
+        elapsed = time.monotonic() - started_at
         outcome = wait.judge(response, elapsed)
-        problem = self.hook.reload_credentials() if wait.is_denied and not outcome else ""
-        self.hook.log_wait(wait, response, elapsed, self.run_name, problem)
         if outcome:
             count_wait(self.model_id, outcome, wait.polls, elapsed)
+            return outcome
+        trouble = self.hook.reload_credentials() if wait.is_denied else ""
+        if report := wait.report(response, elapsed):
+            self.log.info("%s: %s%s", self.run_name, report, trouble)
         return outcome

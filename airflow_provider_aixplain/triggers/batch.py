@@ -19,10 +19,10 @@ from airflow_provider_aixplain.batch.engine import Engine, Limits
 from airflow_provider_aixplain.batch.ledger import Header
 from airflow_provider_aixplain.batch.retrying import retry_with_budget
 from airflow_provider_aixplain.client.account import Platform
+from airflow_provider_aixplain.compat import triggerer_stats
 from airflow_provider_aixplain.exceptions import AixplainPermanentError, to_event
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.observability.failure_summary import FailureSummary
-from airflow_provider_aixplain.observability.metrics import triggerer_stats
 from airflow_provider_aixplain.observability.progress import run_with_progress, warn_of_open_runs
 from airflow_provider_aixplain.submission import now
 from airflow_provider_aixplain.triggers.worker_release import wait_for_worker_release

@@ -24,7 +24,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from airflow_provider_aixplain.triggers.aixplain import MAX_CONCURRENT_SUBMISSIONS
+from airflow_provider_aixplain.workerless.submission_slots import MAX_CONCURRENT_SUBMISSIONS
 from tests.support.deployment import AIRFLOW_3, Airflow, Emulator, Processes, wait_until
 from tests.support.services import SERVICES, Postgres, Redis, missing
 

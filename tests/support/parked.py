@@ -1,11 +1,10 @@
-"""A trigger that stops at a given step when it is started first, so that it can be killed there."""
+"""A trigger that stops at one of its steps, in its first start, and waits there to be killed."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,12 @@ from airflow.providers.common.compat.sdk import XCom
 
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 from airflow_provider_aixplain.protocol.response import ModelResponse
-from airflow_provider_aixplain.submission import IdempotencyRecord, XComIdempotencyStore
-from airflow_provider_aixplain.triggers import aixplain
-from airflow_provider_aixplain.triggers.aixplain import AixplainModelStartTrigger
+from airflow_provider_aixplain.workerless import submission_slots
+from airflow_provider_aixplain.workerless.start_trigger import AixplainModelStartTrigger
+from airflow_provider_aixplain.workerless.xcom_store import IdempotencyRecord, XComIdempotencyStore
 
-# A trigger that stops during its submission keeps its slot, and more of them stop than there are slots by default.
-aixplain.MAX_CONCURRENT_SUBMISSIONS = 16
-aixplain._threads = ThreadPoolExecutor(aixplain.MAX_CONCURRENT_SUBMISSIONS)
+# A trigger that stops during its submission keeps its slot, and more triggers stop than there are slots by default.
+submission_slots.MAX_CONCURRENT_SUBMISSIONS = 16
 
 STEPS = (
     "before the intent",
@@ -37,7 +35,7 @@ FAILS = "after the intent, and then to fail"
 
 
 def parking(step: str) -> Path:
-    """Return the file that a trigger creates when it stops at a step."""
+    """The file that exists once a trigger has stopped at a step."""
     return Path(os.environ["PARKING"]) / step.replace(" ", "_")
 
 
@@ -47,7 +45,7 @@ async def park(step: str, name: str | None) -> None:
         await asyncio.sleep(600)
 
 
-class ParkedRecord(XComIdempotencyStore):
+class ParkedStore(XComIdempotencyStore):
     name: str | None
 
     async def write(self, submission: IdempotencyRecord) -> None:
@@ -61,7 +59,7 @@ class ParkedRecord(XComIdempotencyStore):
     async def push(self, response: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
         await park("before the XComs", self.name)
         if self.name == "amid the XComs":
-            await XCom.aset("data", "half", **self._place)
+            await XCom.aset("data", "half", **self._task)
         await park("amid the XComs", self.name)
         await super().push(response, fields)
         await park("after the XComs", self.name)
@@ -69,19 +67,20 @@ class ParkedRecord(XComIdempotencyStore):
 
 class ParkedTrigger(AixplainModelStartTrigger):
     @property
-    def record(self) -> ParkedRecord:
-        record = ParkedRecord(self.task_instance)
-        record.name = self.name
-        return record
+    def store(self) -> ParkedStore:
+        store = ParkedStore(self.task_instance)
+        store.name = self.name
+        return store
 
-    async def _record_outcome(self, mine: IdempotencyRecord, response: ModelResponse) -> None:
+    async def _record_outcome(self, intent: IdempotencyRecord, response: ModelResponse) -> None:
         await park("answered", self.name)
-        await super()._record_outcome(mine, response)
+        await super()._record_outcome(intent, response)
         await park("recorded", self.name)
 
 
 class ParkedOperator(AixplainRunModelOperator):
-    def start_arguments(self) -> Any:
-        return replace(
-            super().start_arguments(), trigger_cls=f"{ParkedTrigger.__module__}.{ParkedTrigger.__qualname__}"
-        )
+    @property
+    def start_trigger_args(self) -> Any:
+        arguments = super().start_trigger_args
+        path = f"{ParkedTrigger.__module__}.{ParkedTrigger.__qualname__}"
+        return arguments and replace(arguments, trigger_cls=path)

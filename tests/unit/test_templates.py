@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from types import SimpleNamespace
 from typing import Any
@@ -13,14 +12,13 @@ from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 from hypothesis import given
 
 from airflow_provider_aixplain.decorators.aixplain import aixplain_task
-from airflow_provider_aixplain.exceptions import AixplainInputError, from_event
+from airflow_provider_aixplain.exceptions import AixplainInputError
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
 from airflow_provider_aixplain.templates import check
-from airflow_provider_aixplain.triggers.aixplain import AixplainModelStartTrigger, xcom_reference
-from tests.support.deployment import AIRFLOW_3, Emulator
+from tests.support.deployment import Emulator
 from tests.support.task_log import TaskLog
 from tests.unit.protocol.strategies import JSON
 
@@ -185,51 +183,3 @@ def test_mapped_text_from_another_task_is_warned_about(task_log: TaskLog) -> Non
         task.execute({})
     (warning,) = warnings(task_log)
     assert "sets data, max_tokens" in warning
-
-
-@pytest.mark.skipif(not AIRFLOW_3, reason="below Airflow 3.3 workers submit")
-class TestTriggerer:
-    @pytest.fixture
-    def start(self, monkeypatch: pytest.MonkeyPatch) -> Any:
-        class Record:
-            """Holds the XCom of one other task, and no submission."""
-
-            try_id = "1"
-
-            async def read(self) -> None: ...
-
-            async def write(self, submission: Any) -> None: ...
-
-            async def pull(self, task_id: str, key: str) -> str:
-                return PAYLOAD
-
-        monkeypatch.setattr(AixplainModelStartTrigger, "record", Record())
-
-        def start(**arguments: Any) -> Any:
-            given = {"model_id": "echo", "data": "a", "parameters": {"delay": 0}, "wait_time": 0.2, **arguments}
-            trigger: Any = AixplainModelStartTrigger(**given)
-            trigger.template_fields = AixplainRunModelOperator.template_fields
-            trigger.render_template_fields(dict(CONTEXT))
-
-            async def run() -> Any:
-                (event,) = [event async for event in trigger.run()]
-                return event.payload
-
-            return asyncio.run(run())
-
-        return start
-
-    def test_a_missing_value_is_refused(self, start: Any, emulator: Emulator) -> None:
-        before = len(emulator.runs())
-        payload = start(data={"a": ["{{ nothing }}"]})
-        assert payload["status"] == "refused"
-        error = from_event(payload["error"])
-        assert isinstance(error, AixplainInputError)
-        assert str(error).startswith("data['a'][0]: its template rendered to None")
-        assert len(emulator.runs()) == before
-
-    @pytest.mark.parametrize("data", ["{{ payload }}", xcom_reference("a", "return_value", is_required=False)])
-    def test_a_payload_from_outside_is_warned_about(self, start: Any, task_log: TaskLog, data: Any) -> None:
-        assert start(data=data)["status"] == "success"
-        (warning,) = warnings(task_log)
-        assert "sets data, max_tokens" in warning

@@ -13,8 +13,7 @@ from airflow.providers.common.compat.sdk import DAG, BaseOperator, task
 
 from airflow_provider_aixplain.decorators.aixplain import AixplainDecoratedOperator, aixplain_task
 from airflow_provider_aixplain.exceptions import AixplainInputError
-from airflow_provider_aixplain.workerless.eligibility import reason_not_start_from_trigger
-from tests.support.deployment import AIRFLOW_3, Emulator
+from tests.support.deployment import Emulator
 
 pytestmark = pytest.mark.usefixtures("connection")
 CONTEXT: Any = {}
@@ -75,12 +74,6 @@ def test_it_is_the_operator_otherwise() -> None:
     assert operator.multiple_outputs is True
     assert {"model_id", "parameters", "op_args", "op_kwargs"} <= set(operator.template_fields)
     assert "data" not in operator.template_fields
-
-
-def test_a_function_needs_a_worker_to_start() -> None:
-    operator = made_by("a", start_from_trigger=True, wait_for_completion=True)
-    assert operator.start_trigger_args is None
-    assert ("its function" if AIRFLOW_3 else "below Airflow 3.3") in str(reason_not_start_from_trigger(operator))
 
 
 def test_airflow_knows_it_by_its_name() -> None:

@@ -43,7 +43,9 @@ def test_a_last_visit_leaves_the_link_unchanged(emulator: Emulator) -> None:
     resumed, started = task(), task()
     kwargs = {"event": {**event, "response": response}}
     resumed.resume_execution(
-        "resume_from_trigger", {**kwargs, "submitted_at": "2026-01-01T00:00:00Z", "timeout": 9}, CONTEXT
+        "resume_from_trigger",
+        {**kwargs, "settings": task().run_settings(poll_url=event["poll_url"]).to_dict()},
+        CONTEXT,
     )
     started.resume_execution("resume_from_trigger", kwargs, CONTEXT)
     assert tuple(resumed.operator_extra_links) == ()

@@ -32,8 +32,9 @@ from airflow_provider_aixplain.files import Upload
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 from airflow_provider_aixplain.operators.base import GRACE
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
+from airflow_provider_aixplain.protocol.resumption import CLEARED, NOT_DURABLE
 from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
-from airflow_provider_aixplain.submission import CLEARED, NOT_REMEMBERED, seconds_since
+from airflow_provider_aixplain.submission import seconds_since
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
 from tests.support.deployment import Emulator
 from tests.support.public_api import RESPONSE_FIELDS
@@ -55,13 +56,10 @@ def test_it_defers_to_a_trigger_that_knows_neither_key_nor_input(emulator: Emula
         operator(wait_time=2, timeout=timedelta(hours=1)).execute(CONTEXT)
     trigger = deferred.value.trigger
     assert deferred.value.method_name == "resume_from_trigger"
-    assert deferred.value.kwargs == {
-        "submitted_at": trigger.submitted_at,
-        "timeout": trigger.timeout,
-        "poll_url": trigger.poll_url,
-    }
     assert isinstance(trigger, AixplainModelRunTrigger)
     _, stored = trigger.serialize()
+    assert deferred.value.kwargs == {"settings": stored}
+    assert all(isinstance(value, (str, float, bool)) for value in stored.values()), "flat JSON"
     told = {"poll_url", "aixplain_conn_id", "wait_time", "timeout", "submitted_at", "deferred_at"}
     assert set(stored) == told | {"end_from_trigger", "do_xcom_push", "multiple_outputs", "polling", "model_id"}
     assert stored["end_from_trigger"] is False
@@ -251,7 +249,7 @@ class TestStream:
                 operator(aixplain_conn_id="streaming", stream=True).execute(CONTEXT)
             assert raised.value.retryable
             pieces = 9
-            with pytest.raises(AixplainRunTimeout, match="its stream was not over after 0 s"):
+            with pytest.raises(AixplainRunTimeout, match="its stream did not finish within 0 s"):
                 operator(aixplain_conn_id="streaming", stream=True, timeout=0).execute(CONTEXT)
 
     def test_a_platform_that_turns_it_asynchronous(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +265,7 @@ class TestStream:
             with pytest.raises(TaskDeferred) as deferred:
                 operator(aixplain_conn_id="streaming", stream=True).execute(CONTEXT)
         assert isinstance(deferred.value.trigger, AixplainModelRunTrigger)
-        assert deferred.value.trigger.poll_url == f"{server.url}/run"
+        assert deferred.value.trigger.settings.poll_url == f"{server.url}/run"
 
     def test_it_waits_for_the_end(self) -> None:
         with pytest.raises(AixplainInputError, match="stream and wait_for_completion=False: choose one"):
@@ -330,12 +328,12 @@ class TestLaterTries:
 
     def test_it_is_deferred_on_with_its_age_and_a_time_of_its_own(self, emulator: Emulator) -> None:
         tries = Tries(model_id="echo", data="deferred", parameters={"delay": 60}, deferrable=True, timeout=100)
-        triggers = []
+        settings = []
         for _ in range(2):
             with pytest.raises(TaskDeferred) as deferred:
                 tries.run()
-            triggers.append(deferred.value.trigger)
-        first, second = triggers
+            settings.append(deferred.value.trigger.settings)
+        first, second = settings
         assert (second.poll_url, second.submitted_at) == (first.poll_url, first.submitted_at)
         assert second.deferred_at > first.deferred_at
         assert 100 <= first.timeout < second.timeout < 110
@@ -425,11 +423,11 @@ class TestLaterTries:
     def test_without_durable_each_try_submits(self, emulator: Emulator, task_log: TaskLog) -> None:
         tries = Tries(model_id="echo", data="not durable", parameters={"delay": 0}, durable=False)
         tries.run()
-        assert NOT_REMEMBERED not in str(task_log)
+        assert NOT_DURABLE not in str(task_log)
         tries.try_number = 2
         tries.run()
         assert self.submitted(emulator, "not durable") == 2
-        assert str(task_log).count(f"tries: {NOT_REMEMBERED}") == 1
+        assert str(task_log).count(f"tries: {NOT_DURABLE}") == 1
         assert not tries.store
 
     def test_what_is_stored_tells_neither_key_nor_input(self, connection: dict[str, object]) -> None:
@@ -455,7 +453,7 @@ class TestLaterTries:
                 with pytest.raises(AixplainError, match="may have received the submission"):
                     tries.run()
                 assert len(server.asked) == submissions
-            with pytest.raises(AixplainPermanentError, match=r"never learnt whether it was accepted.* Clear the task"):
+            with pytest.raises(AixplainPermanentError, match=r"unknown whether .* Clear the task"):
                 tries.run(on_orphaned_submission="fail")
             assert len(server.asked) == 2
             with pytest.raises(AixplainError, match="may have received the submission"):
@@ -527,7 +525,9 @@ class TestLargeResponses:
             fields = {"host": server.url, "password": "key", "extra": {"max_answer_mib": 1}}
             monkeypatch.setenv("AIRFLOW_CONN_LARGE", json.dumps(fields))
             event = {**self.EVENT, "poll_url": f"{server.url}/run"}
-            return operator(aixplain_conn_id="large").resume_from_trigger(CONTEXT, event, submitted_at, timeout=100)
+            task = operator(aixplain_conn_id="large")
+            settings = task.run_settings(poll_url="https://h/run", submitted_at=submitted_at, timeout=100)
+            return task.resume_from_trigger(CONTEXT, event, settings.to_dict())
 
     def test_the_worker_fetches_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         response = self.run(monkeypatch, 200, b'{"completed": true, "data": "%s"}' % (b"x" * 500_000))
@@ -544,17 +544,17 @@ class TestLargeResponses:
     ) -> None:
         with pytest.raises(TaskDeferred) as deferred:
             self.run(monkeypatch, status, body, age=90)
-        assert deferred.value.trigger.poll_url.endswith("/run")
-        assert deferred.value.trigger.timeout == 100, "the deadline stays where it was"
-        assert 90 <= seconds_since(deferred.value.trigger.submitted_at) < 95
+        assert deferred.value.trigger.settings.poll_url.endswith("/run")
+        assert deferred.value.trigger.settings.timeout == 100, "the deadline stays where it was"
+        assert 90 <= seconds_since(deferred.value.trigger.settings.submitted_at) < 95
         with pytest.raises(AixplainRunTimeout):
             self.run(monkeypatch, status, body, age=101)
 
     def test_one_that_cannot_be_asked_for_now_is_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
         event = {**self.EVENT, "poll_url": "https://models.aixplain.com/run"}
-        now = pendulum.now("UTC").isoformat()
+        task = operator(aixplain_conn_id="gone")
         with pytest.raises(TaskDeferred):
-            operator(aixplain_conn_id="gone").resume_from_trigger(CONTEXT, event, now, timeout=100)
+            task.resume_from_trigger(CONTEXT, event, task.run_settings(poll_url=event["poll_url"]).to_dict())
 
     def test_one_that_is_larger_than_it_may_be(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(AixplainPermanentError, match="set max_answer_mib in the extra of the Connection"):
@@ -568,7 +568,7 @@ def test_an_execution_timeout_bounds_the_wait_too(limit: timedelta | None, timeo
     """Airflow 3.3 itself counts each visit of a worker alone."""
     with pytest.raises(TaskDeferred) as deferred:
         operator(timeout=100, execution_timeout=limit).execute(CONTEXT)
-    assert deferred.value.trigger.timeout == timeout
+    assert deferred.value.trigger.settings.timeout == timeout
     assert deferred.value.timeout == (limit + GRACE if limit else None)
 
 
@@ -600,7 +600,7 @@ class TestResumedWithoutEvent:
         kwargs = deferred_by(operator(parameters={"delay": 0})).kwargs
         before = len(emulator.runs())
         response = operator().resume_execution("resume_from_trigger", kwargs, CONTEXT)
-        assert (response["data"], response["url"]) == ("positive", kwargs["poll_url"])
+        assert (response["data"], response["url"]) == ("positive", kwargs["settings"]["poll_url"])
         assert len(emulator.runs()) == before
         assert "use another AIRFLOW_HOME" in caplog.text + capsys.readouterr().out
 
@@ -608,7 +608,7 @@ class TestResumedWithoutEvent:
         kwargs = deferred_by(operator(parameters={"delay": 60})).kwargs
         with pytest.raises(TaskDeferred) as again:
             operator().resume_execution("resume_from_trigger", kwargs, CONTEXT)
-        assert again.value.kwargs == kwargs
+        assert again.value.trigger.settings.poll_url == kwargs["settings"]["poll_url"]
 
     def test_without_a_poll_url_it_is_a_clear_error(self) -> None:
         with pytest.raises(AixplainError, match="use another AIRFLOW_HOME"):

@@ -59,7 +59,7 @@ def test_a_run_that_goes_on_is_left_to_the_triggerer(emulator: Emulator) -> None
 def test_an_execution_timeout_bounds_the_wait() -> None:
     left = deferred(sensor(submit(delay=60), execution_timeout=timedelta(seconds=7)))
     assert isinstance(left.trigger, AixplainModelRunTrigger)
-    assert left.trigger.timeout == 7
+    assert left.trigger.settings.timeout == 7
 
 
 def test_a_run_that_is_over_needs_no_trigger() -> None:
@@ -122,7 +122,7 @@ def test_soft_fail_means_the_same_on_the_first_visit_as_on_the_last() -> None:
 
 def test_a_timeout_is_that_of_a_sensor() -> None:
     event = {"status": "timeout", "message": "not over", "response": None, "poll_url": "http://a/b"}
-    with pytest.raises(AirflowSensorTimeout, match="stopped waiting; the run goes on: not over"):
+    with pytest.raises(AirflowSensorTimeout, match="stopped waiting; the run continues: not over"):
         sensor("http://a/b").execute_complete(CONTEXT, event)
     with pytest.raises(AirflowSensorTimeout):
         sensor(submit(delay=60), deferrable=False, timeout=0.3, poke_interval=0.1).execute(CONTEXT)

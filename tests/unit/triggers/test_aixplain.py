@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import certifi
@@ -21,9 +20,8 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent
 from airflow_provider_aixplain.client.account import Platform
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.protocol.wait import Wait
-from airflow_provider_aixplain.triggers.aixplain import LARGEST_RESPONSE, AixplainModelRunTrigger
-from airflow_provider_aixplain.triggers.worker_release import runs_inline
-from tests.support.deployment import Emulator, Processes
+from airflow_provider_aixplain.triggers.aixplain import MAX_RESPONSE_BYTES, AixplainModelRunTrigger
+from tests.support.deployment import AIRFLOW_3, Emulator, Processes
 from tests.support.scripted import Handler, Server, serve
 
 pytestmark = pytest.mark.usefixtures("connection")
@@ -73,6 +71,7 @@ def test_it_fires_the_response_once() -> None:
     assert (event["response"]["data"], event["response"]["url"]) == ("positive", url)
 
 
+@pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 has no worker release delay")
 def test_it_fires_only_when_the_worker_must_have_gone(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "1")
     url = submit(delay=0)
@@ -100,20 +99,6 @@ def test_run_inline_it_waits_for_no_worker_and_ends_no_task(
     logged = caplog.text + capsys.readouterr().out
     assert "warning" not in logged.lower()
     assert ("end_from_trigger is ignored" in logged) is bool(arguments)
-
-
-@pytest.mark.parametrize(
-    ("attributes", "is_inline"),
-    [
-        ({"trigger_id": None, "task_instance": None}, True),
-        ({"trigger_id": 1, "task_instance": None}, False),
-        ({"trigger_id": None, "task_instance": "any"}, False),
-        ({"trigger_id": None}, False),
-        ({}, False),
-    ],
-)
-def test_only_a_trigger_that_airflow_has_not_registered_is_inline(attributes: dict[str, Any], is_inline: bool) -> None:
-    assert runs_inline(SimpleNamespace(**attributes)) is is_inline  # type: ignore[arg-type]
 
 
 class TestEndFromTrigger:
@@ -214,7 +199,7 @@ OVER = b'{"completed": true, "data": "hi"}'
 
 
 def test_a_response_that_is_too_large_is_left_to_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    large = json.dumps({"completed": True, "data": "x" * LARGEST_RESPONSE}).encode()
+    large = json.dumps({"completed": True, "data": "x" * MAX_RESPONSE_BYTES}).encode()
     with answering(monkeypatch, (200, large)) as server:
         event = event_of(AixplainModelRunTrigger(f"{server.url}/run", "scripted"))
     assert (event["status"], event["response"]) == ("success", None)
@@ -223,10 +208,10 @@ def test_a_response_that_is_too_large_is_left_to_the_worker(monkeypatch: pytest.
 
 def test_the_largest_response_that_travels_in_the_event(monkeypatch: pytest.MonkeyPatch) -> None:
     body = json.dumps({"completed": True, "data": ""}).encode()
-    body = body.replace(b'""', b'"%s"' % (b"x" * (LARGEST_RESPONSE - len(body))))
+    body = body.replace(b'""', b'"%s"' % (b"x" * (MAX_RESPONSE_BYTES - len(body))))
     with answering(monkeypatch, (200, body)) as server:
         event = event_of(AixplainModelRunTrigger(f"{server.url}/run", "scripted"))
-    assert len(event["response"]["data"]) > LARGEST_RESPONSE - 100
+    assert len(event["response"]["data"]) > MAX_RESPONSE_BYTES - 100
 
 
 def test_a_pause_that_the_platform_asks_for_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, Asset, ObjectStoragePath, get_listener_manager, hookimpl
 from jinja2 import Undefined
 
+from airflow_provider_aixplain.decorators.aixplain import AixplainDecoratedOperator
 from airflow_provider_aixplain.files import Upload
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 from airflow_provider_aixplain.workerless.eligibility import reason_not_end_from_trigger, reason_not_start_from_trigger
@@ -60,7 +61,7 @@ def test_what_only_a_worker_does(arguments: dict[str, Any], named: str) -> None:
 def test_a_backend_of_xcoms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__XCOM_BACKEND", "somebodys.Backend")
     assert loss(do_xcom_push=False, durable=False) is None, "what pushes nothing needs none"
-    assert "mark of its delivery" in str(loss(do_xcom_push=False))
+    assert "its result was delivered" in str(loss(do_xcom_push=False))
     if AIRFLOW_3:
         assert loss() == "the XCom backend somebodys.Backend"
 
@@ -85,6 +86,14 @@ def test_what_others_are_mapped_over() -> None:
 @pytest.mark.skipif(AIRFLOW_3, reason="Airflow 3.3 has XCom.aset")
 def test_xcoms_below_airflow_3_3() -> None:
     assert loss() == "its XComs, below Airflow 3.3"
+
+
+def test_a_worker_starts_a_decorated_function() -> None:
+    task = AixplainDecoratedOperator(
+        task_id="run", model_id="echo", python_callable=lambda: "a", start_from_trigger=True
+    )
+    assert task.start_trigger_args is None
+    assert ("its function" if AIRFLOW_3 else "below Airflow 3.3") in str(reason_not_start_from_trigger(task))
 
 
 class SubmitsItself(AixplainRunModelOperator):
@@ -134,9 +143,9 @@ class TestStart:
     @pytest.mark.parametrize(
         ("arguments", "named"),
         [
-            ({"stream": True}, "text"),
+            ({"stream": True}, "stream"),
             ({"deferrable": False}, "on a worker"),
-            ({"wait_for_completion": False}, "at once"),
+            ({"wait_for_completion": False}, "right after the submission"),
             ({"pre_execute": print}, "pre_execute"),
             ({"on_execute_callback": print}, "on_execute_callback"),
             ({"kind": SubmitsItself}, "execute"),

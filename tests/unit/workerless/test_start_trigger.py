@@ -14,7 +14,6 @@ import pendulum
 import pytest
 from airflow.triggers.base import TaskSuccessEvent
 
-from airflow_provider_aixplain import submission
 from airflow_provider_aixplain.exceptions import (
     AixplainConfigurationError,
     AixplainError,
@@ -26,16 +25,16 @@ from airflow_provider_aixplain.exceptions import (
 )
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.observability.links import MODEL_LINK
-from airflow_provider_aixplain.submission import (
-    CLEARED,
-    KEY,
-    NOT_REMEMBERED,
+from airflow_provider_aixplain.protocol.resumption import CLEARED, NOT_DURABLE
+from airflow_provider_aixplain.submission import KEY
+from airflow_provider_aixplain.workerless import start_trigger, submission_slots, xcom_store
+from airflow_provider_aixplain.workerless.start_settings import xcom_reference
+from airflow_provider_aixplain.workerless.start_trigger import AixplainModelStartTrigger
+from airflow_provider_aixplain.workerless.xcom_store import (
     RUN_KEY,
     IdempotencyRecord,
     XComIdempotencyStore,
 )
-from airflow_provider_aixplain.triggers import aixplain
-from airflow_provider_aixplain.triggers.aixplain import AixplainModelStartTrigger, xcom_reference
 from tests.support.deployment import AIRFLOW_3, Emulator
 from tests.support.public_api import RESPONSE_FIELDS
 from tests.support.scripted import Handler, serve
@@ -112,9 +111,9 @@ class Task:
 @pytest.fixture
 def task(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Task]:
     xcoms = XComs()
-    monkeypatch.setattr(submission, "XCom", xcoms)
-    monkeypatch.setattr(aixplain, "IN_FLIGHT_MARGIN", 0.1)
-    monkeypatch.setattr(aixplain, "NOT_FOUND_DELAY", 0)
+    monkeypatch.setattr(xcom_store, "XCom", xcoms)
+    monkeypatch.setattr(start_trigger, "IN_FLIGHT_MARGIN", 0.1)
+    monkeypatch.setattr(start_trigger, "NOT_FOUND_DELAY", 0)
     return lambda **arguments: Task(xcoms, **arguments)
 
 
@@ -187,7 +186,7 @@ def test_unless_it_is_not_to_be_durable(task: Any, emulator: Emulator, task_log:
     one.retry()
     one.start()
     assert submitted(emulator, "fleeting") == 2
-    assert str(task_log).count(f"task: {NOT_REMEMBERED}") == 1
+    assert str(task_log).count(f"task: {NOT_DURABLE}") == 1
 
 
 @pytest.mark.parametrize("changed", [{"data": "other input"}, {"model_id": "language"}])
@@ -260,7 +259,7 @@ class TestOrphans:
         for _ in range(2):
             error = orphan.refused(on_orphaned_submission="fail")
             assert isinstance(error, AixplainPermanentError)
-            assert "never learnt whether it was accepted" in str(error)
+            assert "unknown whether the platform accepted it" in str(error)
         assert submitted(emulator, "orphan") == before
         orphan.retry()
         assert isinstance(orphan.start(on_orphaned_submission="fail"), TaskSuccessEvent)
@@ -295,7 +294,7 @@ def test_who_stood_still_finds_that_somebody_else_has_taken_over(
 ) -> None:
     data = f"stood still {stood}"
     one = task(data=data)
-    monkeypatch.setattr(aixplain, "_lease_duration", lambda: 0.1)
+    monkeypatch.setattr(start_trigger, "_lease_duration", lambda: 0.1)
     write, writes = XComIdempotencyStore.write, 0
 
     async def slow_write(record: XComIdempotencyStore, told: IdempotencyRecord) -> None:
@@ -323,7 +322,7 @@ def test_who_stood_still_and_finds_nobody_else_submits(
     task: Any, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = iter([0.0, 10.0])
-    monkeypatch.setattr(aixplain, "_lease_duration", lambda: next(limits))
+    monkeypatch.setattr(start_trigger, "_lease_duration", lambda: next(limits))
     assert isinstance(task(data="stood still alone").start(), TaskSuccessEvent)
     assert submitted(emulator, "stood still alone") == 1
 
@@ -445,14 +444,14 @@ def test_a_task_that_is_ended_amid_its_submission_leaves_its_poll_url(
     finally:
         emulator.set_faults()
     printed = capsys.readouterr().out
-    assert "the run goes on, and is billed" in printed
+    assert "The run continues and is billed" in printed
     assert one.record["poll_url"] in printed
 
 
 def test_a_task_that_is_ended_before_its_submission_is_sent_leaves_nothing(
     task: Any, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aixplain, "MAX_CONCURRENT_SUBMISSIONS", 1)
+    monkeypatch.setattr(submission_slots, "MAX_CONCURRENT_SUBMISSIONS", 1)
     first, second = task(data="sent"), task(data="not sent")
 
     async def end() -> None:
@@ -502,7 +501,7 @@ def test_a_record_that_cannot_be_kept_costs_nothing_before_and_loses_nothing_aft
 
 def test_who_comes_while_many_push_is_left_to_a_worker(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow's triggerer takes one XCom after another; a worker is sooner than the end of a long queue."""
-    monkeypatch.setattr(submission, "MAX_PENDING_PUSHES", 150)
+    monkeypatch.setattr(xcom_store, "MAX_PENDING_PUSHES", 150)
     one = task(data="queue", parameters={"delay": 0})
     aset = one.xcoms.aset
     waiting, most = 0, 0
@@ -527,8 +526,7 @@ def test_who_comes_while_many_push_is_left_to_a_worker(task: Any, monkeypatch: p
     events = asyncio.run(run_all())
     ended = [event for event in events if isinstance(event, TaskSuccessEvent)]
     assert 0 < len(ended) < len(events)
-    assert most <= submission.MAX_PENDING_PUSHES
+    assert most <= xcom_store.MAX_PENDING_PUSHES
     assert all(
         event.payload["response"]["data"] == "queue" for event in events if not isinstance(event, TaskSuccessEvent)
     )
-    assert submission._pushes == 0

@@ -1,0 +1,228 @@
+"""Facts of Airflow that are private or depend on its version, one function each.
+
+A fact that does not hold raises :class:`UnsupportedAirflowError`: no safety check switches itself off because Airflow
+has renamed an attribute. DAG files import this module, so that it imports nothing but what every DAG file has.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import airflow
+from airflow.providers.common.compat.sdk import conf
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator
+    from airflow.sdk.definitions._internal.mixins import ResolveMixin as ResolveMixin
+
+SUPPORTED = "2.11 to 3.3"
+RETURN_KEY = "return_value"
+"""Airflow's ``XCOM_RETURN_KEY``, whose module imports Airflow's database models."""
+
+_SDK = "airflow.providers.common.compat.sdk"
+_DESERIALIZERS = ("airflow.serialization", "airflow.sdk.serde")
+
+
+class UnsupportedAirflowError(RuntimeError):
+    """The installed Airflow lacks something that this provider relies on."""
+
+    def __init__(self, missing: str) -> None:
+        super().__init__(
+            f"Airflow {airflow.__version__} has no {missing}, which airflow-provider-aixplain relies on. Supported is"
+            f" Airflow {SUPPORTED}: install one of these, or a newer airflow-provider-aixplain"
+        )
+
+
+def require(owner: Any, name: str) -> Any:
+    """Return an attribute of one of Airflow's objects.
+
+    :raises UnsupportedAirflowError: if there is no such attribute.
+    """
+    try:
+        return getattr(owner, name)
+    except AttributeError:
+        kind = owner if isinstance(owner, type) else type(owner)
+        raise UnsupportedAirflowError(f"{kind.__module__}.{kind.__qualname__}.{name}") from None
+
+
+def is_at_least(major: int, minor: int) -> bool:
+    """Return whether Airflow has this version or a later one."""
+    found = re.match(r"(\d+)\.(\d+)", airflow.__version__)
+    if found is None:
+        raise UnsupportedAirflowError(f"version number that can be read: {airflow.__version__!r}")
+    return (int(found[1]), int(found[2])) >= (major, minor)
+
+
+# Imports
+
+
+def _import_first(name: str, *modules: str) -> Any:
+    for module in modules:
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError):
+            continue
+    raise UnsupportedAirflowError(f"{name} in {' or '.join(modules)}")
+
+
+def resolve_mixin() -> Any:
+    """Return the base class of values that Airflow resolves when it renders a task's templates."""
+    return _import_first("ResolveMixin", "airflow.sdk.definitions._internal.mixins", "airflow.utils.mixins")
+
+
+if not TYPE_CHECKING:
+    ResolveMixin = resolve_mixin()
+
+
+def retry_policy_types() -> tuple[Any, Any]:
+    """Return Airflow's ``RetryPolicy`` and ``RetryDecision``.
+
+    :raises ImportError: below Airflow 3.3.
+    """
+    if not is_at_least(3, 3):
+        raise ImportError(f"AixplainRetryPolicy needs Airflow 3.3 or later; this is Airflow {airflow.__version__}")
+    return _import_first("RetryPolicy", _SDK), _import_first("RetryDecision", _SDK)
+
+
+def worker_stats() -> Any:
+    """Return the Stats that Airflow sets up on workers."""
+    return _import_first("Stats", _SDK)
+
+
+def triggerer_stats() -> Any:
+    """Return the Stats that Airflow sets up in triggerers: in Airflow 3.3 others than those of its SDK."""
+    return _import_first("Stats", "airflow.observability.stats", "airflow.stats")
+
+
+@lru_cache(1)
+def deserializer_modules() -> tuple[str, ...]:
+    """Return the prefixes of the modules that create objects from serialized data."""
+    for module in _DESERIALIZERS if is_at_least(3, 2) else _DESERIALIZERS[:1]:
+        if find_spec(module) is None:
+            raise UnsupportedAirflowError(f"module {module}")
+    return _DESERIALIZERS
+
+
+# Tasks and their context
+
+
+def running_task(context: Mapping[str, Any]) -> BaseOperator | None:
+    """Return the task whose execution a context belongs to; None for the context of a unit test."""
+    task_instance = context.get("ti")
+    task = require(task_instance, "task") if _is_of_airflow(task_instance) else getattr(task_instance, "task", None)
+    return task if isinstance(task, _import_first("BaseOperator", _SDK)) else None
+
+
+def task_state_store(context: Mapping[str, Any]) -> Any:
+    """Return the store of a task's state; None below Airflow 3.3 and in a unit test."""
+    if is_at_least(3, 3) and "task_state_store" not in context and _is_of_airflow(context.get("ti")):
+        raise UnsupportedAirflowError("task_state_store in a task's context")
+    return context.get("task_state_store")
+
+
+def try_number(task_instance: Any) -> int:
+    """Return the number of a task's try; 1 in a unit test."""
+    if _is_of_airflow(task_instance):
+        return int(require(task_instance, "try_number"))
+    number = getattr(task_instance, "try_number", 1)
+    return number if isinstance(number, int) else 1
+
+
+def max_tries(task_instance: Any) -> int | None:
+    """Return how many tries a task may have: a clear raises it, a retry does not. None without a task instance."""
+    return None if task_instance is None else require(task_instance, "max_tries")
+
+
+def has_earlier_result(task_instance: Any) -> bool:
+    """Return whether an earlier try has left a result that this start of the task deletes (Airflow 3.3)."""
+    started = None if task_instance is None else require(task_instance, "_ti_context_from_server")
+    return started is not None and RETURN_KEY in (require(started, "xcom_keys_to_clear") or ())
+
+
+def check_rendering(kind: type) -> None:
+    """Check that Airflow renders the templates of a class by the method that this provider overrides."""
+    if not any("_do_render_template_fields" in vars(base) for base in kind.__mro__ if _is_of_airflow(base)):
+        raise UnsupportedAirflowError(f"_do_render_template_fields in the bases of {kind.__qualname__}")
+
+
+def pre_execute_hook(task: BaseOperator) -> Any:
+    """Return a task's argument ``pre_execute``."""
+    return require(task, "_pre_execute_hook")
+
+
+def post_execute_hook(task: BaseOperator) -> Any:
+    """Return a task's argument ``post_execute``."""
+    return require(task, "_post_execute_hook")
+
+
+def is_mapped_instance(task: BaseOperator) -> bool:
+    """Return whether a task is an instance of a mapped task."""
+    return bool(require(task, "_BaseOperator__from_mapped"))
+
+
+def returns_dag_result(task: BaseOperator) -> bool:
+    """Return whether a task's result is that of its DAG (Airflow 3.3)."""
+    return is_at_least(3, 3) and bool(require(task, "returns_dag_result"))
+
+
+def listeners(event: str) -> list[Any]:
+    """Return the listeners for an event, such as ``on_task_instance_success``."""
+    manager = _import_first("get_listener_manager", _SDK)()
+    implementations: list[Any] = require(require(manager, "hook"), event).get_hookimpls()
+    return implementations
+
+
+def check_start_trigger() -> None:
+    """Check that Airflow reads from a task which trigger starts it."""
+    for name in ("start_from_trigger", "start_trigger_args"):
+        require(_import_first("BaseOperator", _SDK), name)
+
+
+def stores_links() -> bool:
+    """Return whether Airflow stores the URL of a task's link on the worker (Airflow 3)."""
+    return is_at_least(3, 0) and require(_import_first("BaseOperatorLink", _SDK), "xcom_key") is not None
+
+
+# Triggers
+
+
+def can_push_xcoms() -> bool:
+    """Return whether a trigger can push XComs (Airflow 3.3)."""
+    if not is_at_least(3, 3):
+        return False
+    xcom = _import_first("XCom", _SDK)
+    return all(require(xcom, name) for name in ("aset", "aget_one", "delete"))
+
+
+def is_inline(trigger: Any) -> bool:
+    """Return whether ``dag.test()`` runs a trigger in its task's process, without scheduler and triggerer.
+
+    A triggerer sets the id and the task instance of every trigger that it runs; ``dag.test()`` sets neither.
+    """
+    return require(trigger, "trigger_id") is None and require(trigger, "task_instance") is None
+
+
+def worker_release_delay() -> float:
+    """Return the seconds after a deferral within which the worker may still report the end of its visit.
+
+    Airflow 3 fails a task that is queued again before that report ("finished with state success, but the task
+    instance's state attribute is queued"), and a worker reports only every ``[workers] min_heartbeat_interval``. Of 40
+    runs of 2 s that Airflow 3.3.2 resumed at once, 12 were lost in that way, and billed.
+    """
+    if not is_at_least(3, 0):
+        return 0.0
+    interval: float = conf.getfloat("workers", "min_heartbeat_interval", fallback=-1.0)
+    if interval < 0:
+        raise UnsupportedAirflowError("option min_heartbeat_interval in section workers of its configuration")
+    return interval + 1 if interval else 0.0
+
+
+def _is_of_airflow(value: Any) -> bool:
+    kind = value if isinstance(value, type) else type(value)
+    module = kind.__module__
+    return module.partition(".")[0] == "airflow" and not module.startswith("airflow.providers")

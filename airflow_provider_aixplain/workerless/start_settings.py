@@ -1,0 +1,83 @@
+"""The settings of a trigger that starts a task, and the references in them to the output of other tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_aixplain.compat import RETURN_KEY
+from airflow_provider_aixplain.exceptions import AixplainInputError
+from airflow_provider_aixplain.run_settings import RunSettings
+
+if TYPE_CHECKING:
+    from airflow_provider_aixplain.workerless.xcom_store import XComIdempotencyStore
+
+_XCOM = "__aixplain_xcom__"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartSettings(RunSettings):
+    """What a trigger needs to submit a run and wait for it. ``timeout`` counts from the start of the try.
+
+    :param data: the input: text, or any value that JSON can hold.
+    :param parameters: further parameters of the model, by name.
+    :param name: what the log calls the run; default: the task's id.
+    :param durable: whether to resume the run of an earlier try; a trigger that is started again always does.
+    :param on_orphaned_submission: what to do if it is unknown whether an earlier submission was accepted: ``resubmit``,
+        or ``fail``.
+    :param reason_not_end_from_trigger: what would be lost if the trigger finished the task; None if nothing would.
+    """
+
+    data: Any = None
+    parameters: Mapping[str, Any] | None = None
+    name: str | None = None
+    durable: bool = True
+    on_orphaned_submission: str = "resubmit"
+    reason_not_end_from_trigger: str | None = None
+
+    def __post_init__(self) -> None:
+        """Let a worker finish the task if there is a reason."""
+        super().__post_init__()
+        if self.reason_not_end_from_trigger:
+            object.__setattr__(self, "end_from_trigger", False)
+
+
+def xcom_reference(task_id: str, key: str, *, is_required: bool) -> dict[str, Any]:
+    """Return what stands for another task's XCom in :class:`StartSettings`.
+
+    :param task_id: of a task that is not mapped, in the same DAG.
+    :param key: the XCom's key.
+    :param is_required: whether a missing XCom is an error.
+    """
+    return {_XCOM: {"task_id": task_id, "key": key, "is_required": is_required}}
+
+
+def with_xcom_references(value: Any) -> Any:
+    """Return an operator's argument with references in the place of the output of other tasks."""
+    if hasattr(value, "resolve"):
+        is_required = value.key != RETURN_KEY and not value.operator.multiple_outputs
+        return xcom_reference(value.operator.task_id, value.key, is_required=is_required)
+    if isinstance(value, Mapping):
+        return {key: with_xcom_references(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [with_xcom_references(item) for item in value]
+    return value
+
+
+async def with_xcoms(value: Any, store: XComIdempotencyStore) -> Any:
+    """Return a setting with other tasks' XComs in the place of their references.
+
+    :raises AixplainInputError: if a required XCom does not exist.
+    """
+    if isinstance(value, Mapping) and set(value) == {_XCOM}:
+        reference = value[_XCOM]
+        pulled = await store.pull(reference["task_id"], reference["key"])
+        if pulled is None and reference["is_required"]:
+            raise AixplainInputError(f"Task {reference['task_id']!r} has no XCom {reference['key']!r}")
+        return pulled
+    if isinstance(value, Mapping):
+        return {key: await with_xcoms(item, store) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [await with_xcoms(item, store) for item in value]
+    return value

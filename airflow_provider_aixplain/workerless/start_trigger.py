@@ -1,0 +1,293 @@
+"""The trigger that starts a task: it submits the run, and then waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from airflow.providers.common.compat.sdk import conf
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_aixplain import compat
+from airflow_provider_aixplain.exceptions import AixplainError, AixplainPermanentError, submission_error, to_event
+from airflow_provider_aixplain.observability.links import MODEL_LINK
+from airflow_provider_aixplain.protocol.response import FIELDS, ModelResponse, ResponseStatus
+from airflow_provider_aixplain.protocol.resumption import Action, decide, is_not_found, is_rejected
+from airflow_provider_aixplain.protocol.values import printable
+from airflow_provider_aixplain.protocol.wait import LONGEST, Outcome
+from airflow_provider_aixplain.submission import (
+    IN_FLIGHT_MARGIN,
+    NOT_FOUND_ATTEMPTS,
+    NOT_FOUND_DELAY,
+    log_resubmission,
+    now,
+    seconds_since,
+)
+from airflow_provider_aixplain.templates import TemplateChecks
+from airflow_provider_aixplain.triggers.aixplain import MAX_RESPONSE_BYTES, AixplainModelRunTrigger
+from airflow_provider_aixplain.workerless.placement import finish
+from airflow_provider_aixplain.workerless.start_settings import StartSettings, with_xcoms
+from airflow_provider_aixplain.workerless.submission_slots import SLOTS
+from airflow_provider_aixplain.workerless.xcom_store import IdempotencyRecord, XComIdempotencyStore
+
+TEMPLATED = ("model_id", "data", "parameters", "name", "aixplain_conn_id")
+"""The settings that Airflow renders, in attributes of the trigger."""
+
+
+class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
+    """Submits a run, waits for it as :class:`AixplainModelRunTrigger` does, and fires one event as that does.
+
+    Airflow's scheduler creates it, so that no worker starts the task, and the triggerer renders its templates. Airflow
+    may start it again at any time, in another triggerer, and even while it still runs. So it records each submission in
+    XComs of the task: the intent (``aixplain_submission``), and then the poll URL (``aixplain_run``). A later start
+    resumes that run. The payload of its event may also be ``{"status": "refused", "message": str, "response": None,
+    "poll_url": str, "error": dict}``: there is no run, or none that may be polled.
+
+    :param settings: the fields of :class:`~airflow_provider_aixplain.workerless.start_settings.StartSettings`.
+    :raises TypeError: if there is no such setting.
+    """
+
+    settings: StartSettings
+    model_id: Any
+    data: Any
+    parameters: Any
+    name: Any
+    aixplain_conn_id: Any
+
+    def __init__(self, **settings: Any) -> None:
+        BaseTrigger.__init__(self)
+        self.settings = StartSettings(**settings)
+        for name in TEMPLATED:
+            setattr(self, name, getattr(self.settings, name))
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Submit the run, or find the one that was submitted before, and poll until it has finished."""
+        compat.is_inline(self)  # raises here, before the submission, if the check after the run cannot work
+        try:
+            await self._resolve("model_id", "name", "aixplain_conn_id")
+            if reason := self.settings.reason_not_end_from_trigger:
+                self.log.info("%s: a worker finishes the task, as a trigger would lose %s", self.run_name, reason)
+            final = await self._submit_or_reattach()
+        except AixplainError as error:
+            event = {"status": "refused", "message": str(error), "response": None, "poll_url": self.settings.poll_url}
+            yield TriggerEvent({**event, "error": to_event(error)})
+            return
+        yield await self._finish(Outcome("success", "", final) if final else await self._wait())
+
+    async def on_kill(self) -> None:
+        """Log that the run of a task that was cleared, failed or skipped continues."""
+        if self.settings.poll_url:
+            await super().on_kill()
+
+    @property
+    def run_name(self) -> str:
+        """The name of the run in the log."""
+        return self.settings.name or str(self.task_id)
+
+    @property
+    def store(self) -> XComIdempotencyStore:
+        """The store of this trigger's task."""
+        return XComIdempotencyStore(self.task_instance)
+
+    def get_template_env(self, dag: Any = None) -> Any:
+        """Return the Jinja environment, in which an undefined name is an error, as on a worker."""
+        from jinja2 import StrictUndefined
+
+        return super().get_template_env(dag).overlay(undefined=StrictUndefined)
+
+    def _do_render_template_fields(
+        self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
+    ) -> None:
+        self.store_unrendered(parent, template_fields, seen_oids)
+        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+
+    async def _wait_for_worker_release(self) -> None:
+        """Return at once: no worker has deferred the task."""
+
+    async def _finish_task(self, response: dict[str, Any]) -> TriggerEvent | None:
+        page = (await self.hook.aplatform()).model_page(self.settings.model_id)
+        return await finish(self, response, {MODEL_LINK.xcom_key: page}, self.store)
+
+    async def _submit_or_reattach(self) -> ModelResponse | None:
+        """Submit the run, or find the one that was submitted before, and adopt it.
+
+        :return: the response, if it is final already.
+        :raises AixplainError: if there is no run.
+        """
+        store = self.store
+        fingerprint, discarded = "", None
+        slots = SLOTS.get()
+        while True:
+            async with slots.free:
+                read_at = time.monotonic()
+                earlier = await store.read()
+                if earlier and earlier.try_id == store.try_id and earlier.is_answered:
+                    # Nothing else is looked up: the Connection may be unavailable for a while.
+                    self._adopt(earlier)
+                    return earlier.final_response()
+                fingerprint = fingerprint or await self._prepare()
+                if earlier == discarded:
+                    started_at = now()
+                    intent = IdempotencyRecord(fingerprint, started_at, try_id=store.try_id, tried_at=started_at)
+                    await store.write(intent)
+                    if time.monotonic() - read_at < _lease_duration():
+                        return await self._submit(intent)
+                    discarded = intent  # not sent: this process was frozen, and another one may have taken over
+                    continue
+            if earlier and earlier.is_open:
+                earlier = await self._await_in_flight_submission(earlier)
+            if earlier and not (discarded := await self._reattach_or_discard(earlier, fingerprint)):
+                return earlier.final_response()
+
+    async def _prepare(self) -> str:
+        """Look up everything that a submission needs.
+
+        :return: its fingerprint.
+        """
+        await self.hook.aplatform()
+        await self._resolve("data", "parameters")
+        self.check_templates("model_id", "data", "parameters")
+        self.warn_of_payload(self.data)
+        return await asyncio.to_thread(self.hook.fingerprint, self.model_id, self.data, self.parameters)
+
+    async def _resolve(self, *names: str) -> None:
+        """Replace references in rendered settings by other tasks' XComs."""
+        for name in names:
+            setattr(self, name, await with_xcoms(getattr(self, name), self.store))
+        self.settings = replace(self.settings, **{name: getattr(self, name) for name in names})
+
+    async def _await_in_flight_submission(self, earlier: IdempotencyRecord) -> IdempotencyRecord | None:
+        """Return the record of a submission that may be in flight in another process, once it cannot be any more."""
+        self.log.info("%s: another process may be submitting the run; waiting for its record", self.run_name)
+        while seconds_since(earlier.submitted_at) < self.hook.platform.timeout + IN_FLIGHT_MARGIN:
+            await asyncio.sleep(IN_FLIGHT_MARGIN)
+            record = await self.store.read()
+            if record is None or not record.is_open:
+                return record
+            earlier = record
+        return earlier
+
+    async def _reattach_or_discard(self, earlier: IdempotencyRecord, fingerprint: str) -> IdempotencyRecord | None:
+        """Adopt the run of an earlier submission, or discard it.
+
+        :return: the current record of a discarded submission; None if its run was adopted.
+        :raises AixplainPermanentError: if the submission is orphaned and the task is to fail then.
+        """
+        store = self.store
+        is_same_try = earlier.try_id == store.try_id
+        is_cleared = not is_same_try and await store.is_delivered(earlier)
+        decide_now = partial(
+            decide,
+            earlier,
+            fingerprint,
+            on_orphaned=self.settings.on_orphaned_submission,
+            is_same_try=is_same_try,
+            is_durable=self.settings.durable,
+            is_cleared=is_cleared,
+        )
+        decision = decide_now()
+        if decision.action is Action.REATTACH and not is_same_try and earlier.poll_url:
+            decision = decide_now(response=await self._poll(earlier.poll_url))
+        if decision.action is Action.FAIL:
+            await store.write(replace(earlier, is_delivered=True))  # a cleared task submits again
+            model = f"Model {self.settings.model_id}"
+            raise AixplainPermanentError(f"{model}: {decision.reason}. Clear the task to submit again")
+        if decision.action is Action.RESUBMIT:
+            log_resubmission(self.log, self.run_name, decision)
+            return await store.start_over(earlier, FIELDS) if is_cleared else earlier
+        if not is_same_try:
+            earlier = replace(earlier, try_id=store.try_id, tried_at=now())
+            await store.write(earlier)
+        self._adopt(earlier)
+        self.log.info("%s: re-attached to the run of an earlier try: %s", self.run_name, printable(earlier.poll_url))
+        return None
+
+    async def _poll(self, poll_url: str) -> ModelResponse:
+        """Poll once, or for a minute while the platform does not know the run."""
+        response = await self.hook.apoll(poll_url, most=MAX_RESPONSE_BYTES)
+        for _ in range(NOT_FOUND_ATTEMPTS - 1):
+            if not is_not_found(response):
+                break
+            await asyncio.sleep(NOT_FOUND_DELAY)
+            response = await self.hook.apoll(poll_url, most=MAX_RESPONSE_BYTES)
+        return response
+
+    async def _submit(self, intent: IdempotencyRecord) -> ModelResponse | None:
+        """Submit a run whose intent is recorded, and record the outcome.
+
+        :return: the response, if it is final already.
+        :raises AixplainError: if there is no run.
+        """
+        arguments = (self.model_id, self.data, self.run_name, self.parameters)
+        answer = asyncio.wrap_future(SLOTS.get().threads.submit(self.hook.run_async, *arguments))
+        try:
+            response = await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            # The triggerer is being stopped, or a user ends the task. The run is billed, so its poll URL is recorded
+            # first. A triggerer that is being stopped accepts messages for some ten seconds, but answers none.
+            while not answer.done():
+                with suppress(asyncio.CancelledError, Exception):
+                    await asyncio.shield(answer)
+            with suppress(Exception):
+                await asyncio.wait_for(self._record_in_flight_outcome(intent, answer), IN_FLIGHT_MARGIN)
+            raise
+        except AixplainError:
+            await self._record_in_flight_outcome(intent, answer)
+            raise
+        await self._record_outcome(intent, response)
+        if response.status is ResponseStatus.FAILED:
+            raise submission_error(response, self.settings.model_id)
+        if response.status is ResponseStatus.SUCCESS:
+            self.log.info("%s: model %s answered at once", self.run_name, self.settings.model_id)
+            return response
+        url = self.settings.poll_url
+        self.log.info("%s: submitted a run of model %s: %s", self.run_name, self.settings.model_id, printable(url))
+        self.hook.platform.check(url)
+        return None
+
+    async def _record_in_flight_outcome(self, intent: IdempotencyRecord, answer: asyncio.Future[ModelResponse]) -> None:
+        """Record the outcome of a submission; an error means that nothing was sent."""
+        if isinstance(answer.exception(), AixplainError):
+            with suppress(Exception):
+                await self.store.clear()
+        else:
+            await self._record_outcome(intent, answer.result())
+
+    async def _record_outcome(self, intent: IdempotencyRecord, response: ModelResponse) -> None:
+        """Record the outcome of a submission. Errors are only logged, as the run exists."""
+        try:
+            if is_rejected(response):
+                await self.store.clear()
+            elif response.status is not ResponseStatus.FAILED:
+                is_final = response.status is ResponseStatus.SUCCESS
+                record = replace(intent, poll_url=response.url, response=response.to_dict() if is_final else None)
+                self._adopt(record)
+                await self.store.write(record)
+        except Exception as error:
+            self.log.warning(
+                "%s: the outcome of the submission could not be recorded, so a later start submits again: %s: %s",
+                self.run_name,
+                type(error).__name__,
+                error,
+            )
+
+    def _adopt(self, submission: IdempotencyRecord) -> None:
+        """Wait for the run of a submission. The timeout counts from the start of its try."""
+        age_at_try = max(0.0, seconds_since(submission.submitted_at) - seconds_since(submission.tried_at))
+        self.settings = replace(
+            self.settings,
+            poll_url=submission.poll_url or "",
+            submitted_at=submission.submitted_at,
+            timeout=min(self.settings.timeout + age_at_try, LONGEST),
+        )
+
+
+def _lease_duration() -> float:
+    """Return the seconds for which a triggerer may be frozen without being taken for dead."""
+    threshold: float = conf.getfloat("triggerer", "triggerer_health_check_threshold")
+    return threshold / 2

@@ -1,0 +1,29 @@
+"""The submissions that the triggers of one event loop make at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+from airflow_provider_aixplain.loop_local import LoopLocal
+
+MAX_CONCURRENT_SUBMISSIONS = 4
+"""So many submissions may be repeated when the triggerer is killed. A slot is held from reading the record until the
+outcome is recorded, as Airflow 3.3.2's triggerer answers many concurrent requests only after seconds."""
+
+
+class SubmissionSlots:
+    """Bounds the concurrent submissions, and runs them in threads.
+
+    When the triggerer stops, its event loop cancels all tasks but no thread, so that the answer to a submission in
+    flight is not lost. The threads end when the slots are dropped.
+
+    :param limit: how many submissions.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.free = asyncio.Semaphore(limit)
+        self.threads = ThreadPoolExecutor(limit, thread_name_prefix="aixplain-submission")
+
+
+SLOTS = LoopLocal(lambda: SubmissionSlots(MAX_CONCURRENT_SUBMISSIONS))
