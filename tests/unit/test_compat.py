@@ -94,15 +94,6 @@ class TestTasks:
         with pytest.raises(UnsupportedAirflowError, match=name):
             compat.check_start_trigger()
 
-    @needs_airflow_3
-    def test_an_unknown_attribute_is_an_error_of_start_from_trigger(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Airflow would take an AttributeError for "this task has no trigger"."""
-        one = task(start_from_trigger=True)
-        assert one.start_trigger_args is not None
-        remove(monkeypatch, one, "get_closest_mapped_task_group")
-        with pytest.raises(UnsupportedAirflowError, match="get_closest_mapped_task_group"):
-            _ = one.start_trigger_args
-
     def test_a_missing_listener_event_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         hook = get_listener_manager().hook
         for event in ("on_task_instance_success", "on_task_instance_running"):

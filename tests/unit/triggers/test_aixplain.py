@@ -15,7 +15,7 @@ from typing import Any
 import certifi
 import pendulum
 import pytest
-from airflow.triggers.base import BaseTrigger, TaskSuccessEvent
+from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_aixplain.client.account import Platform
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
@@ -80,46 +80,11 @@ def test_it_fires_only_when_the_worker_must_have_gone(emulator: Emulator, monkey
     assert run["polled_at"][0] - run["submitted_at"] >= 2 - 0.1
 
 
-@pytest.mark.parametrize(
-    "arguments", [{}, {"end_from_trigger": True}, {"end_from_trigger": True, "do_xcom_push": False}]
-)
-def test_run_inline_it_waits_for_no_worker_and_ends_no_task(
-    arguments: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_run_inline_it_waits_for_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """``dag.test()`` runs triggers in the process of the task."""
     monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "100000")
-    caplog.set_level("INFO")
-    trigger = restored(AixplainModelRunTrigger(submit(), wait_time=0.2, **arguments))
-    (event,) = events_of(trigger, in_triggerer=False)
-    assert not isinstance(event, TaskSuccessEvent)
+    (event,) = events_of(restored(AixplainModelRunTrigger(submit(), wait_time=0.2)), in_triggerer=False)
     assert event.payload["response"]["data"] == "positive"
-    logged = caplog.text + capsys.readouterr().out
-    assert "warning" not in logged.lower()
-    assert ("end_from_trigger is ignored" in logged) is bool(arguments)
-
-
-class TestEndFromTrigger:
-    def test_a_success_ends_the_task(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """At once: no worker that lingers has to be waited for."""
-        monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "600")
-        trigger = AixplainModelRunTrigger(submit(), end_from_trigger=True, do_xcom_push=False, wait_time=0.2)
-        (event,) = events_of(restored(trigger))
-        assert isinstance(event, TaskSuccessEvent)
-
-    def test_a_failure_goes_to_a_worker(self) -> None:
-        trigger = AixplainModelRunTrigger(submit("fail"), end_from_trigger=True, do_xcom_push=False, wait_time=0.2)
-        (event,) = events_of(trigger)
-        assert not isinstance(event, TaskSuccessEvent)
-        assert event.payload["status"] == "failed"
-
-    def test_xcoms_that_cannot_be_pushed_go_to_a_worker(self) -> None:
-        """Outside a triggerer nobody takes them."""
-        (event,) = events_of(AixplainModelRunTrigger(submit(), end_from_trigger=True, wait_time=0.2))
-        assert not isinstance(event, TaskSuccessEvent)
-        assert event.payload["response"]["data"] == "positive"
 
 
 def test_a_failed_run() -> None:

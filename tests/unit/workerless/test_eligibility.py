@@ -9,6 +9,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, Asset, ObjectStoragePath, get_listener_manager, hookimpl
 from jinja2 import Undefined
 
+from airflow_provider_aixplain.compat import UnsupportedAirflowError
 from airflow_provider_aixplain.decorators.aixplain import AixplainDecoratedOperator
 from airflow_provider_aixplain.files import Upload
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
@@ -220,3 +221,12 @@ class TestStart:
         assert start_loss(start_from_trigger=True) is None
         plain = AixplainRunModelOperator(task_id="run", model_id="echo", data="a")
         assert plain.start_trigger_args is None
+
+    def test_an_attribute_that_airflow_lacks_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Airflow would read an AttributeError as "this task has no trigger"."""
+        task = AixplainRunModelOperator(task_id="run", model_id="echo", data="a", start_from_trigger=True)
+        assert task.start_trigger_args is not None
+        kind = next(kind for kind in type(task).__mro__ if "get_closest_mapped_task_group" in vars(kind))
+        monkeypatch.delattr(kind, "get_closest_mapped_task_group")
+        with pytest.raises(UnsupportedAirflowError, match="get_closest_mapped_task_group"):
+            _ = task.start_trigger_args
