@@ -30,7 +30,7 @@ class TemplateChecks:
     """
 
     log: Any
-    _unrendered_values: Mapping[str, Any] = MappingProxyType({})
+    _raw_arguments: Mapping[str, Any] = MappingProxyType({})
     """The arguments as in the DAG; None for one that comes from another task or a function."""
 
     def store_unrendered(self, parent: Any, names: Iterable[str], seen_oids: set[int]) -> None:
@@ -43,7 +43,7 @@ class TemplateChecks:
         if parent is not self:
             return
         arguments = {name: getattr(self, name, None) for name in names}
-        self._unrendered_values = {name: None if id(value) in seen_oids else value for name, value in arguments.items()}
+        self._raw_arguments = {name: None if id(value) in seen_oids else value for name, value in arguments.items()}
 
     def check_templates(self, *names: str) -> None:
         """Check these rendered arguments, and log warnings.
@@ -54,13 +54,13 @@ class TemplateChecks:
         compat.check_rendering(type(self))
         with translate_protocol_errors():
             for name in names:
-                for warning in check(name, self._unrendered_values.get(name), getattr(self, name)):
+                for warning in check(name, self._raw_arguments.get(name), getattr(self, name)):
                     self.log.warning("%s", warning)
 
     def warn_of_payload(self, data: Any) -> None:
         """Log a warning if ``data`` is a string from outside the DAG that becomes a whole payload."""
         keys = payload_keys(data)
-        if keys and self._unrendered_values.get("data", data) != data:
+        if keys and self._raw_arguments.get("data", data) != data:
             self.log.warning(
                 "data: the string contains a JSON object, so it is sent as the payload and sets %s."
                 ' To send it unchanged, use {"data": text}',

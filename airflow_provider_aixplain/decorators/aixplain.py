@@ -61,7 +61,7 @@ class AixplainDecoratedOperator(InputFromFunction, AixplainRunModelOperator):
                     kind = type(parameters).__name__
                     raise AixplainInputError(f"parameters is a {kind}: give a dict from names to values")
             data, self.parameters = data["data"], {**(self.parameters or {}), **computed}
-        self.data, self._unrendered_values = data, {**self._unrendered_values, self.computed_argument: None}
+        self.data, self._raw_arguments = data, {**self._raw_arguments, self.computed_argument: None}
         return AixplainRunModelOperator.execute(self, context)
 
 

@@ -158,7 +158,7 @@ class DeferrableRunBaseOperator(TemplatedOperator):
             return response
         error, problem = _ERRORS[event["status"]]
         subject = f"{self.subject[0].upper()}{self.subject[1:]}"
-        raise error(f"{subject}: {problem}: {event['message']} (poll URL: {event['poll_url']})")
+        raise error(f"{subject}: {problem}: {event['message']}; poll URL: {event['poll_url']}")
 
     def log_warning(self, response: Mapping[str, Any] | ModelResponse) -> None:
         """Log the warning in the response of a run that succeeded, such as an unknown status."""

@@ -128,7 +128,7 @@ def task_page(monitored: Monitored) -> str:
 
 def test_the_log_reports_the_result(page: Page, task_page: str) -> None:
     page.goto(task_page)
-    expect(page.get_by_text("model sentiment is done after 1.0 s")).to_be_visible()
+    expect(page.get_by_text("model sentiment succeeded after 1.0 s")).to_be_visible()
     picture(page, "log")
 
 

@@ -199,7 +199,7 @@ def test_trouble_is_retried_as_the_task_says(
 )
 def test_an_event_that_brings_no_result(status: str, error: type[AixplainError], fails_for_good: bool) -> None:
     event = {"status": status, "message": "the platform's words", "response": None, "poll_url": "https://h/run"}
-    with pytest.raises(error, match=r"Model sentiment: .*the platform's words \(poll URL: https://h/run\)") as raised:
+    with pytest.raises(error, match=r"Model sentiment: .*the platform's words ; poll URL: https://h/run$") as raised:
         operator().execute_complete(CONTEXT, event)
     assert isinstance(raised.value, AirflowFailException) is fails_for_good
 

@@ -87,7 +87,7 @@ def test_a_run_that_failed_uses_up_no_retries(arguments: dict[str, Any]) -> None
     """And no more pokes: another one finds the same."""
     url = submit("fail", delay=0)
     AixplainHook().sync_poll(url)
-    told = r"The run: the run failed: this model always fails \(poll URL: http"
+    told = r"The run: the run failed: this model always fails ; poll URL: http"
     with pytest.raises(AixplainAwaitedRunFailed, match=told) as raised:
         sensor(url, **arguments).execute(CONTEXT)
     assert isinstance(raised.value, AirflowFailException)
