@@ -40,14 +40,14 @@ def decision(error: BaseException, **actions: Any) -> tuple[RetryAction, timedel
     return decided.action, decided.retry_delay
 
 
-def test_the_platforms_time_is_kept() -> None:
+def test_a_retry_waits_for_the_platforms_retry_after() -> None:
     assert decision(refused(429, 7)) == (RetryAction.RETRY, timedelta(seconds=7))
     assert decision(refused(503, 0.5)) == (RetryAction.RETRY, timedelta(seconds=0.5))
     assert decision(refused(429, 1e9)) == (RetryAction.RETRY, timedelta(hours=1))
     assert decision(refused(429)) == (RetryAction.DEFAULT, None), "then the task's own delay holds"
 
 
-def test_the_time_survives_the_event_of_a_trigger() -> None:
+def test_retry_after_survives_the_event_of_a_trigger() -> None:
     assert decision(from_event(to_event(refused(429, 7)))) == (RetryAction.RETRY, timedelta(seconds=7))
 
 
@@ -60,11 +60,11 @@ def test_a_huge_retry_after_is_bounded(header: str) -> None:
     assert decision(from_event(to_event(error))) == (RetryAction.RETRY, timedelta(hours=1))
 
 
-def test_nothing_is_retried_at_once_unless_somebody_says_so() -> None:
+def test_no_error_is_retried_at_once_by_default() -> None:
     assert all(action != "now" for action in ACTIONS.values())
 
 
-def test_it_is_in_the_users_hands() -> None:
+def test_the_user_can_set_each_action() -> None:
     assert decision(AixplainRunFailed("bad")) == (RetryAction.DEFAULT, None)
     assert decision(AixplainRunFailed("bad"), **{RUN_FAILED: "fail"}) == (RetryAction.FAIL, None)
     assert decision(refused(503, 9), **{"platform or network": "now"}) == (RetryAction.RETRY, timedelta(0))
@@ -73,19 +73,19 @@ def test_it_is_in_the_users_hands() -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("a"), AixplainError("a")])
-def test_others_errors_are_left_to_airflow(error: Exception) -> None:
+def test_other_errors_are_left_to_airflow(error: Exception) -> None:
     assert decision(error) == (RetryAction.DEFAULT, None)
 
 
-def test_every_category_that_a_retry_may_mend_has_an_action() -> None:
-    mendable = {category.value for category in ErrorCategory if Failure(category).retryable is not False}
-    assert mendable | {RUN_FAILED, RUN_TIMEOUT} == set(ACTIONS)
+def test_every_retryable_category_has_an_action() -> None:
+    retryable = {category.value for category in ErrorCategory if Failure(category).retryable is not False}
+    assert retryable | {RUN_FAILED, RUN_TIMEOUT} == set(ACTIONS)
 
 
 @pytest.mark.parametrize(
     ("actions", "named"), [({"rate": "fail"}, "actions has 'rate': use rate limit"), ({"supplier": "stop"}, "'stop'")]
 )
-def test_a_typing_error_is_named_when_the_dag_is_read(actions: Any, named: str) -> None:
+def test_an_unknown_action_is_refused(actions: Any, named: str) -> None:
     with pytest.raises(AixplainInputError, match=named):
         AixplainRetryPolicy(actions)
 

@@ -48,11 +48,11 @@ class TestTheRule:
             check("data", {"a": ["x", template]}, {"a": ["x", "None"]})
 
     @pytest.mark.parametrize("literal", ["None", "None\n", None])
-    def test_text_that_was_no_template_may_be_none(self, literal: Any) -> None:
+    def test_a_literal_none_is_accepted(self, literal: Any) -> None:
         assert check("data", {"a": literal}, {"a": "None"}) == []
 
     @pytest.mark.parametrize("text", ["{'a': 1}", "[{'a': 1}]", "['x']", "[1, None]", "{1: True}", "[(1, 'a')]"])
-    def test_a_warning_names_where_pythons_text_is_sent(self, text: str) -> None:
+    def test_python_notation_is_warned_about(self, text: str) -> None:
         (warning,) = check("data", {"a": "{{ ti.xcom_pull('a') }}"}, {"a": text})
         assert warning.startswith("data['a']: ")
         assert "tojson" in warning
@@ -67,11 +67,11 @@ class TestTheRule:
         assert warning.startswith("data[0], data[1], data[2], data[3], data[4] and 995 more: ")
 
     @given(JSON)
-    def test_what_rendering_leaves_unchanged_is_accepted(self, value: Any) -> None:
+    def test_unchanged_values_are_accepted(self, value: Any) -> None:
         assert check("data", value, value) == []
 
     @given(JSON, JSON)
-    def test_whatever_the_shapes_only_none_is_refused(self, before: Any, after: Any) -> None:
+    def test_only_none_is_refused_in_any_shape(self, before: Any, after: Any) -> None:
         try:
             check("data", before, after)
         except InvalidInput:

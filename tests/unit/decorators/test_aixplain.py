@@ -45,11 +45,11 @@ def sent(emulator: Emulator, returned: Any, **arguments: Any) -> Any:
         ({"data": {"text": "a"}, "parameters": None}, {"text": "a"}),
     ],
 )
-def test_what_the_function_returns_is_sent_as_it_is(emulator: Emulator, returned: Any, payload: Any) -> None:
+def test_the_result_of_the_function_is_sent_unchanged(emulator: Emulator, returned: Any, payload: Any) -> None:
     assert sent(emulator, returned) == payload
 
 
-def test_its_parameters_win(emulator: Emulator) -> None:
+def test_returned_parameters_take_precedence(emulator: Emulator) -> None:
     returned = {"data": "a", "parameters": {"delay": 0, "b": 1}}
     assert sent(emulator, returned, parameters={"delay": 9, "c": 2}) == {"data": "a", "delay": 0, "b": 1, "c": 2}
 
@@ -58,17 +58,17 @@ def test_its_parameters_win(emulator: Emulator) -> None:
     ("returned", "arguments"),
     [({"data": "a", "parameters": "b=1"}, {}), ({"data": "a", "parameters": {}}, {"parameters": [1]})],
 )
-def test_parameters_that_are_none(emulator: Emulator, returned: Any, arguments: Any) -> None:
+def test_parameters_other_than_a_dict_are_refused(emulator: Emulator, returned: Any, arguments: Any) -> None:
     with pytest.raises(AixplainInputError, match=r"parameters is a (str|list): give a dict"):
         sent(emulator, returned, **arguments)
 
 
-def test_none_is_no_input(emulator: Emulator) -> None:
+def test_none_is_refused_as_input(emulator: Emulator) -> None:
     with pytest.raises(AixplainInputError, match="data is None"):
         sent(emulator, None)
 
 
-def test_it_is_the_operator_otherwise() -> None:
+def test_it_has_the_operators_arguments() -> None:
     operator = made_by("a", end_from_trigger=True, durable=False, retries=3)
     assert (operator.ends_from_trigger, operator.durable, operator.retries) == (True, False, 3)
     assert operator.multiple_outputs is True
@@ -133,14 +133,14 @@ def test_a_generator_is_refused_when_the_dag_is_read(function: Any) -> None:
         AixplainDecoratedOperator(task_id="made", model_id="echo", python_callable=function)
 
 
-def test_a_generator_that_a_function_returns_is_no_input(emulator: Emulator) -> None:
+def test_a_returned_generator_is_refused(emulator: Emulator) -> None:
     before = len(emulator.runs())
     with pytest.raises(AixplainInputError, match="data is a generator"):
         sent(emulator, generator())
     assert len(emulator.runs()) == before
 
 
-def test_a_function_is_not_called_for_a_task_within_another() -> None:
+def test_a_nested_task_does_not_call_its_function() -> None:
     def text() -> str:
         raise AssertionError("it was called")
 

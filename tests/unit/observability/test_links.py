@@ -20,7 +20,7 @@ def task(**arguments: Any) -> AixplainRunModelOperator:
     return AixplainRunModelOperator(**{"task_id": "run", "model_id": "a/b c", "data": "a", **arguments})
 
 
-def test_it_leads_to_a_model_that_refuses_the_run(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_link_is_set_before_a_refused_submission(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     fields = {**json.loads(emulator.connection), "extra": {}}
     monkeypatch.setenv("AIRFLOW_CONN_AIXPLAIN_DEFAULT", json.dumps(fields))
     one = task()
@@ -37,7 +37,7 @@ def test_no_link_leads_to_a_poll_url() -> None:
 
 
 @pytest.mark.usefixtures("connection")
-def test_a_last_visit_leaves_the_link_unchanged(emulator: Emulator) -> None:
+def test_a_resumed_task_leaves_the_link_unchanged(emulator: Emulator) -> None:
     event = {"status": "success", "message": "", "poll_url": f"{emulator.url}/api/v1/data/1"}
     response = task(model_id="echo", deferrable=False).execute(CONTEXT)
     resumed, started = task(), task()
@@ -56,7 +56,7 @@ def test_a_last_visit_leaves_the_link_unchanged(emulator: Emulator) -> None:
 
 @pytest.mark.usefixtures("connection")
 @pytest.mark.skipif(AIRFLOW_3, reason="Airflow 3 stores it itself")
-def test_on_airflow_2_the_task_stores_it() -> None:
+def test_on_airflow_2_the_task_stores_the_link() -> None:
     pushed: dict[str, str] = {}
     instance = type("Instance", (), {"xcom_push": lambda _, key, value: pushed.update({key: value})})()
     context: Any = {"ti": instance}

@@ -1,4 +1,4 @@
-"""What is counted of a run."""
+"""The metrics of runs and waits."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from tests.support.deployment import AIRFLOW_3
 
 
 class Stats:
-    """As Airflow's, but keeps what it is told."""
+    """Airflow's Stats, which stores the metrics here."""
 
     def __init__(self) -> None:
-        self.told: list[Any] = []
+        self.metrics: list[Any] = []
 
     def incr(self, stat: str, count: float = 1, *, tags: Any = None) -> None:
-        self.told.append((stat, count, tags))
+        self.metrics.append((stat, count, tags))
 
     def timing(self, stat: str, dt: Any, *, tags: Any = None) -> None:
-        self.told.append((stat, dt, tags))
+        self.metrics.append((stat, dt, tags))
 
 
 def response(**fields: Any) -> dict[str, Any]:
     return ModelResponse(ResponseStatus.SUCCESS, completed=True, **fields).to_dict()
 
 
-def test_a_run_with_all_its_figures() -> None:
+def test_all_figures_of_a_run_are_counted() -> None:
     stats = Stats()
     usage = {"prompt_tokens": 3, "completion_tokens": "4", "total_tokens": 7}
     count_end("m", "success", response(used_credits=0.25, run_time=1.5, usage=usage), lambda: stats)
     tags = {"model_id": "m", "outcome": "success"}
-    assert stats.told == [
+    assert stats.metrics == [
         ("aixplain.runs", 1, tags),
         ("aixplain.credits", 0.25, tags),
         ("aixplain.tokens", 3, {**tags, "kind": "prompt"}),
@@ -58,17 +58,17 @@ def test_a_run_with_all_its_figures() -> None:
         {"used_credits": math.inf, "run_time": 10**400, "usage": {"prompt_tokens": math.nan}},
     ],
 )
-def test_a_figure_that_is_none_is_not_counted(fields: dict[str, Any]) -> None:
+def test_invalid_figures_are_not_counted(fields: dict[str, Any]) -> None:
     stats = Stats()
     count_end("m", "failed", response(**fields), lambda: stats)
-    assert stats.told == [("aixplain.runs", 1, {"model_id": "m", "outcome": "failed"})]
+    assert stats.metrics == [("aixplain.runs", 1, {"model_id": "m", "outcome": "failed"})]
 
 
 def test_the_response_may_name_the_model() -> None:
     stats = Stats()
-    count_end("", "success", response(asset={"assetId": "told"}), lambda: stats)
+    count_end("", "success", response(asset={"assetId": "asset-id"}), lambda: stats)
     count_end(None, "timeout", None, lambda: stats)
-    assert [tags["model_id"] for *_, tags in stats.told] == ["told", "unknown"]
+    assert [tags["model_id"] for *_, tags in stats.metrics] == ["asset-id", "unknown"]
 
 
 @pytest.mark.parametrize(
@@ -78,16 +78,16 @@ def test_the_response_may_name_the_model() -> None:
 def test_a_hostile_asset_id_is_cleaned(asset_id: Any) -> None:
     stats = Stats()
     count_end(None, "success", {"asset": {"assetId": asset_id}}, lambda: stats)
-    ((_, _, tags),) = stats.told
+    ((_, _, tags),) = stats.metrics
     assert re.fullmatch(r"[\w./:@+-]{1,200}", tags["model_id"], re.ASCII)
     assert tags["model_id"] == asset_id or asset_id != "openai/gpt-4o:1.5@eu"
 
 
-def test_a_wait() -> None:
+def test_a_wait_is_counted() -> None:
     stats = Stats()
     count_wait("m", Outcome("timeout", "late"), 12, 90, lambda: stats)
     tags = {"model_id": "m", "outcome": "timeout"}
-    assert stats.told == [("aixplain.polls", 12, tags), ("aixplain.wait_duration", timedelta(seconds=90), tags)]
+    assert stats.metrics == [("aixplain.polls", 12, tags), ("aixplain.wait_duration", timedelta(seconds=90), tags)]
 
 
 @pytest.mark.parametrize(
@@ -100,11 +100,11 @@ def test_a_wait() -> None:
         (AixplainError("a"), "orphaned"),
     ],
 )
-def test_how_a_submission_ended(error: AixplainError, outcome: str) -> None:
+def test_an_error_has_an_outcome(error: AixplainError, outcome: str) -> None:
     assert outcome_of(error) == outcome
 
 
-def test_whatever_is_wrong_with_metrics_loses_no_result(caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_of_metrics_lose_no_result(caplog: pytest.LogCaptureFixture) -> None:
     class Broken:
         def incr(self, *_: Any, **__: Any) -> None:
             raise OSError("no such host")
@@ -115,7 +115,7 @@ def test_whatever_is_wrong_with_metrics_loses_no_result(caplog: pytest.LogCaptur
 
 
 @pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2's own logger for OpenTelemetry is another")
-def test_opentelemetry_takes_them() -> None:
+def test_opentelemetry_accepts_the_metrics() -> None:
     """The real instruments, with fractions and tags."""
     from airflow.sdk._shared.observability.metrics.otel_logger import SafeOtelLogger
     from opentelemetry.sdk.metrics import MeterProvider

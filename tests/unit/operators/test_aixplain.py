@@ -50,7 +50,7 @@ def operator(**arguments: Any) -> AixplainRunModelOperator:
     return AixplainRunModelOperator(**{"task_id": "analyse", "model_id": "sentiment", "data": TEXT, **arguments})
 
 
-def test_it_defers_to_a_trigger_that_knows_neither_key_nor_input(emulator: Emulator) -> None:
+def test_the_trigger_stores_neither_key_nor_input(emulator: Emulator) -> None:
     before = pendulum.now("UTC")
     with pytest.raises(TaskDeferred) as deferred:
         operator(wait_time=2, timeout=timedelta(hours=1)).execute(CONTEXT)
@@ -60,8 +60,8 @@ def test_it_defers_to_a_trigger_that_knows_neither_key_nor_input(emulator: Emula
     _, stored = trigger.serialize()
     assert deferred.value.kwargs == {"settings": stored}
     assert all(isinstance(value, (str, float, bool)) for value in stored.values()), "flat JSON"
-    told = {"poll_url", "aixplain_conn_id", "wait_time", "timeout", "submitted_at", "deferred_at"}
-    assert set(stored) == told | {"end_from_trigger", "do_xcom_push", "multiple_outputs", "polling", "model_id"}
+    run = {"poll_url", "aixplain_conn_id", "wait_time", "timeout", "submitted_at", "deferred_at"}
+    assert set(stored) == run | {"end_from_trigger", "do_xcom_push", "multiple_outputs", "polling", "model_id"}
     assert stored["end_from_trigger"] is False
     assert stored["poll_url"].startswith(emulator.url)
     assert (stored["aixplain_conn_id"], stored["wait_time"]) == ("aixplain_default", 2)
@@ -77,14 +77,14 @@ def test_it_can_wait_on_the_worker() -> None:
     json.dumps(response)
 
 
-def test_it_can_go_without_waiting(emulator: Emulator) -> None:
+def test_it_can_return_without_waiting(emulator: Emulator) -> None:
     response = operator(wait_for_completion=False).execute(CONTEXT)
     assert set(response) == RESPONSE_FIELDS
     assert (response["status"], response["completed"]) == ("IN_PROGRESS", False)
     assert response["url"].startswith(emulator.url)
 
 
-def test_an_answer_that_is_final_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_final_answer_to_the_submission_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(http: Any) -> None:
         http.answer(200, json.dumps({"status": status, "data": "hi", "error_message": message}).encode())
 
@@ -97,7 +97,7 @@ def test_an_answer_that_is_final_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
             operator(aixplain_conn_id="at_once").execute(CONTEXT)
 
 
-def test_a_poll_url_in_url_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_poll_url_in_the_url_field_is_polled(monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(http: Any) -> None:
         accepted = {"status": "IN_PROGRESS", "requestId": "r", "url": f"{server.url}/sdk/runs/r"}
         done = {"completed": True, "status": "DONE", "data": "hi", "usedCredits": 0.0}
@@ -158,7 +158,7 @@ def test_bad_input_is_named_and_nothing_is_sent(
     before = len(emulator.runs())
     with pytest.raises(error, match=named) as raised:
         operator(**arguments).execute(CONTEXT)
-    assert isinstance(raised.value, AirflowFailException), "retrying cannot mend it"
+    assert isinstance(raised.value, AirflowFailException), "a retry cannot fix it"
     assert len(emulator.runs()) == before
 
 
@@ -167,7 +167,7 @@ def test_a_connection_that_does_not_exist_is_named() -> None:
         operator(aixplain_conn_id="nowhere").execute(CONTEXT)
 
 
-def test_a_refusal_ends_the_task_for_good() -> None:
+def test_a_refused_submission_is_not_retried() -> None:
     with pytest.raises(AixplainPermanentError, match=r"Model nope: .*HTTP 404 \(resource\): no model nope") as raised:
         operator(model_id="nope").execute(CONTEXT)
     assert (raised.value.status_code, raised.value.category, raised.value.retryable) == (404, "resource", False)
@@ -176,7 +176,7 @@ def test_a_refusal_ends_the_task_for_good() -> None:
 @pytest.mark.parametrize(
     ("status_code", "retryable"), [(402, False), (429, True), (489, True), (503, True), (505, None)]
 )
-def test_trouble_is_retried_as_the_task_says(
+def test_errors_of_the_platform_state_whether_to_retry(
     status_code: int, retryable: bool | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serve(lambda http: http.answer(status_code, b'{"error": "the platform\'s words"}')) as server:
@@ -197,9 +197,11 @@ def test_trouble_is_retried_as_the_task_says(
         ("error", AixplainPermanentError, True),
     ],
 )
-def test_an_event_that_brings_no_result(status: str, error: type[AixplainError], fails_for_good: bool) -> None:
+def test_an_event_without_result_raises_its_error(
+    status: str, error: type[AixplainError], fails_for_good: bool
+) -> None:
     event = {"status": status, "message": "the platform's words", "response": None, "poll_url": "https://h/run"}
-    with pytest.raises(error, match=r"Model sentiment: .*the platform's words ; poll URL: https://h/run$") as raised:
+    with pytest.raises(error, match=r"Model sentiment: .*the platform's words; poll URL: https://h/run$") as raised:
         operator().execute_complete(CONTEXT, event)
     assert isinstance(raised.value, AirflowFailException) is fails_for_good
 
@@ -216,7 +218,7 @@ def test_the_key_is_in_no_log(connection: dict[str, Any], caplog: pytest.LogCapt
 class TestStream:
     """The text is written to the log as it comes, and returned as a whole."""
 
-    def test_the_whole_is_returned(self, emulator: Emulator) -> None:
+    def test_the_whole_text_is_returned(self, emulator: Emulator) -> None:
         text = "First line.\n" + "a long line of many words " * 20
         response = operator(model_id="echo", data={"data": text}, stream=True).execute(CONTEXT)
         assert set(response) == RESPONSE_FIELDS
@@ -225,17 +227,17 @@ class TestStream:
         assert emulator.runs()[-1]["payload"] == {"data": text, "options": {"stream": True}}
         json.dumps(response)
 
-    def test_a_stream_that_fails(self) -> None:
+    def test_a_failed_stream_raises_the_reason(self) -> None:
         with pytest.raises(AixplainRunFailed, match="Model fail: the run failed: this model always fails"):
             operator(model_id="fail", stream=True, parameters={"delay": 0}).execute(CONTEXT)
 
-    def test_a_model_that_cannot_stream(self, emulator: Emulator) -> None:
+    def test_a_model_without_streaming_is_refused(self, emulator: Emulator) -> None:
         before = len(emulator.runs())
         with pytest.raises(AirflowFailException, match="'sentiment' does not support streaming"):
             operator(stream=True).execute(CONTEXT)
         assert len(emulator.runs()) == before
 
-    def test_one_that_is_cut_or_too_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_cut_or_late_stream_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def answer(http: Any) -> None:
             if http.command == "GET":
                 http.answer(200, b'{"id": "a", "supportsStreaming": true}')
@@ -252,7 +254,7 @@ class TestStream:
             with pytest.raises(AixplainRunTimeout, match="its stream did not finish within 0 s"):
                 operator(aixplain_conn_id="streaming", stream=True, timeout=0).execute(CONTEXT)
 
-    def test_a_platform_that_turns_it_asynchronous(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_it_defers_if_the_platform_does_not_stream(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def answer(http: Any) -> None:
             if http.command == "GET":
                 http.answer(200, b'{"id": "a", "supportsStreaming": true}')
@@ -267,7 +269,7 @@ class TestStream:
         assert isinstance(deferred.value.trigger, AixplainModelRunTrigger)
         assert deferred.value.trigger.settings.poll_url == f"{server.url}/run"
 
-    def test_it_waits_for_the_end(self) -> None:
+    def test_stream_and_no_completion_exclude_each_other(self) -> None:
         with pytest.raises(AixplainInputError, match="stream and wait_for_completion=False: choose one"):
             operator(stream=True, wait_for_completion=False)
 
@@ -307,7 +309,7 @@ class Tries:
         tries = {"max_tries": self.max_tries, "try_number": self.try_number}
         instance = SimpleNamespace(**tries, _ti_context_from_server=from_server)
         context: Any = {"task_state_store": self.store, "ti": instance}
-        self.xcoms = []  # Airflow clears them where a task begins anew
+        self.xcoms = []  # Airflow deletes them when a task starts again
         response = task.execute(context)
         self.xcoms = ["return_value"] if task.do_xcom_push else []
         return response
@@ -319,14 +321,14 @@ class TestLaterTries:
     def submitted(self, emulator: Emulator, text: str) -> int:
         return sum(run["payload"].get("data") == text for run in emulator.runs())
 
-    def test_a_run_that_goes_on_is_waited_for(self, emulator: Emulator) -> None:
+    def test_a_running_run_is_resumed(self, emulator: Emulator) -> None:
         tries = Tries(model_id="echo", data="goes on", parameters={"delay": 1.5})
         with pytest.raises(AixplainRunTimeout):
             tries.run(timeout=0.1)
         assert tries.run()["data"] == "goes on"
         assert self.submitted(emulator, "goes on") == 1
 
-    def test_it_is_deferred_on_with_its_age_and_a_time_of_its_own(self, emulator: Emulator) -> None:
+    def test_a_resumed_run_keeps_its_age_and_gets_a_new_timeout(self, emulator: Emulator) -> None:
         tries = Tries(model_id="echo", data="deferred", parameters={"delay": 60}, deferrable=True, timeout=100)
         settings = []
         for _ in range(2):
@@ -339,13 +341,13 @@ class TestLaterTries:
         assert 100 <= first.timeout < second.timeout < 110
         assert self.submitted(emulator, "deferred") == 1
 
-    def test_a_result_that_was_lost_on_its_way_is_fetched_again(self, emulator: Emulator) -> None:
+    def test_a_lost_result_is_read_again(self, emulator: Emulator) -> None:
         tries = Tries(model_id="echo", data="lost on its way", parameters={"delay": 0})
         assert tries.run() == tries.run()
         assert self.submitted(emulator, "lost on its way") == 1
 
-    def test_a_cleared_task_runs_again_though_its_first_try_comes_to_nothing(self, emulator: Emulator) -> None:
-        """Its trigger has ended it: that it was delivered, only its XComs tell, and only to the next try."""
+    def test_a_cleared_task_runs_again_after_a_failed_start(self, emulator: Emulator) -> None:
+        """Its trigger has finished it, which only its XComs show, and only to the next try."""
         tries = Tries(model_id="echo", data="ended by its trigger", deferrable=True, end_from_trigger=True)
         with pytest.raises(TaskDeferred):
             tries.run()
@@ -358,7 +360,7 @@ class TestLaterTries:
 
     @pytest.mark.parametrize("pushes", [True, False])
     @pytest.mark.parametrize("waits", [True, False])
-    def test_a_task_that_was_cleared_after_its_success_runs_again(
+    def test_a_task_cleared_after_success_runs_again(
         self, waits: bool, pushes: bool, emulator: Emulator, task_log: TaskLog
     ) -> None:
         text = f"cleared {waits} {pushes}"
@@ -370,7 +372,7 @@ class TestLaterTries:
         assert self.submitted(emulator, text) == 2
         assert str(task_log).count(f"tries: {CLEARED}") == 1
 
-    def test_a_run_that_failed_is_submitted_anew(self, emulator: Emulator) -> None:
+    def test_a_failed_run_is_submitted_again(self, emulator: Emulator) -> None:
         before = len(emulator.runs())
         tries = Tries(model_id="fail", parameters={"delay": 0})
         for _ in range(2):
@@ -379,7 +381,7 @@ class TestLaterTries:
         assert len(emulator.runs()) == before + 2
         assert not tries.store
 
-    def test_a_run_that_failed_meanwhile_is_submitted_anew(self, emulator: Emulator) -> None:
+    def test_a_run_that_failed_between_tries_is_submitted_again(self, emulator: Emulator) -> None:
         before = len(emulator.runs())
         tries = Tries(model_id="fail", parameters={"delay": 0.5})
         with pytest.raises(AixplainRunTimeout):
@@ -392,7 +394,7 @@ class TestLaterTries:
     @pytest.mark.parametrize(
         "changed", [{"data": "other input"}, {"model_id": "language"}, {"parameters": {"delay": 30, "more": 1}}]
     )
-    def test_another_input_is_another_run(self, emulator: Emulator, changed: dict[str, Any]) -> None:
+    def test_changed_input_is_submitted(self, emulator: Emulator, changed: dict[str, Any]) -> None:
         before = len(emulator.runs())
         tries = Tries(model_id="echo", data="changed", parameters={"delay": 30}, timeout=0.1)
         for arguments in ({}, changed, changed):
@@ -400,7 +402,7 @@ class TestLaterTries:
                 tries.run(**arguments)
         assert len(emulator.runs()) == before + 2
 
-    def test_a_cleared_task_that_went_on_with_a_run_delivers_it_once_too(self, emulator: Emulator) -> None:
+    def test_a_cleared_task_that_resumed_a_run_delivers_once(self, emulator: Emulator) -> None:
         tries = Tries(model_id="echo", data="cleared while running", parameters={"delay": 1})
         with pytest.raises(AixplainRunTimeout):
             tries.run(timeout=0)
@@ -413,7 +415,9 @@ class TestLaterTries:
         assert self.submitted(emulator, "cleared while running") == 2
 
     @pytest.mark.parametrize("arguments", [{"stream": True}, {}], ids=["no stream", "no trust"])
-    def test_what_was_never_sent_is_no_orphan(self, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any]) -> None:
+    def test_an_unsent_submission_leaves_no_record(
+        self, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any]
+    ) -> None:
         tries = Tries(on_orphaned_submission="fail")
         monkeypatch.setattr(Platform, "trusts", lambda self, url: "execute" not in url)
         with pytest.raises(AixplainError):
@@ -430,14 +434,14 @@ class TestLaterTries:
         assert str(task_log).count(f"tries: {NOT_DURABLE}") == 1
         assert not tries.store
 
-    def test_what_is_stored_tells_neither_key_nor_input(self, connection: dict[str, object]) -> None:
+    def test_the_record_holds_neither_key_nor_input(self, connection: dict[str, object]) -> None:
         tries = Tries(model_id="echo", data="secret-input")
         tries.run()
         assert "secret-input" not in str(tries.store)
         assert str(connection["password"]) not in str(tries.store)
 
     @pytest.mark.parametrize("status_code", [400, 404, 429, 500, 502])
-    def test_what_the_platform_refused_is_no_orphan(self, monkeypatch: pytest.MonkeyPatch, status_code: int) -> None:
+    def test_a_refused_submission_leaves_no_record(self, monkeypatch: pytest.MonkeyPatch, status_code: int) -> None:
         with serve(lambda http: http.answer(status_code)) as server:
             monkeypatch.setenv("AIRFLOW_CONN_REFUSING", json.dumps({"host": server.url, "password": "key"}))
             tries = Tries(aixplain_conn_id="refusing", on_orphaned_submission="fail")
@@ -445,7 +449,7 @@ class TestLaterTries:
                 tries.run()
             assert bool(tries.store) is (status_code >= 500)
 
-    def test_an_orphan_is_submitted_anew_or_fails_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_orphan_is_submitted_again_or_fails_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with serve(Handler.reset) as server:
             monkeypatch.setenv("AIRFLOW_CONN_RESETTING", json.dumps({"host": server.url, "password": "key"}))
             tries = Tries(aixplain_conn_id="resetting")
@@ -464,7 +468,7 @@ class TestLaterTries:
         ("status_code", "posts"),
         [(404, 2), (401, 1), (403, 1), (503, 1)],
     )
-    def test_a_run_that_cannot_be_asked_for(
+    def test_only_an_unknown_run_is_submitted_again(
         self, monkeypatch: pytest.MonkeyPatch, status_code: int, posts: int
     ) -> None:
         monkeypatch.setattr("airflow_provider_aixplain.operators.aixplain.NOT_FOUND_DELAY", 0)
@@ -486,7 +490,7 @@ class TestLaterTries:
                 tries.run()
         assert [asked.method for asked in server.asked].count("POST") == posts
 
-    def test_a_store_that_fails_costs_nothing_before_and_loses_nothing_after(self, emulator: Emulator) -> None:
+    def test_a_failing_store_costs_no_run_and_loses_no_result(self, emulator: Emulator) -> None:
         class Broken(Store):
             works = 0
 
@@ -509,9 +513,9 @@ class TestLaterTries:
         with pytest.raises(AixplainRunFailed):
             tries.run(model_id="fail")
 
-    def test_a_word_that_is_none(self) -> None:
-        with pytest.raises(AixplainInputError, match="on_orphaned_submission is 'perhaps': use resubmit or fail"):
-            operator(on_orphaned_submission="perhaps")
+    def test_an_unknown_choice_is_refused(self) -> None:
+        with pytest.raises(AixplainInputError, match="on_orphaned_submission is 'maybe': use resubmit or fail"):
+            operator(on_orphaned_submission="maybe")
 
 
 class TestLargeResponses:
@@ -529,19 +533,17 @@ class TestLargeResponses:
             settings = task.run_settings(poll_url="https://h/run", submitted_at=submitted_at, timeout=100)
             return task.resume_from_trigger(CONTEXT, event, settings.to_dict())
 
-    def test_the_worker_fetches_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_worker_reads_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         response = self.run(monkeypatch, 200, b'{"completed": true, "data": "%s"}' % (b"x" * 500_000))
         assert len(response["data"]) == 500_000
         assert response["url"].endswith("/run")
 
-    def test_a_run_that_failed_with_a_large_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_large_answer_of_a_failed_run_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(AixplainRunFailed, match="no more"):
             self.run(monkeypatch, 200, b'{"completed": true, "error_message": "no more"}')
 
     @pytest.mark.parametrize(("status", "body"), [(503, b""), (200, b'{"completed": false}'), (404, b"")])
-    def test_one_that_does_not_come_is_waited_for(
-        self, monkeypatch: pytest.MonkeyPatch, status: int, body: bytes
-    ) -> None:
+    def test_it_defers_again_if_the_poll_fails(self, monkeypatch: pytest.MonkeyPatch, status: int, body: bytes) -> None:
         with pytest.raises(TaskDeferred) as deferred:
             self.run(monkeypatch, status, body, age=90)
         assert deferred.value.trigger.settings.poll_url.endswith("/run")
@@ -550,14 +552,14 @@ class TestLargeResponses:
         with pytest.raises(AixplainRunTimeout):
             self.run(monkeypatch, status, body, age=101)
 
-    def test_one_that_cannot_be_asked_for_now_is_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_it_defers_again_without_a_connection(self, monkeypatch: pytest.MonkeyPatch) -> None:
         event = {**self.EVENT, "poll_url": "https://models.aixplain.com/run"}
         task = operator(aixplain_conn_id="gone")
         with pytest.raises(TaskDeferred):
             task.resume_from_trigger(CONTEXT, event, task.run_settings(poll_url=event["poll_url"]).to_dict())
 
-    def test_one_that_is_larger_than_it_may_be(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with pytest.raises(AixplainPermanentError, match="set max_answer_mib in the extra of the Connection"):
+    def test_a_response_above_the_limit_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(AixplainPermanentError, match="raise max_answer_mib in the extra of the Connection"):
             self.run(monkeypatch, 200, b" " * 1_100_000)
 
 
@@ -572,13 +574,13 @@ def test_an_execution_timeout_bounds_the_wait_too(limit: timedelta | None, timeo
     assert deferred.value.timeout == (limit + GRACE if limit else None)
 
 
-def test_a_poll_url_on_a_foreign_host(emulator: Emulator) -> None:
-    """It is told before the task is deferred, and with a record that a later try finds once the origin is trusted."""
+def test_an_untrusted_poll_url_is_refused_and_recorded(emulator: Emulator) -> None:
+    """It is refused before the deferral. The record lets a retry resume the run once the origin is trusted."""
     emulator.set_faults(foreign_poll_urls=1)
     try:
         tries = Tries(model_id="echo", data="foreign", deferrable=True)
         for _ in range(2):
-            with pytest.raises(AixplainUntrustedUrl, match="add it to trusted_origins"):
+            with pytest.raises(AixplainUntrustedUrl, match="add its origin to trusted_origins"):
                 tries.run()
     finally:
         emulator.set_faults()
@@ -594,7 +596,7 @@ def deferred_by(task: Any, context: Any = CONTEXT) -> TaskDeferred:
 class TestResumedWithoutEvent:
     """As when ``airflow dags test`` and a scheduler use one database: one defers a task that the other resumes."""
 
-    def test_the_run_is_polled_and_no_other_is_submitted(
+    def test_the_run_is_polled_and_not_submitted_again(
         self, emulator: Emulator, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
     ) -> None:
         kwargs = deferred_by(operator(parameters={"delay": 0})).kwargs
@@ -639,7 +641,7 @@ class TestNested:
         ],
     )
     @pytest.mark.parametrize("task_id", ["outer", "analyse", "wait", "batch"])
-    def test_a_task_that_gives_up_its_worker_is_refused(self, nested: Any, task_id: str, emulator: Emulator) -> None:
+    def test_a_task_that_releases_its_worker_is_refused(self, nested: Any, task_id: str, emulator: Emulator) -> None:
         before = len(emulator.runs())
         task = nested()
         named = f"{task.task_id}: .* is called within task '{task_id}'.*deferrable=False"
@@ -667,7 +669,7 @@ class TestNested:
             {"ti": MagicMock(task=SimpleNamespace(task_id="other"))},
         ],
     )
-    def test_a_context_of_a_users_test_is_no_other_task(self, context: Any) -> None:
+    def test_the_context_of_a_unit_test_is_accepted(self, context: Any) -> None:
         assert deferred_by(operator(durable=False), context)
 
     def test_copies_of_a_task_are_the_same_task(self) -> None:

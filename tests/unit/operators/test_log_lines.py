@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from airflow_provider_aixplain.operators.log_lines import LineBuffer
 
 
-def test_at_line_ends_and_where_they_grow_too_long() -> None:
+def test_text_is_cut_at_line_ends_and_long_lines() -> None:
     lines = LineBuffer(width=10)
     assert lines.add("one ") == []
     assert lines.add("two\nthree") == ["one two"]

@@ -41,7 +41,7 @@ def deferred(task: AixplainModelRunSensor) -> TaskDeferred:
     return raised.value
 
 
-def test_a_run_that_goes_on_is_left_to_the_triggerer(emulator: Emulator) -> None:
+def test_it_defers_for_a_running_run(emulator: Emulator) -> None:
     url = submit(delay=60)
     left = deferred(sensor(url, wait_time=2, timeout=timedelta(hours=1), model_id="sentiment"))
     assert isinstance(left.trigger, AixplainModelRunTrigger)
@@ -62,7 +62,7 @@ def test_an_execution_timeout_bounds_the_wait() -> None:
     assert left.trigger.settings.timeout == 7
 
 
-def test_a_run_that_is_over_needs_no_trigger() -> None:
+def test_a_finished_run_needs_no_trigger() -> None:
     url = submit()
     AixplainHook().sync_poll(url)
     task = sensor(url, model_id="sentiment")
@@ -83,32 +83,32 @@ def test_it_can_poke_on_the_worker(mode: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", [{}, {"deferrable": False}, {"deferrable": False, "silent_fail": True}])
-def test_a_run_that_failed_uses_up_no_retries(arguments: dict[str, Any]) -> None:
-    """And no more pokes: another one finds the same."""
+def test_a_failed_run_is_not_retried(arguments: dict[str, Any]) -> None:
+    """Another poke would find the same."""
     url = submit("fail", delay=0)
     AixplainHook().sync_poll(url)
-    told = r"The run: the run failed: this model always fails ; poll URL: http"
-    with pytest.raises(AixplainAwaitedRunFailed, match=told) as raised:
+    message = r"The run: the run failed: this model always fails; poll URL: http"
+    with pytest.raises(AixplainAwaitedRunFailed, match=message) as raised:
         sensor(url, **arguments).execute(CONTEXT)
     assert isinstance(raised.value, AirflowFailException)
 
 
-def test_a_key_that_is_rotated_heals_its_pokes(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pokes_survive_a_key_rotation(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(http: Handler) -> None:
         is_old = http.headers["x-api-key"] == "old"
         http.answer(401 if is_old else 200, b"{}" if is_old else DONE)
 
     with serve(answer) as server:
-        told = {"host": server.url, "password": "old"}
-        monkeypatch.setenv("AIRFLOW_CONN_ROTATED", json.dumps(told))
+        fields = {"host": server.url, "password": "old"}
+        monkeypatch.setenv("AIRFLOW_CONN_ROTATED", json.dumps(fields))
         task = sensor(f"{server.url}/1", aixplain_conn_id="rotated", deferrable=False)
         assert task.poke(CONTEXT) is False
-        monkeypatch.setenv("AIRFLOW_CONN_ROTATED", json.dumps({**told, "password": "new"}))
+        monkeypatch.setenv("AIRFLOW_CONN_ROTATED", json.dumps({**fields, "password": "new"}))
         assert task.poke(CONTEXT) is False, "refused with the old one, but then it has read the new one"
         assert task.poke(CONTEXT)
 
 
-def test_soft_fail_means_the_same_on_the_first_visit_as_on_the_last() -> None:
+def test_soft_fail_skips_before_and_after_the_deferral() -> None:
     url = submit("fail", delay=0)
     AixplainHook().sync_poll(url)
     with pytest.raises(AirflowSkipException):
@@ -120,7 +120,7 @@ def test_soft_fail_means_the_same_on_the_first_visit_as_on_the_last() -> None:
         task.resume_execution(left.method_name, {**(left.kwargs or {}), "event": event}, CONTEXT)
 
 
-def test_a_timeout_is_that_of_a_sensor() -> None:
+def test_a_timeout_raises_the_sensors_error() -> None:
     event = {"status": "timeout", "message": "not over", "response": None, "poll_url": "http://a/b"}
     with pytest.raises(AirflowSensorTimeout, match="stopped waiting; the run continues: not over"):
         sensor("http://a/b").execute_complete(CONTEXT, event)
@@ -128,7 +128,7 @@ def test_a_timeout_is_that_of_a_sensor() -> None:
         sensor(submit(delay=60), deferrable=False, timeout=0.3, poke_interval=0.1).execute(CONTEXT)
 
 
-def test_the_key_stays_at_home() -> None:
+def test_an_untrusted_poll_url_is_refused() -> None:
     with pytest.raises(AixplainUntrustedUrl):
         sensor("https://elsewhere.example.com/api/v1/data/1").execute(CONTEXT)
 

@@ -28,8 +28,8 @@ pytestmark = pytest.mark.usefixtures("connection")
 
 
 @pytest.fixture(autouse=True)
-def _nobody_lingers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no worker here to wait for, and nobody who mends a Connection unless a test does."""
+def _no_worker_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no worker to wait for, and nobody fixes a Connection unless a test does."""
     monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "0")
     monkeypatch.setattr("airflow_provider_aixplain.triggers.aixplain.RETRY_BUDGET", 0)
 
@@ -64,7 +64,7 @@ def restored(trigger: BaseTrigger) -> BaseTrigger:
     return AixplainModelRunTrigger(**json.loads(json.dumps(stored)))
 
 
-def test_it_fires_the_response_once() -> None:
+def test_it_fires_one_event_with_the_response() -> None:
     url = submit()
     event = event_of(restored(AixplainModelRunTrigger(url, wait_time=0.2)))
     assert (event["status"], event["message"], event["poll_url"]) == ("success", "", url)
@@ -72,7 +72,7 @@ def test_it_fires_the_response_once() -> None:
 
 
 @pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 has no worker release delay")
-def test_it_fires_only_when_the_worker_must_have_gone(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_polls_only_after_the_worker_is_released(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "1")
     url = submit(delay=0)
     assert event_of(AixplainModelRunTrigger(url))["status"] == "success"
@@ -80,14 +80,14 @@ def test_it_fires_only_when_the_worker_must_have_gone(emulator: Emulator, monkey
     assert run["polled_at"][0] - run["submitted_at"] >= 2 - 0.1
 
 
-def test_run_inline_it_waits_for_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_inline_trigger_waits_for_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """``dag.test()`` runs triggers in the process of the task."""
     monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "100000")
     (event,) = events_of(restored(AixplainModelRunTrigger(submit(), wait_time=0.2)), in_triggerer=False)
     assert event.payload["response"]["data"] == "positive"
 
 
-def test_a_failed_run() -> None:
+def test_a_failed_run_is_reported() -> None:
     event = event_of(AixplainModelRunTrigger(submit("fail"), wait_time=0.2))
     assert (event["status"], event["message"]) == ("failed", "this model always fails")
     assert event["response"]["error_code"] == "EMULATED_FAILURE"
@@ -102,13 +102,13 @@ def test_the_deadline_counts_from_the_submission(emulator: Emulator) -> None:
     assert len(polls) == 1, "one poll is made however late it is"
 
 
-def test_a_result_that_came_after_the_deadline_is_not_lost() -> None:
+def test_a_result_after_the_deadline_is_not_lost() -> None:
     long_ago = pendulum.now("UTC").subtract(hours=1).isoformat()
     event = event_of(AixplainModelRunTrigger(submit(delay=0), timeout=60, submitted_at=long_ago))
     assert event["status"] == "success"
 
 
-def test_a_clock_that_went_back_does_no_harm() -> None:
+def test_a_clock_that_was_set_back_is_harmless() -> None:
     tomorrow = pendulum.now("UTC").add(days=1).isoformat()
     event = event_of(AixplainModelRunTrigger(submit(), wait_time=0.2, submitted_at=tomorrow))
     assert event["status"] == "success"
@@ -120,7 +120,7 @@ def test_bad_durations_are_named(arguments: dict[str, Any]) -> None:
         AixplainModelRunTrigger("https://h/run", **arguments)
 
 
-def test_a_run_that_the_platform_does_not_know(emulator: Emulator) -> None:
+def test_an_unknown_run_is_an_error(emulator: Emulator) -> None:
     event = event_of(AixplainModelRunTrigger(f"{emulator.url}/api/v1/data/unknown", wait_time=0.2))
     assert (event["status"], event["message"]) == ("error", "HTTP 404 (resource): no such run")
 
@@ -132,7 +132,7 @@ def test_a_run_that_the_platform_does_not_know(emulator: Emulator) -> None:
         ("https://models.aixplain.com/data/1", "no_key", "password is empty"),
     ],
 )
-def test_what_cannot_work_ends_the_wait(
+def test_a_permanent_error_ends_the_wait(
     poll_url: str, conn_id: str, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_NO_KEY", '{"conn_type": "aixplain"}')
@@ -163,7 +163,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, *answers: Any, extra: dict[str, A
 OVER = b'{"completed": true, "data": "hi"}'
 
 
-def test_a_response_that_is_too_large_is_left_to_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_response_is_left_to_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     large = json.dumps({"completed": True, "data": "x" * MAX_RESPONSE_BYTES}).encode()
     with answering(monkeypatch, (200, large)) as server:
         event = event_of(AixplainModelRunTrigger(f"{server.url}/run", "scripted"))
@@ -171,7 +171,7 @@ def test_a_response_that_is_too_large_is_left_to_the_worker(monkeypatch: pytest.
     assert len(server.asked) == 1
 
 
-def test_the_largest_response_that_travels_in_the_event(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_response_of_the_largest_size_is_in_the_event(monkeypatch: pytest.MonkeyPatch) -> None:
     body = json.dumps({"completed": True, "data": ""}).encode()
     body = body.replace(b'""', b'"%s"' % (b"x" * (MAX_RESPONSE_BYTES - len(body))))
     with answering(monkeypatch, (200, body)) as server:
@@ -179,7 +179,7 @@ def test_the_largest_response_that_travels_in_the_event(monkeypatch: pytest.Monk
     assert len(event["response"]["data"]) > MAX_RESPONSE_BYTES - 100
 
 
-def test_a_pause_that_the_platform_asks_for_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_platforms_retry_after_delays_the_next_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(monkeypatch, (429, b"", {"Retry-After": "2"}), (200, OVER)) as server:
         start = time.monotonic()
         assert event_of(AixplainModelRunTrigger(f"{server.url}/run", "scripted"))["status"] == "success"
@@ -187,7 +187,7 @@ def test_a_pause_that_the_platform_asks_for_is_kept(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("secrets", ["no Connection", "no key in it", "no backend"])
-def test_a_connection_that_comes_back_heals_the_wait(monkeypatch: pytest.MonkeyPatch, secrets: str) -> None:
+def test_the_wait_survives_a_missing_connection(monkeypatch: pytest.MonkeyPatch, secrets: str) -> None:
     """As when a triggerer starts while the secrets backend is down: the run is paid, and must not be given up."""
     monkeypatch.setattr("airflow_provider_aixplain.triggers.aixplain.RETRY_BUDGET", 60)
     read = AixplainHook.aread_account
@@ -213,7 +213,7 @@ def test_a_connection_that_comes_back_heals_the_wait(monkeypatch: pytest.MonkeyP
     assert (event["status"], tries) == ("success", 5)
 
 
-def test_a_key_that_is_rotated_heals_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wait_survives_a_key_rotation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_provider_aixplain.triggers.aixplain.RETRY_BUDGET", 60)
 
     def script(http: Handler) -> None:
@@ -228,7 +228,7 @@ def test_a_key_that_is_rotated_heals_the_wait(monkeypatch: pytest.MonkeyPatch) -
     assert [asked.headers["x-api-key"] for asked in server.asked] == ["old"] * 5 + ["new"]
 
 
-def test_a_connection_that_is_half_written_heals_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wait_survives_a_half_written_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """The key is refused, and the Connection is read again while somebody has not yet written its host."""
     monkeypatch.setattr("airflow_provider_aixplain.triggers.aixplain.RETRY_BUDGET", 60)
     read, reads = AixplainHook.read_account, 0
@@ -256,7 +256,7 @@ def test_a_connection_that_is_half_written_heals_the_wait(monkeypatch: pytest.Mo
         assert (outcome.status, reads) == ("success", 3)
 
 
-def test_a_certificate_that_is_mended_heals_the_wait(
+def test_the_wait_survives_an_untrusted_certificate(
     certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trusted = tmp_path / "ca.pem"
@@ -270,7 +270,7 @@ def test_a_certificate_that_is_mended_heals_the_wait(
     assert len(server.asked) == 1
 
 
-def test_every_fault_of_the_emulator_is_outlived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wait_survives_every_fault_of_the_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of all polls fail, each in its own way, for 40 runs that wait in one event loop."""
     with Processes(tmp_path / "emulator") as processes:
         emulator = Emulator(processes, 1, {"timeout": 0.5})
@@ -293,16 +293,16 @@ def test_every_fault_of_the_emulator_is_outlived(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("age", [-1e6, 0.0, 1e6])
-def test_a_clock_that_jumps_costs_no_result(monkeypatch: pytest.MonkeyPatch, age: float) -> None:
-    """Whatever the clock says of the submission, the run is asked for before the wait ends."""
+def test_a_clock_that_jumps_loses_no_result(monkeypatch: pytest.MonkeyPatch, age: float) -> None:
+    """The run is polled before the wait ends, whatever the age of the submission."""
     with answering(monkeypatch, (200, OVER)) as server:
         submitted_at = pendulum.now("UTC").subtract(seconds=age).isoformat()
         event = event_of(AixplainModelRunTrigger(f"{server.url}/run", "scripted", submitted_at=submitted_at))
     assert event["status"] == "success"
 
 
-def test_a_connection_that_does_not_exist_is_waited_for() -> None:
-    """Airflow says so as well when its secrets backend is down: no refusal, however often it is said."""
+def test_a_connection_that_never_exists_times_out() -> None:
+    """Airflow reports the same while its secrets backend is down, so it is no refusal."""
     event = event_of(AixplainModelRunTrigger("https://models.aixplain.com/data/1", "nowhere", wait_time=0.2, timeout=2))
     assert event["status"] == "timeout"
     assert "'nowhere' does not exist" in event["message"]

@@ -1,4 +1,4 @@
-"""Which tasks have to end on a worker."""
+"""Which tasks a trigger can start or finish."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Shortens(AixplainRunModelOperator):
 
 
 class Renamed(AixplainRunModelOperator):
-    """Changes nothing that a worker does at the end."""
+    """Overrides nothing that a worker calls."""
 
     ui_color = "#ffffff"
 
@@ -40,7 +40,7 @@ def loss(kind: type[AixplainRunModelOperator] = AixplainRunModelOperator, **argu
 
 @pytest.mark.skipif(not AIRFLOW_3, reason="below Airflow 3.3 only a worker can push XComs")
 @pytest.mark.parametrize("kind", [AixplainRunModelOperator, Renamed])
-def test_most_tasks_do_not(kind: type[AixplainRunModelOperator]) -> None:
+def test_a_trigger_can_finish_most_tasks(kind: type[AixplainRunModelOperator]) -> None:
     assert loss(kind) is None
     assert loss(kind, multiple_outputs=False, retries=3, on_failure_callback=print) is None
 
@@ -55,19 +55,19 @@ def test_most_tasks_do_not(kind: type[AixplainRunModelOperator]) -> None:
         ({"kind": Shortens}, "execute_complete"),
     ],
 )
-def test_what_only_a_worker_does(arguments: dict[str, Any], named: str) -> None:
+def test_a_worker_is_needed_for_its_features(arguments: dict[str, Any], named: str) -> None:
     assert named in str(loss(do_xcom_push=False, durable=False, **arguments))
 
 
-def test_a_backend_of_xcoms(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_xcom_backend_needs_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__XCOM_BACKEND", "somebodys.Backend")
-    assert loss(do_xcom_push=False, durable=False) is None, "what pushes nothing needs none"
+    assert loss(do_xcom_push=False, durable=False) is None, "a task without XComs needs no backend"
     assert "its result was delivered" in str(loss(do_xcom_push=False))
     if AIRFLOW_3:
         assert loss() == "the XCom backend somebodys.Backend"
 
 
-def test_a_listener() -> None:
+def test_a_listener_needs_a_worker() -> None:
     manager, listener = get_listener_manager(), Listener()
     manager.pm.register(listener, "lineage")
     try:
@@ -76,7 +76,7 @@ def test_a_listener() -> None:
         manager.pm.unregister(listener)
 
 
-def test_what_others_are_mapped_over() -> None:
+def test_tasks_mapped_over_the_result_need_a_worker() -> None:
     with DAG("over", start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None):
         task = AixplainRunModelOperator(task_id="run", model_id="echo", data="a", do_xcom_push=False, durable=False)
         assert reason_not_end_from_trigger(task) is None
@@ -85,7 +85,7 @@ def test_what_others_are_mapped_over() -> None:
 
 
 @pytest.mark.skipif(AIRFLOW_3, reason="Airflow 3.3 has XCom.aset")
-def test_xcoms_below_airflow_3_3() -> None:
+def test_xcoms_below_airflow_3_3_need_a_worker() -> None:
     assert loss() == "its XComs, below Airflow 3.3"
 
 
@@ -123,7 +123,7 @@ def start_loss(kind: type[AixplainRunModelOperator] = AixplainRunModelOperator, 
 
 
 @pytest.mark.skipif(AIRFLOW_3, reason="Airflow 3.3 starts tasks in the triggerer")
-def test_below_airflow_3_3_a_worker_starts_all() -> None:
+def test_below_airflow_3_3_workers_start_all_tasks() -> None:
     assert start_loss() == "its XComs, below Airflow 3.3"
 
 
@@ -135,7 +135,7 @@ class TestStart:
             "{{ params.text }} of {{ ds }}{% if dag_run.conf %}, {{ var.value.more }}{% endif %}",
             {"a": ["{{ run_id }}", 1, 1.5, None, True, {"b": "{ no template }"}]},
             5,
-            "{{ this is no template",  # the triggerer says so again, before anything is sent
+            "{{ this is no template",  # the triggerer raises it, before it sends anything
         ],
     )
     def test_most_input_can_start_in_a_trigger(self, data: Any) -> None:
@@ -164,13 +164,13 @@ class TestStart:
             ({"data": {"__type": "a"}}, "the key '__type'"),
         ],
     )
-    def test_what_only_a_worker_does(self, arguments: dict[str, Any], named: str) -> None:
+    def test_a_worker_is_needed_for_its_features(self, arguments: dict[str, Any], named: str) -> None:
         assert named in str(start_loss(**arguments))
 
-    def test_a_subclass_with_a_template_field_of_its_own(self) -> None:
+    def test_a_subclass_may_add_a_template_field(self) -> None:
         assert start_loss(OwnField, language="{{ ti.task_id }}") is None
 
-    def test_a_listener(self) -> None:
+    def test_a_listener_needs_a_worker(self) -> None:
         class Starts:
             @hookimpl
             def on_task_instance_running(self) -> None: ...
@@ -190,11 +190,11 @@ class TestStart:
             {"template_undefined": Undefined},
         ],
     )
-    def test_what_its_dag_says_of_templates(self, settings: dict[str, Any]) -> None:
+    def test_jinja_settings_of_the_dag_need_a_worker(self, settings: dict[str, Any]) -> None:
         with DAG("jinja", start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None, **settings):
             assert start_loss() == "its DAG's own Jinja settings"
 
-    def test_the_output_of_other_tasks(self) -> None:
+    def test_output_of_other_tasks_becomes_a_reference(self) -> None:
         with DAG("chain", start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None):
             plain = AixplainRunModelOperator(task_id="plain", model_id="echo", data="a", multiple_outputs=False)
             fields = AixplainRunModelOperator(task_id="fields", model_id="echo", data="a")
@@ -215,8 +215,8 @@ class TestStart:
         ]
         assert task.upstream_task_ids == {"plain", "fields"}
 
-    def test_a_class_starts_nothing(self) -> None:
-        """So mapped tasks go to workers."""
+    def test_the_class_itself_has_no_start_trigger(self) -> None:
+        """So workers start mapped tasks."""
         assert AixplainRunModelOperator.start_trigger_args is None
         assert start_loss(start_from_trigger=True) is None
         plain = AixplainRunModelOperator(task_id="run", model_id="echo", data="a")

@@ -32,23 +32,22 @@ def test_an_inline_trigger_finishes_no_task(
     assert "end_from_trigger is ignored" in logged
 
 
-def test_a_success_ends_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At once: no worker that lingers has to be waited for."""
+def test_a_success_finishes_the_task_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "600")
     trigger = AixplainModelRunTrigger(submit(), end_from_trigger=True, do_xcom_push=False, wait_time=0.2)
     (event,) = events_of(restored(trigger))
     assert isinstance(event, TaskSuccessEvent)
 
 
-def test_a_failure_goes_to_a_worker() -> None:
+def test_a_worker_finishes_a_failed_task() -> None:
     trigger = AixplainModelRunTrigger(submit("fail"), end_from_trigger=True, do_xcom_push=False, wait_time=0.2)
     (event,) = events_of(trigger)
     assert not isinstance(event, TaskSuccessEvent)
     assert event.payload["status"] == "failed"
 
 
-def test_xcoms_that_cannot_be_pushed_go_to_a_worker() -> None:
-    """Outside a triggerer nobody takes them."""
+def test_a_worker_finishes_if_xcoms_cannot_be_pushed() -> None:
+    """Outside a triggerer no process receives XComs of a trigger."""
     (event,) = events_of(AixplainModelRunTrigger(submit(), end_from_trigger=True, wait_time=0.2))
     assert not isinstance(event, TaskSuccessEvent)
     assert event.payload["response"]["data"] == "positive"

@@ -1,4 +1,4 @@
-"""The trigger that submits, against the emulator, as a triggerer runs it; XComs are held by a dict."""
+"""The trigger that starts a task, against the emulator, as a triggerer runs it; a dict holds the XComs."""
 
 from __future__ import annotations
 
@@ -99,9 +99,9 @@ class Task:
         return begun and self.xcoms.get(("task", RUN_KEY), begun)
 
     @record.setter
-    def record(self, told: dict[str, Any]) -> None:
-        self.xcoms["task", KEY] = self.xcoms["task", RUN_KEY] = told
-        if not told["poll_url"]:
+    def record(self, record: dict[str, Any]) -> None:
+        self.xcoms["task", KEY] = self.xcoms["task", RUN_KEY] = record
+        if not record["poll_url"]:
             del self.xcoms["task", RUN_KEY]
 
     def result(self) -> Any:
@@ -121,7 +121,7 @@ def submitted(emulator: Emulator, data: Any) -> int:
     return sum(run["payload"].get("data") == data for run in emulator.runs())
 
 
-def test_it_submits_and_ends_the_task(task: Any, emulator: Emulator) -> None:
+def test_it_submits_and_finishes_the_task(task: Any, emulator: Emulator) -> None:
     one = task(data="once")
     assert isinstance(one.start(), TaskSuccessEvent)
     assert set(one.result()) == RESPONSE_FIELDS
@@ -132,17 +132,17 @@ def test_it_submits_and_ends_the_task(task: Any, emulator: Emulator) -> None:
     assert submitted(emulator, "once") == 1
 
 
-def test_started_again_it_goes_on_with_its_run(task: Any, emulator: Emulator) -> None:
+def test_started_again_it_resumes_its_run(task: Any, emulator: Emulator) -> None:
     one = task(data="again")
     for _ in range(3):
         assert isinstance(one.start(), TaskSuccessEvent)
     assert submitted(emulator, "again") == 1
 
 
-def test_started_again_while_the_connection_is_out_of_reach_it_goes_on(
+def test_started_again_without_a_connection_it_keeps_waiting(
     task: Any, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when a triggerer starts while the secrets backend is down."""
+    """As when a triggerer starts while the secrets backend is unavailable."""
     one = task(data="out of reach", parameters={"delay": 30}, timeout=0.3)
     one.start()
     monkeypatch.delenv("AIRFLOW_CONN_AIXPLAIN_DEFAULT")
@@ -150,15 +150,15 @@ def test_started_again_while_the_connection_is_out_of_reach_it_goes_on(
     assert submitted(emulator, "out of reach") == 1
 
 
-def test_what_another_version_has_stored_is_read(task: Any, emulator: Emulator) -> None:
+def test_a_record_of_another_version_is_read(task: Any, emulator: Emulator) -> None:
     one = task(data="another version")
     one.start()
-    one.record = {**one.record, "news": 1}
+    one.record = {**one.record, "unknown": 1}
     one.start()
     assert submitted(emulator, "another version") == 1
 
 
-def test_the_deadline_stays_where_it_was(task: Any) -> None:
+def test_a_second_start_keeps_the_deadline(task: Any) -> None:
     one = task(data="late", parameters={"delay": 30}, timeout=0.5)
     start = time.monotonic()
     assert one.start().payload["status"] == "timeout"
@@ -167,10 +167,10 @@ def test_the_deadline_stays_where_it_was(task: Any) -> None:
     one.retry()
     start = time.monotonic()
     assert one.start().payload["status"] == "timeout"
-    assert time.monotonic() - start >= 0.5, "a later try waits anew"
+    assert time.monotonic() - start >= 0.5, "a later try has a timeout of its own"
 
 
-def test_a_retry_goes_on_with_the_run(task: Any, emulator: Emulator) -> None:
+def test_a_retry_resumes_the_run(task: Any, emulator: Emulator) -> None:
     one = task(data="retried", parameters={"delay": 1}, timeout=0)
     assert one.start().payload["status"] == "timeout"
     one.retry()
@@ -178,7 +178,7 @@ def test_a_retry_goes_on_with_the_run(task: Any, emulator: Emulator) -> None:
     assert submitted(emulator, "retried") == 1
 
 
-def test_unless_it_is_not_to_be_durable(task: Any, emulator: Emulator, task_log: TaskLog) -> None:
+def test_a_retry_without_durable_submits_again(task: Any, emulator: Emulator, task_log: TaskLog) -> None:
     one = task(data="fleeting", durable=False)
     one.start(timeout=0)
     one.start(timeout=0)
@@ -190,7 +190,7 @@ def test_unless_it_is_not_to_be_durable(task: Any, emulator: Emulator, task_log:
 
 
 @pytest.mark.parametrize("changed", [{"data": "other input"}, {"model_id": "language"}])
-def test_another_input_is_another_run(task: Any, emulator: Emulator, changed: dict[str, Any]) -> None:
+def test_changed_input_is_submitted(task: Any, emulator: Emulator, changed: dict[str, Any]) -> None:
     before = len(emulator.runs())
     one = task(data="changed", parameters={"delay": 30}, timeout=0)
     one.start()
@@ -200,7 +200,7 @@ def test_another_input_is_another_run(task: Any, emulator: Emulator, changed: di
     assert len(emulator.runs()) == before + 2
 
 
-def test_a_run_that_failed_is_submitted_anew(task: Any, emulator: Emulator) -> None:
+def test_a_retry_submits_a_failed_run_again(task: Any, emulator: Emulator) -> None:
     before = len(emulator.runs())
     one = task(data="a", model_id="fail")
     for submissions in (1, 1, 2):
@@ -210,7 +210,7 @@ def test_a_run_that_failed_is_submitted_anew(task: Any, emulator: Emulator) -> N
         assert len(emulator.runs()) == before + submissions
 
 
-def test_a_run_that_the_platform_does_not_know_is_submitted_anew(task: Any, emulator: Emulator) -> None:
+def test_an_unknown_run_is_submitted_again(task: Any, emulator: Emulator) -> None:
     one = task(data="unknown")
     one.start()
     del one.xcoms["task", "return_value"]
@@ -220,7 +220,7 @@ def test_a_run_that_the_platform_does_not_know_is_submitted_anew(task: Any, emul
     assert submitted(emulator, "unknown") == 2
 
 
-def test_a_task_that_was_cleared_after_its_end_runs_again(task: Any, emulator: Emulator, task_log: TaskLog) -> None:
+def test_a_task_cleared_after_success_runs_again(task: Any, emulator: Emulator, task_log: TaskLog) -> None:
     one = task(data="cleared", multiple_outputs=True)
     one.start()
     first = one.result()
@@ -239,7 +239,7 @@ def test_a_task_that_was_cleared_after_its_end_runs_again(task: Any, emulator: E
 class TestOrphans:
     @pytest.fixture
     def orphan(self, task: Any) -> Any:
-        """A task of whose submission nobody knows what became of it."""
+        """A task with a submission whose outcome is unknown."""
         one = task(data="orphan", parameters={"delay": 0})
         one.start()
         one.record = {**one.record, "poll_url": None, "submitted_at": "2026-01-01T00:00:00Z"}
@@ -247,14 +247,14 @@ class TestOrphans:
         return one
 
     @pytest.mark.parametrize("is_retry", [True, False])
-    def test_one_is_submitted_anew(self, orphan: Task, emulator: Emulator, is_retry: bool) -> None:
+    def test_an_orphan_is_submitted_again(self, orphan: Task, emulator: Emulator, is_retry: bool) -> None:
         before = submitted(emulator, "orphan")
         if is_retry:
             orphan.retry()
         assert isinstance(orphan.start(), TaskSuccessEvent)
         assert submitted(emulator, "orphan") == before + 1
 
-    def test_or_ends_the_task_until_somebody_clears_it(self, orphan: Task, emulator: Emulator) -> None:
+    def test_an_orphan_can_fail_the_task_until_it_is_cleared(self, orphan: Task, emulator: Emulator) -> None:
         before = submitted(emulator, "orphan")
         for _ in range(2):
             error = orphan.refused(on_orphaned_submission="fail")
@@ -265,10 +265,10 @@ class TestOrphans:
         assert isinstance(orphan.start(on_orphaned_submission="fail"), TaskSuccessEvent)
         assert submitted(emulator, "orphan") == before + 1
 
-    def test_one_that_may_still_be_answered_is_waited_for(
+    def test_a_submission_in_flight_elsewhere_is_awaited(
         self, orphan: Task, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Another triggerer is at it, which was taken for dead."""
+        """Another triggerer is submitting, which was taken for dead."""
         before = submitted(emulator, "orphan")
         found = {**orphan.record, "submitted_at": pendulum.now("UTC").isoformat()}  # type: ignore[dict-item]
         orphan.record = found
@@ -288,27 +288,27 @@ class TestOrphans:
         assert reads == 3
 
 
-@pytest.mark.parametrize("stood", ["before it said that it begins", "after"])
-def test_who_stood_still_finds_that_somebody_else_has_taken_over(
-    task: Any, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, stood: str
+@pytest.mark.parametrize("frozen", ["before its intent was written", "after"])
+def test_a_frozen_trigger_adopts_the_run_of_its_successor(
+    task: Any, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, frozen: str
 ) -> None:
-    data = f"stood still {stood}"
+    data = f"frozen {frozen}"
     one = task(data=data)
     monkeypatch.setattr(start_trigger, "_lease_duration", lambda: 0.1)
     write, writes = XComIdempotencyStore.write, 0
 
-    async def slow_write(record: XComIdempotencyStore, told: IdempotencyRecord) -> None:
+    async def slow_write(store: XComIdempotencyStore, intent: IdempotencyRecord) -> None:
         nonlocal writes
         writes += 1
-        if stood == "after":
-            await write(record, told)
+        if frozen == "after":
+            await write(store, intent)
         if writes == 1:
             await asyncio.sleep(0.2)
-            others = replace(told, submitted_at=pendulum.now("UTC").isoformat())
-            await write(record, others)
-            await write(record, replace(others, poll_url=(await AixplainHook().arun_async("echo", data)).url))
-        if stood != "after":
-            await write(record, told)
+            others = replace(intent, submitted_at=pendulum.now("UTC").isoformat())
+            await write(store, others)
+            await write(store, replace(others, poll_url=(await AixplainHook().arun_async("echo", data)).url))
+        if frozen != "after":
+            await write(store, intent)
 
     monkeypatch.setattr(XComIdempotencyStore, "write", slow_write)
     assert isinstance(one.start(), TaskSuccessEvent)
@@ -318,13 +318,13 @@ def test_who_stood_still_finds_that_somebody_else_has_taken_over(
     assert submitted(emulator, data) == 1
 
 
-def test_who_stood_still_and_finds_nobody_else_submits(
+def test_a_frozen_trigger_without_successor_submits(
     task: Any, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = iter([0.0, 10.0])
     monkeypatch.setattr(start_trigger, "_lease_duration", lambda: next(limits))
-    assert isinstance(task(data="stood still alone").start(), TaskSuccessEvent)
-    assert submitted(emulator, "stood still alone") == 1
+    assert isinstance(task(data="frozen alone").start(), TaskSuccessEvent)
+    assert submitted(emulator, "frozen alone") == 1
 
 
 class TestRefusals:
@@ -332,7 +332,7 @@ class TestRefusals:
         ("status_code", "kind", "is_remembered"),
         [(400, AixplainPermanentError, False), (429, AixplainError, False), (503, AixplainError, True)],
     )
-    def test_by_the_platform(
+    def test_a_submission_refused_by_the_platform(
         self, task: Any, monkeypatch: pytest.MonkeyPatch, status_code: int, kind: type, is_remembered: bool
     ) -> None:
         with serve(lambda http: http.answer(status_code, b'{"error": "no"}')) as server:
@@ -344,7 +344,7 @@ class TestRefusals:
             assert error.retryable is (kind is AixplainError)
             assert bool(one.record) is is_remembered
 
-    def test_at_once_by_the_model(self, task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_run_that_fails_at_once(self, task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         with serve(lambda http: http.answer(200, b'{"status": "FAILED", "error_message": "no"}')) as server:
             monkeypatch.setenv("AIRFLOW_CONN_FAILING", json.dumps({"host": server.url, "password": "key"}))
             one = task(data="a", aixplain_conn_id="failing")
@@ -359,7 +359,7 @@ class TestRefusals:
             ({"data": "a", "aixplain_conn_id": "no_key"}, AixplainConfigurationError, "password is empty"),
         ],
     )
-    def test_before_anything_is_sent(
+    def test_invalid_settings_send_nothing(
         self, task: Any, monkeypatch: pytest.MonkeyPatch, arguments: Any, kind: type, named: str
     ) -> None:
         monkeypatch.setenv("AIRFLOW_CONN_NO_KEY", '{"conn_type": "aixplain"}')
@@ -369,8 +369,8 @@ class TestRefusals:
         assert named in str(error)
         assert one.record is None
 
-    def test_a_poll_url_on_a_foreign_host(self, task: Any, emulator: Emulator) -> None:
-        """It is recorded, so that the task goes on once its origin is trusted."""
+    def test_an_untrusted_poll_url_is_refused_and_recorded(self, task: Any, emulator: Emulator) -> None:
+        """It is recorded, so that a retry resumes the run once its origin is trusted."""
         one = task(data="foreign to a trigger")
         emulator.set_faults(foreign_poll_urls=1)
         try:
@@ -381,7 +381,7 @@ class TestRefusals:
         assert type(one.refused()) is AixplainUntrustedUrl
         assert submitted(emulator, "foreign to a trigger") == 1
 
-    def test_an_answer_that_is_lost(self, task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_lost_answer_leaves_an_intent(self, task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         with serve(Handler.reset) as server:
             monkeypatch.setenv("AIRFLOW_CONN_RESETTING", json.dumps({"host": server.url, "password": "key"}))
             one = task(data="a", aixplain_conn_id="resetting")
@@ -389,7 +389,7 @@ class TestRefusals:
             assert one.record["poll_url"] is None
 
 
-def test_an_answer_that_is_final_at_once(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_final_answer_is_recorded(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(lambda http: http.answer(200, b'{"status": "SUCCESS", "data": "hi"}')) as server:
         monkeypatch.setenv("AIRFLOW_CONN_AT_ONCE", json.dumps({"host": server.url, "password": "key"}))
         one = task(data="a", aixplain_conn_id="at_once")
@@ -406,7 +406,7 @@ def test_an_answer_that_is_final_at_once(task: Any, monkeypatch: pytest.MonkeyPa
         assert one.start(reason_not_end_from_trigger="something").payload["response"]["data"] == "hi"
 
 
-def test_the_output_of_other_tasks(task: Any, emulator: Emulator) -> None:
+def test_references_are_replaced_by_xcoms(task: Any, emulator: Emulator) -> None:
     data = {"data": [xcom_reference("other", "list", is_required=True), {"a": "b"}], "more": 1}
     one = task(data=data)
     one.xcoms["other", "list"] = ["{{ no template }}", None]
@@ -423,7 +423,7 @@ def test_the_output_of_other_tasks(task: Any, emulator: Emulator) -> None:
     assert optional.result()["data"] is None
 
 
-def test_a_task_that_is_ended_amid_its_submission_leaves_its_poll_url(
+def test_a_task_ended_during_its_submission_records_the_poll_url(
     task: Any, emulator: Emulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = task(data="ended")
@@ -431,7 +431,7 @@ def test_a_task_that_is_ended_amid_its_submission_leaves_its_poll_url(
     async def end() -> None:
         trigger = one.trigger()
         waiting = asyncio.ensure_future(anext(aiter(trigger.run())))
-        while not submitted(emulator, "ended"):  # noqa: ASYNC110 # another process tells
+        while not submitted(emulator, "ended"):  # noqa: ASYNC110 # the emulator is another process
             await asyncio.sleep(0.02)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -448,7 +448,7 @@ def test_a_task_that_is_ended_amid_its_submission_leaves_its_poll_url(
     assert one.record["poll_url"] in printed
 
 
-def test_a_task_that_is_ended_before_its_submission_is_sent_leaves_nothing(
+def test_a_task_ended_before_its_submission_records_nothing(
     task: Any, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(submission_slots, "MAX_CONCURRENT_SUBMISSIONS", 1)
@@ -456,7 +456,7 @@ def test_a_task_that_is_ended_before_its_submission_is_sent_leaves_nothing(
 
     async def end() -> None:
         sending = asyncio.ensure_future(anext(aiter(first.trigger().run())))
-        while not submitted(emulator, "sent"):  # noqa: ASYNC110 # another process tells
+        while not submitted(emulator, "sent"):  # noqa: ASYNC110 # the emulator is another process
             await asyncio.sleep(0.02)
         trigger = second.trigger()
         trigger.task_instance.task_id = "second"
@@ -476,7 +476,7 @@ def test_a_task_that_is_ended_before_its_submission_is_sent_leaves_nothing(
     assert submitted(emulator, "not sent") == 0
 
 
-def test_a_record_that_cannot_be_kept_costs_nothing_before_and_loses_nothing_after(
+def test_a_failing_store_costs_no_run_and_loses_no_result(
     task: Any, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = task(data="broken record")
@@ -499,8 +499,8 @@ def test_a_record_that_cannot_be_kept_costs_nothing_before_and_loses_nothing_aft
     assert submitted(emulator, "broken record") == 1
 
 
-def test_who_comes_while_many_push_is_left_to_a_worker(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Airflow's triggerer takes one XCom after another; a worker is sooner than the end of a long queue."""
+def test_workers_finish_tasks_while_many_xcoms_are_pushed(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow's triggerer stores one XCom after the other, so with a long queue a worker is faster."""
     monkeypatch.setattr(xcom_store, "MAX_PENDING_PUSHES", 150)
     one = task(data="queue", parameters={"delay": 0})
     aset = one.xcoms.aset
