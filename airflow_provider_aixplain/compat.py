@@ -102,7 +102,7 @@ def triggerer_stats() -> Any:
 @lru_cache(1)
 def deserializer_modules() -> tuple[str, ...]:
     """Return the prefixes of the modules that create objects from serialized data."""
-    for module in _DESERIALIZERS if is_at_least(3, 2) else _DESERIALIZERS[:1]:
+    for module in _DESERIALIZERS if is_at_least(3, 3) else _DESERIALIZERS[:1]:
         if find_spec(module) is None:
             raise UnsupportedAirflowError(f"module {module}")
     return _DESERIALIZERS

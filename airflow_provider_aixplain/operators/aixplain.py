@@ -192,7 +192,7 @@ class AixplainRunModelOperator(DeferrableRunBaseOperator):
         return super().execute_complete(context, event)
 
     def on_kill(self) -> None:
-        """Log that the run of a task that is ended on its worker continues."""
+        """Log that the run continues although the task was ended on its worker."""
         submission = self._submission
         if submission is None or submission.is_delivered:
             return

@@ -1,4 +1,4 @@
-"""Text that arrives in pieces, cut into lines for a task's log."""
+"""Streamed text as lines of a task's log."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _BLANKS = re.compile(" *")
 
 
 class LineBuffer:
-    """Cuts text that arrives in pieces into lines for a log: at its own line ends, and where a line grows too long.
+    """Splits streamed text into lines for a log: at its line ends, and where a line exceeds the width.
 
-    Control characters, which could forge or hide lines, become blanks.
+    Control characters, which could forge or hide lines, become spaces.
 
     :param width: the longest line, in characters.
     """
@@ -23,13 +23,13 @@ class LineBuffer:
         self._rest = ""
 
     def add(self, text: str) -> list[str]:
-        """Return the lines that are complete with this piece."""
+        """Return the lines that this piece of text completes."""
         *lines, rest = (self._rest + text).split("\n")
         *parts, self._rest = _cut(replace_control_characters(rest), self._width)
         return [part for line in lines for part in self._wrap(line)] + [part.rstrip() for part in parts if part.strip()]
 
     def end(self) -> list[str]:
-        """Return what is left."""
+        """Return the last lines."""
         return self._wrap(self._rest)
 
     def _wrap(self, line: str) -> list[str]:
@@ -37,7 +37,7 @@ class LineBuffer:
 
 
 def _cut(line: str, width: int) -> Iterator[str]:
-    """Cut a line at blanks, and within words that are longer than a line. The last part comes in any case."""
+    """Yield the parts of a line, cut at spaces and within words that exceed the width. The last part may be empty."""
     start = 0
     while len(line) - start > width:
         blank = line.rfind(" ", start, start + width + 1)

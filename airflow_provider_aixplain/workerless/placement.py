@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_aixplain import compat
@@ -23,13 +24,8 @@ START_TRIGGER = "airflow_provider_aixplain.workerless.start_trigger.AixplainMode
 class TriggererPlacement:
     """Tasks start and finish in the triggerer if they ask for it and lose nothing."""
 
-    def reason_not_start(self, task: Any) -> str | None:
-        """Return what would be lost if a trigger started a task; None if nothing would."""
-        return reason_not_start_from_trigger(task)
-
-    def reason_not_end(self, task: Any) -> str | None:
-        """Return what would be lost if a trigger finished a task; None if nothing would."""
-        return reason_not_end_from_trigger(task)
+    reason_not_start = staticmethod(reason_not_start_from_trigger)
+    reason_not_end = staticmethod(reason_not_end_from_trigger)
 
     def start_trigger_args(self, task: Any) -> Any:
         """Return Airflow's ``StartTriggerArgs`` of the trigger that starts a task; None if a worker starts it."""
@@ -52,45 +48,41 @@ class TriggererPlacement:
             next_method="resume_from_trigger",
         )
 
-    async def finish(self, trigger: Any, response: dict[str, Any]) -> TriggerEvent | None:
-        """Push a task's XComs and return the event that finishes the task; None if a worker has to finish it."""
-        return await finish(trigger, response, {})
+    async def finish(
+        self,
+        trigger: Any,
+        response: dict[str, Any],
+        more_fields: Mapping[str, Any] = MappingProxyType({}),
+        store: XComIdempotencyStore | None = None,
+    ) -> TriggerEvent | None:
+        """Push a task's XComs and return the event that finishes the task; None if a worker has to finish it.
 
+        :param trigger: an :class:`~airflow_provider_aixplain.triggers.aixplain.AixplainModelRunTrigger`.
+        :param response: the ModelResponse of a run that has succeeded, as a dict.
+        :param more_fields: XComs to push beside the fields of the response.
+        :param store: pushes the XComs; default: that of the trigger's task instance.
+        """
+        from airflow.triggers.base import TaskSuccessEvent
 
-async def finish(
-    trigger: Any,
-    response: dict[str, Any],
-    more_fields: Mapping[str, Any],
-    store: XComIdempotencyStore | None = None,
-) -> TriggerEvent | None:
-    """Push a task's XComs and return the event that finishes the task; None if a worker has to finish it.
-
-    :param trigger: an :class:`~airflow_provider_aixplain.triggers.aixplain.AixplainModelRunTrigger`.
-    :param response: the ModelResponse of a run that has succeeded, as a dict.
-    :param more_fields: XComs to push beside the fields of the response.
-    :param store: pushes the XComs; default: that of the trigger's task instance.
-    """
-    from airflow.triggers.base import TaskSuccessEvent
-
-    settings = trigger.settings
-    if compat.is_inline(trigger):
-        trigger.log.info(
-            "No triggerer runs this trigger, so the task finishes in its own process: end_from_trigger is ignored"
-        )
-        return None
-    try:
-        # TaskSuccessEvent could carry the XComs, but Airflow 3.3.2 stores such XComs as JSON strings, and commits each
-        # of them separately after the task has finished.
-        if settings.do_xcom_push:
-            fields = {**response, **more_fields} if settings.multiple_outputs else {}
-            await (store or XComIdempotencyStore(trigger.task_instance)).push(response, fields)
-    except TooManyPushes as error:
-        trigger.log.info("A worker finishes the task, which is faster now: %s", error)
-        return None
-    except Exception as error:
-        trigger.log.warning(
-            "A worker finishes the task, as pushing its XComs failed: %s: %s", type(error).__name__, error
-        )
-        return None
-    count_end(settings.model_id, "success", response, compat.triggerer_stats)
-    return TaskSuccessEvent()
+        settings = trigger.settings
+        if compat.is_inline(trigger):
+            trigger.log.info(
+                "No triggerer runs this trigger, so the task finishes in its own process: end_from_trigger is ignored"
+            )
+            return None
+        try:
+            # TaskSuccessEvent could carry the XComs, but Airflow 3.3.2 stores such XComs as JSON strings, and commits
+            # each of them separately after the task has finished.
+            if settings.do_xcom_push:
+                fields = {**response, **more_fields} if settings.multiple_outputs else {}
+                await (store or XComIdempotencyStore(trigger.task_instance)).push(response, fields)
+        except TooManyPushes as error:
+            trigger.log.info("A worker finishes the task, which is faster now: %s", error)
+            return None
+        except Exception as error:
+            trigger.log.warning(
+                "A worker finishes the task, as pushing its XComs failed: %s: %s", type(error).__name__, error
+            )
+            return None
+        count_end(settings.model_id, "success", response, compat.triggerer_stats)
+        return TaskSuccessEvent()

@@ -30,7 +30,7 @@ from airflow_provider_aixplain.submission import (
 )
 from airflow_provider_aixplain.templates import TemplateChecks
 from airflow_provider_aixplain.triggers.aixplain import MAX_RESPONSE_BYTES, AixplainModelRunTrigger
-from airflow_provider_aixplain.workerless.placement import finish
+from airflow_provider_aixplain.workerless.placement import TriggererPlacement
 from airflow_provider_aixplain.workerless.start_settings import StartSettings, with_xcoms
 from airflow_provider_aixplain.workerless.submission_slots import SLOTS
 from airflow_provider_aixplain.workerless.xcom_store import IdempotencyRecord, XComIdempotencyStore
@@ -111,7 +111,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
 
     async def _finish_task(self, response: dict[str, Any]) -> TriggerEvent | None:
         page = (await self.hook.aplatform()).model_page(self.settings.model_id)
-        return await finish(self, response, {MODEL_LINK.xcom_key: page}, self.store)
+        return await TriggererPlacement().finish(self, response, {MODEL_LINK.xcom_key: page}, self.store)
 
     async def _submit_or_reattach(self) -> ModelResponse | None:
         """Submit the run, or find the one that was submitted before, and adopt it.

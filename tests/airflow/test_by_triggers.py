@@ -132,7 +132,7 @@ def test_the_example_needs_no_worker(runs: dict[str, DagRun]) -> None:
     assert bool(example.tasks()["analyse/-1"]["hostname"]) != AIRFLOW_3
 
 
-SUBMITTED = "the run of model echo is at"
+SUBMITTED = "submitted a run of model echo"
 
 
 class TestStarted:

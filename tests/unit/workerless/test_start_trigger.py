@@ -180,8 +180,8 @@ def test_a_retry_resumes_the_run(task: Any, emulator: Emulator) -> None:
 
 def test_a_retry_without_durable_submits_again(task: Any, emulator: Emulator, task_log: TaskLog) -> None:
     one = task(data="fleeting", durable=False)
-    one.start(timeout=0)
-    one.start(timeout=0)
+    for _ in range(2):
+        one.start(timeout=0, parameters={"delay": 60})
     assert submitted(emulator, "fleeting") == 1, "the same try"
     one.retry()
     one.start()
