@@ -68,7 +68,7 @@ def started(runs: dict[str, DagRun]) -> DagRun:
     return runs["started_by_triggers"].finish()
 
 
-DONE = "echo is done after"
+DONE = "echo succeeded after"
 """Logged by a worker that returns a result."""
 
 
@@ -86,7 +86,7 @@ def test_the_trigger_finishes_the_task_and_pushes_xcoms(ended: DagRun, task_id: 
     assert response["status"] == "SUCCESS"
     assert xcoms == response
     log = ended.log(task_id, map_index=map_index)
-    assert (DONE in log) == ("as a trigger that ends the task loses its XComs, below Airflow 3.3" in log)
+    assert (DONE in log) == ("as a trigger would lose its XComs, below Airflow 3.3" in log)
     assert (DONE not in log) == AIRFLOW_3
     task = ended.tasks()[f"{task_id}/{map_index}"]
     assert task["duration"] >= 1, "from the submission until the run has finished"
@@ -105,7 +105,7 @@ def test_no_other_xcoms_are_pushed_than_requested(ended: DagRun) -> None:
 
 def test_a_worker_finishes_tasks_that_need_one(ended: DagRun) -> None:
     log = ended.log("callback")
-    assert log.count("a worker takes the result, as a trigger that ends the task loses its on_success_callback") == 1
+    assert log.count("a worker finishes the task, as a trigger would lose its on_success_callback") == 1
     assert "The callback ran for callback" in log
     assert DONE in log
     assert DONE in ended.log("large")
@@ -192,7 +192,7 @@ class TestStarted:
     ) -> None:
         log = started.log(task_id, map_index=map_index)
         lost = reason if AIRFLOW_3 else "its XComs, below Airflow 3.3"
-        assert log.count(f"a worker submits the run, as a trigger that starts the task loses {lost}") == 1
+        assert log.count(f"a worker submits the run, as a trigger would lose {lost}") == 1
 
     def test_failures_are_retried_and_log_their_reasons(self, started: DagRun) -> None:
         assert started.tasks()["failing/-1"]["try_number"] == 2

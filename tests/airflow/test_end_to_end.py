@@ -136,7 +136,7 @@ def ended(deployment: Deployment) -> str:
         def is_reached() -> bool:
             (task,) = [ti for ti in deployment.airflow.tasks("ended", run_id) if ti["task_id"] == task_id]
             log = deployment.airflow.log("ended", run_id, task_id) if task["state"] == state else ""
-            return "Waiting for the run at" in log or ("is at" in log and state == "running")
+            return "Waiting for the run" in log or ("submitted a run of" in log and state == "running")
 
         wait_until(is_reached, f"{task_id} {state}")
 
@@ -170,20 +170,20 @@ class TestEnded:
     @pytest.mark.parametrize("task_id", ["marked_failed", "marked_success", "cleared_in_its_wait"])
     def test_the_trigger_logs_that_the_run_continues(self, deployment: Deployment, ended: str, task_id: str) -> None:
         sentence = (
-            f"the run goes on, and is billed, as the platform cannot cancel it: {self.poll_url(deployment, task_id)}"
+            f"The run continues and is billed, as the platform cannot cancel it: {self.poll_url(deployment, task_id)}"
         )
         wait_until(lambda: sentence in self.log(deployment, ended, task_id), "the trigger's log line", 30)
 
     @pytest.mark.parametrize("task_id", ["on_its_worker", "execution_timeout_on_its_worker"])
     def test_the_worker_logs_that_the_run_continues(self, deployment: Deployment, ended: str, task_id: str) -> None:
         sentence = (
-            f"Its run goes on, and is billed, as the platform cannot cancel it: {self.poll_url(deployment, task_id)}"
+            f"Its run continues and is billed, as the platform cannot cancel it: {self.poll_url(deployment, task_id)}"
         )
         wait_until(lambda: sentence in self.log(deployment, ended, task_id), "the worker's log line", 30)
 
     def test_an_execution_timeout_ends_the_wait(self, deployment: Deployment, ended: str) -> None:
         log = self.log(deployment, ended, "execution_timeout")
-        assert "stopped waiting; the run goes on: still in progress after 5" in log
+        assert "stopped waiting; the run continues: " in log
         assert self.poll_url(deployment, "execution_timeout") in log
 
     def test_a_cleared_task_gets_the_result_of_its_run(self, deployment: Deployment, ended: str) -> None:
@@ -315,13 +315,13 @@ class TestEndings:
         log = deployment.airflow.log("endings", run_id, "failing_run")
         run = next(run for run in deployment.emulator.runs() if run["model_id"] == "fail")
         url = f"{deployment.emulator.url}/api/v1/data/{run['id']}"
-        assert f"Model fail: the run failed: this model always fails (poll URL: {url})" in log
+        assert f"Model fail: the run failed: this model always fails; poll URL: {url}" in log
 
     def test_a_slow_run_times_out(self, deployment: Deployment, run_id: str) -> None:
         assert self.state(deployment, run_id, "too_slow") == ("failed", 1)
         log = deployment.airflow.log("endings", run_id, "too_slow")
-        assert "Model echo: stopped waiting; the run goes on: still in progress after 2 s" in log
-        assert f"(poll URL: {deployment.emulator.url}/api/v1/data/" in log
+        assert "Model echo: stopped waiting; the run continues: " in log
+        assert f"; poll URL: {deployment.emulator.url}/api/v1/data/" in log
 
     def test_a_task_can_wait_on_its_worker(self, deployment: Deployment, run_id: str) -> None:
         assert self.state(deployment, run_id, "on_the_worker") == ("success", 1)
@@ -373,14 +373,14 @@ class TestTries:
         assert deployment.airflow.xcoms("tries", tries, task_id)["data"] == task_id
         assert self.submissions(deployment, task_id) == 1
         log = deployment.airflow.log("tries", tries, task_id, try_number=task["try_number"])
-        assert "going on with the run of an earlier try" in log
+        assert "re-attached to the run of an earlier try" in log
 
     def test_a_submission_in_doubt_is_logged_and_repeated(self, deployment: Deployment, tries: str) -> None:
         (task,) = [ti for ti in deployment.airflow.tasks("tries", tries) if ti["task_id"] == "orphan"]
         assert (task["state"], task["try_number"]) == ("success", 2)
         assert self.submissions(deployment, "orphan") == 2
         log = deployment.airflow.log("tries", tries, "orphan", try_number=2)
-        assert "never learnt whether it was accepted" in log
+        assert "it is unknown whether the platform accepted it" in log
 
     def test_a_task_that_is_cleared_after_its_success_runs_again(self, deployment: Deployment, tries: str) -> None:
         assert self.submissions(deployment, "cleared") == 1

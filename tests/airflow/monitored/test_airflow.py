@@ -43,7 +43,7 @@ def test_a_sensor_returns_what_the_operator_does(monitored: Monitored, run_id: s
 
 @pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 runs one task at a time here, so the run has finished before")
 def test_a_sensor_defers(monitored: Monitored, run_id: str) -> None:
-    assert "the triggerer waits for its end" in monitored.airflow.log(DAG, run_id, "wait")
+    assert "Deferred: waiting in the triggerer for the run to finish" in monitored.airflow.log(DAG, run_id, "wait")
 
 
 def test_a_decorated_function_is_a_run(monitored: Monitored, run_id: str) -> None:
@@ -56,12 +56,12 @@ def test_a_decorated_function_is_a_run(monitored: Monitored, run_id: str) -> Non
 def test_the_log_reports_each_step_of_a_run(monitored: Monitored, run_id: str) -> None:
     log = monitored.airflow.log(DAG, run_id, "run")
     story = (
-        "run: the run of model sentiment is at http",
-        "run: the triggerer waits for its end",
-        "Waiting for the run at http",
-        "The wait ended after",
-        "polls: success after 1.0 s, for 0.",
-        "run: model sentiment is done after 1.0 s, for 0.",
+        "run: submitted a run of model sentiment: http",
+        "run: Deferred: waiting in the triggerer for the run to finish",
+        "Waiting for the run, submitted ",
+        "Run succeeded after ",
+        " credits)",
+        "run: model sentiment succeeded after 1.0 s",
         " credits and ",
     )
     places = [log.find(part) for part in story]
@@ -113,7 +113,7 @@ def test_a_listener_makes_a_worker_finish_the_task(monitored: Monitored, run_id:
     """With a listener, Airflow rejects other operators that set ``end_from_trigger``."""
     log = monitored.airflow.log(DAG, run_id, "listened_to")
     reason = "the listener" if AIRFLOW_3 else "its XComs, below Airflow 3.3"
-    assert f"a worker takes the result, as a trigger that ends the task loses {reason}" in log
+    assert f"a worker finishes the task, as a trigger would lose {reason}" in log
     assert monitored.airflow.xcoms(DAG, run_id, "listened_to")["data"] == "listener"
 
 
