@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from airflow_provider_aixplain.exceptions import translate_protocol_errors
-from airflow_provider_aixplain.protocol.wait import seconds
+from airflow_provider_aixplain.protocol.wait import to_seconds
 from airflow_provider_aixplain.submission import now
 
 
@@ -45,7 +45,7 @@ class RunSettings:
         """Convert durations to seconds, and set the times of a run that was submitted."""
         with translate_protocol_errors():
             for name in ("wait_time", "timeout"):
-                object.__setattr__(self, name, seconds(name, getattr(self, name)))
+                object.__setattr__(self, name, to_seconds(name, getattr(self, name)))
         if self.poll_url:
             for name in ("submitted_at", "deferred_at"):
                 object.__setattr__(self, name, getattr(self, name) or now())

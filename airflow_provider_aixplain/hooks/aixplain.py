@@ -15,7 +15,7 @@ from airflow_provider_aixplain.client.account import Platform
 from airflow_provider_aixplain.client.aio import AsyncClient
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainError
 from airflow_provider_aixplain.hooks.connection import read_connection
-from airflow_provider_aixplain.transport.loop_cache import LoopCache
+from airflow_provider_aixplain.loop_local import LoopCache
 
 if TYPE_CHECKING:
     import requests

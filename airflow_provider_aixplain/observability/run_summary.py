@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_aixplain.protocol.values import printable
+from airflow_provider_aixplain.protocol.values import to_printable
 from airflow_provider_aixplain.protocol.wait import Outcome
 
 _RESULTS = {
@@ -23,4 +23,4 @@ def run_summary(outcome: Outcome, polls: int, seconds: float) -> str:
     if outcome.response is not None and outcome.response.completed:
         figures.append(f"{outcome.response.used_credits} credits")
     message = f": {outcome.message}" if outcome.message else ""
-    return printable(f"{_RESULTS[outcome.status]} after {seconds:.1f} s ({', '.join(figures)}){message}")
+    return to_printable(f"{_RESULTS[outcome.status]} after {seconds:.1f} s ({', '.join(figures)}){message}")

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
-from airflow_provider_aixplain.protocol.values import printable
+from airflow_provider_aixplain.protocol.values import to_printable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -125,7 +125,7 @@ def is_rejected(response: ModelResponse) -> bool:
 
 
 def _reason_not_resumable(earlier: Submission, fingerprint: str, response: ModelResponse | None) -> str:
-    url = printable(earlier.poll_url)
+    url = to_printable(earlier.poll_url)
     if earlier.fingerprint != fingerprint:
         return f"model, input or endpoint differ from those of the earlier try, whose run continues: {url}"
     if response is not None and is_not_found(response):

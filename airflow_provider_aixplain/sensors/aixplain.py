@@ -142,10 +142,8 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
         response = self.hook.poll_tolerant(self.poll_url, self.run_name, MAX_POLL_TIMEOUT)
         elapsed = time.monotonic() - started_at
         outcome = wait.judge(response, elapsed)
+        problem = self.hook.reload_credentials() if wait.is_denied and not outcome else ""
+        self.hook.log_wait(wait, response, elapsed, self.run_name, problem)
         if outcome:
             count_wait(self.model_id, outcome, wait.polls, elapsed)
-            return outcome
-        trouble = self.hook.reload_credentials() if wait.is_denied else ""
-        if report := wait.report(response, elapsed):
-            self.log.info("%s: %s%s", self.run_name, report, trouble)
         return outcome

@@ -14,12 +14,12 @@ from yarl import URL
 
 from airflow_provider_aixplain import __version__
 from airflow_provider_aixplain.client.account import MAX_REDIRECTS, MIN_TIMEOUT, Platform, parse_origin
+from airflow_provider_aixplain.loop_local import LoopCache
 from airflow_provider_aixplain.protocol.values import to_printable
 from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, Request
 from airflow_provider_aixplain.transport.decoding import ACCEPTED_CODINGS, decompress, select_known_codings
 from airflow_provider_aixplain.transport.environment import Route, find_route, quote_url
 from airflow_provider_aixplain.transport.guard import guard_connections
-from airflow_provider_aixplain.transport.loop_cache import LoopCache
 
 MAX_CONNECTIONS = 256
 """Concurrent requests of one account in one event loop."""

@@ -85,7 +85,7 @@ class AixplainModelRunTrigger(BaseTrigger):
         self.log.info("Waiting for the run, submitted %.0f s ago: %s", elapsed, to_printable(settings.poll_url))
         try:
             outcome = await self.hook.await_run(
-                settings.poll_url, wait, elapsed, name="The run", most=MAX_RESPONSE_BYTES
+                settings.poll_url, wait, elapsed, name="The run", max_size=MAX_RESPONSE_BYTES
             )
         except AixplainPermanentError as error:
             outcome = Outcome("error", str(error))

@@ -18,8 +18,8 @@ from airflow_provider_aixplain.exceptions import AixplainError, AixplainPermanen
 from airflow_provider_aixplain.observability.links import MODEL_LINK
 from airflow_provider_aixplain.protocol.response import FIELDS, ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.resumption import Action, decide, is_not_found, is_rejected
-from airflow_provider_aixplain.protocol.values import printable
-from airflow_provider_aixplain.protocol.wait import LONGEST, Outcome
+from airflow_provider_aixplain.protocol.values import to_printable
+from airflow_provider_aixplain.protocol.wait import MAX_DURATION, Outcome
 from airflow_provider_aixplain.submission import (
     IN_FLIGHT_MARGIN,
     NOT_FOUND_ATTEMPTS,
@@ -204,17 +204,17 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
             earlier = replace(earlier, try_id=store.try_id, tried_at=now())
             await store.write(earlier)
         self._adopt(earlier)
-        self.log.info("%s: re-attached to the run of an earlier try: %s", self.run_name, printable(earlier.poll_url))
+        self.log.info("%s: re-attached to the run of an earlier try: %s", self.run_name, to_printable(earlier.poll_url))
         return None
 
     async def _poll(self, poll_url: str) -> ModelResponse:
         """Poll once, or for a minute while the platform does not know the run."""
-        response = await self.hook.apoll(poll_url, most=MAX_RESPONSE_BYTES)
+        response = await self.hook.apoll(poll_url, max_size=MAX_RESPONSE_BYTES)
         for _ in range(NOT_FOUND_ATTEMPTS - 1):
             if not is_not_found(response):
                 break
             await asyncio.sleep(NOT_FOUND_DELAY)
-            response = await self.hook.apoll(poll_url, most=MAX_RESPONSE_BYTES)
+            response = await self.hook.apoll(poll_url, max_size=MAX_RESPONSE_BYTES)
         return response
 
     async def _submit(self, intent: IdempotencyRecord) -> ModelResponse | None:
@@ -246,7 +246,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
             self.log.info("%s: model %s answered at once", self.run_name, self.settings.model_id)
             return response
         url = self.settings.poll_url
-        self.log.info("%s: submitted a run of model %s: %s", self.run_name, self.settings.model_id, printable(url))
+        self.log.info("%s: submitted a run of model %s: %s", self.run_name, self.settings.model_id, to_printable(url))
         self.hook.platform.check(url)
         return None
 
@@ -283,7 +283,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
             self.settings,
             poll_url=submission.poll_url or "",
             submitted_at=submission.submitted_at,
-            timeout=min(self.settings.timeout + age_at_try, LONGEST),
+            timeout=min(self.settings.timeout + age_at_try, MAX_DURATION),
         )
 
 

@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from airflow_provider_aixplain.transport.loop_cache import LoopCache
+from airflow_provider_aixplain.loop_local import LoopCache
 
 
 class Value:
