@@ -559,7 +559,7 @@ class TestLargeResponses:
             task.resume_from_trigger(CONTEXT, event, task.run_settings(poll_url=event["poll_url"]).to_dict())
 
     def test_a_response_above_the_limit_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with pytest.raises(AixplainPermanentError, match="raise max_answer_mib in the extra of the Connection"):
+        with pytest.raises(AixplainPermanentError, match="set max_answer_mib in the extra of the Connection"):
             self.run(monkeypatch, 200, b" " * 1_100_000)
 
 
@@ -580,7 +580,7 @@ def test_an_untrusted_poll_url_is_refused_and_recorded(emulator: Emulator) -> No
     try:
         tries = Tries(model_id="echo", data="foreign", deferrable=True)
         for _ in range(2):
-            with pytest.raises(AixplainUntrustedUrl, match="add its origin to trusted_origins"):
+            with pytest.raises(AixplainUntrustedUrl, match="add it to trusted_origins"):
                 tries.run()
     finally:
         emulator.set_faults()

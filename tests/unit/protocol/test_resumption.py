@@ -80,7 +80,7 @@ def test_unknown_fields_of_a_stored_record_are_ignored() -> None:
         (FAILED, True),
         (NOT_FOUND, True),
         (UNREACHABLE, False),
-        (failed_request(None, ErrorCategory.PLATFORM, sent=False), True),
+        (failed_request(None, ErrorCategory.PLATFORM, is_sent=False), True),
         (failed_request(503, ErrorCategory.PLATFORM), False),
     ],
 )
