@@ -30,10 +30,11 @@ stop: $(VENV)/.ready ## Stop what make demo KEEP=1 left running
 test: ## Run every check: lint, all tests on both Airflows, the wheel (JOBS=3 at a time)
 	$(MAKE) -j$(JOBS) -O $(CHECKS)
 
-lint: $(VENV)/.ready ## Check style, format and types
+lint: $(VENV)/.ready ## Check code style, format, types and the words of all texts
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m tests.style
 
 format: $(VENV)/.ready ## Fix style and format where a tool can
 	$(VENV)/bin/ruff check --fix .
