@@ -84,9 +84,7 @@ class AixplainModelRunTrigger(BaseTrigger):
         wait = Wait(settings.wait_time, settings.timeout, RETRY_BUDGET, run_times)
         self.log.info("Waiting for the run, submitted %.0f s ago: %s", elapsed, to_printable(settings.poll_url))
         try:
-            outcome = await self.hook.await_run(
-                settings.poll_url, wait, elapsed, name="The run", max_size=MAX_RESPONSE_BYTES
-            )
+            outcome = await self.hook.await_run(settings.poll_url, wait, elapsed, max_size=MAX_RESPONSE_BYTES)
         except AixplainPermanentError as error:
             outcome = Outcome("error", str(error))
         if outcome.is_too_large:
