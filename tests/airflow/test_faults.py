@@ -340,7 +340,9 @@ def test_killed_triggerers_resubmit_only_runs_in_doubt(tmp_path: Path) -> None:
 def test_a_batch_survives_kills_at_every_stage(tmp_path: Path) -> None:
     """Kills its worker while it reads the input or writes the results, and its triggerer in between, at random."""
     rows, kills = 4800 // SHARE, max(3, 20 // SHARE)
-    (tmp_path / "input.jsonl").write_text("".join(json.dumps({"data": f"row {n}"}) + "\n" for n in range(rows)))
+    # Runs of different durations, so that submissions are in flight at every moment and not in waves.
+    inputs = [{"data": f"row {n}", "delay": 2 + n % 7 / 3} for n in range(rows)]
+    (tmp_path / "input.jsonl").write_text("".join(json.dumps(row) + "\n" for row in inputs))
     with scene(tmp_path, later=TRIGGERERS[1:]) as stage:
         stage.emulator.set_faults(submission_seconds=0.2)  # so that some are in flight at each kill
         places = {"input": f"file://{tmp_path}/input.jsonl", "result_path": f"file://{tmp_path}/results"}

@@ -68,7 +68,7 @@ def batch():
         input="{{ params.input }}",
         result_path="{{ params.result_path }}",
         data="data",
-        parameters={"delay": 3},
+        parameter_columns={"delay": "delay"},
         max_in_flight=100,
         retries=100,
         retry_delay=timedelta(seconds=1),
