@@ -131,6 +131,9 @@ def count_requests(processes: Processes) -> Counter[str]:
 def attach(folder: str) -> None:
     """Register the scheme ``s3`` in this process."""
     if folder.startswith("s3:"):
+        from s3fs import S3FileSystem
+
+        S3FileSystem.clear_instance_cache()  # an earlier object storage had another URL
         exec(ATTACH, {})
 
 
