@@ -23,6 +23,9 @@ LONGEST_PACE = 1.0
 MAX_COMMIT_SIZE = 1_000_000
 """The approximate maximum size of a commit, in characters."""
 
+LARGE_COMMIT = 100
+"""Records for which a commit does not wait longer than the first pace."""
+
 
 class RateLimiter:
     """Admits the submissions of a batch one by one.
@@ -76,8 +79,8 @@ class GroupCommitter:
     """Commits records in groups: records that are queued while a commit is in flight go into the next commit.
 
     :param append: appends records to a log: ``append(records, fenced, commit_id)``.
-    :param pace: the minimum time between the starts of two commits, in seconds. It grows to 1 s after an hour, which
-        bounds the number of objects.
+    :param pace: the minimum time between the starts of two commits, in seconds. For commits of less than 100 records it
+        grows to 1 s after an hour, which bounds the number of objects; larger ones would delay short runs.
     :ivar last_commit: the start of the last commit, by the monotonic clock.
     """
 
@@ -106,8 +109,10 @@ class GroupCommitter:
         while self._queue:
             if sum(entry.size for entry in self._queue) < MAX_COMMIT_SIZE:
                 now = time.monotonic()
-                pace = max(self._pace, min(LONGEST_PACE, (now - self._started_at) / 3600))
-                await asyncio.sleep(max(0.0, self.last_commit + pace - now))
+                await asyncio.sleep(max(0.0, self.last_commit + self._pace - now))
+                pace = min(LONGEST_PACE, (now - self._started_at) / 3600)
+                while len(self._queue) < LARGE_COMMIT and time.monotonic() < self.last_commit + pace:
+                    await asyncio.sleep(self._pace)
             entries = [self._queue.popleft()]
             size = entries[0].size
             while self._queue and (size := size + self._queue[0].size) <= MAX_COMMIT_SIZE:
