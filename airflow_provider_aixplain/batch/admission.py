@@ -130,10 +130,8 @@ class GroupCommitter:
             error = problem
             if isinstance(error, Fenced) and (facts := [entry for entry in entries if not entry.fenced]):
                 await self._commit(facts)
-        for entry in entries:
-            if entry.committed.done():
-                continue
+        for committed in (entry.committed for entry in entries if not entry.committed.done()):
             if error:
-                entry.committed.set_exception(error)
+                committed.set_exception(error)
             else:
-                entry.committed.set_result(None)
+                committed.set_result(None)
