@@ -51,7 +51,7 @@ units-%: .venv/airflow-%/.ready $(PEER)/.ready
 
 # No Airflow is involved, so once is enough.
 units-3.3.2: PYTEST_ARGS += tests/parity --ignore=tests/unit/protocol
-units-2.11.2: PYTEST_ARGS += $(addprefix --ignore=tests/unit/,protocol transport emulator batch test_model.py)
+units-2.11.2: PYTEST_ARGS += $(addprefix --ignore=tests/unit/,protocol transport emulator batch inputs test_model.py)
 # Below Airflow 3.3 no trigger can start or finish a task; unit tests and other tests in a real Airflow cover that.
 real-2.11.2: PYTEST_ARGS += --ignore=tests/airflow/test_by_triggers.py
 

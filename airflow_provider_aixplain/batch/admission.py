@@ -111,7 +111,7 @@ class GroupCommitter:
                 now = time.monotonic()
                 await asyncio.sleep(max(0.0, self.last_commit + self._pace - now))
                 pace = min(LONGEST_PACE, (now - self._started_at) / 3600)
-                while len(self._queue) < LARGE_COMMIT and time.monotonic() < self.last_commit + pace:
+                while len(self._queue) < LARGE_COMMIT and time.monotonic() < self.last_commit + pace:  # noqa: ASYNC110
                     await asyncio.sleep(self._pace)
             entries = [self._queue.popleft()]
             size = entries[0].size
