@@ -72,7 +72,7 @@ class TestConnectionForm:
         open_section(form, "Extra Fields")
         for name, default in [("timeout", "60"), ("max_answer_mib", "256"), ("verify", "true")]:
             expect(field(form, f"element_{name}")).to_have_value(default)
-        expect(form.get_by_text("The longest time that one request may take, in seconds")).to_be_visible()
+        expect(form.get_by_text("Time limit of a request, in seconds")).to_be_visible()
         expect(field(form, "element_proxy")).to_have_attribute("type", "password")
         picture(page, "connection-extra")
 

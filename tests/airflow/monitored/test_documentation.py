@@ -18,8 +18,8 @@ from airflow.models.connection import Connection
 
 from airflow_provider_aixplain.hooks.connection import read_connection
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+from airflow_provider_aixplain.run_settings import RunSettings
 from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
-from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
 from tests.support.deployment import AIRFLOW_3, wait_until
 from tests.support.documentation import PAGES, ROOT, Example, examples
 from tests.support.monitored import Monitored
@@ -124,7 +124,7 @@ def test_the_connection_is_the_same_as_json_and_uri(monkeypatch: pytest.MonkeyPa
     [
         (AixplainRunModelOperator, "operator"),
         (AixplainModelRunSensor, "sensor"),
-        (AixplainModelRunTrigger, "trigger"),
+        (RunSettings, "trigger"),
     ],
 )
 def test_every_parameter_is_documented(kind: Any, page: str) -> None:
