@@ -2,8 +2,9 @@
 
 It polls rarely while a run can hardly have finished, and often when it is likely to finish.
 
-Polls cost, and so does a result that waits for the next poll. If a run finishes with the hazard rate ``h(t)``, and a
-poll costs as much as ``w`` seconds of waiting, the best interval between polls is ``sqrt(2 w / h)`` seconds
+Each poll has a cost, and so has the delay between a run's end and the next poll. If a run finishes with the hazard rate
+``h(t)``, and a poll costs as much as ``w`` seconds of delay, the best interval between polls is ``sqrt(2 w / h)``
+seconds
 (J. B. Keller, "Optimum checking schedules for systems subject to random failure", Management Science 21, 1974). The
 rate is estimated from the known run times: a run is equally likely to finish in each interval between two of them.
 ``w`` is the cost that the fallback schedule implies for the same run times: its mean delay divided by its mean number
@@ -30,13 +31,13 @@ SAMPLES_PER_PLAN = 8
 """New run times after which a schedule is computed again."""
 
 RESOLUTION = 0.01
-"""Run times that differ by less than this share of themselves count as equal."""
+"""Equal run times are spread over this share of themselves, so that the estimated rate is finite."""
 
 MIN_POLL_SHARE = 0.25
-"""The least share of the fallback's polls, for periods in which no run has finished, except before the first."""
+"""The least share of the fallback's polls that is made between two run times; before the first it may be less."""
 
 MAX_START_DELAY = 10.0
-"""Seconds after its submission within which a wait must start to observe the whole run."""
+"""Seconds after the submission within which a wait must have started, so that it has observed the whole run."""
 
 
 class Plan:
@@ -103,7 +104,8 @@ class RunTimes:
     ) -> None:
         """Add a run that has finished. All times are seconds since its submission.
 
-        :param reported: the run time that the platform reports; it does not include the time in a queue.
+        :param reported: the run time that the platform reports, without the time in a queue; ignored if the polls
+            contradict it.
         :param started_at: when its wait started.
         :param last_in_progress: when a poll last found it in progress; 0 if none did.
         :param finished_by: when a poll found it finished.
@@ -113,8 +115,8 @@ class RunTimes:
         if run_time is not None and last_in_progress < run_time <= finished_by:
             self._add(float(run_time))
         elif last_in_progress or started_at <= MAX_START_DELAY:
-            # It finished at an unknown moment in between. If already the first poll found it finished, the start of
-            # that period is unknown too.
+            # The end of the run is unknown: a random time between the last two polls is used; or, if the first poll
+            # found it finished, a random time in the tenth before that poll.
             earliest = last_in_progress or 0.9 * finished_by
             self._add(earliest + chance * (finished_by - earliest))
 

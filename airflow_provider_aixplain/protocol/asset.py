@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.protocol.values import parse_number, parse_time, to_text
-from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, read_object, unreadable
+from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, read_object, unusable_answer_error
 
 
 class AssetStatus(str, Enum):
@@ -55,7 +55,7 @@ _Member = TypeVar("_Member", AssetStatus, FunctionType)
 
 
 def to_member(kind: type[_Member], value: object) -> _Member | str | None:
-    """Return the enum member of a value that the platform sent; an unknown string is returned unchanged, or None."""
+    """Return the enum member of a value that the platform sent; an unknown string unchanged; otherwise None."""
     try:
         return kind(value)
     except ValueError:
@@ -71,7 +71,7 @@ class Parameter:
     :param value: the value that was set on :class:`ModelParameters`; a run does not send it.
     :param is_fixed: whether the model's provider has fixed its value.
     :param values: preset or supported values.
-    :param default_values: the values of a run that does not name it.
+    :param default_values: the values that a run has by default.
     :param available_options: the values to choose from.
     :param data_type: such as ``text``, ``number``, ``boolean``, ``json``, ``array``.
     :param data_sub_type: the content of a text, such as ``json`` or ``number``.
@@ -92,8 +92,8 @@ class Parameter:
     def accepts(self, value: Any) -> bool:
         """Return whether a JSON value has the declared type.
 
-        Null has every type, and an unknown type accepts every value. A string that spells a number or a boolean counts
-        as one: templates render to strings, and the payload's ``data`` holds both as strings.
+        Null is accepted for every type, and any value for an unknown type. A string that spells a number or a boolean
+        counts as one: templates render to strings, and the payload's ``data`` holds both as strings.
         """
         is_list = self.multiple_values and isinstance(value, list)
         return self._accepts_item(value) or (is_list and all(self._accepts_item(item) for item in value))
@@ -121,7 +121,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 class ModelParameters:
-    """The parameters that a model declares. Each is an attribute: the value that was set for it, by default None.
+    """The parameters that a model declares. Each is an attribute that holds the value set for it, by default None.
 
     A run sends its argument ``parameters`` and not these values, like the platform's own client.
 
@@ -189,14 +189,14 @@ class ModelParameters:
 
         :raises AttributeError: if the model does not declare it.
         """
-        return self._declared(name).value
+        return self._find_declaration(name).value
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set the value of a parameter.
 
         :raises AttributeError: if the model does not declare it.
         """
-        self._declared(name).value = value
+        self._find_declaration(name).value = value
 
     def __str__(self) -> str:
         """Return a line for each parameter."""
@@ -208,8 +208,8 @@ class ModelParameters:
             lines.append(f"  - {p.name}: {'not set' if p.value is None else p.value} ({', '.join(marks)})")
         return "\n".join(["Parameters:", *lines]) if lines else "No parameters declared"
 
-    def _declared(self, name: str) -> Parameter:
-        # Through __dict__: copying reads attributes before there are any.
+    def _find_declaration(self, name: str) -> Parameter:
+        # copy and pickle read attributes before "parameters" exists, which would call __getattr__ without end.
         declared = self.__dict__.get("parameters", {})
         if name not in declared:
             raise AttributeError(
@@ -245,15 +245,15 @@ def _read_declaration(name: str, entry: Any) -> Parameter:
 def read_model(outcome: Answer | NoResponse) -> dict[str, Any]:
     """Return a model's record as the arguments of :class:`~airflow_provider_aixplain.model.Model`.
 
-    Other fields of the record keep their names, except for ``api_key``. A field that is missing or malformed leaves the
-    argument's default, or the state ``draft``.
+    Other fields of the record keep their names; ``api_key`` is dropped. A missing or malformed field has the argument's
+    default, except for a missing state, which is ``draft``.
 
     :param outcome: the answer to the request for the record.
     :raises RequestFailed: if the platform refuses, or the answer is not a record with an id.
     """
     record = read_object(outcome, "model")
     if not isinstance(record.get("id"), str) or not record["id"]:
-        raise unreadable("model", "has no id", record)
+        raise unusable_answer_error("model", "has no id", record)
     version, params = record.get("version"), record.get("params")
     declared = {
         param["name"]: param

@@ -18,14 +18,11 @@ class ErrorCategory(str, Enum):
     PLATFORM = "platform or network"
     INTERNAL = "internal"
     SIZE = "answer too large"
-    """Not one of the platform's: the answer exceeds the size limit of its reader."""
+    """This client's own: the answer exceeds its reader's size limit."""
 
     @classmethod
     def of(cls, status_code: int) -> ErrorCategory:
-        """Return the category of an HTTP status code.
-
-        :param status_code: the HTTP status code of an answer that is not a success.
-        """
+        """Return the category of an HTTP status code that is not a success."""
         return next((category for category, codes in _STATUS_CODES.items() if status_code in codes), cls.INTERNAL)
 
 
@@ -39,7 +36,8 @@ _STATUS_CODES = {
     ErrorCategory.PLATFORM: {500, 502, 503, 504},
 }
 
-_RETRYABLE = {ErrorCategory.RATE_LIMIT, ErrorCategory.SUPPLIER, ErrorCategory.PLATFORM}
+RETRYABLE = {ErrorCategory.RATE_LIMIT, ErrorCategory.SUPPLIER, ErrorCategory.PLATFORM}
+"""The categories of temporary errors."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class Failure:
     @property
     def retryable(self) -> bool | None:
         """Whether the same request can succeed later; None if that is unknown (501, 505 and above)."""
-        if self.category in _RETRYABLE:
+        if self.category in RETRYABLE:
             return True
         if self.category is ErrorCategory.INTERNAL and not 400 <= (self.status_code or 0) <= 499:
             return None
@@ -87,7 +85,7 @@ class InvalidInput(ValueError):
 
 
 class RequestFailed(Exception):
-    """A request failed that does not return a :class:`~airflow_provider_aixplain.protocol.response.ModelResponse`.
+    """A request failed whose result is not a :class:`~airflow_provider_aixplain.protocol.response.ModelResponse`.
 
     :param failure: why.
     :param message: what happened.

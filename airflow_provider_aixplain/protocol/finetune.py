@@ -8,7 +8,7 @@ from typing import Any
 from airflow_provider_aixplain.protocol.asset import AssetStatus, to_member
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.protocol.values import parse_number, to_storable
-from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, read_object, unreadable
+from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, read_object, unusable_answer_error
 
 _FAILED = {AssetStatus.FAILED, AssetStatus.REJECTED, AssetStatus.CANCELED, AssetStatus.DELETED}
 
@@ -18,7 +18,7 @@ class FinetuneStatus:
     """The state of a fine-tuning.
 
     :param status: the state of the training; a string if the platform sends an unknown state.
-    :param model_status: the state of the resulting model; likewise.
+    :param model_status: the state of the resulting model, in the same form.
     :param epoch: the epoch of the losses, or None.
     :param training_loss: the loss on the training data after that epoch, or None.
     :param validation_loss: the loss on the validation data after that epoch, or None.
@@ -58,8 +58,8 @@ def check_epoch(after_epoch: float | None) -> None:
 def read_finetune_status(outcome: Answer | NoResponse, after_epoch: float | None = None) -> FinetuneStatus:
     """Return the status of a fine-tuning from its training logs.
 
-    The losses are those of the last epoch, or of the first one after ``after_epoch``. If an epoch has several logs, the
-    last value of each loss counts. Logs without an epoch are ignored.
+    The losses are those of the last epoch, or of the first one after ``after_epoch``. If an epoch has several log
+    entries, the last value of each loss counts. Entries without an epoch are ignored.
 
     :param outcome: the answer to the request for the logs.
     :param after_epoch: the last epoch that the caller knows.
@@ -68,7 +68,7 @@ def read_finetune_status(outcome: Answer | NoResponse, after_epoch: float | None
     body = read_object(outcome, "fine-tuning")
     status, model_status = (to_member(AssetStatus, body.get(key)) for key in ("finetuneStatus", "modelStatus"))
     if status is None or model_status is None:
-        raise unreadable("fine-tuning", "does not name finetuneStatus and modelStatus", body)
+        raise unusable_answer_error("fine-tuning", "does not name finetuneStatus and modelStatus", body)
     logs = body.get("logs")
     logs = [log for log in logs if isinstance(log, dict)] if isinstance(logs, list) else []
     epochs = [epoch for log in logs if (epoch := _epoch(log)) is not None]

@@ -20,12 +20,13 @@ def build_payload(
     """Return the JSON body of a run.
 
     An object, or a string that holds one as JSON, is the payload itself. A string that holds another JSON value becomes
-    ``{"data": value}``, a number or a boolean as its string (``"5"`` gives ``{"data": "5"}``). Anything else is sent as
-    ``{"data": data}``. Enum members are sent as their values. The caller's objects are not changed.
+    ``{"data": value}``, a number or a boolean as Python's string of it (``"5"`` gives ``{"data": "5"}``, and ``"true"``
+    gives ``{"data": "True"}``). Anything else is sent as ``{"data": data}``. Enum members are sent as their values. The
+    caller's objects are not changed.
 
     :param data: the input of the model: a string, or any other JSON value.
-    :param parameters: merged into the payload; ``parameters`` take precedence, except over a ``data`` that is neither
-        an object nor a JSON string.
+    :param parameters: merged into the payload; ``parameters`` take precedence, except that they do not replace input
+        that is sent as ``{"data": data}``.
     :param stream: if given, sent as ``options.stream``.
     :param convert: returns the replacement of a value that JSON cannot hold, or ``NOT_JSON``.
     :raises InvalidInput: if ``data`` is None, or JSON cannot hold a value; the message names the path to it.

@@ -1,6 +1,6 @@
 """Connection tests that cost nothing: requests for a model and a run that do not exist.
 
-The platform checks the key first, so an answer that there is no such model proves that the key is right.
+The platform checks the key first, so the answer that there is no such model proves that it accepts the key.
 """
 
 from __future__ import annotations
@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from airflow_provider_aixplain.protocol import wire
-from airflow_provider_aixplain.protocol.failure import ErrorCategory
+from airflow_provider_aixplain.protocol.failure import RETRYABLE, ErrorCategory
 
 NO_MODEL = "000000000000000000000000"
 NO_RUN = "00000000-0000-0000-0000-000000000000"
-TEMPORARY = (ErrorCategory.RATE_LIMIT, ErrorCategory.SUPPLIER, ErrorCategory.PLATFORM)
 
 
 def requests(backend_url: str, models_run_url: str) -> Iterator[tuple[str, str, wire.Request]]:
@@ -34,7 +33,7 @@ def find_problem(outcome: wire.Answer | wire.NoResponse, url: str, field: str) -
     status = f"(HTTP {outcome.status_code})"
     if outcome.status_code in (401, 403):
         return f"The key is refused {status}. Check the API key (password) and its kind, team or personal: {url}"
-    if ErrorCategory.of(outcome.status_code) in TEMPORARY:
+    if ErrorCategory.of(outcome.status_code) in RETRYABLE:
         return f"The platform is unavailable {status}. Try again later: {url}"
     is_platform = outcome.status_code in (200, 404) and isinstance(outcome.value(), dict)
     return "" if is_platform else f"This is not the platform {status}. Check {field}: {url}"

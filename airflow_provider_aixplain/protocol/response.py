@@ -17,19 +17,18 @@ from airflow_provider_aixplain.protocol.values import parse_number, to_printable
 class ModelResponse:
     """What the platform reports of a run.
 
-    Fields can also be read and set as items, as in ``response["data"]``; so can the additional fields, and
-    ``usedCredits`` and ``runTime`` in the platform's spelling.
+    Fields and additional fields can also be read and set as items, as in ``response["data"]``; ``used_credits`` and
+    ``run_time`` also as ``usedCredits`` and ``runTime``, the platform's spelling.
 
     Fields hold what the platform sent, including null. Only three have a fixed type: ``status`` is a
     :class:`ResponseStatus`, ``completed`` a boolean and ``error_message`` a string, all derived by
-    :mod:`~airflow_provider_aixplain.protocol.statuses`. A status that the platform spells differently is kept in
-    ``additional_fields``.
+    :mod:`~airflow_provider_aixplain.protocol.statuses`. A status in another spelling is kept in ``additional_fields``.
 
     :param status: the state of the run.
     :param data: the output of the model: a string, or any other JSON value.
     :param details: further output, an object or a list.
     :param completed: whether the run has finished.
-    :param error_message: why the run failed, in the platform's words; a warning if it succeeded; otherwise empty.
+    :param error_message: the platform's message: why the run failed, or a warning if it succeeded; otherwise empty.
     :param used_credits: the cost of the run, in credits; 0 if the platform does not state it.
     :param run_time: how long the model ran, in seconds; 0 if the platform does not state it.
     :param usage: token counts (``prompt_tokens``, ``completion_tokens``, ``total_tokens``) if the supplier reports
@@ -92,8 +91,8 @@ class ModelResponse:
 
     def __repr__(self) -> str:
         """Return the fields that are not empty, with long values cut."""
-        shown = {name: value for name in FIELDS[1:-1] if (value := getattr(self, name))} | self.additional_fields
-        parts = [f"status={self.status}", *(f"{name}={value!r:.200}" for name, value in shown.items())]
+        named = {k: v for k in FIELDS if k not in ("status", "additional_fields") and (v := getattr(self, k))}
+        parts = [f"status={self.status}", *(f"{k}={v!r:.200}" for k, v in (named | self.additional_fields).items())]
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def _locate(self, key: Any) -> tuple[dict[str, Any], str]:
@@ -134,14 +133,14 @@ def read_response(
 
     If the answer spells a key in two ways, one becomes the field, and the other is kept in ``additional_fields``.
 
-    :param has_data: whether the run has output; default: whether the answer has.
+    :param has_data: whether the run has output; default: whether the answer's ``data`` is output.
     :param completed: replaces the answer's ``completed``.
     """
-    status, is_completed, message = statuses.judge(body, has_data=has_data, completed=completed)
+    status, is_completed, message = statuses.decide_status(body, has_data=has_data, completed=completed)
     rest = dict(body)
 
     def pop_first(default: Any, *keys: str) -> Any:
-        """Remove and return the first value that is not null; remove all that are."""
+        """Remove all nulls of these keys, and remove and return the first other value."""
         if rest.keys().isdisjoint(keys):
             return default
         sent = [key for key in keys if key in rest]

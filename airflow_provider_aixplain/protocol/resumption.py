@@ -1,6 +1,6 @@
 """Whether a later try of a task re-attaches to the run of an earlier one, submits another run, or fails.
 
-Workers and triggers ask :func:`decide`. They own the records, the clock and the polls.
+Workers and triggers call :func:`decide`. They read the records and make the polls.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def decide(
     :param earlier: the recorded submission; None if there is none.
     :param fingerprint: of what this try would submit.
     :param on_orphaned: ``resubmit`` or ``fail``: what to do if it is unknown whether the platform accepted it.
-    :param response: the answer to a poll of the run. A failed request says nothing about the run.
-    :param is_same_try: whether this try made the submission, and was started again.
+    :param response: the answer to a poll of the run. A failed poll, except with a 404, does not describe the run.
+    :param is_same_try: whether this try made the submission, and its trigger was started again.
     :param is_durable: whether submissions of other tries may be used.
     :param is_cleared: whether the task was cleared after it had received the result of ``earlier``.
     """
@@ -119,7 +119,7 @@ def is_not_found(response: ModelResponse) -> bool:
 
 
 def is_rejected(response: ModelResponse) -> bool:
-    """Whether a submission has failed so that there is no run that a later try could use."""
+    """Whether there is no run that a later try could use: the submission was refused, or its run has failed."""
     failure = response.failure
     return response.status is ResponseStatus.FAILED and not (failure and failure.may_be_accepted)
 

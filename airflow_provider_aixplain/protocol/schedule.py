@@ -16,18 +16,18 @@ GROWTH = 0.1
 JITTER = 0.2
 
 TICK = 0.05
-"""Seconds between the moments at which a triggerer polls. Polls that are due in between wait for the next one, as
-waking the process for each poll alone costs half as much CPU time again."""
+"""Seconds between the moments at which a triggerer polls. Polls that are due in between are sent together at the next
+one: waking the process for each poll separately costs 50 % more CPU time."""
 
 MAX_RETRY_AFTER = 300.0
-"""The longest ``Retry-After`` that is respected, in seconds: a gateway's mistake must not delay a wait by hours."""
+"""The longest delay that ``Retry-After`` can cause, in seconds: a gateway's mistake must not delay a wait by hours."""
 
 
 @dataclass(frozen=True)
 class Backoff:
     """A schedule with growing intervals. All times are seconds, ``elapsed`` since the submission.
 
-    :param wait_time: the first interval, at least 0.2. One above 60 does not grow.
+    :param wait_time: the first interval; below 0.2 it counts as 0.2, and above 60 it does not grow.
     """
 
     wait_time: float
@@ -46,19 +46,19 @@ class Backoff:
     def first_delay(self, elapsed: float, chance: float) -> float:
         """Return the time until the first poll of a wait.
 
-        It is a random part of an interval, so that a restarted triggerer does not poll its thousands of runs at once.
+        It is a random share of an interval, so that a restarted triggerer does not poll its thousands of runs at once.
 
         :param chance: a random number from 0 to 1.
         """
         return self.interval(elapsed) * chance
 
     def polls(self, elapsed: float) -> float:
-        """Return how many intervals have passed."""
+        """Return the number of intervals, with fractions, until a time."""
         growing = min(elapsed, self._knee)
         return math.log1p(GROWTH * growing / self._first) / _RATE + (elapsed - growing) / self._longest
 
     def elapsed(self, polls: float) -> float:
-        """Return the time in which so many intervals pass: the inverse of :meth:`polls`."""
+        """Return the time at which a number of intervals has passed: the inverse of :meth:`polls`."""
         growing = min(polls, self.polls(self._knee))
         return self._first * math.expm1(growing * _RATE) / GROWTH + (polls - growing) * self._longest
 

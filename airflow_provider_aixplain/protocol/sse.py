@@ -32,9 +32,9 @@ class Event:
 class EventDecoder:
     """Decodes events: :meth:`feed` accepts bytes as they arrive, :meth:`end` returns an event that was cut off.
 
-    Comments, unknown fields, ``id`` and ``retry`` are ignored: a run is never requested again. As an extension of the
-    standard, a line that is a JSON object or ``[DONE]``, without a field name, is an event: some suppliers send JSON
-    lines.
+    Comments and unknown fields are ignored, and so are ``id`` and ``retry``, as a stream is never requested again. As
+    an extension of the standard, a line that is a JSON object or ``[DONE]``, without a field name, is an event: some
+    suppliers send JSON lines.
     """
 
     def __init__(self) -> None:

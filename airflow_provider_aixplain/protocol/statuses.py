@@ -1,6 +1,7 @@
 """The status, the reason and the cost of a run, read from an answer of the platform.
 
-Only this module interprets statuses, reasons and costs; polls, submissions and streams use it.
+Polls, submissions and streams use :func:`decide_status`; ``wire.read_submission`` also considers the poll URL, and
+``stream`` whether the stream is complete.
 
 ================================  =================  ==========================================================
 ``status`` (any case)             ``completed``      the run
@@ -16,8 +17,8 @@ any other                         true               succeeded if the answer has
 ================================  =================  ==========================================================
 
 An unknown status of a completed run is always reported in ``error_message``. The platform's own clients disagree about
-it: the model class of ``aixplain.modules`` ignores it, its team agents and ``aixplain.v2`` treat it as a failure.
-Output that was billed is returned; a success without output is not assumed.
+it: the model class of ``aixplain.modules`` ignores it, its team agents and ``aixplain.v2`` treat it as a failure. Here
+the run has succeeded if the answer has output, which is billed, and failed otherwise.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class ResponseStatus(str, Enum):
     FAILED = "FAILED"
 
     def __str__(self) -> str:
-        """Return the platform's word."""
+        """Return the platform's spelling."""
         return self.value
 
 
@@ -66,7 +67,7 @@ RUN_TIME = (
 )
 
 
-def judge(
+def decide_status(
     body: Mapping[str, Any], *, has_data: bool | None = None, completed: bool | None = None
 ) -> tuple[ResponseStatus, bool, str]:
     """Return the status of a run, whether it has finished, and the reason of a failure or a warning.
@@ -75,18 +76,18 @@ def judge(
     :param has_data: whether the run has output; default: whether the answer's ``data`` is not empty.
     :param completed: replaces the answer's ``completed``.
     """
-    word = normalize_status(body)
+    status = normalize_status(body)
     reason = find_reason(body)
     if completed is None and isinstance(body.get("completed"), bool):
         completed = body["completed"]
-    if word in _FAILED:
+    if status in _FAILED:
         reason = reason or _text(body.get("message"))
-        return ResponseStatus.FAILED, True, reason if word == "FAILED" else f"{word}: {reason or NO_REASON}"
-    if not completed and not (word in _SUCCEEDED and completed is None):
+        return ResponseStatus.FAILED, True, reason if status == "FAILED" else f"{status}: {reason or NO_REASON}"
+    if not completed and not (status in _SUCCEEDED and completed is None):
         return ResponseStatus.IN_PROGRESS, False, reason
-    if word in _SUCCEEDED:
+    if status in _SUCCEEDED:
         return ResponseStatus.SUCCESS, True, reason
-    if word in _RUNNING:
+    if status in _RUNNING:
         return (ResponseStatus.FAILED if reason else ResponseStatus.SUCCESS), True, reason
     unknown = f"the platform reports the unknown status {to_printable(repr(body['status']))}"
     if reason:
@@ -97,29 +98,29 @@ def judge(
 
 
 def normalize_status(body: Mapping[str, Any]) -> str:
-    """Return the status of an answer in upper case; empty if there is none. Other types become JSON."""
+    """Return the status of an answer in upper case; empty if there is none. A status that is no string becomes JSON."""
     status = body.get("status")
     return re.sub("[- ]", "_", to_text(status).strip().upper()) if status else ""
 
 
-def is_running(word: str) -> bool:
-    """Return whether a status leaves the result of the run open."""
-    return word in _RUNNING
+def is_running(status: str) -> bool:
+    """Return whether a normalized status is "in progress" or empty."""
+    return status in _RUNNING
 
 
-def is_success(word: str) -> bool:
-    """Return whether a status is a success."""
-    return word in _SUCCEEDED
+def is_success(status: str) -> bool:
+    """Return whether a normalized status is a success."""
+    return status in _SUCCEEDED
 
 
 def has_output(body: Mapping[str, Any]) -> bool:
-    """Return whether an answer's ``data`` is output: 0 and false are, empty strings and collections are not."""
+    """Return whether an answer's ``data`` is output. 0 and false are; null, empty strings and collections are not."""
     data = body.get("data")
     return data is not None and data not in ("", {}, [])
 
 
 def find_reason(body: Mapping[str, Any]) -> str:
-    """Return why a run failed, or a warning, in the platform's words; empty if there is none."""
+    """Return the platform's message: why a run failed, or a warning. It is empty if there is none."""
     data = body.get("data")
     if not isinstance(data, dict) and body.keys().isdisjoint(_REASONS):
         return ""
@@ -129,7 +130,7 @@ def find_reason(body: Mapping[str, Any]) -> str:
         body.get("errorMessage"),
         body.get("errorDetails"),
         body.get("error"),
-        # data is the model's output: a number of that name, such as an error rate, is not a reason.
+        # data is the model's output: a number in its "error", such as an error rate, is not a reason.
         error if isinstance(error, (str, dict)) else None,
     )
     reason = next((text for value in reasons if (text := _text(value))), "")
@@ -145,33 +146,34 @@ def find_error_code(body: Mapping[str, Any]) -> Any:
 
 
 def find_credits(body: Mapping[str, Any]) -> Any:
-    """Return the cost of a run, in credits: the first figure above 0, or the answer's top-level value, or 0."""
+    """Return the cost of a run, in credits: the first value above 0; otherwise the top-level value as sent, or 0."""
     return _find_figure(body, CREDITS, lambda steps: None)
 
 
 def find_run_time(body: Mapping[str, Any]) -> Any:
-    """Return the duration of a run, in seconds: the first figure above 0, or the answer's top-level value, or 0."""
+    """Return the duration of a run, in seconds: the first value above 0; otherwise the top-level value, or 0."""
     return _find_figure(body, RUN_TIME, _measure_span)
 
 
 def _find_figure(
     body: Mapping[str, Any], keys: tuple[tuple[str, ...], ...], measure: Callable[[list[dict[str, Any]]], float | None]
 ) -> Any:
+    """Return the first value above 0. ``measure`` returns the total of all steps, or None to add up their values."""
     top, in_statistics, in_data, in_steps = keys
-    sent = [body[key] for key in top if key in body]
-    for value in sent:
+    top_values = [body[key] for key in top if key in body]
+    for value in top_values:
         if is_figure(value):
-            return value  # unchanged
+            return value
     data = body.get("data")
     if isinstance(data, dict):
         statistics = data.get("executionStats") or data.get("execution_stats")
         steps = data.get("steps")
         steps = [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
-        of_steps = (measure(steps), _sum(steps, in_steps))
-        for value in (*_values(statistics, in_statistics), *_values(data, in_data), *of_steps):
+        totals = (measure(steps), _sum(steps, in_steps))
+        for value in (*_values(statistics, in_statistics), *_values(data, in_data), *totals):
             if is_figure(value):
                 return parse_number(value)
-    return next((value for value in sent if value is not None), None if sent else 0)
+    return next((value for value in top_values if value is not None), None if top_values else 0)
 
 
 def is_figure(value: Any) -> bool:
@@ -179,12 +181,12 @@ def is_figure(value: Any) -> bool:
     return (parse_number(value) or 0) > 0
 
 
-def _values(place: Any, keys: Iterable[str]) -> list[Any]:
-    return [place.get(key) for key in keys] if isinstance(place, dict) else []
+def _values(holder: Any, keys: Iterable[str]) -> list[Any]:
+    return [holder.get(key) for key in keys] if isinstance(holder, dict) else []
 
 
 def _measure_span(steps: list[dict[str, Any]]) -> float | None:
-    """Return the seconds from the start of the first step to the end of the last: steps may overlap."""
+    """Return the seconds from the start of the first step to the end of the last. Steps may overlap."""
     starts = [time for step in steps if (time := _time(step, "start_time", "startTime"))]
     ends = [time for step in steps if (time := _time(step, "end_time", "endTime"))]
     return (ends[-1] - starts[0]).total_seconds() if starts and ends else None
@@ -200,7 +202,7 @@ def _time(step: dict[str, Any], *keys: str) -> datetime | None:
 
 
 def _text(value: Any) -> str:
-    """Return a reason as a string: a string, the message of an object with its code, or JSON."""
+    """Return a reason as a string: a string unchanged, an object's message and code, anything else as JSON."""
     if isinstance(value, dict) and value.get("message"):
         code = value.get("code")
         return to_text(value["message"]) + ("" if code is None else f" (error code {to_text(code)})")

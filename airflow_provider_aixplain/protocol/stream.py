@@ -74,9 +74,9 @@ class ModelResponseStreamer:
 class Transcript:
     """The whole answer of a stream, assembled from its chunks.
 
-    Text is joined, and so are the other deltas of OpenAI's chunks: tool calls, reasons and further choices are in
+    Text is joined, and so are the other deltas of OpenAI's chunks: tool calls, reasoning and further choices are in
     ``additional_fields["choices"]``, each with a whole ``message``, as in an answer without streaming. Any other field
-    keeps its last value.
+    keeps its last value that is not empty.
     """
 
     def __init__(self) -> None:
@@ -132,13 +132,13 @@ def _join(pieces: list[Any], key: str = "") -> Any:
         values: dict[str, list[Any]] = {}
         for name, value in chain.from_iterable(piece.items() for piece in pieces):
             values.setdefault(name, []).append(value)
-        return {name: _join(of_name, name) for name, of_name in values.items()}
+        return {name: _join(deltas, name) for name, deltas in values.items()}
     if pieces and all(isinstance(piece, list) for piece in pieces):
         items: dict[Any, list[Any]] = {}
         for number, item in enumerate(chain.from_iterable(pieces)):
             is_indexed = _is_object(item) and isinstance(item.get("index"), int)
-            items.setdefault(item["index"] if is_indexed else ("last", number), []).append(item)
-        return [_join(of_index) if len(of_index) > 1 else of_index[0] for of_index in items.values()]
+            items.setdefault(item["index"] if is_indexed else ("unindexed", number), []).append(item)
+        return [_join(deltas) if len(deltas) > 1 else deltas[0] for deltas in items.values()]
     return pieces[-1] if pieces else None
 
 
@@ -261,7 +261,7 @@ class _Events:
 
 
 def _read_chunk(event: dict[str, Any] | str, has_text: bool) -> ModelResponse:
-    """Return an event as a response: failed, or successful if it is a completion event, or in progress.
+    """Return the response of an event: failed, successful if it is a completion event, otherwise in progress.
 
     :param has_text: whether earlier events had text.
     """
@@ -273,8 +273,8 @@ def _read_chunk(event: dict[str, Any] | str, has_text: bool) -> ModelResponse:
         event = {**event, "error": choice["error"]}
     text = "" if has_text and "delta" not in choice and "text" not in choice else _text_of(choice)[0]
     chunk = read_response(event, has_data=has_text or bool(text) or None)
-    is_reported = chunk.error_message and chunk.status is ResponseStatus.IN_PROGRESS
-    is_failed = chunk.status is ResponseStatus.FAILED or (is_reported and not is_success(normalize_status(event)))
+    has_reason = chunk.error_message and chunk.status is ResponseStatus.IN_PROGRESS
+    is_failed = chunk.status is ResponseStatus.FAILED or (has_reason and not is_success(normalize_status(event)))
     if is_failed or event.get("error") or finish == "error":
         chunk.status, chunk.completed, chunk.data = ResponseStatus.FAILED, True, ""
         chunk.error_message = chunk.error_message or to_text(event.get("message")) or NO_REASON

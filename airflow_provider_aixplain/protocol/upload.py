@@ -14,9 +14,9 @@ from airflow_provider_aixplain.protocol.wire import (
     Credential,
     NoResponse,
     Request,
-    expect,
     read_object,
-    unreadable,
+    require_success,
+    unusable_answer_error,
 )
 
 MIB = 1024 * 1024
@@ -35,7 +35,7 @@ STORE_DOMAINS = ("amazonaws.com", "aixplain.com")
 
 _UNKNOWN = "application/octet-stream"
 _DATABASES = (".db", ".sqlite", ".sqlite3")
-# Python's own table depends on the machine; these types are the same on every worker.
+# Python's own table depends on the machine; these types must be the same on every worker.
 _TYPES = {
     ".csv": "text/csv",
     ".flac": "audio/flac",
@@ -112,7 +112,7 @@ def read_slot(outcome: Answer | NoResponse) -> Slot:
     key, url = body.get("key"), body.get("uploadUrl")
     if not isinstance(key, str) or not isinstance(url, str) or not key or not url:
         # Not the answer itself: its URL is presigned.
-        raise unreadable("upload", "names no key and uploadUrl", ", ".join(sorted(body)))
+        raise unusable_answer_error("upload", "names no key and uploadUrl", ", ".join(sorted(body)))
     return Slot(key, url)
 
 
@@ -134,4 +134,4 @@ def read_transfer(outcome: Answer | NoResponse) -> None:
     if isinstance(outcome, Answer):
         code = re.search(rb"<Code>(\w{1,60})</Code>", outcome.body)
         outcome = replace(outcome, body=code[1] if code else b"")
-    expect(outcome, "upload")
+    require_success(outcome, "upload")

@@ -15,10 +15,10 @@ from typing import Any
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 
 MAX_ERROR_LENGTH = 2000
-"""Characters of an error text that are kept: a task log has no room for a gateway's page or a stack trace."""
+"""Characters of an error text that are kept: a gateway's page or a stack trace must not flood a task's log."""
 
 MAX_DEPTH = 100
-"""Levels of nesting that are kept of an answer; deeper values become JSON text. Airflow 3.3.2 stores some 200."""
+"""Levels of nesting that are kept of an answer; deeper values become JSON text. Airflow 3.3.2 can store some 200."""
 
 MAX_FIGURE = 1e12
 """The largest cost, duration (in seconds) or count that is accepted; a larger one counts as unknown."""
@@ -30,7 +30,7 @@ Convert = Callable[[Any], Any]
 Redact = Callable[[str], str]
 
 RESERVED_KEYS = frozenset({"__classname__", "__id__", "__type"})
-"""Keys that name a class in Airflow's serialization: it refuses to store them, or creates an object from them."""
+"""Keys that name a class in Airflow's serialization: Airflow refuses to store them, or creates an object of them."""
 
 _BYTES = (bytes, bytearray, memoryview)
 
@@ -79,7 +79,7 @@ def to_sendable(value: Any, path: str, convert: Convert | None = None) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """Return the JSON value of a text, or ``NOT_JSON``, also for NaN and Infinity, which Python accepts."""
+    """Return the JSON value of a text, or ``NOT_JSON``. NaN and Infinity are not JSON, although Python accepts them."""
     try:
         return json.loads(text, parse_constant=parse_finite_float, parse_float=parse_finite_float)
     except (ValueError, RecursionError):
@@ -95,8 +95,8 @@ def read_json(body: bytes, redact: Redact = str) -> Any:
     """Return the JSON value of an answer, in types that Airflow can store; or ``NOT_JSON``.
 
     Numbers that do not fit 64 bits, infinities, NaN and values that nest too deeply become strings; half surrogate
-    pairs and NUL become U+FFFD; keys that Airflow reserves get a leading underscore. In a trigger's event such a value
-    crashes Airflow's triggerer or fails the task (seen in Airflow 3.3.2), and PostgreSQL refuses NUL.
+    pairs and NUL become U+FFFD; keys that Airflow reserves get a leading underscore. Unchanged in a trigger's event,
+    such a value crashes Airflow's triggerer or fails the task (seen in Airflow 3.3.2); PostgreSQL refuses NUL.
 
     :param redact: removes secrets from a text. It is applied to decoded strings and keys, as an escape can spell any
         letter of a secret.
@@ -106,10 +106,10 @@ def read_json(body: bytes, redact: Redact = str) -> Any:
 
 
 def read_json_text(text: str, redact: Redact = str) -> Any:
-    """Return the JSON value of a text as :func:`read` does."""
+    """Return the JSON value of a text, as :func:`read_json`."""
     try:
         value = _decoder.decode(text)
-        # Without escapes each string occurs in the whole text, so checking the whole text is enough.
+        # Without escapes each string occurs literally in the text, so checking the whole text is enough.
         is_clean = text.count("[") + text.count("{") <= MAX_DEPTH and not _MAY_BE_UNSTORABLE.search(text)
         if is_clean and (redact is str or ("\\" not in text and redact(text) == text)):
             return value
@@ -151,7 +151,7 @@ def to_storable(value: Any, redact: Redact = str, depth: int = 0) -> Any:
 
 
 def parse_number(value: Any, largest: float = MAX_FIGURE) -> int | float | None:
-    """Return a number, also of a numeric string; or None, also for ``"NaN"`` and booleans.
+    """Return a number, or that of a numeric string; None for anything else, such as ``"NaN"`` and booleans.
 
     :param largest: the largest absolute value that is accepted.
     """
@@ -166,7 +166,7 @@ def parse_number(value: Any, largest: float = MAX_FIGURE) -> int | float | None:
 
 
 def sum_decimals(figures: Iterable[float]) -> float:
-    """Return the decimal sum of numbers: 0.1 and 0.2 make 0.3, unlike a sum of floats.
+    """Return the decimal sum of numbers: 0.1 and 0.2 are 0.3, unlike in a sum of floats.
 
     :param figures: finite numbers.
     """
@@ -174,7 +174,7 @@ def sum_decimals(figures: Iterable[float]) -> float:
 
 
 def parse_time(value: Any) -> datetime | None:
-    """Return the time of a string in ISO 8601, in UTC unless it names a zone; or None."""
+    """Return the time of a string in ISO 8601, by default in UTC; None for anything else."""
     try:
         parsed = datetime.fromisoformat(value.replace("Z", "+00:00")) if isinstance(value, str) else None
     except ValueError:
@@ -193,7 +193,7 @@ def replace_control_characters(text: str) -> str:
 
 
 def to_printable(text: object) -> str:
-    """Return untrusted text for logs and errors: bounded, without control characters."""
+    """Return an untrusted text for logs and errors: bounded, without control characters."""
     shown = replace_control_characters(str(text)[: MAX_ERROR_LENGTH + 1])
     return shown if len(shown) <= MAX_ERROR_LENGTH else f"{shown[:MAX_ERROR_LENGTH]}…"
 
@@ -208,9 +208,9 @@ def join_names(names: Collection[str], most: int) -> str:
 
 
 def parse_finite_float(text: str) -> float:
-    """Return the number of its JSON text.
+    """Return the number that a JSON text states.
 
-    :raises ValueError: for NaN, infinities and numbers that overflow, which Python accepts and JSON does not.
+    :raises ValueError: for NaN, infinities and numbers that overflow. Python's own parser accepts them.
     """
     if not math.isfinite(value := float(text)):
         raise ValueError(f"{text} is not a number that JSON can hold")

@@ -1,6 +1,6 @@
 """How to wait for a run: a :class:`Wait` judges each answer to a poll and schedules the next poll.
 
-Triggers (asyncio) and the blocking client share it. They own the clock, the random numbers and the sockets.
+Triggers (asyncio) and the blocking client share it, and supply the times, the random numbers and the answers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from airflow_provider_aixplain.protocol.schedule import Backoff, retry_after_del
 from airflow_provider_aixplain.protocol.values import to_printable
 
 DENIALS_BEFORE_FAILURE = 3
-"""Consecutive answers that refuse the key or do not know the run, before the wait fails: a gateway may send a few."""
+"""Consecutive answers that refuse the key or do not know the run, for a wait to fail: a gateway may send one or two."""
 
 RETRY_BUDGET = 300.0
 """Seconds for which a task's wait tolerates refusals: time to rotate a key or fix a Connection."""
@@ -37,7 +37,7 @@ class Outcome:
 
     :param status: ``success`` or ``failed``: the run has finished; ``timeout``: it has not, within the time limit;
         ``error``: the platform refuses to answer, and retrying does not help.
-    :param message: what happened, in the platform's words where it has some.
+    :param message: what happened; the platform's message if it sent one.
     :param response: the platform's last answer, if any.
     """
 
@@ -52,7 +52,7 @@ class Outcome:
         return failure is not None and failure.is_too_large
 
     def to_event(self, poll_url: str) -> dict[str, Any]:
-        """Return the payload of the trigger's event. Its response names the poll URL, as the submission's does."""
+        """Return the payload of the trigger's event. Its response has the poll URL as ``url``, as the submission's."""
         response = self.response.to_dict() if self.response else None
         if response and not response["url"]:
             response["url"] = poll_url

@@ -22,9 +22,9 @@ _T = TypeVar("_T")
 class Credential(Enum):
     """How a request carries the key."""
 
-    HEADER = "in a header of its own, for execution endpoints"
-    AUTHORIZATION = "as the token of an Authorization header, for the backend"
-    NONE = "not at all, as the URL is presigned"
+    HEADER = "key header"  # execution endpoints
+    AUTHORIZATION = "Authorization header"  # backend
+    NONE = "none"  # presigned URLs
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,13 @@ class Answer:
     """An HTTP answer.
 
     :param status_code: the HTTP status code.
-    :param body: the body, or its beginning if it exceeds the size limit. It is not redacted: only decoded text can be.
+    :param body: the body, or its beginning if it exceeds the size limit. It may contain the key: only decoded text can
+        be redacted.
     :param headers: by lower-case name.
     :param is_cut: whether the body exceeds the size limit.
     :param redact: removes the key from a text.
-    :param received_at: seconds since 1970; replaces a missing or malformed ``Date`` header.
-    :param refused: what the platform refuses, for the error, such as which key.
+    :param received_at: when the answer arrived, in seconds since 1970, in case its ``Date`` is missing or malformed.
+    :param refused_key: where the key comes from that the platform refuses, for the error.
     """
 
     status_code: int
@@ -57,16 +58,16 @@ class Answer:
     is_cut: bool = False
     redact: Redact = field(default=str, compare=False)
     received_at: float | None = field(default=None, compare=False)
-    refused: str = ""
+    refused_key: str = ""
 
     def value(self) -> Any:
         """Return the JSON value of the body without the key, or ``NOT_JSON``."""
         return read_json(self.body, self.redact)
 
     def text(self) -> str:
-        """Return the body as text without the key, for errors: JSON is encoded again, without escapes.
+        """Return the body as text without the key, for errors. JSON is encoded again, without escapes.
 
-        NUL is removed from other text: it separates the letters of UTF-16 that was not recognized.
+        NUL is removed from other text: in UTF-16 that was not recognized it separates the letters.
         """
         value = self.value()
         if value is NOT_JSON:
@@ -113,13 +114,13 @@ def submission_request(models_run_url: str, model_id: str, payload: str) -> Requ
     :param payload: the body, from :func:`~airflow_provider_aixplain.protocol.payload.build_payload`.
     :raises InvalidInput: if ``model_id`` is empty or not an id.
     """
-    return Request("POST", f"{models_run_url}/{_in_path('model_id', model_id)}", payload.encode())
+    return Request("POST", f"{models_run_url}/{_quote_for_path('model_id', model_id)}", payload.encode())
 
 
 def direct_run_request(models_run_url: str, model_id: str, payload: str) -> Request:
     """Return the request of ``run`` and ``run_stream``, which the platform may answer with the result itself.
 
-    Arguments and errors are those of :func:`submission_request`; it uses version 2 of the endpoint.
+    It uses version 2 of the endpoint. Arguments and errors are those of :func:`submission_request`.
     """
     return submission_request(models_run_url.replace("/api/v1/execute", "/api/v2/execute"), model_id, payload)
 
@@ -143,7 +144,7 @@ def model_record_request(backend_url: str, model_id: str) -> Request:
 
     :raises InvalidInput: if ``model_id`` is empty or not an id.
     """
-    path = _in_path("model_id", model_id).replace("/", "%2F")
+    path = _quote_for_path("model_id", model_id).replace("/", "%2F")
     return Request("GET", f"{backend_url}/sdk/models/{path}", credential=Credential.AUTHORIZATION)
 
 
@@ -152,7 +153,7 @@ def model_record_by_name_request(backend_url: str, name: str) -> Request:
 
     :raises InvalidInput: if ``name`` is empty or not a name.
     """
-    path = _in_path("name", name)
+    path = _quote_for_path("name", name)
     return Request("GET", f"{backend_url}/sdk/models/by-name/{path}", credential=Credential.AUTHORIZATION)
 
 
@@ -161,7 +162,7 @@ def deletion_request(backend_url: str, model_id: str) -> Request:
 
     :raises InvalidInput: if ``model_id`` is empty or not an id.
     """
-    path = _in_path("model_id", model_id)
+    path = _quote_for_path("model_id", model_id)
     return Request("DELETE", f"{backend_url}/sdk/models/{path}", credential=Credential.AUTHORIZATION)
 
 
@@ -170,7 +171,7 @@ def finetune_logs_request(backend_url: str, model_id: str) -> Request:
 
     :raises InvalidInput: if ``model_id`` is empty or not an id.
     """
-    return Request("GET", f"{backend_url}/sdk/finetune/{_in_path('model_id', model_id)}/ml-logs")
+    return Request("GET", f"{backend_url}/sdk/finetune/{_quote_for_path('model_id', model_id)}/ml-logs")
 
 
 def read_submission(outcome: Answer | NoResponse) -> ModelResponse:
@@ -184,26 +185,26 @@ def read_submission(outcome: Answer | NoResponse) -> ModelResponse:
         failure = Failure(ErrorCategory.PLATFORM, is_sent=outcome.is_sent)
         return _failed(failure, f"No response, {effect}: {outcome.reason}", completed=True)
     body = outcome.value()
-    if not _is_granted(outcome):
+    if not _is_success(outcome):
         return _failed(*_refusal(outcome, body), completed=True)
     if not isinstance(body, dict):
         return _failed(*_malformed(outcome, "is not a JSON object"), completed=True)
-    word = statuses.normalize_status(body)
+    status = statuses.normalize_status(body)
     response = read_response(body)
     url = find_poll_url(body)
     has_result = statuses.has_output(body) and body.get("data") != url
     is_failed = response.status is ResponseStatus.FAILED and not url
-    if response.completed and (not statuses.is_running(word) or has_result or is_failed):
+    if response.completed and (not statuses.is_running(status) or has_result or is_failed):
         return response
     if url:
         rest = {key: value for key, value in body.items() if key != "completed" and value != url}
-        if statuses.is_running(word):
+        if statuses.is_running(status):
             rest.pop("status", None)
         return ModelResponse(ResponseStatus.IN_PROGRESS, url=url, additional_fields=rest)
-    if statuses.is_success(word):
-        # There is nothing to poll, so a success is the result, even if the answer states completed: false.
+    if statuses.is_success(status):
+        # Without a poll URL a success is the result, even if the answer states "completed": false.
         return read_response(body, completed=True)
-    if not statuses.is_running(word):
+    if not statuses.is_running(status):
         response.status, response.completed = ResponseStatus.FAILED, True
         response.error_message = to_printable(
             f"the platform returned the status {body['status']!r} without a poll URL: {body.get('data')!r}"
@@ -214,7 +215,7 @@ def read_submission(outcome: Answer | NoResponse) -> ModelResponse:
 
 
 def find_poll_url(body: Mapping[str, Any]) -> str | None:
-    """Return the poll URL of a submission's answer: ``data``, or ``url``, as pipelines send it."""
+    """Return the poll URL of a submission's answer: ``data``, or else ``url``, where pipelines have it."""
     return next((url for url in (body.get("data"), body.get("url")) if is_http_url(url)), None)
 
 
@@ -232,26 +233,24 @@ def read_poll(outcome: Answer | NoResponse) -> ModelResponse:
     if isinstance(outcome, NoResponse):
         return _failed(Failure(ErrorCategory.PLATFORM), f"No response: {outcome.reason}", completed=False)
     body = outcome.value()
-    if not _is_granted(outcome):
+    if not _is_success(outcome):
         return _failed(*_refusal(outcome, body), completed=False)
     if isinstance(body, dict):
         response = read_response(body)
-        # Without either key the error is a gateway's, not the run's.
+        # An error without either key is a gateway's, not the run's.
         if not response.error_message or not body.keys().isdisjoint(("status", "completed")):
             return response
     return _failed(*_malformed(outcome, "does not state whether the run has finished"), completed=False)
 
 
 def name_refused_key(outcome: _T, request: Request, key_source: str) -> _T:
-    """Return the outcome of a request; if the platform refuses the key, its error names where the key comes from.
+    """Return the outcome of a request. If the platform refuses the key, its error names where the key comes from.
 
     :param key_source: where the key comes from.
     """
-    if not isinstance(outcome, Answer) or outcome.status_code not in (401, 403):
-        return outcome
-    if request.credential is Credential.NONE:
-        return outcome
-    return replace(outcome, refused=f"the platform refuses {key_source}")
+    if isinstance(outcome, Answer) and outcome.status_code in (401, 403) and request.credential is not Credential.NONE:
+        return replace(outcome, refused_key=key_source)
+    return outcome
 
 
 def read_object(outcome: Answer | NoResponse, what: str) -> dict[str, Any]:
@@ -260,7 +259,7 @@ def read_object(outcome: Answer | NoResponse, what: str) -> dict[str, Any]:
     :param what: what was requested, for the error.
     :raises RequestFailed: if the request failed, or the answer is not a JSON object.
     """
-    answer = expect(outcome, what)
+    answer = require_success(outcome, what)
     body = answer.value()
     if not isinstance(body, dict):
         raise _request_failed(what, *_malformed(answer, "is not a JSON object"))
@@ -272,12 +271,12 @@ def read_deletion(outcome: Answer | NoResponse) -> None:
 
     :raises RequestFailed: if it did not.
     """
-    answer = expect(outcome, "deletion")
+    answer = require_success(outcome, "deletion")
     if answer.status_code != 200:
         raise _request_failed("deletion", *_refusal(answer, answer.value()))
 
 
-def expect(outcome: Answer | NoResponse, what: str) -> Answer:
+def require_success(outcome: Answer | NoResponse, what: str) -> Answer:
     """Return a successful answer.
 
     :param what: what was requested, for the error.
@@ -285,15 +284,16 @@ def expect(outcome: Answer | NoResponse, what: str) -> Answer:
     """
     if isinstance(outcome, NoResponse):
         raise _request_failed(what, Failure(ErrorCategory.PLATFORM), f"no response: {outcome.reason}")
-    if not _is_granted(outcome):
+    if not _is_success(outcome):
         raise _request_failed(what, *_refusal(outcome, outcome.value()))
     return outcome
 
 
-def unreadable(what: str, problem: str, body: Any) -> RequestFailed:
+def unusable_answer_error(what: str, problem: str, body: Any) -> RequestFailed:
     """Return the error for an answer that lacks required fields.
 
     :param what: what was requested.
+    :param problem: what is wrong with the answer, as a verb phrase.
     """
     return _request_failed(what, Failure(ErrorCategory.PLATFORM), f"an answer that {problem}: {body}")
 
@@ -302,10 +302,10 @@ def _request_failed(what: str, failure: Failure, message: str) -> RequestFailed:
     return RequestFailed(failure, to_printable(f"{what}: {message}"))
 
 
-def _in_path(name: str, value: str) -> str:
-    """Return an id or a name, encoded for a URL's path."""
+def _quote_for_path(name: str, value: str) -> str:
+    """Return a model's id or name, encoded for a URL's path. ``name`` is the name of the argument, for an error."""
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise InvalidInput(f"{name} is {value!r}: give that of a model, as shown on its page on the platform")
+        raise InvalidInput(f"{name} is {value!r}: copy it from the model's page on the platform")
     if {".", ".."} & set(value.split("/")):
         raise InvalidInput(f"{name} is {value!r}: it must not contain '.' or '..' between slashes")
     return quote(value, safe="/")
@@ -317,16 +317,17 @@ def _failed(failure: Failure, message: str, *, completed: bool) -> ModelResponse
     )
 
 
-def _is_granted(answer: Answer) -> bool:
+def _is_success(answer: Answer) -> bool:
     return 200 <= answer.status_code <= 299
 
 
 def _refusal(answer: Answer, body: Any) -> tuple[Failure, str]:
+    """Return the failure and the message of an answer that is not a success."""
     category = ErrorCategory.of(answer.status_code)
     failure = Failure(category, answer.status_code, retry_after=_retry_after(answer))
     reason = statuses.find_reason(body) if isinstance(body, dict) else ""
-    refused = f"{answer.refused}: " if answer.refused else ""
-    return failure, f"HTTP {answer.status_code} ({category.value}): {refused}{reason or answer.text() or 'no details'}"
+    key = f"the platform refuses {answer.refused_key}: " if answer.refused_key else ""
+    return failure, f"HTTP {answer.status_code} ({category.value}): {key}{reason or answer.text() or 'no details'}"
 
 
 def _retry_after(answer: Answer) -> float | None:
@@ -351,6 +352,7 @@ def _http_time(text: str) -> float | None:
 
 
 def _malformed(answer: Answer, what: str) -> tuple[Failure, str]:
+    """Return the failure and the message of an answer that cannot be used; ``what`` states why, as a verb phrase."""
     if answer.is_cut:
         problem = f"with an answer that exceeds the limit of {len(answer.body)} bytes"
         remedy = "to raise it, set max_answer_mib in the extra of the Connection"

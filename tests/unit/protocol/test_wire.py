@@ -371,7 +371,7 @@ def test_the_error_for_a_large_answer_names_the_remedy() -> None:
 def test_a_refused_key_is_named_unless_the_url_is_presigned(status_code: int) -> None:
     refusal = Answer(status_code, b"{}")
     named = wire.name_refused_key(refusal, wire.poll_request("https://h/run"), "the key of Connection 'c'")
-    assert named.refused == "the platform refuses the key of Connection 'c'"
+    assert named.refused_key == "the key of Connection 'c'"
     upload = wire.Request("PUT", "https://store.example", credential=wire.Credential.NONE)
     assert wire.name_refused_key(refusal, upload, "the key") is refusal
     other = NoResponse("reset", is_sent=True)
