@@ -43,7 +43,7 @@ class AixplainError(AirflowException):
 
 
 class AixplainPermanentError(AixplainError, AirflowFailException):
-    """An error that retrying cannot fix: the task fails at once, without its retries."""
+    """An error that retrying cannot fix: the task fails immediately, without retrying."""
 
     retryable = False
 
@@ -69,7 +69,7 @@ class AixplainRunFailed(AixplainError):
 
 
 class AixplainAwaitedRunFailed(AixplainRunFailed, AixplainPermanentError):
-    """A run that a sensor waited for failed: a retry would find the same."""
+    """A run that a sensor waited for has failed: a retry would poll the same run."""
 
 
 class AixplainRunTimeout(AixplainError):
@@ -93,9 +93,9 @@ def error_from_failure(failure: Failure, message: str) -> AixplainError:
 
 
 def submission_error(response: ModelResponse, model_id: str, what: str = "the submission") -> AixplainError:
-    """Return the error for a submission that was not accepted, or whose run failed at once.
+    """Return the error for a submission that was not accepted, or that was answered with the failure of its run.
 
-    :param response: the platform's answer, a failed one.
+    :param response: the response to the submission.
     :param model_id: the model's id on the platform.
     :param what: what was sent, for the message.
     """
@@ -127,7 +127,7 @@ def _subclasses(kind: type[AixplainError]) -> Iterator[type[AixplainError]]:
 
 @contextmanager
 def translate_protocol_errors() -> Iterator[None]:
-    """Raise errors of the protocol as errors that DAGs can see.
+    """Raise errors of ``protocol/`` as errors that DAGs can see.
 
     :raises AixplainInputError: for invalid input.
     :raises AixplainError: for a request that failed.

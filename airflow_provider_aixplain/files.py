@@ -1,7 +1,7 @@
 """Files as input: :class:`Upload` marks a file in a run's input, and the model receives a link to the uploaded file.
 
-Nothing else is uploaded, neither a string with a path nor an ``ObjectStoragePath``. Both can come from outside, as
-Airflow creates an ``ObjectStoragePath`` from the JSON of an XCom, and could name any file that the worker can read.
+Nothing else is uploaded, neither a string with a path nor an ``ObjectStoragePath``. Both can come from outside (Airflow
+creates an ``ObjectStoragePath`` from the JSON of an XCom), and could name any file that the worker can read.
 """
 
 from __future__ import annotations
@@ -36,9 +36,8 @@ class Upload(ResolveMixin):
     Airflow renders every ``ResolveMixin`` with its :meth:`resolve`, and sets the dependencies that
     :meth:`iter_references` returns.
 
-    :param path: the URI of the file, such as ``file:///data/first.wav`` or ``s3://aws_default@calls/first.wav``; an
-        ``ObjectStoragePath``; or the output of an upstream task that returns one of them. (templated, except for the
-        output of a task)
+    :param path: the URI of the file, such as ``file:///data/first.wav`` or ``s3://aws_default@calls/first.wav``
+        (templated); an ``ObjectStoragePath``; or the output of an upstream task that returns one of them.
     :raises AixplainInputError: if the path is empty, or of another type.
     """
 
@@ -68,7 +67,7 @@ class Upload(ResolveMixin):
     def resolve(self, context: Mapping[str, Any], **_: Any) -> Upload:
         """Return a copy with the rendered path.
 
-        It is a copy, as mapped tasks of one process share the object that the DAG's code created.
+        Mapped tasks of one process share the object that the DAG's code created, so it must not change.
 
         :param context: the task's context.
         :raises AixplainInputError: if the rendered path is empty, ``None``, or of another type.
@@ -112,7 +111,7 @@ class Upload(ResolveMixin):
 
 
 def refuse_upload(value: Any) -> Any:
-    """Refuse a file where none is uploaded; return ``NOT_JSON`` for any other value. A converter for ``to_sendable``.
+    """Refuse a file where none is uploaded; return ``NOT_JSON`` for other values. A converter for ``to_sendable``.
 
     :raises InvalidInput: for a file.
     """
@@ -180,7 +179,7 @@ def read_upload_size(path: ObjectStoragePath) -> int:
 def open_upload(path: ObjectStoragePath) -> Iterator[BinaryIO]:
     """Open a file for an upload.
 
-    :raises InvalidInput: as :func:`read_upload_size`; and on exit, if its size has changed.
+    :raises InvalidInput: as :func:`read_upload_size`; and on exit, if the file's size has changed.
     """
     size = read_upload_size(path)
     with path.open("rb") as file:

@@ -21,11 +21,11 @@ def _field(label: str, description: str, kind: str = "string", **schema: Any) ->
 
 
 CONN_FIELDS = {
-    "models_run_url": _field("Execution URL", "Default: the public one; with a host of your own {host}/api/v1/execute"),
+    "models_run_url": _field("Execution URL", "Default: the public one, or {Backend URL}/api/v1/execute"),
     "key_type": _field("Kind of API key", "Team key (default) or personal key", enum=["team", "personal"]),
     "trusted_origins": _field(
         "Trusted origins",
-        "Further origins that poll URLs may have; they receive the key. For example https://files.example.com, …",
+        "Further origins that poll URLs may have and that receive the key, such as https://files.example.com, …",
     ),
     "timeout": _field("Request timeout", "Time limit of a request, in seconds", "number", default=60),
     "max_answer_mib": _field("Largest answer", "Size limit of an answer, in MiB", "integer", default=256),

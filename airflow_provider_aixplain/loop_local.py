@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 
 class LoopLocal(Generic[T]):
-    """One value for each event loop, which owns it: the value is created on first use and dropped with its loop.
+    """One value for each event loop, created on first use and dropped with the loop.
 
-    A triggerer has one event loop, so that this is what the triggers of one process share.
+    A triggerer has one event loop, so all its triggers share the value.
 
     :param create: returns a new value.
     """
@@ -34,10 +34,9 @@ class LoopLocal(Generic[T]):
 
 
 class LoopCache(Generic[K, T]):
-    """Caches values per event loop: the loop owns them, and they are dropped with it.
+    """Caches values for each event loop; they are dropped with the loop.
 
-    Each value is loaded once, however many tasks ask for it at the same time (single flight): a triggerer starts with
-    thousands of runs.
+    Tasks that need a value at the same time share one load (single flight): a triggerer starts with thousands of runs.
     """
 
     def __init__(self) -> None:
@@ -46,10 +45,10 @@ class LoopCache(Generic[K, T]):
     async def get(
         self, key: K, load: Callable[[], Coroutine[Any, Any, T]], since: float = -math.inf
     ) -> tuple[float, T]:
-        """Return when a value was loaded, by the monotonic clock, and the value. A failure is not cached.
+        """Return when the load of a value started, by the monotonic clock, and the value. A failure is not cached.
 
         :param load: loads the value.
-        :param since: a value that was loaded at this time or before is loaded again.
+        :param since: a value whose load started at this time or before is loaded again.
         """
         loads = self._loads.get()
         if (current := loads.get(key)) is None or current.started_at <= since:
@@ -57,16 +56,16 @@ class LoopCache(Generic[K, T]):
         return current.started_at, await current.result()
 
     def keys(self) -> set[K]:
-        """Return the keys that the running event loop has values of."""
+        """Return the keys of the running event loop's values."""
         return set(self._loads.get())
 
     def discard(self, key: K) -> None:
-        """Forget a value of the running event loop."""
+        """Remove a value of the running event loop."""
         self._loads.get().pop(key, None)
 
 
 class _Load(Generic[T]):
-    """A value that is being loaded, or was."""
+    """A value that is being loaded, or has been."""
 
     _value: T
 

@@ -46,10 +46,10 @@ __all__ = [
 class Model:
     """A model on aiXplain that can be run.
 
-    By itself it calls the public endpoints with ``api_key``. A model from
+    It calls the public endpoints with ``api_key``. A model from
     :meth:`AixplainHook.get_model <airflow_provider_aixplain.hooks.aixplain.AixplainHook.get_model>` calls those of the
-    hook's Connection and has the platform's record of the model; the input of a run is then checked against the
-    parameters that the model declares before anything is sent.
+    hook's Connection and has the platform's record of the model. If the declarations of the parameters are known, the
+    input of a run is checked against them before anything is sent.
 
     :param id: the model's id on the platform.
     :param name: the model's name.
@@ -65,8 +65,8 @@ class Model:
     :param output_params: the output parameters.
     :param model_params: the declarations of the parameters, by name, with the platform's keys.
     :param supports_streaming: whether the model supports streaming.
-    :param status: the model's state; an unknown one is kept as a string. The same applies to ``function_type``.
-    :param function_type: the kind of the model's function.
+    :param status: the model's state; a string if it is unknown.
+    :param function_type: the kind of the model's function; a string if it is unknown.
     :param additional_info: further fields of the record.
     :raises AixplainInputError: if ``id`` is not a string, or ``model_params`` not a dict.
     """
@@ -140,7 +140,7 @@ class Model:
         """Return a model from the result of :meth:`to_dict`, or from other arguments of the class.
 
         :param data: the arguments of the class by name, with ``additional_info`` as a dict, and ``created_at`` in ISO
-            8601. Missing arguments have their defaults; ``version`` is 1.0.
+            8601. Missing arguments have their defaults, except that ``version`` is 1.0.
         :raises AixplainInputError: if ``created_at`` is not a time, or ``additional_info`` not a dict.
         """
         if not isinstance(data, Mapping):
@@ -231,7 +231,7 @@ class Model:
         wait_time: float = 0.5,
         stream: bool = False,
     ) -> ModelResponse | ModelResponseStreamer:
-        """Run the model and wait for its result, blocking. It is billable, and sent exactly once.
+        """Run the model and wait for its result, blocking. It is billed, and sent exactly once.
 
         :param data: the input: a string, or any other JSON value. Each ``Upload`` in it, or in ``parameters``, is
             uploaded and replaced by a link.
@@ -252,7 +252,7 @@ class Model:
     def run_async(
         self, data: Any, name: str = "model_process", parameters: Mapping[str, Any] | None = None
     ) -> ModelResponse:
-        """Start a run and do not wait for it. It is billable, and sent exactly once.
+        """Start a run and do not wait for it. It is billed, and sent exactly once.
 
         Arguments and errors are those of :meth:`run`.
 
@@ -261,7 +261,7 @@ class Model:
         return self._client.run_async(self.id, data, name, parameters, declared=self.model_params)
 
     def run_stream(self, data: Any, parameters: Mapping[str, Any] | None = None) -> ModelResponseStreamer:
-        """Run the model and return its output as it is generated. It is billable, and sent exactly once.
+        """Run the model and return its output as it is generated. It is billed, and sent exactly once.
 
         Arguments and errors are those of :meth:`run`.
 
@@ -301,7 +301,7 @@ class Model:
     def _stream(self, data: Any, parameters: Mapping[str, Any] | None, timeout: float | None) -> ModelResponseStreamer:
         if not self.supports_streaming:
             raise AixplainNoStreaming(
-                f"Model {self.id!r} does not support streaming, or is not known to: use stream=False; or, if it does,"
+                f"Model {self.id!r} does not support streaming, or is not known to: use stream=False. If it does, use"
                 " Model.get, which reads the model's record, or supports_streaming=True"
             )
         return self._client.stream(self.id, data, parameters, timeout, declared=self.model_params)

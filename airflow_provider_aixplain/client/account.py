@@ -12,7 +12,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainUntrustedUrl
 from airflow_provider_aixplain.protocol import wire
-from airflow_provider_aixplain.protocol.upload import STORE_DOMAINS
+from airflow_provider_aixplain.protocol.upload import MIB, STORE_DOMAINS
 from airflow_provider_aixplain.protocol.values import to_printable
 
 PUBLIC_BACKEND_URL = "https://platform-api.aixplain.com"
@@ -24,12 +24,11 @@ MIN_SECRET_LENGTH = 16
 REDIRECTS = (301, 302, 303, 307, 308)
 MAX_REDIRECTS = 5
 MAX_TIMEOUT = 86400.0
-"""The longest time limit of a request, in seconds: one that waits for a run's result, say."""
+"""The longest time limit of a request, in seconds: the request of a direct run may wait for the run's result."""
 
 MIN_TIMEOUT = 0.1
-"""The shortest time limit of a request, in seconds: HTTP clients treat 0 as no limit."""
+"""The shortest time limit of a request, in seconds: HTTP clients read 0 as no limit."""
 
-MIB = 1024 * 1024
 MAX_ANSWER_MIB = 256
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -76,13 +75,13 @@ class Platform:
     def _origins(self) -> frozenset[str]:
         return frozenset({parse_origin(self.backend_url), parse_origin(self.models_run_url), *self.trusted_origins})
 
-    def check(self, url: str) -> None:
-        """:raises AixplainUntrustedUrl: if the URL may not receive the key."""
+    def check_trusted(self, url: str) -> None:
+        """Raise :class:`AixplainUntrustedUrl` if the URL may not receive the key."""
         if not self.trusts(url):
             raise self._untrusted(url, "receive the key")
 
     def accepts_uploads(self, url: str) -> bool:
-        """Return whether a URL may receive files: it is one of the platform's stores, or may receive the key."""
+        """Return whether a URL may receive files: it is in one of the platform's stores, or may receive the key."""
         try:
             scheme, _, host = parse_origin(url).rpartition(":")[0].partition("://")
         except ValueError:
@@ -93,11 +92,11 @@ class Platform:
 
     def redact(self, text: str) -> str:
         """Return a text without the key: an answer may repeat it, and logs and XComs must not hold it."""
-        if any(mark in text for mark in "\\%&"):
+        if any(mark in text for mark in "\\%&"):  # otherwise the key can only occur literally
             return self._key_pattern.sub("***", text)
         return text.replace(self.api_key, "***") if self._is_secret else text
 
-    def redact_text(self, text: str) -> str:
+    def redact_all(self, text: str) -> str:
         """Return a text without the key and without the proxy's credentials."""
         return hide_userinfo(self.redact(text))
 
@@ -112,7 +111,7 @@ class Platform:
         return re.compile("".join(map(_spellings, self.api_key)) if self._is_secret else "(?!)")
 
     def redirect(self, method: str, url: str, status_code: int, location: str | None) -> str | None:
-        """Return the URL to redirect to, or None: only a GET is redirected, and only to a trusted origin."""
+        """Return the URL to redirect to, or None: only GET and HEAD are redirected, and only to trusted origins."""
         if method not in ("GET", "HEAD") or status_code not in REDIRECTS or not location:
             return None
         try:
@@ -132,7 +131,7 @@ class Platform:
             if not self.accepts_uploads(request.url):
                 raise self._untrusted(_origin_or_placeholder(request.url), "receive files")
             return headers
-        self.check(request.url)
+        self.check_trusted(request.url)
         if not self.api_key:
             raise AixplainConfigurationError("No API key: pass it as api_key, or set TEAM_API_KEY or AIXPLAIN_API_KEY.")
         if request.credential is wire.Credential.AUTHORIZATION:
@@ -151,12 +150,12 @@ def hide_userinfo(text: str) -> str:
 
     Everything up to the last ``@`` of a URL is hidden: passwords are often not percent-encoded.
     """
-    # In linear time, as servers write some of these texts: a pattern for whole URLs would block a triggerer.
+    # The time must be linear, as servers write some of these texts: a pattern for whole URLs could block a triggerer.
     return re.sub(r"\S+", _without_userinfo, text)
 
 
-def _without_userinfo(word: re.Match[str]) -> str:
-    text = word[0]
+def _without_userinfo(match: re.Match[str]) -> str:
+    text = match[0]
     start, end = text.find("//") + 2, text.rfind("@")
     return f"{text[:start]}***{text[end:]}" if 2 <= start < end else text
 
@@ -180,7 +179,7 @@ def validate_proxy(url: str) -> str:
 
 
 def _origin_or_placeholder(url: str) -> str:
-    """Return the origin of a presigned URL, for an error."""
+    """Return the origin of a presigned URL, for an error: the rest of the URL is a secret."""
     try:
         return parse_origin(url)
     except ValueError:
@@ -201,7 +200,7 @@ def _spellings(character: str) -> str:
 def parse_origin(url: str) -> str:
     """Return ``scheme://host:port`` of a URL, in lower case and always with the port.
 
-    :raises ValueError: if it is not an absolute http(s) URL, or one that parsers interpret differently.
+    :raises ValueError: if it is not an absolute http(s) URL, or if URL parsers disagree about it.
     """
     if not isinstance(url, str) or not url.isprintable() or any(c in url for c in " \\"):
         raise ValueError("it is not a URL")

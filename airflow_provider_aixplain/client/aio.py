@@ -1,4 +1,4 @@
-"""The Model API for event loops, beside the blocking calls: one account's submissions, polls and waits."""
+"""The Model API as coroutines: submissions, polls and waits on one account."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 class AsyncClient(Client):
     """Adds coroutines to the calls of :class:`~airflow_provider_aixplain.client.blocking.Client`.
 
-    A subclass whose account is not known in advance overrides :meth:`aplatform` and :meth:`areload_credentials`.
+    A subclass that has to read its account first overrides :meth:`aplatform` and :meth:`areload_credentials`.
     """
 
     async def arun_async(
         self, model_id: str, data: Any, name: str = "model_process", parameters: Mapping[str, Any] | None = None
     ) -> ModelResponse:
-        """Start a run, as :meth:`run_async`. An ``Upload`` is refused: upload files before."""
+        """Start a run, as :meth:`run_async`, but an ``Upload`` is refused: upload the file first."""
         log.debug("%s: submitting a run of model %s", name, model_id)
         platform = await self.aplatform()
         with translate_protocol_errors():
@@ -61,8 +61,6 @@ class AsyncClient(Client):
         on_failed_poll: Callable[[str], object] | None = None,
     ) -> Outcome:
         """Poll until a wait ends, as :meth:`wait_for_run`.
-
-        A Connection that cannot be read uses up the wait's retry budget: a secrets backend may be down for a while.
 
         :param elapsed: seconds since the submission, at this call.
         :param name: a prefix for log lines.

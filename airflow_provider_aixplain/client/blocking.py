@@ -44,7 +44,7 @@ MAX_UPLOAD_TIMEOUT = 3600.0
 """The time limit of an upload, in seconds, if the platform keeps responding."""
 
 STREAM_SILENCE = 300.0
-"""Seconds that a stream may be silent: a model may take long before its first output."""
+"""Seconds for which a stream may send nothing: a model may take long before its first output."""
 
 
 class Client:
@@ -76,7 +76,7 @@ class Client:
         *,
         declared: ModelParameters | None = None,
     ) -> ModelResponse:
-        """Start a run and do not wait for it. It is billable, and sent exactly once.
+        """Start a run and do not wait for it. It is billed, and sent exactly once.
 
         :param model_id: the model's id on the platform.
         :param data: the input: a string, or any other JSON value. Each ``Upload`` in it, or in ``parameters``, is
@@ -105,15 +105,15 @@ class Client:
         *,
         declared: ModelParameters | None = None,
     ) -> ModelResponse | ModelResponseStreamer:
-        """Run a model and wait for its result, blocking. It is billable, and sent exactly once.
+        """Run a model and wait for its result, blocking. It is billed, and sent exactly once.
 
         The platform answers with the result, or with a poll URL, which is then polled.
 
         :param model_id: the model's id on the platform.
         :param data: the input, as for :meth:`run_async`.
         :param name: a prefix for log lines.
-        :param timeout: seconds after which to stop waiting; the run continues. A request may take at least 10, as its
-            result is billed.
+        :param timeout: seconds after which to stop waiting; the run continues. Each request has at least 10 seconds, as
+            the result is billed.
         :param parameters: further parameters of the model.
         :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % a poll up to 60 seconds.
         :param stream: whether to return the output as it is generated, as :meth:`run_stream`.
@@ -144,8 +144,8 @@ class Client:
     ) -> ModelResponseStreamer:
         """Run a model and return its output as it is generated, as :meth:`stream`, if the model supports that.
 
-        The model's record is read first, and the input is checked against its parameters. Otherwise arguments and
-        errors are those of :meth:`stream`.
+        The model's record is read first, and the input is checked against the parameters that it declares. Other errors
+        are those of :meth:`stream`, and so are the arguments.
 
         :raises AssertionError: if the model does not support streaming.
         :raises AixplainError: if the platform refuses, or knows no such model.
@@ -164,13 +164,13 @@ class Client:
         *,
         declared: ModelParameters | None = None,
     ) -> ModelResponseStreamer:
-        """Run a model and return its output as it is generated. It is billable, and sent exactly once.
+        """Run a model and return its output as it is generated. It is billed, and sent exactly once.
 
         :param model_id: the id of a model that supports streaming.
         :param data: the input, as for :meth:`run_async`.
         :param parameters: further parameters of the model.
         :param timeout: seconds after which the stream is cut; the run continues. Default: no limit. A stream that is
-            silent for 300 seconds, or the Connection's ``timeout`` if that is longer, is always cut.
+            silent for 300 seconds, or for the Connection's ``timeout`` if that is longer, is always cut.
         :param declared: the parameters that the model declares; the input is checked against them.
         :return: an iterator over chunks, and a context manager.
         :raises AixplainConfigurationError: if the account is invalid.
@@ -200,11 +200,7 @@ class Client:
             return wire.read_poll(self._send(wire.poll_request(poll_url), timeout, silence=self.platform.timeout))
 
     def poll_tolerant(self, poll_url: str, name: str, timeout: float) -> ModelResponse:
-        """Poll once without raising.
-
-        A missing or half-edited Connection is returned as a failed, incomplete response, so that the caller's wait
-        applies its retry budget instead of abandoning a run that is already billed.
-        """
+        """Poll once without raising: see :func:`unusable_account_response`."""
         try:
             return self.poll(poll_url, name, timeout)
         except Exception as error:
@@ -216,7 +212,7 @@ class Client:
         """Poll until a run has finished.
 
         :param poll_url: the ``url`` of a submission's response.
-        :param name: a name for the log.
+        :param name: a prefix for log lines.
         :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % a poll up to 60 seconds.
         :param timeout: seconds after which to stop waiting; the run continues.
         :return: the final response; failed and not completed after ``timeout``.
@@ -234,14 +230,14 @@ class Client:
         """Poll until a wait ends.
 
         :param poll_url: the ``url`` of a submission's response.
-        :param wait: judges the answers.
+        :param wait: the schedule, and the conditions under which the wait ends.
         :param name: a prefix for log lines.
         :param start: when the run was submitted, by the monotonic clock; default: now.
         :raises AixplainConfigurationError: if the account is invalid.
         :raises AixplainUntrustedUrl: if the poll URL has an untrusted origin.
         """
         with translate_protocol_errors():
-            self.platform.headers(wire.poll_request(poll_url))  # raises before the wait if polling is not possible
+            self.platform.headers(wire.poll_request(poll_url))  # raises before the wait if the run cannot be polled
         start = time.monotonic() if start is None else start
         while True:
             limit = min(wait.poll_timeout(time.monotonic() - start), MAX_POLL_TIMEOUT)
@@ -310,10 +306,9 @@ class Client:
         return slot.link
 
     def fingerprint(self, model_id: str, data: Any, parameters: Mapping[str, Any] | None = None) -> str:
-        """Return a hash of the model, the input and the endpoint of a run.
+        """Return a hash of the model, the input and the endpoint of a run. Nothing is sent.
 
-        A file is represented by its path and size. Arguments and errors are those of :meth:`run_async`; nothing is
-        sent.
+        A file counts by its path and size. Arguments and errors are those of :meth:`run_async`.
         """
 
         def describe_upload(value: Any) -> Any:
@@ -370,7 +365,7 @@ class Client:
         outcome = self.wait_for_run(poll_url, wait, name, start)
         if outcome.response is not None and outcome.response.completed:
             return outcome.response
-        message = f"No response from the platform: {outcome.message}"
+        message = f"Stopped waiting: {outcome.message}"
         return ModelResponse(ResponseStatus.FAILED, error_message=message, url=poll_url)
 
     def _get_session(self) -> PlatformSession:
@@ -389,15 +384,15 @@ class Client:
         return wire.name_refused_key(answer, request, self.key_source)
 
     def reload_credentials(self) -> str:
-        """Read the account again, as the platform refuses its key. This client cannot; a subclass may.
+        """Read the account again after the platform refused its key. This client's account is fixed; a hook reads it.
 
-        :return: why that failed, as the end of a log line; otherwise empty.
+        :return: why that failed, as the end of a log line; empty if it did not fail.
         """
         return ""
 
     @staticmethod
     def log_wait(wait: Wait, response: ModelResponse, elapsed: float, name: str = "", problem: str = "") -> None:
-        """Log what a wait reports of its last poll, if anything.
+        """Log the wait's report of its last poll, if there is one.
 
         :param response: the answer to the poll.
         :param elapsed: seconds since the submission.
@@ -412,8 +407,9 @@ class Client:
 def unusable_account_response(error: Exception) -> ModelResponse:
     """Return the response to a poll that cannot be sent, as the account cannot be read or is invalid.
 
-    An error that the user has to fix counts as a refusal, like that of a key; any other as temporary. So does a missing
-    Connection: Airflow reports one also while its secrets backend is down.
+    It is failed and not completed, so that the wait for a run that is already billed continues. An invalid Connection
+    counts as a refusal of the key, so it uses up the wait's retry budget. Any other error counts as temporary, also a
+    missing Connection: Airflow reports the same while its secrets backend is down.
     """
     is_refusal = isinstance(error, AixplainPermanentError) and not error.retryable
     message = to_printable(error if is_refusal else f"The poll could not be sent: {type(error).__name__}: {error}")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_aixplain.model import Model
 
 TEST_TIMEOUT = 15.0
-"""Seconds that each of the two requests of a connection test may take, as the user waits at a form."""
+"""The time limit of each of a connection test's two requests, in seconds: the user waits at a form."""
 
 ACCOUNT_TTL = 10.0
 """Seconds for which an account is cached in an event loop, unless its key is refused."""
@@ -84,7 +84,7 @@ class AixplainHook(AsyncClient, BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Test the Connection. It costs nothing: no model runs.
 
-        :return: whether it works, and a message: what is wrong with the key, a URL or the network.
+        :return: whether it works, and a message: which URL accepts the key, or what is wrong.
         """
         from airflow_provider_aixplain.protocol import probe
 
@@ -102,7 +102,7 @@ class AixplainHook(AsyncClient, BaseHook):
     def platform(self) -> Platform:  # type: ignore[override] # an attribute of the client
         """The account of the Connection.
 
-        :raises AixplainConfigurationError: if the Connection cannot work.
+        :raises AixplainConfigurationError: if the Connection does not exist or is invalid.
         """
         if self._platform is None:
             self._platform = self.read_account()
@@ -111,7 +111,7 @@ class AixplainHook(AsyncClient, BaseHook):
     def get_conn(self) -> requests.Session:
         """Return a session that adds the key to requests to the platform, and to no others.
 
-        :raises AixplainConfigurationError: if the Connection cannot work.
+        :raises AixplainConfigurationError: if the Connection does not exist or is invalid.
         """
         return self._get_session()
 
@@ -120,7 +120,7 @@ class AixplainHook(AsyncClient, BaseHook):
 
         :param model_id: the model's id on the platform.
         :param name: the model's name on the platform, instead of its id.
-        :raises AixplainInputError: if not exactly one of them is given.
+        :raises AixplainInputError: unless exactly one of them is given.
         :raises AixplainError: if the platform refuses, or knows no such model.
         """
         from airflow_provider_aixplain.model import Model
@@ -130,7 +130,7 @@ class AixplainHook(AsyncClient, BaseHook):
     async def aplatform(self) -> Platform:
         """Return the account of the Connection, from an event loop; :attr:`platform` is set afterwards.
 
-        A Connection that another hook of this event loop has read in the last ten seconds is not read again.
+        The hooks of an event loop share what one of them has read, for ten seconds.
         """
         if self._platform is None:
             await self._aload(time.monotonic() - ACCOUNT_TTL)
@@ -140,7 +140,7 @@ class AixplainHook(AsyncClient, BaseHook):
     def read_account(self) -> Platform:
         """Read the Connection.
 
-        :raises AixplainConfigurationError: if it does not exist or cannot work.
+        :raises AixplainConfigurationError: if it does not exist or is invalid.
         """
         with self._explain_missing_connection():
             return read_connection(self.get_connection(self.aixplain_conn_id))
@@ -151,10 +151,12 @@ class AixplainHook(AsyncClient, BaseHook):
             return read_connection(await get_async_connection(self.aixplain_conn_id, hook=self))
 
     def reload_credentials(self) -> str:
-        """Read the Connection again, as the platform refuses its key: the key may have been rotated.
+        """Read the Connection again after the platform refused its key, which may have been rotated.
 
-        :return: why the Connection cannot be read, as the end of a log line; empty if it can. It may be half edited,
-            or the secrets backend may be down; neither ends a wait for a run that is already billed.
+        Errors are returned, not raised: a Connection that is being edited, or a secrets backend that is down, must not
+        end the wait for a run that is already billed.
+
+        :return: why the Connection cannot be read, as the end of a log line; empty if it can.
         """
         try:
             if self._platform is not None:  # otherwise the next call reads it
@@ -164,7 +166,7 @@ class AixplainHook(AsyncClient, BaseHook):
         return ""
 
     async def areload_credentials(self) -> str:
-        """Read the Connection again, from an event loop; as :meth:`reload_credentials`."""
+        """Read the Connection again from an event loop, as :meth:`reload_credentials`."""
         try:
             if self._platform is not None:
                 await self._aload(self._read_at)
@@ -173,10 +175,10 @@ class AixplainHook(AsyncClient, BaseHook):
         return ""
 
     async def _aload(self, since: float) -> None:
-        """Set the account to one that was read after a time, once for all hooks of this event loop.
+        """Set the account. All hooks of this event loop share one read, unless it started at ``since`` or before.
 
-        A triggerer that starts with thousands of runs asks for it thousands of times, and Airflow 3.3.2 reads some
-        forty Connections a second.
+        A triggerer that starts with thousands of runs has as many hooks, and Airflow 3.3.2 reads some forty Connections
+        a second.
         """
         self._read_at, self._platform = await _accounts.get(self.aixplain_conn_id, self.aread_account, since)
 
@@ -193,7 +195,7 @@ class AixplainHook(AsyncClient, BaseHook):
             ) from None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the key out of copies and pickles, and the logger that Airflow has bound."""
+        """Leave the key, and the logger that Airflow has bound, out of copies and pickles."""
         return {**super().__getstate__(), "_platform": None, "_log": None}
 
 

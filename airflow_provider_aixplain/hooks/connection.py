@@ -12,7 +12,6 @@ from airflow_provider_aixplain.client.account import (
     KEY_HEADERS,
     MAX_ANSWER_MIB,
     MAX_TIMEOUT,
-    MIB,
     PUBLIC_BACKEND_URL,
     PUBLIC_MODELS_RUN_URL,
     PUBLIC_WEB_URL,
@@ -25,6 +24,7 @@ from airflow_provider_aixplain.client.account import (
     validate_proxy,
 )
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError
+from airflow_provider_aixplain.protocol.upload import MIB
 from airflow_provider_aixplain.protocol.values import parse_json, to_printable
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class _ConnectionReader:
         self.extra = self.read_extra()
 
     def read_extra(self) -> dict[str, Any]:
-        """Return the extra. Airflow silently drops one that is not JSON, and with it the endpoints."""
+        """Return the extra. It must be a JSON object: Airflow silently drops any other, and with it the endpoints."""
         text = (self.connection.extra or "").strip()
         extra = parse_json(text) if text else {}
         if not isinstance(extra, dict):
@@ -63,7 +63,7 @@ class _ConnectionReader:
                 near = get_close_matches(str(key), EXTRA_KEYS, n=1)
                 remedy = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(EXTRA_KEYS)}"
                 raise self.invalid_field("extra", f"has the unknown key {key!r:.100}", remedy)
-        return dict(self.connection.extra_dejson)  # which also masks its secrets in logs
+        return dict(self.connection.extra_dejson)  # this also makes Airflow mask its secrets in logs
 
     def read(self) -> Platform:
         try:
@@ -72,7 +72,7 @@ class _ConnectionReader:
             raise self.field_error("password", str(error)) from None
         if not key:
             raise self.invalid_field("password", "is empty", "put the API key there")
-        # The form's key: Airflow masks the value of any field whose name contains api_key.
+        # The form uses key_type: Airflow masks the value of any field whose name contains api_key.
         name = "key_type" if self.extra.get("key_type") else "api_key_type"
         key_type = self.extra.get(name) or "team"
         if not isinstance(key_type, str) or key_type not in KEY_HEADERS:
@@ -105,7 +105,7 @@ class _ConnectionReader:
         return AixplainConfigurationError(f"Connection {self.connection.conn_id!r}: {name} {what}.")
 
     def read_host(self) -> str:
-        """Return the base URL: a whole URL in host, or host with schema (default: https); and the port."""
+        """Return the base URL: host if it is a URL, otherwise schema (default: https) and host; and the port."""
         host = (self.connection.host or "").strip()
         if not host:
             return ""
@@ -163,7 +163,7 @@ class _ConnectionReader:
         return parsed
 
     def read_trusted_origins(self) -> list[Any]:
-        """Return the origins of a list, or of a string: separated by commas, or a list in JSON or Python syntax."""
+        """Return the origins of a list, or of a string: comma-separated, or a list in JSON or Python syntax."""
         value = self.extra.get("trusted_origins") or []
         if isinstance(value, str):
             text = value.strip()

@@ -227,7 +227,7 @@ class AixplainRunModelOperator(DeferrableRunBaseOperator):
         :param age: the seconds between the submission and this try.
         """
         poll_url = submission.poll_url or ""
-        self.hook.platform.check(poll_url)
+        self.hook.platform.check_trusted(poll_url)
         timeout = self.longest_wait
         if self.deferrable:
             timeout = min(timeout + age, MAX_DURATION)

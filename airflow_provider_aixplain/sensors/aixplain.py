@@ -91,7 +91,7 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
         self.check_templates("poll_url")
         with translate_protocol_errors():
             wire.poll_request(self.poll_url)
-        self.hook.platform.check(self.poll_url)
+        self.hook.platform.check_trusted(self.poll_url)
         self.set_link(context)
         if not self.deferrable:
             return super().execute(context)

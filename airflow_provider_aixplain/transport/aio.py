@@ -44,15 +44,15 @@ class PooledSession:
 
     :param platform: the account.
     :param session: sends the requests.
-    :param routes: cached by origin: computing a route takes longer than a poll.
-    :param users: the number of leases.
+    :param routes: by origin; a cache, as computing a route takes longer than a poll.
+    :param leases: the number of leases.
     :param is_invalid: whether new leases open another session.
     """
 
     platform: Platform
     session: aiohttp.ClientSession
     routes: dict[str, Route] = field(default_factory=dict)
-    users: int = 0
+    leases: int = 0
     is_invalid: bool = False
 
     def route(self, url: str) -> Route:
@@ -70,8 +70,8 @@ class PooledSession:
 
     async def release(self) -> None:
         """Remove one lease; the last one closes the session."""
-        self.users -= 1
-        if not self.users:
+        self.leases -= 1
+        if not self.leases:
             self.invalidate()
             await self.session.close()
 
@@ -99,7 +99,7 @@ class Lease:
             await pooled.release()
 
     async def session(self, platform: Platform) -> PooledSession:
-        """Return the session of an account, and keep it open instead of that of another account.
+        """Return the session of an account, and keep it open; a session that this lease kept before is released.
 
         :raises AixplainConfigurationError: if the account's CA certificates cannot be read.
         """
@@ -110,7 +110,7 @@ class Lease:
             _, pooled = await sessions.get(platform, partial(_open, platform))
             if not pooled.is_invalid:
                 break
-        pooled.users += 1
+        pooled.leases += 1
         self._pooled = pooled
         if previous:
             await previous.release()
@@ -172,7 +172,7 @@ async def send(
             raise
         if isinstance(error, aiohttp.ClientSSLError) and pooled.route(exchange.request.url).has_own_ca:
             pooled.invalidate()  # a new session reads the CA file again, which may have been fixed
-        return NoResponse(to_printable(platform.redact_text(f"{type(error).__name__}: {error}")), exchange.is_sent)
+        return NoResponse(to_printable(platform.redact_all(f"{type(error).__name__}: {error}")), exchange.is_sent)
 
 
 @lru_cache(8192)  # for the poll URLs of all runs that a triggerer waits for
@@ -187,7 +187,7 @@ class _Exchange:
     :param pooled: the account's session.
     :param request: what to send.
     :param max_size: the size limit of the decoded answer, in bytes.
-    :param is_sent: whether the platform may have received the request: a submission only has an effect with its body.
+    :param is_sent: whether the platform may have received the request. A submission has no effect without its body.
     """
 
     pooled: PooledSession

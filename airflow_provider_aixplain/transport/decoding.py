@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from urllib3 import HTTPResponse
 
 ACCEPTED_CODINGS = "gzip, deflate"
-"""The same on every machine: by default ``requests`` adds codings for which a package is installed."""
+"""They must be the same on every machine: by default ``requests`` adds codings for which a package is installed."""
 
 PIECE = 64 * 1024
 """Bytes per read."""
 
 COMPRESSED_PIECE = 1024
-"""Bytes per read of a compressed answer: urllib3 before 2.6 decompresses a whole piece, up to a thousandfold."""
+"""Bytes per read of a compressed answer: urllib3 before 2.6 decompresses all that it reads, up to a thousandfold."""
 
 _CODINGS = ("gzip", "x-gzip", "deflate")
 
@@ -28,7 +28,7 @@ def select_known_codings(content_encoding: str) -> str:
 
 
 def iter_decompressed(response: HTTPResponse) -> Iterator[bytes]:
-    """Return the decoded body of an answer in pieces, as they arrive: the iterators of ``requests`` fill each piece.
+    """Return the decoded body of an answer in pieces, as they arrive. (``requests`` waits until each piece is full.)
 
     :raises urllib3.exceptions.HTTPError: if the body is cut, or is not in its declared coding.
     """

@@ -1,4 +1,4 @@
-"""The proxy and the CA certificates of a request, for workers and triggerers alike.
+"""The proxy and the CA certificates of a request, the same for workers and triggerers.
 
 The rules are those of ``requests``, computed by ``requests`` itself: ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``ALL_PROXY``,
 ``NO_PROXY`` with hosts, suffixes, ``host:port`` and CIDR blocks, then ``REQUESTS_CA_BUNDLE`` and ``CURL_CA_BUNDLE``.
@@ -88,10 +88,10 @@ def _check_proxy(proxy: str | None, url: str) -> str | None:
         proxy = validate_proxy(proxy if "://" in proxy else f"http://{proxy}")
         # aiohttp needs TLS inside TLS for this, which asyncio supports from Python 3.11 on.
         if proxy.startswith("https:") and url.startswith("https:") and sys.version_info < (3, 11):
-            raise ValueError("speaks TLS, which triggers can use from Python 3.11 on; name an http:// proxy")
+            raise ValueError("uses TLS, which triggers support from Python 3.11 on; name an http:// proxy")
     except ValueError as error:
         raise AixplainConfigurationError(
-            f"The proxy of proxy in the extra of the Connection, HTTP_PROXY, HTTPS_PROXY or ALL_PROXY {error}."
+            f"The proxy from the Connection's extra, HTTP_PROXY, HTTPS_PROXY or ALL_PROXY {error}."
         ) from None
     return proxy
 

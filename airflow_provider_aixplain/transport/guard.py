@@ -57,7 +57,7 @@ class GuardedResponseHandler(ResponseHandler):
         super().feed_data(message, size)
 
     def data_received(self, data: bytes) -> None:
-        """Accept bytes, unless the answer is complete. (``aiohttp`` also calls this with none.)"""
+        """Accept bytes, unless the answer is complete. (``aiohttp`` also calls this with ``b""``.)"""
         if data and self._is_idle:
             self._drop()
             return

@@ -30,7 +30,7 @@ _NETWORK_ERRORS = (requests.RequestException, HTTPError, OSError)
 
 
 class PlatformSession(requests.Session):
-    """A session that sends the key and follows redirects to trusted origins only, and retries nothing.
+    """A session that sends the key to trusted origins only, follows redirects to them only, and does not retry.
 
     :param platform: the account.
     """
@@ -61,8 +61,8 @@ class PlatformSession(requests.Session):
     def resolve_redirects(self, *args: Any, yield_requests: bool = False, **kwargs: Any) -> Iterator[Any]:
         """Return the answers of redirects that are followed.
 
-        ``requests`` calls this for ``Response.next`` (``yield_requests``) even if redirects are not followed, and would
-        read the whole body of the redirect, without a limit. So ``Response.next`` is always None.
+        ``Response.next`` is always None: for it, ``requests`` calls this with ``yield_requests`` even if redirects are
+        not followed, and would read the whole body of the redirect, without a limit.
         """
         return iter(()) if yield_requests else super().resolve_redirects(*args, **kwargs)
 
@@ -71,7 +71,7 @@ class PlatformSession(requests.Session):
         self._authorize(prepared_request)
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        # An auth callable instead of a session header, so that the key is not sent to other hosts.
+        # A session header would be sent to every host.
         if self.platform.trusts(request.url or "") and "Authorization" not in request.headers:
             request.headers[self.platform.key_header] = self.platform.api_key
         return request
@@ -85,7 +85,7 @@ def send(
     :param session: the account's session.
     :param request: what to send.
     :param timeout: seconds for the whole exchange; default: the Connection's.
-    :param silence: seconds without a byte from the platform; default: ``timeout``.
+    :param silence: the longest pause between two bytes from the platform, in seconds; default: ``timeout``.
     :raises AixplainUntrustedUrl: if the request would send the key or a file to an untrusted origin.
     :raises AixplainConfigurationError: if triggers do not support the proxy, or the CA certificates do not exist.
     """
@@ -95,7 +95,7 @@ def send(
         with exchange.begin() as response:
             return exchange.read(response)
     except _NETWORK_ERRORS as error:
-        return exchange.no_answer(error)
+        return exchange.no_response(error)
 
 
 def open_answer(
@@ -105,7 +105,7 @@ def open_answer(
 
     :param session: the account's session.
     :param request: what to send.
-    :param silence: seconds without a byte from the platform.
+    :param silence: the longest pause between two bytes from the platform, in seconds.
     :param timeout: seconds for the whole exchange; default: no limit.
     :raises AixplainUntrustedUrl: if the request would send the key to an untrusted origin.
     """
@@ -116,7 +116,7 @@ def open_answer(
             with response:
                 return exchange.read(response)
     except _NETWORK_ERRORS as error:
-        return exchange.no_answer(error)
+        return exchange.no_response(error)
     return OpenAnswer(
         status_code=response.status_code,
         content_type=response.headers.get("Content-Type", "").lower(),
@@ -157,7 +157,7 @@ class _Exchange:
 
     :param session: the account's session.
     :param request: what to send.
-    :param silence: seconds without a byte from the platform.
+    :param silence: the longest pause between two bytes from the platform, in seconds.
     :param deadline: when the whole answer must have arrived, by the monotonic clock.
     """
 
@@ -173,11 +173,11 @@ class _Exchange:
     def begin(self) -> requests.Response:
         """Send the request, follow redirects, and return the answer once its headers have arrived.
 
-        This takes a thread, since ``requests`` only limits each read of a socket, not their sum.
+        It is sent in a thread, as ``requests`` limits the time of each read of a socket, and not of the exchange.
         """
         try:
-            return _call_within(self._left, self._send)
-        except BaseException:  # also execution_timeout and the like: the thread must not send later
+            return _call_within(self._seconds_left, self._send)
+        except BaseException:  # also that of an execution_timeout: the thread must not send later
             self._withhold()
             raise
 
@@ -200,13 +200,13 @@ class _Exchange:
         :raises ConnectionError: if the answer is cut, or exceeds the size limit.
         :raises TimeoutError: if it takes too long.
         """
-        most = self.session.platform.max_answer
-        arrived = 0
+        limit = self.session.platform.max_answer
+        size = 0
         try:
             for piece in self._pieces(response):
-                arrived += len(piece)
-                if arrived > most:
-                    raise ConnectionError(f"it exceeds the limit of {most} bytes")
+                size += len(piece)
+                if size > limit:
+                    raise ConnectionError(f"it exceeds the limit of {limit} bytes")
                 yield piece
         except TimeoutError:
             raise
@@ -215,16 +215,16 @@ class _Exchange:
         finally:
             response.close()
 
-    def no_answer(self, error: Exception) -> NoResponse:
-        """Return the outcome of a request without an answer. A submission only has an effect with its body."""
+    def no_response(self, error: Exception) -> NoResponse:
+        """Return the outcome of a request without an answer."""
         return NoResponse(self._reason(error), self._withhold())
 
     def _withhold(self) -> bool:
-        """Prevent the body from being sent from now on, and return whether the platform may have received it."""
+        """Prevent the body from being sent, and return whether it was: without its body a submission has no effect."""
         return self._body.withhold() if isinstance(self._body, _Body) else True
 
     @property
-    def _left(self) -> float:
+    def _seconds_left(self) -> float:
         return max(self.deadline - time.monotonic(), MIN_TIMEOUT)
 
     def _send(self) -> requests.Response:
@@ -237,7 +237,7 @@ class _Exchange:
                 data=self._body,
                 headers=platform.headers(request),
                 auth=_no_auth,
-                timeout=min(self.silence, self._left),
+                timeout=min(self.silence, self._seconds_left),
                 allow_redirects=False,
                 stream=True,
             )
@@ -251,7 +251,7 @@ class _Exchange:
         return response
 
     def _pieces(self, response: requests.Response) -> Iterator[bytes]:
-        timer = threading.Timer(min(self._left, threading.TIMEOUT_MAX), _interrupt, (response,))
+        timer = threading.Timer(min(self._seconds_left, threading.TIMEOUT_MAX), _interrupt, (response,))
         timer.daemon = True
         timer.start()
         try:
@@ -276,17 +276,17 @@ class _Exchange:
         if self.request.credential is Credential.NONE:
             detail = getattr(cause, "strerror", None) or type(cause).__name__
             text = f"{type(error).__name__}: {detail}: {parse_origin(self.request.url)}"
-        return to_printable(self.session.platform.redact_text(text))
+        return to_printable(self.session.platform.redact_all(text))
 
 
 def _no_auth(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Add no credential, as the headers have it. The session's own is for requests that a user sends with it."""
+    """Add no credential: the headers have it. ``_authorize`` is for the requests of :meth:`AixplainHook.get_conn`."""
     return prepared
 
 
 def _interrupt(response: requests.Response) -> None:
     """Interrupt another thread's read of an answer."""
-    with suppress(Exception):  # it may be complete by now
+    with suppress(Exception):  # the answer may be complete by now
         response.raw.shutdown()
 
 
@@ -297,7 +297,7 @@ def _root_cause(error: BaseException) -> BaseException:
 
 
 def _call_within(seconds: float, call: Callable[[], requests.Response]) -> requests.Response:
-    """Return the response of a call, within a time limit; one that arrives later is closed.
+    """Return the response of a call, within a time limit; a response that arrives later is closed.
 
     :raises TimeoutError: after the time limit.
     """

@@ -247,7 +247,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
             return response
         url = self.settings.poll_url
         self.log.info("%s: submitted a run of model %s: %s", self.run_name, self.settings.model_id, to_printable(url))
-        self.hook.platform.check(url)
+        self.hook.platform.check_trusted(url)
         return None
 
     async def _record_in_flight_outcome(self, intent: IdempotencyRecord, answer: asyncio.Future[ModelResponse]) -> None:
