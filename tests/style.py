@@ -40,7 +40,7 @@ NAMES = {
     "TriggerRecord|TriggeredSubmission": "XComIdempotencyStore, IdempotencyRecord",
     "told_(cost|as_airflow_errors)": "format_cost, translate_protocol_errors",
     "lost_at_(end|start)": "reason_not_end_from_trigger, reason_not_start_from_trigger",
-    "_(unfit|unrendered|NO_MARK)": "_unserializable_parts, _unsupported_template_names, _NO_DELIVERY_MARKER",
+    "_(unfit|unrendered|NO_MARK)": "_unsupported_parts, _unsupported_template_names, _NO_DELIVERY_MARKER",
     "RunWaiter": "DeferrableRunBaseOperator",
     "take_event": "resume_from_trigger",
     "_worker_(gone|lingers)": "_wait_for_worker_release, _worker_release_delay",

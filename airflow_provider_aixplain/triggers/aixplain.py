@@ -35,8 +35,8 @@ class AixplainModelRunTrigger(BaseTrigger):
 
     The payload of the event is ``{"status": "success" | "failed" | "timeout" | "error", "message": str, "response": the
     ModelResponse as a dict or None, "poll_url": str}``. An event passes through the triggerer's memory and Airflow's
-    database, so a response of more than 128 KiB is not read: ``success`` without a response means that the response is
-    at the poll URL, and that the run may have failed.
+    database, so a response of more than 128 KiB is not read. The event is then a ``success`` without a response: poll
+    the URL to read it, as the run may have failed.
 
     With ``end_from_trigger`` a successful run whose response was read finishes the task instead (``TaskSuccessEvent``).
 
@@ -71,7 +71,7 @@ class AixplainModelRunTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the run has finished, the timeout has passed, or the platform refuses the polls."""
         compat.is_inline(self)  # raises here, before the wait, if the check after it cannot work
-        if not self.settings.end_from_trigger:  # a poll before the worker is free would be too early
+        if not self.settings.end_from_trigger:  # no event can be fired before, so no poll is needed
             await self._wait_for_worker_release()
         yield await self._finish(await self._wait())
 
@@ -95,20 +95,16 @@ class AixplainModelRunTrigger(BaseTrigger):
         return outcome
 
     async def _finish(self, outcome: Outcome) -> TriggerEvent:
-        """Return the event that finishes the task, once its XComs are pushed, or that a worker receives."""
+        """Return the event that finishes the task, after pushing its XComs, or the one that resumes it on a worker."""
         event = outcome.to_event(self.settings.poll_url)
         response = event["response"]
         if self.settings.end_from_trigger and outcome.status == "success" and response is not None:
             if response["error_message"]:  # no worker is going to log it
                 self.log.warning("The run succeeded with a warning: %s", to_printable(response["error_message"]))
-            if finished := await self._finish_task(response):
+            if finished := await PLACEMENT.finish(self, response):
                 return finished
         await self._wait_for_worker_release()
         return TriggerEvent(event)
-
-    async def _finish_task(self, response: dict[str, Any]) -> TriggerEvent | None:
-        """Return the event that finishes the task, or None if a worker has to finish it."""
-        return await PLACEMENT.finish(self, response)
 
     @cached_property
     def hook(self) -> AixplainHook:

@@ -20,10 +20,10 @@ CALLED_AT_START = (
     "run_name",
     "_submit",
 )
-"""The methods that a worker calls when it starts a task."""
+"""The methods that a worker calls when it starts a task. A trigger would ignore a subclass's override."""
 
 CALLED_AT_END = ("post_execute", "resume_from_trigger", "execute_complete")
-"""The methods that a worker calls when a run has succeeded."""
+"""The methods that a worker calls when a run has succeeded. A trigger would ignore a subclass's override."""
 
 _NO_DELIVERY_MARKER = "the record that its result was delivered, as it pushes no XComs"
 
@@ -33,7 +33,7 @@ RENDERED = {
     *("params", "dag_run", "run_id", "var", "conn", "macros", "ds", "ds_nodash", "ts", "ts_nodash"),
     *("ts_nodash_with_tz", "logical_date", "data_interval_start", "data_interval_end"),
 }
-"""The names that Airflow 3.3.2's triggerer can render. It hangs on a template that uses more, as ``ti.xcom_pull``."""
+"""The names that Airflow 3.3.2's triggerer can render. It hangs on any other, such as ``ti.xcom_pull``."""
 
 
 def reason_not_end_from_trigger(task: BaseOperator) -> str | None:
@@ -41,19 +41,19 @@ def reason_not_end_from_trigger(task: BaseOperator) -> str | None:
 
     A trigger can only push XComs and set the state.
 
-    :param task: a task that succeeds.
+    :param task: a task whose run succeeds.
     """
-    return _first(
+    return _first_loss(
         {
             "the events of its outlets": task.outlets,
             "its on_success_callback": task.on_success_callback,
             "its post_execute": compat.post_execute_hook(task),
-            **_overridden(task, CALLED_AT_END),
+            **_override_losses(task, CALLED_AT_END),
             "its map_index_template": task.map_index_template,
             "the result of its DAG": compat.returns_dag_result(task),
             "what tasks are mapped over": task.has_dag() and next(task.iter_mapped_dependants(), None),
-            **(_xcoms() if task.do_xcom_push else {_NO_DELIVERY_MARKER: getattr(task, "durable", False)}),
-            **_listener("on_task_instance_success"),
+            **(_xcom_losses() if task.do_xcom_push else {_NO_DELIVERY_MARKER: getattr(task, "durable", False)}),
+            **_listener_losses("on_task_instance_success"),
         }
     )
 
@@ -69,7 +69,7 @@ def reason_not_start_from_trigger(task: Any) -> str | None:
         return BELOW_3_3
     compat.check_start_trigger()
     arguments = [getattr(task, name) for name in _provided_class(task).template_fields]
-    return _first(
+    return _first_loss(
         {
             "its stream, which a worker writes to the log": task.stream,
             "its wait on a worker": not task.deferrable,
@@ -77,33 +77,33 @@ def reason_not_start_from_trigger(task: Any) -> str | None:
             "its function, which computes the input": hasattr(task, "python_callable"),
             "its pre_execute": compat.pre_execute_hook(task),
             "its on_execute_callback": task.on_execute_callback,
-            **_overridden(task, CALLED_AT_START),
+            **_override_losses(task, CALLED_AT_START),
             "its place among mapped tasks": compat.is_mapped_instance(task) or task.get_closest_mapped_task_group(),
             "the limits that count workers": task.pool != "default_pool"
             or task.max_active_tis_per_dag
             or task.max_active_tis_per_dagrun,
             "the place for its record, as it pushes no XComs": not task.do_xcom_push,
-            **_xcoms(),
+            **_xcom_losses(),
             "the files of its templates": task.template_ext,
             "its DAG's own Jinja settings": task.has_dag() and _has_own_jinja(task),
-            **{f"its input: {reason}": True for value in arguments for reason in _unserializable_parts(value)},
-            **_listener("on_task_instance_running"),
+            **{f"its input: {reason}": True for value in arguments for reason in _unsupported_parts(value)},
+            **_listener_losses("on_task_instance_running"),
         }
     )
 
 
-def _unserializable_parts(value: Any) -> Iterator[str]:
-    """Yield the parts of an argument that are neither JSON nor plain XComs."""
+def _unsupported_parts(value: Any) -> Iterator[str]:
+    """Yield the parts of an argument that a trigger cannot read: not JSON, a template or the XCom of one task."""
     if isinstance(value, str):
         yield from _unsupported_template_names(value)
     elif isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str) or key.startswith("__"):
                 yield f"the key {key!r}"
-            yield from _unserializable_parts(item)
+            yield from _unsupported_parts(item)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _unserializable_parts(item)
+            yield from _unsupported_parts(item)
     elif isinstance(value, Upload):
         yield "a file to upload"
     elif hasattr(value, "resolve") and hasattr(value, "operator"):
@@ -140,7 +140,7 @@ def _has_own_jinja(task: BaseOperator) -> Any:
     )
 
 
-def _overridden(task: BaseOperator, names: tuple[str, ...]) -> dict[str, Any]:
+def _override_losses(task: BaseOperator, names: tuple[str, ...]) -> dict[str, Any]:
     base = _provided_class(task)
     overridden = [name for name in names if getattr(type(task), name) is not getattr(base, name)]
     return {f"what its class does in {' and '.join(overridden)}": overridden}
@@ -152,7 +152,7 @@ def _provided_class(task: BaseOperator) -> type[BaseOperator]:
     return next(kind for kind in type(task).__mro__ if kind.__module__.partition(".")[0] == package)
 
 
-def _xcoms() -> dict[str, Any]:
+def _xcom_losses() -> dict[str, Any]:
     backend = conf.get("core", "xcom_backend")
     return {
         BELOW_3_3: not compat.can_push_xcoms(),
@@ -160,10 +160,10 @@ def _xcoms() -> dict[str, Any]:
     }
 
 
-def _listener(event: str) -> dict[str, Any]:
+def _listener_losses(event: str) -> dict[str, Any]:
     listeners = compat.listeners(event)
     return {f"the listener {listeners[0].plugin_name if listeners else ''}": listeners}
 
 
-def _first(losses: Mapping[str, Any]) -> str | None:
+def _first_loss(losses: Mapping[str, Any]) -> str | None:
     return next((loss for loss, is_lost in losses.items() if is_lost), None)

@@ -1,18 +1,17 @@
-"""What operators and triggers ask about tasks that start or finish in the triggerer."""
+"""Decides which tasks start or finish in the triggerer, and finishes them; used by operators and triggers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_aixplain import compat
+from airflow_provider_aixplain.observability.links import MODEL_LINK
 from airflow_provider_aixplain.observability.metrics import count_end
 from airflow_provider_aixplain.workerless.eligibility import (
     reason_not_end_from_trigger,
     reason_not_start_from_trigger,
 )
-from airflow_provider_aixplain.workerless.start_settings import StartSettings, with_xcom_references
+from airflow_provider_aixplain.workerless.start_settings import StartSettings, insert_references
 from airflow_provider_aixplain.workerless.xcom_store import TooManyPushes, XComIdempotencyStore
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ START_TRIGGER = "airflow_provider_aixplain.workerless.start_trigger.AixplainMode
 
 
 class TriggererPlacement:
-    """Tasks start and finish in the triggerer if they ask for it and lose nothing."""
+    """Tasks start and finish in the triggerer if their arguments request it and nothing would be lost."""
 
     reason_not_start = staticmethod(reason_not_start_from_trigger)
     reason_not_end = staticmethod(reason_not_end_from_trigger)
@@ -33,34 +32,27 @@ class TriggererPlacement:
             return None
         from airflow.triggers.base import StartTriggerArgs
 
+        reason = self.reason_not_end(task) if task.ends_from_trigger else None
         settings = StartSettings(
-            **task.run_settings().to_dict(),
+            **task.run_settings(end_from_trigger=task.ends_from_trigger and not reason).to_dict(),
             data=task.data,
             parameters=task.parameters,
             name=task.name,
             durable=task.durable,
             on_orphaned_submission=task.on_orphaned_submission,
-            reason_not_end_from_trigger=self.reason_not_end(task) if task.ends_from_trigger else None,
+            reason_not_end_from_trigger=reason,
         )
         return StartTriggerArgs(
             trigger_cls=START_TRIGGER,
-            trigger_kwargs={name: with_xcom_references(value) for name, value in settings.to_dict().items()},
+            trigger_kwargs={name: insert_references(value) for name, value in settings.to_dict().items()},
             next_method="resume_from_trigger",
         )
 
-    async def finish(
-        self,
-        trigger: Any,
-        response: dict[str, Any],
-        more_fields: Mapping[str, Any] = MappingProxyType({}),
-        store: XComIdempotencyStore | None = None,
-    ) -> TriggerEvent | None:
+    async def finish(self, trigger: Any, response: dict[str, Any]) -> TriggerEvent | None:
         """Push a task's XComs and return the event that finishes the task; None if a worker has to finish it.
 
         :param trigger: an :class:`~airflow_provider_aixplain.triggers.aixplain.AixplainModelRunTrigger`.
         :param response: the ModelResponse of a run that has succeeded, as a dict.
-        :param more_fields: XComs to push beside the fields of the response.
-        :param store: pushes the XComs; default: that of the trigger's task instance.
         """
         from airflow.triggers.base import TaskSuccessEvent
 
@@ -74,8 +66,13 @@ class TriggererPlacement:
             # TaskSuccessEvent could carry the XComs, but Airflow 3.3.2 stores such XComs as JSON strings, and commits
             # each of them separately after the task has finished.
             if settings.do_xcom_push:
-                fields = {**response, **more_fields} if settings.multiple_outputs else {}
-                await (store or XComIdempotencyStore(trigger.task_instance)).push(response, fields)
+                store = XComIdempotencyStore(trigger.task_instance)
+                fields = dict(response) if settings.multiple_outputs else {}
+                if isinstance(settings, StartSettings):
+                    store = trigger.store
+                    if fields:  # no worker stores the link
+                        fields[MODEL_LINK.xcom_key] = (await trigger.hook.aplatform()).model_page(settings.model_id)
+                await store.push(response, fields)
         except TooManyPushes as error:
             trigger.log.info("A worker finishes the task, which is faster now: %s", error)
             return None

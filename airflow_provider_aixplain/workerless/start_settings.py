@@ -22,11 +22,11 @@ class StartSettings(RunSettings):
 
     :param data: the input: text, or any value that JSON can hold.
     :param parameters: further parameters of the model, by name.
-    :param name: what the log calls the run; default: the task's id.
+    :param name: the name of the run in the log; default: the task's id.
     :param durable: whether to resume the run of an earlier try; a trigger that is started again always does.
     :param on_orphaned_submission: what to do if it is unknown whether an earlier submission was accepted: ``resubmit``,
         or ``fail``.
-    :param reason_not_end_from_trigger: what would be lost if the trigger finished the task; None if nothing would.
+    :param reason_not_end_from_trigger: for the log: what would be lost if the trigger finished the task, if anything.
     """
 
     data: Any = None
@@ -36,15 +36,9 @@ class StartSettings(RunSettings):
     on_orphaned_submission: str = "resubmit"
     reason_not_end_from_trigger: str | None = None
 
-    def __post_init__(self) -> None:
-        """Let a worker finish the task if there is a reason."""
-        super().__post_init__()
-        if self.reason_not_end_from_trigger:
-            object.__setattr__(self, "end_from_trigger", False)
-
 
 def xcom_reference(task_id: str, key: str, *, is_required: bool) -> dict[str, Any]:
-    """Return what stands for another task's XCom in :class:`StartSettings`.
+    """Return the reference to another task's XCom in :class:`StartSettings`.
 
     :param task_id: of a task that is not mapped, in the same DAG.
     :param key: the XCom's key.
@@ -53,20 +47,20 @@ def xcom_reference(task_id: str, key: str, *, is_required: bool) -> dict[str, An
     return {_XCOM: {"task_id": task_id, "key": key, "is_required": is_required}}
 
 
-def with_xcom_references(value: Any) -> Any:
-    """Return an operator's argument with references in the place of the output of other tasks."""
+def insert_references(value: Any) -> Any:
+    """Return an operator's argument, with the output of other tasks replaced by references."""
     if hasattr(value, "resolve"):
         is_required = value.key != RETURN_KEY and not value.operator.multiple_outputs
         return xcom_reference(value.operator.task_id, value.key, is_required=is_required)
     if isinstance(value, Mapping):
-        return {key: with_xcom_references(item) for key, item in value.items()}
+        return {key: insert_references(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [with_xcom_references(item) for item in value]
+        return [insert_references(item) for item in value]
     return value
 
 
-async def with_xcoms(value: Any, store: XComIdempotencyStore) -> Any:
-    """Return a setting with other tasks' XComs in the place of their references.
+async def resolve_references(value: Any, store: XComIdempotencyStore) -> Any:
+    """Return a setting, with references replaced by the XComs of other tasks.
 
     :raises AixplainInputError: if a required XCom does not exist.
     """
@@ -77,7 +71,7 @@ async def with_xcoms(value: Any, store: XComIdempotencyStore) -> Any:
             raise AixplainInputError(f"Task {reference['task_id']!r} has no XCom {reference['key']!r}")
         return pulled
     if isinstance(value, Mapping):
-        return {key: await with_xcoms(item, store) for key, item in value.items()}
+        return {key: await resolve_references(item, store) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [await with_xcoms(item, store) for item in value]
+        return [await resolve_references(item, store) for item in value]
     return value

@@ -15,7 +15,6 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_aixplain import compat
 from airflow_provider_aixplain.exceptions import AixplainError, AixplainPermanentError, submission_error, to_event
-from airflow_provider_aixplain.observability.links import MODEL_LINK
 from airflow_provider_aixplain.protocol.response import FIELDS, ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.resumption import Action, decide, is_not_found, is_rejected
 from airflow_provider_aixplain.protocol.values import to_printable
@@ -30,13 +29,12 @@ from airflow_provider_aixplain.submission import (
 )
 from airflow_provider_aixplain.templates import TemplateChecks
 from airflow_provider_aixplain.triggers.aixplain import MAX_RESPONSE_BYTES, AixplainModelRunTrigger
-from airflow_provider_aixplain.workerless.placement import TriggererPlacement
-from airflow_provider_aixplain.workerless.start_settings import StartSettings, with_xcoms
+from airflow_provider_aixplain.workerless.start_settings import StartSettings, resolve_references
 from airflow_provider_aixplain.workerless.submission_slots import SLOTS
 from airflow_provider_aixplain.workerless.xcom_store import IdempotencyRecord, XComIdempotencyStore
 
 TEMPLATED = ("model_id", "data", "parameters", "name", "aixplain_conn_id")
-"""The settings that Airflow renders, in attributes of the trigger."""
+"""The settings with templates, which Airflow renders in attributes of the trigger."""
 
 
 class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
@@ -109,10 +107,6 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
     async def _wait_for_worker_release(self) -> None:
         """Return at once: no worker has deferred the task."""
 
-    async def _finish_task(self, response: dict[str, Any]) -> TriggerEvent | None:
-        page = (await self.hook.aplatform()).model_page(self.settings.model_id)
-        return await TriggererPlacement().finish(self, response, {MODEL_LINK.xcom_key: page}, self.store)
-
     async def _submit_or_reattach(self) -> ModelResponse | None:
         """Submit the run, or find the one that was submitted before, and adopt it.
 
@@ -131,13 +125,13 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
                     self._adopt(earlier)
                     return earlier.final_response()
                 fingerprint = fingerprint or await self._prepare()
-                if earlier == discarded:
+                if earlier == discarded:  # no record, or still the one that this trigger has discarded
                     started_at = now()
                     intent = IdempotencyRecord(fingerprint, started_at, try_id=store.try_id, tried_at=started_at)
                     await store.write(intent)
                     if time.monotonic() - read_at < _lease_duration():
                         return await self._submit(intent)
-                    discarded = intent  # not sent: this process was frozen, and another one may have taken over
+                    discarded = intent  # not sent: the lease has expired, and another process may have taken over
                     continue
             if earlier and earlier.is_open:
                 earlier = await self._await_in_flight_submission(earlier)
@@ -156,13 +150,13 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
         return await asyncio.to_thread(self.hook.fingerprint, self.model_id, self.data, self.parameters)
 
     async def _resolve(self, *names: str) -> None:
-        """Replace references in rendered settings by other tasks' XComs."""
+        """Replace references in rendered settings by the XComs of other tasks."""
         for name in names:
-            setattr(self, name, await with_xcoms(getattr(self, name), self.store))
+            setattr(self, name, await resolve_references(getattr(self, name), self.store))
         self.settings = replace(self.settings, **{name: getattr(self, name) for name in names})
 
     async def _await_in_flight_submission(self, earlier: IdempotencyRecord) -> IdempotencyRecord | None:
-        """Return the record of a submission that may be in flight in another process, once it cannot be any more."""
+        """Wait while a submission may be in flight in another process, and return its record after that."""
         self.log.info("%s: another process may be submitting the run; waiting for its record", self.run_name)
         while seconds_since(earlier.submitted_at) < self.hook.platform.timeout + IN_FLIGHT_MARGIN:
             await asyncio.sleep(IN_FLIGHT_MARGIN)
@@ -251,7 +245,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
         return None
 
     async def _record_in_flight_outcome(self, intent: IdempotencyRecord, answer: asyncio.Future[ModelResponse]) -> None:
-        """Record the outcome of a submission; an error means that nothing was sent."""
+        """Record the outcome of a submission that has ended; an error means that nothing was sent."""
         if isinstance(answer.exception(), AixplainError):
             with suppress(Exception):
                 await self.store.clear()
@@ -277,7 +271,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
             )
 
     def _adopt(self, submission: IdempotencyRecord) -> None:
-        """Wait for the run of a submission. The timeout counts from the start of its try."""
+        """Set the poll URL and the times of a submission. The timeout counts from the start of its try."""
         age_at_try = max(0.0, seconds_since(submission.submitted_at) - seconds_since(submission.tried_at))
         self.settings = replace(
             self.settings,
@@ -288,6 +282,6 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
 
 
 def _lease_duration() -> float:
-    """Return the seconds for which a triggerer may be frozen without being taken for dead."""
+    """Return the seconds for which a triggerer may be frozen before another one takes over its triggers."""
     threshold: float = conf.getfloat("triggerer", "triggerer_health_check_threshold")
     return threshold / 2

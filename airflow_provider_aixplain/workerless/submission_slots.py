@@ -1,4 +1,4 @@
-"""The submissions that the triggers of one event loop make at the same time."""
+"""The bound on the submissions that the triggers of one event loop make at the same time."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from airflow_provider_aixplain.loop_local import LoopLocal
 
 MAX_CONCURRENT_SUBMISSIONS = 4
-"""So many submissions may be repeated when the triggerer is killed. A slot is held from reading the record until the
-outcome is recorded, as Airflow 3.3.2's triggerer answers many concurrent requests only after seconds."""
+"""The most submissions that can be in doubt after the triggerer is killed. A slot is held from reading the record until
+the outcome is recorded, as Airflow 3.3.2's triggerer answers many concurrent requests only after seconds."""
 
 
 class SubmissionSlots:
     """Bounds the concurrent submissions, and runs them in threads.
 
-    When the triggerer stops, its event loop cancels all tasks but no thread, so that the answer to a submission in
-    flight is not lost. The threads end when the slots are dropped.
+    A triggerer that stops cancels the tasks of its event loop but no threads, so the answer to a submission in flight
+    is not lost. The threads end when this object is freed.
 
-    :param limit: how many submissions.
+    :param limit: the most concurrent submissions.
     """
 
     def __init__(self, limit: int) -> None:

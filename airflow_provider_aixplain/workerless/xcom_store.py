@@ -1,6 +1,6 @@
-"""The record of a task's submission in XComs, for a trigger that submits: it cannot reach the task state store.
+"""The idempotency record of a trigger's submission, in XComs: a trigger cannot access the task state store.
 
-Airflow deletes a task's XComs when a worker starts it, and so never if only triggers do.
+Airflow deletes a task's XComs only when a worker starts the task, so the record survives retries and clears.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from airflow_provider_aixplain.submission import KEY
 RUN_KEY = "aixplain_run"
 
 MAX_PENDING_PUSHES = 1000
-"""XComs that Airflow 3.3.2's triggerer stores in half a minute. In each turn it handles one message of its triggers and
-queries its database for triggers to start and to stop. With a much lower bound the workers were slower: 188 s instead
-of 139 s for 200 runs at once on two cores."""
+"""XComs that Airflow 3.3.2's triggerer stores in half a minute: in each turn it handles one message of its triggers and
+queries its database for triggers to start and to stop. A much lower bound left more to the workers, and was slower:
+188 s instead of 139 s for 200 runs at once on two cores."""
 
 
 class TooManyPushes(Exception):
-    """So many XComs are being pushed that a worker finishes the task sooner."""
+    """A worker finishes the task sooner, because many XComs are being pushed."""
 
 
 class XComBackpressure:
     """Bounds the XComs that the triggers of one event loop push at the same time.
 
-    :param limit: how many.
+    :param limit: the most XComs.
     """
 
     def __init__(self, limit: int) -> None:
@@ -43,9 +43,9 @@ class XComBackpressure:
 
     @contextmanager
     def slots(self, count: int) -> Iterator[None]:
-        """Take slots for a number of XComs.
+        """Hold slots for a number of XComs.
 
-        :raises TooManyPushes: if they are not free.
+        :raises TooManyPushes: if too few are free.
         """
         if self.pending + count > self.limit:
             raise TooManyPushes(f"{self.pending} XComs of other tasks are being pushed")
@@ -106,7 +106,7 @@ class XComIdempotencyStore:
         self._task: dict[str, Any] = {name: getattr(task_instance, name) for name in names}
 
     async def read(self) -> IdempotencyRecord | None:
-        """Return the submission of this try, or else that of an earlier try."""
+        """Return the submission of this try or, if it has none, of an earlier try."""
         if not (stored := await self._get(KEY)):
             return None
         intent = IdempotencyRecord.from_stored(stored)
@@ -132,7 +132,7 @@ class XComIdempotencyStore:
         """Delete the XComs of a delivered result, as a worker does when it starts a task.
 
         :param keys: the keys of its fields.
-        :return: the record of the submission from now on.
+        :return: the new record of the submission, which is stored.
         """
         delivered = replace(submission, is_delivered=True)
         await self.write(delivered)
@@ -145,7 +145,7 @@ class XComIdempotencyStore:
         """Push the task's result, the whole response last.
 
         :param fields: what is an XCom of its own as well, by key.
-        :raises TooManyPushes: if so many XComs are being pushed that a worker finishes the task sooner.
+        :raises TooManyPushes: if a worker would finish the task sooner.
         """
         with BACKPRESSURE.get().slots(len(fields) + 1):
             await asyncio.gather(*(XCom.aset(name, value, **self._task) for name, value in fields.items()))

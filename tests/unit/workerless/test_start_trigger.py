@@ -403,7 +403,10 @@ def test_a_final_answer_is_recorded(task: Any, monkeypatch: pytest.MonkeyPatch) 
         assert isinstance(one.start(), TaskSuccessEvent)
         assert len(server.asked) == 1
         one.xcoms.clear()
-        assert one.start(reason_not_end_from_trigger="something").payload["response"]["data"] == "hi"
+        event = one.start(end_from_trigger=False, reason_not_end_from_trigger="something")
+        assert event.payload["response"]["data"] == "hi"
+        monkeypatch.delenv("AIRFLOW_CONN_AT_ONCE")
+        assert one.start().payload["response"]["data"] == "hi", "a recorded response needs no Connection"
 
 
 def test_references_are_replaced_by_xcoms(task: Any, emulator: Emulator) -> None:
