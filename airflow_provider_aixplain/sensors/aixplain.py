@@ -39,14 +39,15 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``. (templated)
     :param model_id: the model's id, for the task's link to its page, for metrics and for ``polling="adaptive"``;
         default: none. (templated)
-    :param deferrable: if False, the task pokes on the worker, as ``mode`` and ``poke_interval`` say; default:
+    :param deferrable: if False, the task pokes on the worker, by ``mode`` and ``poke_interval``; default:
         ``[aixplain] deferrable`` of Airflow's configuration, which is True unless set.
     :param wait_time: seconds before the second poll in the triggerer, at least 0.2; increases by 10 % a poll up to
         60.
-    :param timeout: seconds, or a timedelta, after the start of the task when to stop waiting; default: Airflow's
+    :param timeout: how long to wait from the start of the task, in seconds or as a timedelta; default: Airflow's
         ``[sensors] default_timeout``, seven days unless set. The run itself continues. As with all sensors, no retry
         follows.
-    :param soft_fail: whether to skip the task instead of failing it, if the timeout has passed or the run has failed.
+    :param soft_fail: whether to skip the task instead of failing it, if the timeout has passed, the run has failed or
+        the platform refuses the polls.
     :param end_from_trigger: whether the trigger finishes the task when the run has succeeded, as the operator's does
         (Airflow 3.3 and later).
     :param polling: ``backoff`` or ``adaptive``, as the operator's.
@@ -98,7 +99,7 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
         outcome = self._poll()
         if outcome is None:
             self._defer(self.run_settings(poll_url=self.poll_url, timeout=min(self.longest_wait, MAX_DURATION)))
-        # The method of a resumed task applies soft_fail; the one of this class would drop the link.
+        # The sensor's method applies soft_fail; the override in DeferrableRunBaseOperator would omit the link.
         return super(DeferrableRunBaseOperator, self).resume_execution(
             "execute_complete", {"event": outcome.to_event(self.poll_url)}, context
         )
@@ -132,7 +133,7 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
 
     @cached_property
     def _wait(self) -> tuple[Wait, float]:
-        """The judge of this worker's polls, and the time of the first one."""
+        """The wait that judges this worker's polls, and the time when it began."""
         return Wait(self.wait_time, MAX_DURATION, RETRY_BUDGET), time.monotonic()
 
     def _poll(self) -> Outcome | None:

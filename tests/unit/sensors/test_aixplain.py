@@ -111,8 +111,10 @@ def test_pokes_survive_a_key_rotation(emulator: Emulator, monkeypatch: pytest.Mo
 def test_soft_fail_skips_before_and_after_the_deferral() -> None:
     url = submit("fail", delay=0)
     AixplainHook().sync_poll(url)
-    with pytest.raises(AirflowSkipException):
-        sensor(url, soft_fail=True).execute(CONTEXT)
+    pokes = [{"soft_fail": True, "deferrable": False}, {"never_fail": True, "deferrable": False}]
+    for arguments in ({"soft_fail": True}, *pokes):
+        with pytest.raises(AirflowSkipException):
+            sensor(url, **arguments).execute(CONTEXT)
     task = sensor(submit("fail", delay=60), soft_fail=True)
     left = deferred(task)
     event = {"status": "failed", "message": "no", "response": None, "poll_url": task.poll_url}
