@@ -1,6 +1,7 @@
-"""The record of a task's submission, in the task state store of Airflow 3.3.
+"""The idempotency record of a task's submission, in the task state store of Airflow 3.3.
 
-A later try finds the run of an earlier one by it. The store outlives a clear, and only workers reach it.
+With it, a later try finds the run of an earlier one. Airflow keeps the store when a task is cleared; only workers can
+access it.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ log = logging.getLogger(__name__)
 KEY = "aixplain_submission"
 
 IN_FLIGHT_MARGIN = 5.0
-"""Seconds that Airflow, or a request after its timeout, may take."""
+"""Seconds after its timeout until a request is certain to have ended, and the time limit of recording its outcome."""
 
 NOT_FOUND_ATTEMPTS = 7
 NOT_FOUND_DELAY = 10.0
-"""Seconds between the polls of a run that the platform does not know. A wrong "not found" would be billed twice."""
+"""Seconds between the polls of a run that the platform does not know. After a wrong "not found" it is paid twice."""
 
 
 def now() -> str:
@@ -34,15 +35,15 @@ def now() -> str:
 
 
 def seconds_since(time: str) -> float:
-    """Return the seconds since a time in ISO 8601; 0 if the clock was set back since."""
+    """Return the seconds since a time in ISO 8601; 0 if the clock was set back to before that time."""
     then = cast("pendulum.DateTime", pendulum.parse(time))
     return max(0.0, pendulum.now("UTC").timestamp() - then.timestamp())
 
 
 def log_resubmission(logger: Any, name: str, decision: Decision) -> None:
-    """Log why a run is submitted again: a warning, unless the user has asked for it.
+    """Log why a run is submitted again, as a warning unless it is expected.
 
-    :param name: what the log calls the run.
+    :param name: the name of the run in the log.
     """
     if decision.is_expected:
         logger.info("%s: %s", name, decision.reason)
@@ -51,7 +52,7 @@ def log_resubmission(logger: Any, name: str, decision: Decision) -> None:
 
 
 class TaskStateIdempotencyStore:
-    """Stores a task's submission in Airflow's task state store. Below Airflow 3.3 there is none, and nothing is stored.
+    """Stores a task's submission in Airflow's task state store. Below Airflow 3.3 there is no such store.
 
     :param context: the task's context.
     :param durable: whether to store anything.
@@ -74,9 +75,8 @@ class TaskStateIdempotencyStore:
         if self._store is None or not (stored := self._store.get(KEY)):
             return None
         earlier = Submission.from_stored(stored)
-        # A trigger that finishes a task cannot reach this store. That the result was delivered shows in the XComs: for
-        # a cleared task Airflow names those that are left of an earlier try. It deletes them and does not name them to
-        # the next try, so the delivery is recorded here.
+        # A trigger that finishes a task cannot write to this store, so only the task's XComs show that the result was
+        # delivered. Airflow lists them to the first try after a clear, and deletes them, so that try stores the fact.
         if not earlier.is_delivered and compat.has_earlier_result(self._task_instance):
             earlier = replace(earlier, is_delivered=True)
             self._store.set(KEY, {**asdict(earlier), "max_tries": stored["max_tries"]})
@@ -114,4 +114,4 @@ class TaskStateIdempotencyStore:
             if self._store is not None:
                 self._store.delete(KEY)
         except Exception as error:
-            log.warning("The record of a failed run could not be deleted, so a retry polls that run: %s", error)
+            log.warning("The record of the submission could not be deleted, so a retry still considers it: %s", error)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 # The hook, the triggers and streams are imported where they are used, so that DAG files are parsed quickly.
 
 GRACE = timedelta(minutes=1)
-"""How much longer than its ``execution_timeout`` a task stays deferred if no triggerer ends its wait."""
+"""The time after ``execution_timeout`` at which Airflow ends a deferral that no triggerer has ended."""
 
 
 class DeferrableRunBaseOperator(TemplatedOperator):
@@ -47,8 +47,8 @@ class DeferrableRunBaseOperator(TemplatedOperator):
     wait_time: float
     timeout: float
     ends_from_trigger: bool
-    """The argument ``end_from_trigger``. Airflow refuses a DAG with an attribute of that name if there is any listener;
-    here a worker finishes such tasks."""
+    """The argument ``end_from_trigger``. If there is any listener, Airflow refuses a DAG whose task has an attribute of
+    that name, while this provider lets a worker finish the task."""
 
     polling: str = "backoff"
     model_id: str = ""
@@ -59,13 +59,13 @@ class DeferrableRunBaseOperator(TemplatedOperator):
     response: dict[str, Any] | None = None
     """The ModelResponse of the finished run, for listeners."""
 
-    _has_link = False
+    _is_link_stored = False
 
     @property
     def operator_extra_links(self) -> Collection[BaseOperatorLink]:  # type: ignore[override] # Airflow takes both
         """The link to the model. The worker that starts the task stores it; one that resumes the task does not."""
-        # Airflow reads this of a mapped task too, which is no instance of this class.
-        return () if getattr(self, "_has_link", False) else (MODEL_LINK,)
+        # Airflow also reads this property of a mapped task, where ``self`` is not an instance of this class.
+        return () if getattr(self, "_is_link_stored", False) else (MODEL_LINK,)
 
     @property
     def run_name(self) -> str:
@@ -93,7 +93,7 @@ class DeferrableRunBaseOperator(TemplatedOperator):
     def run_settings(self, **run: Any) -> RunSettings:
         """Return this task's settings for a trigger.
 
-        :param run: the fields of :class:`RunSettings` that belong to one run, as ``poll_url`` and ``submitted_at``.
+        :param run: the fields of :class:`RunSettings` that belong to one run, such as ``poll_url``.
         """
         settings = {
             "aixplain_conn_id": self.aixplain_conn_id,
@@ -109,13 +109,13 @@ class DeferrableRunBaseOperator(TemplatedOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume the task after its deferral."""
-        self._has_link = True
+        self._is_link_stored = True
         return super().resume_execution(next_method, next_kwargs, context)
 
     def resume_from_trigger(
         self, context: Context, event: dict[str, Any] | None = None, settings: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Accept the event of the trigger, and poll the response if it is too large for an event.
+        """Return the result that the trigger's event reports; poll a response that is too large for an event.
 
         :param event: the payload of the trigger's event; without it the run is polled here.
         :param settings: the fields of the trigger's :class:`RunSettings`; None if the trigger has started the task.
@@ -129,14 +129,14 @@ class DeferrableRunBaseOperator(TemplatedOperator):
             self.log.warning("%s: %s. Polling the run: %s", self.run_name, RESUMED_WITHOUT_EVENT, to_printable(url))
             event = {"status": "success", "response": None, "poll_url": url}
         if settings is None:
-            self._has_link = False  # no worker has started this task
+            self._is_link_stored = False  # no worker has started this task
             self.set_link(context)
         if event["status"] == "refused":
             error = from_event(event["error"])
             count_end(self.model_id, outcome_of(error), None)
             raise error
         if event["status"] == "success" and event["response"] is None:
-            settings = settings or {}  # a task that its trigger has started waits again from now
+            settings = settings or {}  # None if a trigger started the task: then the timeout counts from now
             event = self._poll_large_response(self.run_settings(**{**settings, "poll_url": event["poll_url"]}))
         return self.execute_complete(context, event)
 
@@ -166,7 +166,7 @@ class DeferrableRunBaseOperator(TemplatedOperator):
             self.log.warning("%s: the run succeeded with a warning: %s", self.run_name, to_printable(warning))
 
     def set_link(self, context: Context) -> None:
-        """Look up the URL of the model's page for this task's link; without it the task has no link."""
+        """Set :attr:`model_page`, the target of this task's link. Errors are only logged."""
         try:
             self.model_page = self.hook.platform.model_page(self.model_id) if self.model_id else ""
             task_instance = context.get("ti")
@@ -202,7 +202,7 @@ class DeferrableRunBaseOperator(TemplatedOperator):
             trigger=AixplainModelRunTrigger(**settings.to_dict()),
             method_name="resume_from_trigger",
             kwargs={"settings": settings.to_dict()},
-            # Without a triggerer Airflow itself enforces an execution_timeout; else the trigger reports more details.
+            # For a deferral without a triggerer; a trigger ends its wait earlier, with a more detailed error.
             timeout=limit + GRACE if limit else None,
         )
 
@@ -223,5 +223,5 @@ class DeferrableRunBaseOperator(TemplatedOperator):
 _ERRORS: dict[str, tuple[type[AixplainError], str]] = {
     "failed": (AixplainRunFailed, "the run failed"),
     "timeout": (AixplainRunTimeout, "stopped waiting; the run continues"),
-    "error": (AixplainPermanentError, "the platform refuses the polls, so the result of the run is unknown"),
+    "error": (AixplainPermanentError, "the run cannot be polled, so its result is unknown"),
 }
