@@ -1,7 +1,7 @@
-"""Facts of Airflow that are private or depend on its version, one function each.
+"""Access to what is private in Airflow, or depends on its version, one function each.
 
-A fact that does not hold raises :class:`UnsupportedAirflowError`: no safety check switches itself off because Airflow
-has renamed an attribute. DAG files import this module, so that it imports nothing but what every DAG file has.
+If it is missing, the function raises :class:`UnsupportedAirflowError`, so that a renamed attribute does not disable a
+safety check unnoticed. DAG files import this module, so it imports only what every DAG file imports.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def worker_stats() -> Any:
 
 
 def triggerer_stats() -> Any:
-    """Return the Stats that Airflow sets up in triggerers: in Airflow 3.3 others than those of its SDK."""
+    """Return the Stats that Airflow sets up in triggerers; in Airflow 3.3 they are not those of its SDK."""
     return _import_first("Stats", "airflow.observability.stats", "airflow.stats")
 
 
@@ -139,7 +139,7 @@ def max_tries(task_instance: Any) -> int | None:
 
 
 def has_earlier_result(task_instance: Any) -> bool:
-    """Return whether an earlier try has left a result that this start of the task deletes (Airflow 3.3)."""
+    """Return whether an earlier try has left a result, which Airflow deletes when this try starts (Airflow 3.3)."""
     started = None if task_instance is None else require(task_instance, "_ti_context_from_server")
     return started is not None and RETURN_KEY in (require(started, "xcom_keys_to_clear") or ())
 
@@ -178,7 +178,7 @@ def listeners(event: str) -> list[Any]:
 
 
 def check_start_trigger() -> None:
-    """Check that Airflow reads from a task which trigger starts it."""
+    """Check that Airflow's tasks have the attributes that name the trigger of their start."""
     for name in ("start_from_trigger", "start_trigger_args"):
         require(_import_first("BaseOperator", _SDK), name)
 

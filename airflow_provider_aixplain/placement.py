@@ -1,4 +1,4 @@
-"""Where a task starts and finishes: on a worker, or in the triggerer as far as ``workerless/`` can.
+"""Where a task starts and finishes: on a worker, or in the triggerer if ``workerless/`` allows it.
 
 No other module imports ``workerless/``. Without that folder, ``PLACEMENT`` is ``WorkerPlacement()``.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Placement(Protocol):
-    """What operators and triggers ask."""
+    """The decisions that operators and triggers request."""
 
     def reason_not_start(self, task: Any) -> str | None:
         """Return what would be lost if a trigger started a task; None if nothing would."""

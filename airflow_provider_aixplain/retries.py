@@ -49,8 +49,8 @@ class AixplainRetryPolicy(RetryPolicy):
         the platform's ``Retry-After``, up to an hour, or else after the task's ``retry_delay``; or ``default``, as
         without a policy. The classes are ``rate limit``, ``supplier``, ``platform or network`` and ``internal``, as in
         an error's ``category``, ``run failed`` (:class:`AixplainRunFailed`) and ``run timeout``
-        (:class:`AixplainRunTimeout`; the next try resumes the same run if the task is ``durable`` and no stream).
-        Default: :data:`ACTIONS`. Errors of others are left to Airflow.
+        (:class:`AixplainRunTimeout`; the next try resumes the same run if the task is ``durable`` and does not stream).
+        Default: :data:`ACTIONS`. Airflow decides about all other errors.
     :raises AixplainInputError: if there is no such class or action.
     """
 

@@ -24,9 +24,9 @@ _PYTHON_TEXT = re.compile(r"[\[{(,:] ?(?:'|None\b|True\b|False\b)")
 class TemplateChecks:
     """Checks the rendered templates of an operator or a trigger.
 
-    Airflow replaces arguments by their rendered values, so a class with these checks stores the unrendered ones before:
-    by :meth:`store_unrendered` in ``_do_render_template_fields``, the only rendering method that Airflow calls on every
-    task, including mapped tasks and triggers.
+    Airflow replaces arguments by their rendered values, so a class with these checks stores the unrendered ones first:
+    it calls :meth:`store_unrendered` in ``_do_render_template_fields``, the only rendering method that Airflow calls on
+    every task, including mapped tasks and triggers.
     """
 
     log: Any
@@ -36,7 +36,7 @@ class TemplateChecks:
     def store_unrendered(self, parent: Any, names: Iterable[str], seen_oids: set[int]) -> None:
         """Store the arguments before they are rendered.
 
-        :param parent: the rendered object: this one, or one in its arguments, which is not stored.
+        :param parent: the object to render: this one, or one in its arguments, for which nothing is stored.
         :param names: the arguments' names.
         :param seen_oids: the ids of values that a mapped task reads from another task, which Airflow does not render.
         """
@@ -59,12 +59,12 @@ class TemplateChecks:
 
     def warn_of_payload(self, data: Any) -> None:
         """Log a warning if ``data`` is a string from outside the DAG that becomes a whole payload."""
-        keys = payload_keys(data)
-        if keys and self._raw_arguments.get("data", data) != data:
+        payload = parse_json(data) if isinstance(data, str) else None
+        if payload and isinstance(payload, dict) and self._raw_arguments.get("data", data) != data:
             self.log.warning(
                 "data: the string contains a JSON object, so it is sent as the payload and sets %s."
                 ' To send it unchanged, use {"data": text}',
-                join_names(keys, MAX_NAMES),
+                join_names(list(payload), MAX_NAMES),
             )
 
 
@@ -105,12 +105,6 @@ def check(name: str, unrendered: Any, rendered: Any) -> list[str]:
         f"{join_names(places, MAX_NAMES)}: the template rendered to Python's text of a dict or list, not JSON."
         " Pass the value itself, such as task.output, or add the filter tojson to the template"
     ]
-
-
-def payload_keys(data: Any) -> list[str]:
-    """Return the keys of the payload that a string becomes; none if it is sent as a string, or is no string."""
-    value = parse_json(data) if isinstance(data, str) else NOT_JSON
-    return list(value) if isinstance(value, dict) else []
 
 
 def _iter_changed_texts(place: str, unrendered: Any, rendered: Any) -> Iterator[tuple[str, str, str]]:

@@ -51,7 +51,7 @@ class AixplainDecoratedOperator(InputFromFunction, AixplainRunModelOperator):
         :return: the response as a dict.
         """
         self._refuse_nested(context)
-        # Before the function, which may fail: Airflow reports only to this try that the task had its result.
+        # Before the function, which may fail: Airflow reports an earlier result only to the first try after a clear.
         self._open_store(context).read()
         data = self.call(context)
         if isinstance(data, Mapping) and data.keys() == {"data", "parameters"}:

@@ -17,7 +17,7 @@ PLACEHOLDER = "the result of the function"
 
 
 class InputFromFunction(DecoratedOperator):
-    """Computes an operator's input by a function. In the bases of a class it stands before the operator.
+    """Computes an operator's input by a function. It precedes the operator in the bases of a class.
 
     :param python_callable: the function.
     :param op_args: its positional arguments. (templated)

@@ -19,7 +19,8 @@ class FailureSummary:
     """Counts failures, and limits how often they are logged.
 
     The first failure is reported at once, later ones together at intervals that double from 10 seconds to five minutes.
-    An interval without a failure resets the interval. One thread may add failures while another one reports them.
+    After an interval without a failure they start again at 10 seconds. One thread may add failures while another one
+    reports them.
     """
 
     def __init__(self) -> None:

@@ -1,14 +1,14 @@
 """Run cost and wait duration, reported through Airflow's Stats.
 
 Airflow sends them to StatsD, OpenTelemetry or Datadog, as configured. All names start with ``aixplain.``. Each metric
-has the tags ``model_id`` and ``outcome``; plain StatsD has no tags, and adds them up.
+has the tags ``model_id`` and ``outcome``; plain StatsD has no tags, and sums up all models and outcomes.
 
 ==================  =========  ============================================================================
 name                kind       meaning
 ==================  =========  ============================================================================
-``runs``            counter    runs, by outcome: ``success``, ``failed``, ``timeout`` or ``error`` (the result is
-                               unknown), ``refused`` (there is no run), ``orphaned`` (there may be a run, whose poll URL
-                               was lost), ``submitted`` (no task waits for the run)
+``runs``            counter    outcomes that tasks processed: ``success``, ``failed``, ``timeout``, ``error`` (the
+                               result is unknown), ``refused`` (there is no run), ``orphaned`` (there may be a run,
+                               whose poll URL was lost), ``submitted`` (the task does not wait for the run)
 ``credits``         counter    credits that the platform has billed, as a decimal number
 ``tokens``          counter    tokens, with the tag ``kind``: ``prompt`` or ``completion``
 ``run_duration``    timer      duration of the run as the platform reports it, in milliseconds
@@ -44,7 +44,7 @@ TOKENS = {"prompt": "prompt_tokens", "completion": "completion_tokens"}
 def count_end(
     model_id: str | None, outcome: str, response: Mapping[str, Any] | None, stats: Callable[[], Any] | None = None
 ) -> None:
-    """Count a finished run.
+    """Count an outcome of a run, and its cost.
 
     :param model_id: the model's id; if it is empty, that in the response, if any.
     :param outcome: see above.

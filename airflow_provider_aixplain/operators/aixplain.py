@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 
 
 class _StartTriggerArgs:
-    """The trigger that starts a task, if any, for Airflow's scheduler.
+    """The attribute from which Airflow reads the trigger that starts a task, or None.
 
-    It is computed when the DAG is serialized, as the reasons against it are complete only then. The class itself has
-    none, so that a worker starts mapped tasks.
+    It is computed when the DAG is serialized: only then are all reasons against a trigger known. It is None on the
+    class, so that a worker starts mapped tasks.
     """
 
     def __get__(self, task: AixplainRunModelOperator | None, kind: type[AixplainRunModelOperator]) -> Any:
@@ -60,9 +60,9 @@ class _StartTriggerArgs:
 class AixplainRunModelOperator(DeferrableRunBaseOperator):
     """Runs a model on aiXplain and returns its response.
 
-    A worker submits the run and is free again; a trigger waits for the run; a worker returns the result. Returned, and
-    pushed as ``return_value``, is the :class:`~airflow_provider_aixplain.model.ModelResponse` as a dict; each of its
-    fields is an XCom of its own name as well: ``status``, ``data``, ``details``, ``completed``, ``error_message``,
+    A worker submits the run and is free again; a trigger waits for the run; a worker returns the result. The task
+    returns the :class:`~airflow_provider_aixplain.model.ModelResponse` as a dict and pushes it as ``return_value``.
+    Each field is also an XCom of its own: ``status``, ``data``, ``details``, ``completed``, ``error_message``,
     ``used_credits``, ``run_time``, ``usage``, ``url``, ``error_code``, ``asset`` and ``additional_fields``.
 
     :param model_id: the model's id on the platform. (templated)
@@ -93,9 +93,9 @@ class AixplainRunModelOperator(DeferrableRunBaseOperator):
         templates that only a worker can render, and the task's log states why.
     :param on_orphaned_submission: what to do if an earlier try started a submission and it is unknown whether the
         platform accepted it: ``resubmit``, with a warning, or ``fail``, until the task is cleared.
-    :param polling: ``backoff``: poll as ``wait_time`` says; or ``adaptive``: by the durations of the model's earlier
-        runs that the triggerer has seen, rarely while the run can hardly have finished and often when it is likely to.
-        Without such durations, and on a worker, it is the same as ``backoff``.
+    :param polling: ``backoff``: at intervals that grow from ``wait_time``; or ``adaptive``: rarely while the run is
+        unlikely to have finished and often when it is likely to, by the durations of the model's earlier runs in the
+        same triggerer. Without such durations, and on a worker, it is the same as ``backoff``.
     :param multiple_outputs: whether each field is an XCom of its own.
     :raises AixplainInputError: if an argument can make no valid request.
     """
@@ -205,7 +205,7 @@ class AixplainRunModelOperator(DeferrableRunBaseOperator):
 
     def _log_start_on_worker(self) -> None:
         """Log why a worker starts this task."""
-        # The templates of this task are rendered. The scheduler has seen the task that the DAG holds.
+        # The templates of this task are rendered. The scheduler decided about the unrendered task, which the DAG holds.
         planned = self.dag.get_task(self.task_id) if self.has_dag() else self  # type: ignore[no-untyped-call]
         loss = PLACEMENT.reason_not_start(planned if isinstance(planned, type(self)) else self)
         reason = f"a trigger would lose {loss}" if loss else "this task was started on a worker"
@@ -240,7 +240,7 @@ class AixplainRunModelOperator(DeferrableRunBaseOperator):
     def _submit_and_record(self, submission: Submission, store: TaskStateIdempotencyStore) -> ModelResponse:
         """Submit the run.
 
-        :return: in progress, or final and successful.
+        :return: a response in progress, or a final and successful one.
         :raises AixplainError: if the platform refused the submission, or the run has failed.
         """
         store.write_intent(submission)
@@ -294,7 +294,7 @@ class AixplainRunModelOperator(DeferrableRunBaseOperator):
         if response.completed:
             response.url = response.url or poll_url
             return response
-        # A failed poll says something about the network or the key, and nothing about the run.
+        # A failed poll describes the network or the key, not the run.
         return ModelResponse(ResponseStatus.IN_PROGRESS, url=poll_url)
 
     def _poll(self, poll_url: str) -> ModelResponse:

@@ -50,7 +50,7 @@ def refuse_nested(task: BaseOperator, context: Mapping[str, Any], *, releases_wo
 
     :param context: the argument of ``execute``.
     :param releases_worker: whether the task defers or reschedules itself.
-    :param remedy: the arguments with which it does not.
+    :param remedy: the arguments with which it does neither, for the error.
     :raises AixplainInputError: if it is called from within another task.
     """
     if releases_worker and is_nested(task, context):

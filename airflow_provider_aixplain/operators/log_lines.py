@@ -43,5 +43,5 @@ def _cut(line: str, width: int) -> Iterator[str]:
         blank = line.rfind(" ", start, start + width + 1)
         end = blank if blank > start else start + width
         yield line[start:end]
-        start = _BLANKS.match(line, end).end()  # type: ignore[union-attr] # it matches nothing too
+        start = _BLANKS.match(line, end).end()  # type: ignore[union-attr] # it matches the empty string too
     yield line[start:]

@@ -32,7 +32,7 @@ OWNER_CHECK_INTERVAL = 60.0
 
 
 class _CrossLoopHook(AixplainHook):
-    """A hook that is used in one event loop and reads its Connection in another one.
+    """A hook for one event loop that reads its Connection in another one.
 
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``.
     :param home: the event loop of the triggerer, in which Connections can be read.
@@ -48,11 +48,10 @@ class _CrossLoopHook(AixplainHook):
 
 
 class AixplainBatchTrigger(BaseTrigger):
-    """Runs the rows of a batch that have no result, and fires one event: ``{"batch": …, "error": …}``, with the id of
-    the batch, and its error or None.
+    """Runs the rows of a batch that have no result, and fires one event.
 
-    Each step is recorded on the result path before the next one, so that a trigger that is started again, on any host,
-    resumes the batch.
+    Its payload is ``{"batch": …, "error": …}``: the id of the batch, and its error or None. Each step is recorded on
+    the result path before the next one, so that a trigger that is started again, on any host, resumes the batch.
 
     :param result_path: the URI of the batch's folder.
     :param batch: the id of the batch.
@@ -78,7 +77,7 @@ class AixplainBatchTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Run the remaining rows."""
-        started_at = now()  # after the deferral, so that the wait at the end is long enough
+        started_at = now()  # later than the deferral, so the wait for the worker is long enough
         batch = Batch(self.result_path)
         while True:
             try:

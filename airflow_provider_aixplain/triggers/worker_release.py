@@ -1,4 +1,4 @@
-"""When a trigger may hand its task back to a worker."""
+"""When a trigger may resume its task on a worker."""
 
 from __future__ import annotations
 
