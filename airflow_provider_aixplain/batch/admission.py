@@ -51,8 +51,8 @@ class RateLimiter:
         return now
 
     def back_off(self, requested: float | None, acquired_at: float = math.inf) -> None:
-        """Delay all submissions: for the time that the platform requests, at most five minutes, and longer after each
-        failure.
+        """Delay all submissions, by the longer of two delays: the one that the platform requests, at most five minutes;
+        and the backoff, which doubles with each failure from 1 s to 60 s.
 
         :param requested: the delay that the platform requests, in seconds.
         :param acquired_at: the time when the failed submission was admitted. A burst of failures counts once.
@@ -64,7 +64,7 @@ class RateLimiter:
         self._next = max(self._next, time.monotonic() + delay)
 
     def reset(self) -> None:
-        """Start again with the shortest delay: a submission was accepted."""
+        """Reset the backoff, because a submission was accepted."""
         self._backoff = 0.0
 
 

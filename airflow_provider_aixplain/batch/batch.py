@@ -122,7 +122,7 @@ class Batch:
             yield from decode_rows(file)
 
     def requeue_failed(self) -> int:
-        """Requeue the failed rows that a retry may succeed with. The cost of their attempts stays in the totals.
+        """Requeue the failed rows that may succeed in a retry. The cost of their attempts stays in the totals.
 
         :return: the number of these rows.
         :raises Fenced: if another process has claimed the batch.
@@ -146,7 +146,7 @@ class Batch:
             self.log.append([{"event": "publish", "batch": self.header.batch, "name": name}], fenced=True)
 
     def publish_results(self) -> tuple[str, int]:
-        """Publish one result of each row that has one.
+        """Publish the result of each row that has one.
 
         :return: the first error, and the number of rows that failed with it.
         :raises Fenced: if another process has claimed the batch.

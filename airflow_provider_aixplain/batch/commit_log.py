@@ -10,7 +10,7 @@ import json
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -43,7 +43,7 @@ class CommitLog:
         self._apply_record = apply
         self.number = self.epoch = 0
         self._own_epoch = -1
-        self._is_committed: dict[str, bool] = {}  # by the ids of commits whose outcome this process does not know
+        self._is_committed: dict[str, bool] = {}  # by the ids of the commits that this process tries to put
         self._lock = threading.RLock()
 
     @property
@@ -60,17 +60,18 @@ class CommitLog:
             for commit in self._commits(self.number):
                 self._apply(*json.loads(commit))
 
-    def claim(self, records: Iterable[Record], owner: str, check: Callable[[], object] = lambda: None) -> None:
+    def claim(self, records: list[Record], owner: str, check: Callable[[], object] = lambda: None) -> None:
         """Start an epoch: commands of earlier owners are refused from now on.
 
-        :param records: are committed with the claim.
+        :param records: records to commit together with the claim.
         :param owner: the name of the new owner, for people who read the log.
-        :param check: raises an error if this process may not claim. It is called again after the log has grown.
+        :param check: raises an error if this process may not claim. It is called before each put, when all
+            earlier commits are applied.
         """
         self.catch_up()
-        self._commit(list(records), check, "", {"owner": owner})
+        self._commit(records, check, "", {"owner": owner})
 
-    def append(self, records: Iterable[Record], *, fenced: bool, commit_id: str = "") -> None:
+    def append(self, records: list[Record], *, fenced: bool, commit_id: str = "") -> None:
         """Commit records, all of them or none.
 
         :param fenced: whether the records are commands, which only the owner of the current epoch may commit.
@@ -78,7 +79,7 @@ class CommitLog:
         :raises Fenced: if the records are commands of an earlier epoch; they are not committed.
         :raises Exception: any error of the storage; the records may have been committed.
         """
-        self._commit(list(records), self._check_owner if fenced else lambda: None, commit_id, {})
+        self._commit(records, self._check_owner if fenced else lambda: None, commit_id, {})
 
     def _check_owner(self) -> None:
         if self.is_fenced:
@@ -131,8 +132,8 @@ class CommitLog:
             yield from json.loads(commit)[1:]
 
     def _commits(self, number: int, end: int = sys.maxsize) -> Iterator[bytes]:
-        """Read each commit as a JSON array in one line, like a segment holds it. Nothing is listed: the number after
-        the last commit does not exist.
+        """Read each commit as one line with a JSON array, as in a segment. Nothing is listed: the first number without
+        an object ends the log.
 
         :param number: the number of the first commit.
         :param end: the number after that of the last commit; default: all commits that exist.
@@ -158,7 +159,7 @@ class CommitLog:
             ahead *= 2
 
     def _write_segment(self) -> None:
-        """Bundle the last 500 commits. A segment only repeats them, so failures are ignored."""
+        """Bundle the last 500 commits, if their number is complete. Errors are ignored: a segment only repeats them."""
         if self.store.is_file_system or self.number % SEGMENT_LENGTH:
             return
         first = self.number - SEGMENT_LENGTH

@@ -131,7 +131,7 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         slots = asyncio.Semaphore(self._limits.max_in_flight)
 
-        def finish(task: asyncio.Task[None]) -> None:
+        def release_slot(task: asyncio.Task[None]) -> None:
             self._row_tasks.discard(task)
             slots.release()
             self._stop_after_error(task)
@@ -147,7 +147,7 @@ class Engine:
                     await slots.acquire()
                 task = asyncio.ensure_future(self._process_row(index, row))
                 self._row_tasks.add(task)
-                task.add_done_callback(finish)
+                task.add_done_callback(release_slot)
         except asyncio.CancelledError:
             pass
         except Exception as error:  # runs in flight are paid for: their answers are committed first
@@ -199,7 +199,7 @@ class Engine:
         if not log.is_intact():
             raise BatchDeleted(f"The batch at {self.batch} was deleted")
         if log.is_fenced or time.monotonic() - self._committer.last_commit > HEARTBEAT_INTERVAL:
-            log.append([], fenced=True)
+            log.append([], fenced=True)  # raises Fenced, or shows that this owner is alive
             self._committer.last_commit = time.monotonic()
 
     async def _commit(self, work: _Work, event: AttemptEvent, **fields: Any) -> None:

@@ -42,10 +42,10 @@ class AttemptEvent(str, Enum):
 
 E = AttemptEvent
 OPEN = frozenset({E.INTENT, E.ACCEPTED})
-"""States in which an attempt may still get a result."""
+"""States in which the batch waits for the end of an attempt, so that its row has not failed yet."""
 
-UNPAID = frozenset({*OPEN, E.IN_DOUBT})
-"""States in which the cost of an attempt is not known."""
+COST_PENDING = frozenset({*OPEN, E.IN_DOUBT})
+"""States of an attempt whose cost may still be reported after another attempt has succeeded."""
 
 TRANSITIONS: dict[AttemptEvent | None, frozenset[AttemptEvent]] = {
     None: frozenset({E.INTENT, E.ACCEPTED, E.IN_DOUBT, E.SUCCEEDED, E.FAILED, E.EXPIRED}),
@@ -114,7 +114,7 @@ class Attempt:
 
     :param state: the last event.
     :param url: the poll URL of its run, once it was accepted.
-    :param ended_at: the time of the result that reported its failure.
+    :param ended_at: the time of its last result, by which :meth:`Ledger.result_filter` recognizes that result.
     :param may_succeed: whether a retry repeats the row, if the attempt has failed.
     """
 
@@ -129,7 +129,7 @@ class RowState(NamedTuple):
 
     :param is_done: whether it has a result.
     :param accepted: the newest accepted attempt, and its poll URL.
-    :param intents: the attempts without any later event.
+    :param intents: the attempts in the state ``INTENT``.
     """
 
     is_done: bool
@@ -143,7 +143,8 @@ class Ledger:
     :ivar header: of the batch; None: no batch has begun.
     :ivar generation: how often a worker has begun or resumed a batch in this folder.
     :ivar done: one byte per row: 1 if it has a result.
-    :ivar attempts: by row and attempt: all attempts of rows that have not succeeded, and the unpaid ones of others.
+    :ivar attempts: by row and attempt: all attempts of rows that have not succeeded, and those of other rows whose cost
+        may still be reported.
     :ivar failed: the attempt whose failure is the result, by row.
     :ivar orphans: the key of the row of each attempt that is or was in doubt, by row and attempt.
     :ivar totals: the sums of the results.
@@ -190,37 +191,37 @@ class Ledger:
             return False
 
     def _apply_event(self, event: AttemptEvent, record: Mapping[str, Any]) -> None:
-        row, name = record["row"], record["attempt"]
-        if (attempt := self._accepting_attempt(row, name, event)) is None:
+        row, time = record["row"], record["attempt"]
+        if (attempt := self._accepting_attempt(row, time, event)) is None:
             return
         if event is E.REJECTED:
-            del self.attempts[row][name]
-            self.orphans.pop((row, name), None)
+            del self.attempts[row][time]
+            self.orphans.pop((row, time), None)
         else:
             attempt.state, attempt.url = event, record.get("url", "")
         if event is E.IN_DOUBT:
-            self.orphans[row, name] = record["key"]
+            self.orphans[row, time] = record["key"]
         self._update_row(row)
 
     def _apply_result(self, result: Mapping[str, Any]) -> bool:
-        row, name = result["row"], result["attempt"]
+        row, time = result["row"], result["attempt"]
         is_success = result["status"] == ResponseStatus.SUCCESS
         event = E.SUCCEEDED if is_success else E.FAILED if result["is_known"] else E.EXPIRED
-        if (attempt := self._accepting_attempt(row, name, event)) is None:
+        if (attempt := self._accepting_attempt(row, time, event)) is None:
             return False
         if event is not E.EXPIRED and attempt.state not in (E.FAILED, E.CLOSED):
             self.totals.add_cost(result)
         attempt.state, attempt.ended_at, attempt.may_succeed = event, result["ended_at"], result["may_succeed"]
-        self.attempts[row][name] = self.attempts[row].pop(name)  # keeps attempts in the order of their results
+        self.attempts[row][time] = self.attempts[row].pop(time)  # keeps attempts in the order of their results
         return self._update_row(row) is attempt
 
-    def _accepting_attempt(self, row: int, name: float, event: AttemptEvent) -> Attempt | None:
+    def _accepting_attempt(self, row: int, time: float, event: AttemptEvent) -> Attempt | None:
         """Return the attempt that the event changes, if any."""
-        attempt = self.attempts.get(row, {}).get(name)
+        attempt = self.attempts.get(row, {}).get(time)
         if event not in TRANSITIONS[attempt.state if attempt else None]:
             return None
-        if attempt is None and not (self.done[row] and row not in self.failed):  # a row that succeeded forgets attempts
-            attempt = self.attempts.setdefault(row, {})[name] = Attempt(E.INTENT)
+        if attempt is None and not (self.done[row] and row not in self.failed):  # else the row has succeeded
+            attempt = self.attempts.setdefault(row, {})[time] = Attempt(E.INTENT)
         return attempt
 
     def _update_row(self, row: int) -> Attempt | None:
@@ -232,7 +233,7 @@ class Ledger:
         had_succeeded = bool(self.done[row]) and row not in self.failed
         succeeded = next((attempt for attempt in attempts.values() if attempt.state is E.SUCCEEDED), None)
         if had_succeeded or succeeded:
-            attempts = {name: attempt for name, attempt in attempts.items() if attempt.state in UNPAID}
+            attempts = {time: attempt for time, attempt in attempts.items() if attempt.state in COST_PENDING}
         if attempts:
             self.attempts[row] = attempts
         else:
@@ -274,8 +275,8 @@ class Ledger:
             if batch != self.batch:
                 return None
             attempts = self.attempts.get(row, {})
-            runs = ((name, attempt.url) for name, attempt in attempts.items() if attempt.state is E.ACCEPTED)
-            intents = sorted(name for name, attempt in attempts.items() if attempt.state is E.INTENT)
+            runs = ((time, attempt.url) for time, attempt in attempts.items() if attempt.state is E.ACCEPTED)
+            intents = sorted(time for time, attempt in attempts.items() if attempt.state is E.INTENT)
             return RowState(bool(self.done[row]), max(runs, default=None), intents)
 
     def rows(self, state: AttemptEvent) -> list[int]:

@@ -68,7 +68,7 @@ class ObjectStore:
     def put_if_absent(self, name: str, content: bytes) -> None:
         """Create an object.
 
-        :raises FileExistsError: if it exists, also if an earlier call created it whose answer was lost.
+        :raises FileExistsError: if it exists, even if an earlier call has created it and only the answer was lost.
         :raises FileNotFoundError: if the folder does not exist.
         :raises OSError: for any other failure. The object may have been created, or may be created later.
         """
@@ -85,10 +85,8 @@ class ObjectStore:
 
     def get_many(self, names: list[str]) -> list[bytes | None]:
         """Read several objects concurrently; None stands for an object that does not exist."""
-        everything = [None] * len(names)
-        contents = self._path.fs.cat_ranges(
-            [self._full(name) for name in names], everything, everything, on_error="return"
-        )
+        unbounded = [None] * len(names)
+        contents = self._path.fs.cat_ranges(list(map(self._full, names)), unbounded, unbounded, on_error="return")
         for content in contents:
             if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
                 raise content
@@ -103,8 +101,8 @@ class ObjectStore:
 
     @contextmanager
     def writing(self, name: str, *, if_absent: bool = False) -> Iterator[IO[bytes]]:
-        """Open a temporary file, which becomes the object at the end unless an error is raised. fsspec's own files are
-        uploaded after errors too.
+        """Open a temporary file. At the end it becomes the object, unless an error is raised. Files that fsspec opens
+        are not used, because they are uploaded even after an error.
 
         :param if_absent: create the object instead of replacing it.
         :raises FileExistsError: at the end, with ``if_absent``, if it exists.
@@ -179,7 +177,7 @@ class LocalStore(ObjectStore):
 
     @contextmanager
     def writing(self, name: str, *, if_absent: bool = False) -> Iterator[IO[bytes]]:
-        """Open a temporary file, and rename it at the end; or link it, which on NFS the server decides atomically."""
+        """Open a temporary file. At the end it is renamed; or linked, which is put-if-absent, and atomic on NFS too."""
         path = Path(self._full(name))
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:

@@ -25,7 +25,7 @@ def make_result(
 
     :param index: the index of the row, from 0.
     :param row: the row.
-    :param attempt: the name of the attempt.
+    :param attempt: the attempt, identified by the time of its intent.
     :param response: the last answer of the platform, if any.
     :param error: the error message; None: the error of the response, if it has failed.
     :param is_known: whether the run or its submission has finished; if not, a retry polls the same run.

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from airflow_provider_aixplain.exceptions import AixplainError
-from airflow_provider_aixplain.protocol.wait import RETRY_BUDGET as RETRY_BUDGET
+from airflow_provider_aixplain.protocol.wait import RETRY_BUDGET
 
 T = TypeVar("T")
 
@@ -17,7 +17,8 @@ RETRY_DELAY = 1.0
 """The minimum time between two calls, in seconds."""
 
 MAX_CHARGED_PER_FAILURE = 60.0
-"""The maximum time between two failures that is charged to the budget, in seconds: a frozen process does not retry."""
+"""The maximum time that is charged to the budget between two failures, in seconds. A freeze of the process must not use
+up the budget."""
 
 
 async def retry_with_budget(

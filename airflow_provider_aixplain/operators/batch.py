@@ -46,13 +46,13 @@ class AixplainBatchRunOperator(TemplatedOperator):
 
     A worker reads the input and writes the rows to ``result_path``. A trigger submits and polls a limited number of
     runs at a time, and records each step there. A worker publishes the results and the manifest. If a process is
-    killed, the next one resumes from the result path, and submits no row again that was accepted. A retry and a cleared
+    killed, the next one resumes from the result path, and does not submit accepted rows again. A retry and a cleared
     task resume too: they run only the rows without a result, and the failed rows that may succeed.
 
     The manifest is a dict: ``path`` (the URI of the results), ``rows``, ``succeeded``, ``failed``, ``bad_rows``,
-    ``first_bad_rows`` (messages), ``orphaned`` (the row's key, for each submission that may have been accepted without
-    an answer: there may be another, billed run of the row), ``credits``, ``tokens``, ``run_time`` (of all runs, in
-    seconds) and ``seconds`` (since the batch began).
+    ``first_bad_rows`` (messages), ``orphaned`` (the row's key for each submission that the platform may or may not have
+    accepted, so that there may be another, billed run of the row), ``credits``, ``tokens``, ``run_time`` (of all runs,
+    in seconds) and ``seconds`` (since the batch began).
 
     :param model_id: the model's id on the platform. (templated)
     :param input: the rows: a list; or the URI or ``ObjectStoragePath`` of a file of JSON lines (``.jsonl``), CSV with a
@@ -76,8 +76,8 @@ class AixplainBatchRunOperator(TemplatedOperator):
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``. (templated)
     :param max_in_flight: the maximum number of concurrent runs.
     :param max_per_second: the maximum number of submissions a second; default: no limit.
-    :param max_credits: when the results have cost this many credits, no more rows are submitted, and the task fails; a
-        higher limit runs the rest. Runs in flight cost credits beyond the limit. Default: no limit.
+    :param max_credits: once the results have cost this many credits, no more rows are submitted, and the task fails;
+        with a higher limit, a cleared task runs the rest. Runs in flight are billed on top. Default: no limit.
     :param result_format: ``jsonl``; or ``parquet``, which also writes ``results.parquet`` when the batch has finished,
         with ``data`` as a JSON string.
     :param on_bad_row: what to do if a row is no valid input: ``fail``, before anything is submitted, or ``skip``.
@@ -192,7 +192,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
         url = self._submission_url()
         with _translate_write_errors(batch), TemporaryFile() as spool:
             header = self._prepare(batch, url, spool)
-        repeated = batch.requeue_failed()
+        requeued = batch.requeue_failed()
         done = batch.ledger.totals.done
         left = header.rows - done
         if not left:
@@ -209,7 +209,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
             batch,
             done,
             left,
-            f", {repeated} of them again" if repeated else "",
+            f", {requeued} of them again" if requeued else "",
         )
         if self.deferrable:
             self._defer(batch, header)
@@ -372,7 +372,8 @@ class AixplainBatchRunOperator(TemplatedOperator):
         :param is_complete: whether the batch has finished without an error.
         :return: the manifest, and the first error of the rows as a part of a sentence.
         """
-        name, (first_error, count) = "results.jsonl", batch.publish_results()
+        first_error, count = batch.publish_results()
+        name = "results.jsonl"
         if self.result_format == "parquet" and is_complete:
             from airflow_provider_aixplain.batch.results import write_parquet
 
@@ -433,9 +434,9 @@ def _summary(batch: Batch, header: Header) -> str:
 
 @contextmanager
 def _translate_write_errors(batch: Batch) -> Iterator[None]:
-    """Raise an error for a result path that retrying does not make writable.
+    """Translate errors of the storage that a retry cannot fix; others are raised unchanged.
 
-    :raises AixplainInputError: with the result path.
+    :raises AixplainInputError: naming the result path.
     """
     from airflow_provider_aixplain.inputs.readers import is_permanent
 

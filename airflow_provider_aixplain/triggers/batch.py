@@ -122,11 +122,10 @@ class AixplainBatchTrigger(BaseTrigger):
             warn_of_open_runs(engine, self.log)
 
     async def _is_finished_by_new_owner(self, batch: Batch) -> bool:
-        """Wait until the new owner has finished or deleted the batch; return False if it stops committing before.
+        """Wait until the batch is finished or deleted; return False if the new owner stops committing before.
 
-        Airflow stops a trigger that has moved to another triggerer. If the process that claimed the batch has stopped,
-        it was such a trigger, which claimed late (for example after a freeze), and this trigger is the one that Airflow
-        runs.
+        Airflow stops a trigger that it has moved to another triggerer. If the new owner has stopped, it was such a
+        trigger, which claimed the batch late (for example after a freeze), and Airflow runs this trigger instead.
         """
         failures = FailureSummary()
 
