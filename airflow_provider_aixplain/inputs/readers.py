@@ -57,7 +57,7 @@ OTHER_FORMATS = {
     **dict.fromkeys(("avro", "orc", "feather", "arrow"), "in another format: convert it to Parquet"),
     **dict.fromkeys(("xml", "html", "htm", "yaml", "yml"), "in another format: convert it to JSON lines"),
 }
-"""What a file is, and the remedy, for ends of names that are not read."""
+"""What a file is, and the remedy, by the end of a name that is not read."""
 
 SIGNATURES = {
     b"PK\x03\x04": "a ZIP archive or an Excel workbook: save the workbook as 'CSV UTF-8', or unpack the archive",
@@ -85,7 +85,7 @@ BYTE_ORDER_MARKS = {  # UTF-32's begins with UTF-16's
 """The encodings of a text that begins with a mark."""
 
 TABLES = {"_delta_log": "a Delta Lake", ".hoodie": "a Hudi", "metadata": "an Iceberg"}
-"""Kinds of tables, by a folder in them. Only their own readers know which of the files hold current rows."""
+"""Kinds of tables, by the name of a folder in them. Only their own readers know which files hold current rows."""
 
 NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 """Spark's and Hive's name of the folder of a partition whose value is null."""
@@ -162,7 +162,7 @@ def read_records(
     :param columns: the columns that a file has to have.
     :param encoding: of text files.
     :param delimiter: of CSV files; None: a comma, or a tab in ``.tsv`` files.
-    :param is_whole: whether the other columns of a file are read too.
+    :param is_whole: whether whole rows are sent, so that all columns of a file are read.
     :raises InvalidInput: if the source cannot be read as a whole, naming the file, the line and the remedy.
     :raises OSError: if the storage has trouble that a retry may overcome.
     """
@@ -173,11 +173,11 @@ def read_records(
             f"input is a {type(source).__name__}: give a list (such as a DataFrame's to_dict('records')), or the URI of"
             " a file or folder"
         )
-    # With the filesystem, as what Airflow 2.11's own `open` returns cannot be read in parts.
+    # The filesystem opens the files: what `ObjectStoragePath.open` of Airflow 2.11 returns cannot be read in parts.
     root = File(source.fs, str(source.path).rstrip("/"), to_printable_path(source))
     reader = Reader(columns, encoding, delimiter, is_whole=is_whole)
     try:
-        root.filesystem.invalidate_cache()  # others may have written
+        root.filesystem.invalidate_cache()  # another process may have written since
         if root.filesystem.isfile(root.path):
             return reader.read(root)
         if root.filesystem.isdir(root.path):
@@ -197,7 +197,7 @@ class Reader:
     :param columns: the columns that a file has to have.
     :param encoding: of text files.
     :param delimiter: of CSV files; None: a comma, or a tab in ``.tsv`` files.
-    :param is_whole: whether the other columns of a file are read too.
+    :param is_whole: whether whole rows are sent, so that all columns of a file are read.
     :raises InvalidInput: if there is no such encoding, or the delimiter is not one character.
     """
 
@@ -344,7 +344,7 @@ class Reader:
             return values
 
     def _check_header(self, header: list[str], text: _CsvText, delimiter: str, *, is_given: bool, file: File) -> int:
-        """Return how many values a row has at least: columns at the end may have no name, and no values.
+        """Return the minimum number of values in a row: columns without a name at the end may be left out.
 
         :raises InvalidInput: if the header cannot be that of the input.
         """
@@ -373,7 +373,8 @@ class Reader:
     def read_parquet(self, file: File) -> Iterator[Record]:
         """Read a Parquet file.
 
-        A dataset's scanner holds whole row groups (577 MiB for a file of 240 MB); this reader some pages (33 MiB).
+        It holds some pages in memory (33 MiB for a file of 240 MB). A dataset's scanner would hold whole row groups
+        (577 MiB).
         """
         try:
             import pyarrow
@@ -420,7 +421,7 @@ class Reader:
         :raises InvalidInput: for a file that is not text of this encoding, and for a line that is too long.
         """
         number, end, length = 1, "\n", 0
-        rest: list[str] = []  # of the line that the last piece ended in
+        rest: list[str] = []  # the beginning of a line that the next piece continues
         pieces = self._decoded(file)
         try:
             first = next(pieces, "")
@@ -469,9 +470,9 @@ class Reader:
             yield decoder.decode(b"", final=True)
 
     def _check_start(self, file: File, start: bytes) -> None:
-        """Check that a file does not begin as something else does.
+        """Check that a file does not begin like a file of another format or encoding.
 
-        :raises InvalidInput: if it does, naming what it is.
+        :raises InvalidInput: if it does, naming the format or the encoding.
         """
         for signature, kind in SIGNATURES.items():
             if start.startswith(signature):
@@ -514,7 +515,7 @@ class _CsvText:
         return line
 
     def push_back(self, line: str) -> None:
-        """Let a line be the next one again."""
+        """Return a line to the reader, so that it is the next one again."""
         if line:
             self._lines = chain([line], self._lines)
             self._number -= 1
@@ -538,7 +539,7 @@ class _CsvText:
 
 
 def _is_quoted_well(record: str, delimiter: str) -> bool:
-    """Return whether quotes enclose whole cells: `csv` reads others as text, so that a row may end anywhere."""
+    """Return whether quotes enclose whole cells. `csv` reads other quotes as text, and may end a row within a cell."""
     if record.count('"') % 2:
         return False
     first, *between, last = record.split('"')[::2]
@@ -567,7 +568,8 @@ _limit_before = 0
 def _allow_long_cells() -> Iterator[None]:
     """Let `csv` read cells of any length that a row may have.
 
-    Its limit is that of the process: the first reader raises it, the last one restores it, unless others set it since.
+    The limit of `csv` is global: the first reader raises it, and the last one restores it, unless other code has set it
+    since.
     """
     global _limit_users, _limit_before
     with _limit_lock:
@@ -616,7 +618,7 @@ def _find_files(folder: File) -> Iterator[File]:
 
 
 def _read_partition(name: str) -> Iterator[tuple[str, str | None]]:
-    """Yield the columns that the folders of a path name, such as ``day=2026-01-01/part-0.parquet``."""
+    """Yield the columns that the folders in a path define, as in ``day=2026-01-01/part-0.parquet``."""
     for folder in name.split("/")[:-1]:
         column, is_named, value = folder.partition("=")
         if is_named:
@@ -628,7 +630,10 @@ def _quote(names: Collection[str]) -> str:
 
 
 def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the object with these members: JSON does not define which value counts of a name that occurs twice."""
+    """Return an object with these members, whose names must differ: JSON does not define which value counts.
+
+    :raises ValueError: if a name is repeated.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
         repeated = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
@@ -639,7 +644,7 @@ def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def parse_json(text: str) -> Any:
     """Return the JSON value of a text.
 
-    :raises ValueError: if it is none, or would change: objects with two members of one name, NaN, overflowing numbers.
+    :raises ValueError: if it is not JSON; or if its value would change: repeated names, NaN, numbers that overflow.
     :raises RecursionError: if it nests too deeply.
     """
     return _decoder.decode(text)

@@ -21,7 +21,7 @@ from airflow_provider_aixplain.protocol.payload import build_payload
 from airflow_provider_aixplain.protocol.values import NOT_JSON, to_printable, to_sendable, to_storable
 
 MAX_WHOLE_FLOAT = 2**53
-"""The largest float up to which each whole number has its own float."""
+"""Up to this number, each integer has a float of its own."""
 
 SHOWN_BAD_ROWS = 20
 """The maximum number of bad rows that a message names."""
@@ -140,16 +140,11 @@ def convert(value: Any) -> Any:
         return NOT_JSON
     if isinstance(value, (date, time)):
         return value.isoformat()
-    # A number, truth value or time of numpy
+    # A number, boolean or time of numpy
     kind = value.dtype.kind if getattr(value, "shape", None) == () else ""
-    is_float = kind == "f" and value.dtype.itemsize <= 8 and math.isfinite(value)
-    kinds: dict[str, Callable[[Any], Any]] = {
-        "b": bool,
-        "i": int,
-        "u": int,
-        "M": str,
-        **({"f": float} if is_float else {}),
-    }
+    if kind == "f" and (value.dtype.itemsize > 8 or not math.isfinite(value)):
+        return NOT_JSON
+    kinds: dict[str, Callable[[Any], Any]] = {"b": bool, "i": int, "u": int, "f": float, "M": str}
     return kinds[kind](value) if kind in kinds else refuse_upload(value)
 
 
@@ -214,14 +209,14 @@ def read(source: Any, mapper: Mapper, encoding: str = "utf-8", delimiter: str | 
     :raises OSError: if the storage has trouble that a retry may overcome.
     """
     keys: set[str] = set()
-    found = read_records(source, mapper.columns, encoding, delimiter, is_whole=mapper.data is None)
-    for number, record in enumerate(found, start=1):
+    records = read_records(source, mapper.columns, encoding, delimiter, is_whole=mapper.data is None)
+    for number, record in enumerate(records, start=1):
         try:
             if record.problem:
                 raise InvalidInput(record.problem)
             row = mapper.row(number, record.value)
             if mapper.key is not None:
-                # As text: that is what results in Parquet hold.
+                # Compared as text, because results in Parquet hold keys as text.
                 if str(row.key) in keys:
                     raise InvalidInput(f"the key {row.key!r:.100} is that of an earlier row too")
                 keys.add(str(row.key))
