@@ -11,7 +11,7 @@ from itertools import cycle
 from aiohttp import web
 
 HANG = 30.0
-"""Seconds without a response, or that a slow response takes."""
+"""Duration of the faults ``hang`` and ``slow``, in seconds."""
 
 FOREIGN_URL = "http://foreign.invalid/take"
 STATUSES = (401, 403, 404, 429, 500, 502, 503, 504)
@@ -47,7 +47,7 @@ class Faults:
         self._garbage = cycle(GARBAGE)
 
     def poll_url(self, url: str) -> str:
-        """Return the poll URL for a submission: this one or a foreign one."""
+        """Return the poll URL for a submission: the argument, or a URL on a foreign host."""
         return FOREIGN_URL if random.random() < self.foreign_poll_urls else url
 
     async def respond(self, request: web.Request) -> web.StreamResponse | None:
@@ -71,7 +71,7 @@ class Faults:
                 return await _respond_slowly(request)
             case "hang":
                 await asyncio.sleep(HANG)
-        if request.transport is not None:  # reset, and the end of hang
+        if request.transport is not None:  # "reset"; and "hang", when its time has passed
             request.transport.abort()
         return web.Response()
 

@@ -1,4 +1,4 @@
-"""The emulator's models. Each accepts the payload of a run and returns its output, or raises and so fails the run."""
+"""The emulator's models. Each accepts the payload of a run, and returns its output or raises ``ModelError``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CREDITS_PER_CHARACTER = 0.00002
 
 
 class ModelError(Exception):
-    """A failure of the model itself, whose message becomes the run's error message."""
+    """Fails the run; its message becomes the run's error message."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class EmulatedModel:
 
     :param name: display name.
     :param function: id of its function.
-    :param run: accepts the payload of a run and returns its output.
+    :param run: accepts the payload of a run and returns its output. Its docstring describes the model to users.
     :param needs_text: whether its parameter ``text`` is required.
     :param supports_streaming: whether it can stream its output.
-    :param is_own: whether the account created it by fine-tuning, and so may delete it.
+    :param is_own: whether the account created it by fine-tuning, so that the account may delete it.
     """
 
     name: str
@@ -51,7 +51,7 @@ class EmulatedModel:
         return {
             "id": model_id,
             "name": self.name,
-            "description": f"{self.run.__doc__}",
+            "description": str(self.run.__doc__),
             "supplier": {"id": 1, "name": "aixplain", "code": "aixplain"},
             "function": {"id": self.function, "name": self.function.replace("-", " ").title()},
             "functionType": "ai",

@@ -1,4 +1,4 @@
-"""Fixtures for your own tests.
+"""Pytest fixtures for users of the provider.
 
 Enable them in ``conftest.py``: ``pytest_plugins = ["airflow_provider_aixplain.emulator.pytest_plugin"]``. Tasks and
 hooks then use an emulator on this machine, without an account, a network or a bill.
@@ -48,7 +48,7 @@ class AixplainEmulator:
 def aixplain_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AixplainEmulator]:
     """An emulator for the whole session, whose runs take 0.1 s.
 
-    Its models are ``sentiment`` and ``language`` (both need the extra ``emulator``), ``echo``, ``fail`` and ``tuned``.
+    The models are ``sentiment`` and ``language`` (both need the extra ``emulator``), ``echo``, ``fail`` and ``tuned``.
     The parameter ``delay`` sets the seconds that a run takes.
     """
     app = create_app(seconds=0.1, folder=tmp_path_factory.mktemp("aixplain-emulator"))
@@ -65,7 +65,7 @@ def aixplain_connection(aixplain_emulator: AixplainEmulator, monkeypatch: pytest
 
 @contextmanager
 def _serving(app: web.Application, server: socket.socket) -> Iterator[None]:
-    """Serve in a thread: a test that waits for a response blocks its own."""
+    """Serve in a separate thread, because a test that waits for a response blocks its thread."""
     loop = asyncio.new_event_loop()
     runner = web.AppRunner(app, access_log=None)
 

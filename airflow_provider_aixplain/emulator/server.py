@@ -63,7 +63,7 @@ class Run:
 
     @property
     def finishes_at(self) -> float:
-        """When the run's time has passed."""
+        """When the run finishes, unless its model takes longer."""
         return self.submitted_at + self.seconds
 
     @property
@@ -77,7 +77,7 @@ class Run:
         await asyncio.wait([self.output])
 
     def response(self) -> dict[str, Any]:
-        """Return the response to a poll now."""
+        """Return the response to a poll at this moment."""
         if not self.is_finished:
             return {"completed": False, "status": "IN_PROGRESS"}
         size = len(json.dumps(self.payload))
@@ -114,10 +114,10 @@ class Run:
 
 
 class Emulator:
-    """The platform's side of the protocol.
+    """The handlers of all requests to the emulator.
 
     :param seconds: duration of a run whose payload has no ``delay``, and of an epoch of a training.
-    :param store: folder for uploaded files and runs; an emulator that is restarted there restores the runs.
+    :param store: folder for uploaded files and runs; an emulator that starts with this folder restores the runs.
     :param faults: faults of polls and submissions.
     :param key: the only API key that it accepts; default: any.
     :param host: address or name that it listens on.
@@ -147,7 +147,7 @@ class Emulator:
 
     @web.middleware
     async def require_host(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        """Refuse a request for another host: a web page may let its own name resolve to this machine."""
+        """Refuse a request for another host, which may come from a web page: see :func:`is_own_host`."""
         if not is_own_host(request.headers.get("Host", ""), self.host):
             raise error(
                 web.HTTPMisdirectedRequest,
@@ -252,7 +252,7 @@ class Emulator:
         return web.json_response({})
 
     async def finetune_logs(self, request: web.Request) -> web.StreamResponse:
-        """Return the progress of a model's training, which starts when the emulator does."""
+        """Return the progress of a model's training, which starts together with the emulator."""
         model_id = request.match_info["model_id"]
         if not self.model(model_id).is_own:
             raise error(web.HTTPNotFound, f"model {model_id} is not fine-tuned")
