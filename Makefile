@@ -49,10 +49,10 @@ real-%: .venv/airflow-%/.ready
 units-%: .venv/airflow-%/.ready $(PEER)/.ready
 	AIRFLOW_HOME=$(CURDIR)/.test/home-$* .venv/airflow-$*/bin/python -m pytest tests/unit $(PYTEST_ARGS)
 
-# No Airflow is involved, so once is enough.
+# Tests that do not depend on the version of Airflow run once.
 units-3.3.2: PYTEST_ARGS += tests/parity --ignore=tests/unit/protocol
 units-2.11.2: PYTEST_ARGS += $(addprefix --ignore=tests/unit/,protocol transport emulator batch inputs test_model.py)
-# Below Airflow 3.3 no trigger can start or finish a task; unit tests and other tests in a real Airflow cover that.
+# Below Airflow 3.3 no trigger can start or finish a task. That a worker does so is covered by other tests.
 real-2.11.2: PYTEST_ARGS += --ignore=tests/airflow/test_by_triggers.py
 
 core: $(VENV)/.ready ## Test the protocol's rules, with full branch coverage
@@ -73,11 +73,11 @@ test-faults: $(VENV)/.ready ## Kill processes, on PostgreSQL, two triggerers and
 	AIRFLOW_HOME=$(CURDIR)/.test/home-faults $(VENV)/bin/python -m pytest -m faults -s $(FAULTS)
 
 # Each table is also a JSON file in .bench. python -m tests.benchmarks.NAME runs one benchmark.
-bench: $(BENCH)/.ready ## Run the benchmarks, beside other providers: about an hour
+bench: $(BENCH)/.ready ## Run the benchmarks, with other providers for comparison: about an hour
 	$(BENCH)/bin/python -m tests.support.services --required postgres redis-server
 	AIRFLOW_HOME=$(CURDIR)/.bench/home $(BENCH)/bin/python -m tests.benchmarks
 
-# The wheel alone in an empty environment: Airflow has to find the provider.
+# Airflow has to find the provider in an empty environment with the wheel alone.
 .test/wheel: $(SOURCES) $(VENV)/.ready constraints/airflow-3.3.2.txt
 	rm -rf .test/dist .test/empty && mkdir -p .test
 	$(VENV)/bin/python -m build --no-isolation --outdir .test/dist .
@@ -93,7 +93,7 @@ bench: $(BENCH)/.ready ## Run the benchmarks, beside other providers: about an h
 	@echo "Installing Airflow $* into $(@D): a minute or two"
 	@$(call install,'apache-airflow==$*' -e '.[$(subst $(space),$(comma),$(EXTRAS-$*))]' $(GROUPS-$*:%=--group %))
 
-# Modules are compiled when they are imported: most of those installed never are.
+# Modules are not compiled when they are installed, as most are never imported.
 PIP := pip install -q --disable-pip-version-check --no-compile
 # Dependency groups need pip 25.1.
 install = rm -rf $(@D) && $(PYTHON) -m venv $(@D) && $(@D)/bin/python -m $(PIP) 'pip>=25.1' && \
@@ -101,7 +101,7 @@ install = rm -rf $(@D) && $(PYTHON) -m venv $(@D) && $(@D)/bin/python -m $(PIP) 
 comma := ,
 space := $(subst ,, )
 
-# The oldest clients go into a folder of their own, which precedes the newest ones on the path.
+# The oldest clients are installed into a folder that precedes the newest ones on the path.
 .venv/oldest/.ready: pyproject.toml $(VENV)/.ready
 	rm -rf $(@D) && mkdir -p $(@D)
 	sed -n 's/^ *"\(aiohttp\|requests\|urllib3\)>=\([0-9.]*\).*/\1==\2/p' pyproject.toml > $(@D)/requirements.txt
@@ -117,7 +117,7 @@ $(PEER)/.ready: constraints/aixplain-0.2.48.txt
 	@echo "Installing aixplain 0.2.48 into $(@D), to compare with: a minute"
 	@$(call install,aixplain==0.2.48)
 
-# One file for all Pythons: versions that the oldest supported Python accepts.
+# One file for all versions of Python: its packages support the oldest one.
 constraints: $(AIRFLOWS:%=constraints-%) ## Update the pinned versions of all packages
 	echo aixplain==0.2.48 | $(COMPILE) - -o constraints/aixplain-0.2.48.txt
 	echo apache-airflow==3.3.2 | $(COMPILE) --extra emulator --extra parquet --extra s3 --group bench pyproject.toml - \
