@@ -25,7 +25,7 @@ def test_dags_test_succeeds_without_waiting_for_a_worker(tmp_path: Path) -> None
         submitted = Counter(str(run["payload"]["data"]) for run in emulator.runs())
     assert done.returncode == 0, printed
     assert "RESULTS ended ['m1', 'm2'] UPPER 2" in printed, printed
-    for problem in ("AttributeError", "as here it fails", "Traceback"):
+    for problem in ("AttributeError", "as pushing its XComs failed", "Traceback"):
         assert problem not in printed, printed
     assert "is called within task 'nested'" in printed
     assert submitted == Counter(["ended", "m1", "m2", "UPPER", "r1", "r2", "nested"])

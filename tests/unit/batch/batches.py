@@ -35,7 +35,7 @@ from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.transport import aio
 uri, attach, *times = sys.argv[1:]
 if times:
-    engine.LAG, engine.INTENT_LIFETIME, engine.WATCH_INTERVAL = map(float, times)
+    engine.IN_FLIGHT_MARGIN, engine.INTENT_LIFETIME, engine.WATCH_INTERVAL = map(float, times)
 if uri.startswith("s3:"):
     exec(attach)
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -107,7 +107,7 @@ def begin_batch(place: str, texts: list[str], **fields: Any) -> Batch:
 
 
 def reopen(batch: Batch) -> Batch:
-    """Read the batch as another process does."""
+    """Return the batch as another process reads it."""
     found = Batch(str(batch))
     found.read()
     return found
@@ -122,7 +122,7 @@ def ledger_of(batch: Batch) -> Ledger:
 
 
 def engine_of(batch: Batch, conn_id: str = "aixplain_default", model_id: str = "echo", **limits: Any) -> Engine:
-    """An engine in a process of its own."""
+    """An engine with its own view of the batch, like one in another process."""
     return Engine(
         AixplainHook(conn_id), model_id, Batch(str(batch)), id_of(batch), Limits(**{"wait_time": 0.2, **limits})
     )
@@ -159,7 +159,7 @@ def submitted(emulator: Emulator, tag: str) -> Counter[str]:
 
 
 def results(batch: Batch) -> list[dict[str, Any]]:
-    """What a worker publishes at the end."""
+    """Publish the results as a worker does at the end, and return them."""
     finisher = Batch(str(batch))
     finisher.claim(id_of(batch), "a worker that finishes")
     finisher.publish_results()
@@ -189,14 +189,17 @@ def result_record(
 
 
 def requeue_failed(batch: Batch) -> int:
-    """As a worker that resumes the batch."""
+    """Requeue failed rows, as a worker that resumes the batch does."""
     worker = reopen(batch)
     worker.resume()
     return worker.requeue_failed()
 
 
 class FailingCalls:
-    """Makes some calls of a method fail, by their numbers from 1."""
+    """Makes some calls of a method fail.
+
+    :param times: the numbers of the calls that fail, from 1.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: Any, name: str, times: set[int]) -> None:
         self.calls = 0
