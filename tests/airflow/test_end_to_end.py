@@ -80,8 +80,8 @@ class Deployment:
         path = {"result_path": f"file://{self.results}"}
         self._runs["example_aixplain_batch"] = self.airflow.trigger("example_aixplain_batch", path)
 
-    def finished(self, dag_id: str) -> str:
-        """Return the id of the run of a DAG when it has finished."""
+    def finish(self, dag_id: str) -> str:
+        """Wait until the run of a DAG has finished, and return its id."""
         self.start_runs()
         self.airflow.finish(dag_id, self._runs[dag_id])
         return self._runs[dag_id]
@@ -193,7 +193,7 @@ class TestEnded:
 
 
 def test_every_field_of_the_response_is_an_xcom(deployment: Deployment) -> None:
-    run_id = deployment.finished("example_aixplain_run")
+    run_id = deployment.finish("example_aixplain_run")
     xcoms = deployment.airflow.xcoms("example_aixplain_run", run_id, "analyse")
     response = xcoms.pop("return_value")
     assert set(response) == RESPONSE_FIELDS
@@ -224,19 +224,19 @@ def test_every_field_of_the_response_is_an_xcom(deployment: Deployment) -> None:
     [("example_aixplain_sensor", "report", "de"), ("example_aixplain_decorator", "count", ["negative", "positive"])],
 )
 def test_the_sensor_and_the_decorator(deployment: Deployment, dag_id: str, task_id: str, expected: Any) -> None:
-    run_id = deployment.finished(dag_id)
+    run_id = deployment.finish(dag_id)
     assert deployment.airflow.state(dag_id, run_id) == "success"
     assert deployment.airflow.xcoms(dag_id, run_id, task_id)["return_value"] == expected
 
 
 def test_a_batch_is_one_task(deployment: Deployment) -> None:
-    run_id = deployment.finished("example_aixplain_batch")
+    run_id = deployment.finish("example_aixplain_batch")
     assert deployment.airflow.state("example_aixplain_batch", run_id) == "success"
     manifest = deployment.airflow.xcoms("example_aixplain_batch", run_id, "analyse")["return_value"]
     assert (manifest["rows"], manifest["succeeded"], manifest["orphaned"]) == (24, 24, [])
     counted = deployment.airflow.xcoms("example_aixplain_batch", run_id, "count")["return_value"]
     assert sum(counted.values()) == 24
-    deployment.finished("example_aixplain_mapped")
+    deployment.finish("example_aixplain_mapped")
     texts = (ROOT / "example_dags" / "data" / "reviews.txt").read_text(encoding="utf-8").splitlines()
     submitted = Counter(str(run["payload"].get("data")) for run in deployment.emulator.runs())
     assert [submitted[text] for text in texts] == [2] * TEXTS + [1] * (24 - TEXTS), "the first are mapped tasks too"
@@ -245,7 +245,7 @@ def test_a_batch_is_one_task(deployment: Deployment) -> None:
 
 
 def test_mapped_runs_keep_their_order(deployment: Deployment) -> None:
-    run_id = deployment.finished("example_aixplain_mapped")
+    run_id = deployment.finish("example_aixplain_mapped")
     assert deployment.airflow.state("example_aixplain_mapped", run_id) == "success"
     texts = deployment.airflow.xcoms("example_aixplain_mapped", run_id, "read")["return_value"]
     results = []
@@ -259,7 +259,7 @@ def test_mapped_runs_keep_their_order(deployment: Deployment) -> None:
 
 
 def test_a_submission_without_waiting(deployment: Deployment) -> None:
-    run_id = deployment.finished("example_aixplain_submit")
+    run_id = deployment.finish("example_aixplain_submit")
     assert deployment.airflow.state("example_aixplain_submit", run_id) == "success"
     submitted = deployment.airflow.xcoms("example_aixplain_submit", run_id, "submit")["return_value"]
     assert (submitted["status"], submitted["completed"]) == ("IN_PROGRESS", False)
@@ -270,7 +270,7 @@ def test_a_submission_without_waiting(deployment: Deployment) -> None:
 
 
 def test_a_stream_is_written_to_the_log_and_returned(deployment: Deployment) -> None:
-    run_id = deployment.finished("example_aixplain_stream")
+    run_id = deployment.finish("example_aixplain_stream")
     assert deployment.airflow.state("example_aixplain_stream", run_id) == "success"
     response = deployment.airflow.xcoms("example_aixplain_stream", run_id, "write")["return_value"]
     assert set(response) == RESPONSE_FIELDS
@@ -282,7 +282,7 @@ def test_a_stream_is_written_to_the_log_and_returned(deployment: Deployment) -> 
 
 
 def test_a_file_is_uploaded_and_its_link_sent(deployment: Deployment) -> None:
-    run_id = deployment.finished("example_aixplain_file")
+    run_id = deployment.finish("example_aixplain_file")
     assert deployment.airflow.state("example_aixplain_file", run_id) == "success"
     response = deployment.airflow.xcoms("example_aixplain_file", run_id, "analyse")["return_value"]
     assert response["data"] == "en"
@@ -292,7 +292,7 @@ def test_a_file_is_uploaded_and_its_link_sent(deployment: Deployment) -> None:
 
 
 def test_a_sensor_waits_for_a_training(deployment: Deployment) -> None:
-    run_id = deployment.finished("example_aixplain_finetune")
+    run_id = deployment.finish("example_aixplain_finetune")
     assert deployment.airflow.state("example_aixplain_finetune", run_id) == "success"
     trained = deployment.airflow.xcoms("example_aixplain_finetune", run_id, "trained")["return_value"]
     assert (trained["status"], trained["model_status"], trained["epoch"]) == ("completed", "onboarded", 3)
@@ -301,7 +301,7 @@ def test_a_sensor_waits_for_a_training(deployment: Deployment) -> None:
 @pytest.fixture(scope="module")
 def run_id(deployment: Deployment) -> str:
     """A finished run of the DAG ``endings``, one of whose tasks uses a Connection that is stored in Airflow."""
-    return deployment.finished("endings")
+    return deployment.finish("endings")
 
 
 class TestEndings:
@@ -355,7 +355,7 @@ class TestEndings:
 @pytest.fixture(scope="module")
 def tries(deployment: Deployment) -> str:
     """A finished run of the DAG ``tries``."""
-    return deployment.finished("tries")
+    return deployment.finish("tries")
 
 
 @pytest.mark.skipif(not AIRFLOW_3, reason="the task state store came with Airflow 3.3: below it each try submits")
@@ -392,7 +392,7 @@ class TestTries:
 
 def test_a_worker_stores_a_large_result(deployment: Deployment) -> None:
     """In the XCom backend, and not by the trigger's event, which Airflow stores in its database."""
-    run_id = deployment.finished("large")
+    run_id = deployment.finish("large")
     assert deployment.airflow.state("large", run_id) == "success"
     (stored,) = [path for path in deployment.xcoms.rglob("*") if path.is_file() and run_id in str(path)]
     assert len(json.loads(stored.read_text())["data"]) >= 29_000_000

@@ -41,7 +41,7 @@ pytestmark = [
 
 DAGS = Path(__file__).parent / "fault_dags"
 SHARE = int(os.environ.get("FAULTS_SHARE", "1"))
-"""The share of the runs, as 1/n. Figures in the documentation are of 1; CI uses 8, to stay within its time limit."""
+"""Divides the number of runs. The documentation has the figures of 1; CI uses 8, to stay within its time limit."""
 
 TRIGGERERS = ("triggerer:1", "triggerer:2")
 CELERY_WORKERS = ("worker:1", "worker:2")
@@ -61,10 +61,11 @@ SETTINGS = {
 
 
 @dataclass
-class Scene:
+class Deployment:
     """A deployment under test.
 
-    :param polls: times of the polls of each run, from before the emulator was killed.
+    :param parking: a file with the process id of the worker whose task has stopped to be killed.
+    :param polls: times of the polls of each run before the emulator was killed, which the emulator does not store.
     :param restarted: components that ended and were restarted.
     """
 
@@ -205,9 +206,9 @@ class Figures:
 
 
 @contextmanager
-def scene(
+def deploy(
     folder: Path, executor: str = "LocalExecutor", *, parks: bool = False, later: tuple[str, ...] = ()
-) -> Iterator[Scene]:
+) -> Iterator[Deployment]:
     """Start a deployment.
 
     :param parks: whether the first run stops on its worker between submission and deferral.
@@ -230,26 +231,26 @@ def scene(
             processes.env["PARKING"] = str(folder / "parked")
         try:
             airflow.start(without=later)
-            stage = Scene(airflow, emulator, postgres, folder / "parked")
+            deployment = Deployment(airflow, emulator, postgres, folder / "parked")
             # Airflow reports healthy with one triggerer, which might get all runs before the other one has started.
             started = len([name for name in TRIGGERERS if name in processes.running])
-            wait_until(lambda: stage.triggerers() == started, "all triggerers", 180)
-            yield stage
+            wait_until(lambda: deployment.triggerers() == started, "all triggerers", 180)
+            yield deployment
         finally:
             processes.stop(*(name for name in processes.running if name != "postgres"))
             postgres.stop()
 
 
-def kill_the_parked_worker(scene: Scene) -> None:
+def kill_the_parked_worker(deployment: Deployment) -> None:
     """Kill the worker whose task has submitted the first run and not deferred, together with the task.
 
     With Celery this kills a worker with all its processes, with the LocalExecutor one process.
     """
-    pid = int(wait_until(lambda: scene.parking.exists() and scene.parking.read_text(), "the parked task"))
-    running = scene.processes.running
+    pid = int(wait_until(lambda: deployment.parking.exists() and deployment.parking.read_text(), "the parked task"))
+    running = deployment.processes.running
     for name in [name for name in CELERY_WORKERS if name in running and running[name].pid == os.getsid(pid)]:
-        scene.processes.kill(name)
-        scene.airflow.start_component(name)
+        deployment.processes.kill(name)
+        deployment.airflow.start_component(name)
         return
     for process in [*psutil.Process(pid).children(recursive=True), psutil.Process(pid)]:
         process.kill()
@@ -259,34 +260,34 @@ def kill_the_parked_worker(scene: Scene) -> None:
 def test_kills_of_every_component_lose_no_run(tmp_path: Path, executor: str) -> None:
     runs = 200 // SHARE
     seconds = 80 + 0.6 * runs  # long enough for all to be submitted, and for what follows
-    with scene(tmp_path, executor, parks=True) as stage:
-        stage.start(runs, seconds)
-        stage.wait_until(lambda: len(stage.emulator.runs()) == runs, "all submissions")
-        wait_until(lambda: len(stage.waits_by_triggerer()) == 2, "both triggerers to have runs")
+    with deploy(tmp_path, executor, parks=True) as deployment:
+        deployment.start(runs, seconds)
+        deployment.wait_until(lambda: len(deployment.emulator.runs()) == runs, "all submissions")
+        wait_until(lambda: len(deployment.waits_by_triggerer()) == 2, "both triggerers to have runs")
 
-        stage.processes.kill("triggerer:1")
-        wait_until(lambda: len(stage.waits_by_triggerer()) == 1, "the other triggerer to take over")
-        stage.airflow.start_component("triggerer:1")
-        stage.processes.stop("triggerer:2")
-        stage.airflow.start_component("triggerer:2")
-        kill_the_parked_worker(stage)
-        stage.postgres.stop()
-        stage.postgres.start()
-        stage.stop_platform(60)
+        deployment.processes.kill("triggerer:1")
+        wait_until(lambda: len(deployment.waits_by_triggerer()) == 1, "the other triggerer to take over")
+        deployment.airflow.start_component("triggerer:1")
+        deployment.processes.stop("triggerer:2")
+        deployment.airflow.start_component("triggerer:2")
+        kill_the_parked_worker(deployment)
+        deployment.postgres.stop()
+        deployment.postgres.start()
+        deployment.stop_platform(60)
 
         title = f"{runs} runs of {seconds:g} s, {executor}: triggerers, worker, database, platform killed"
-        figures = stage.finish(title, runs)
+        figures = deployment.finish(title, runs)
     assert (figures.delivered, figures.duplicated, figures.lost) == (runs, 0, 0)
     assert figures.submitted == runs, "the run of the killed worker was stored before, and is resumed"
 
 
 def test_faults_in_a_third_of_all_polls_lose_no_run(tmp_path: Path) -> None:
     runs = 1000 // SHARE
-    with scene(tmp_path) as stage:
-        stage.emulator.set_faults(rate=0.3)
-        stage.start(runs, seconds=60)
-        figures = stage.finish(f"{runs} runs of 60 s, 30 % of all polls fail", runs)
-        counts = stage.emulator.set_faults()
+    with deploy(tmp_path) as deployment:
+        deployment.emulator.set_faults(rate=0.3)
+        deployment.start(runs, seconds=60)
+        figures = deployment.finish(f"{runs} runs of 60 s, 30 % of all polls fail", runs)
+        counts = deployment.emulator.set_faults()
     Console().print("Faults:", ", ".join(f"{kind} {count}" for kind, count in counts.items()))
     assert min(counts.values()) > 0
     assert (figures.submitted, figures.delivered, figures.duplicated, figures.lost) == (runs, runs, 0, 0)
@@ -295,39 +296,42 @@ def test_faults_in_a_third_of_all_polls_lose_no_run(tmp_path: Path) -> None:
 def test_a_frozen_triggerer_that_resumes_changes_nothing(tmp_path: Path) -> None:
     """Both triggerers then wait for the same runs; each result arrives once."""
     runs = 20
-    with scene(tmp_path, later=("triggerer:2",)) as stage:
-        stage.start(runs, seconds=90)
-        stage.wait_for("deferred", runs)
+    with deploy(tmp_path, later=("triggerer:2",)) as deployment:
+        deployment.start(runs, seconds=90)
+        deployment.wait_for("deferred", runs)
         (first,) = wait_until(
-            lambda: stage.waits_by_triggerer().total() == runs and stage.waits_by_triggerer(), "the first triggerer"
+            lambda: deployment.waits_by_triggerer().total() == runs and deployment.waits_by_triggerer(),
+            "the first triggerer",
         )
-        stage.airflow.start_component("triggerer:2")
-        stage.processes.signal(signal.SIGSTOP, "triggerer:1")
-        wait_until(lambda: stage.waits_by_triggerer()[first] == 0, "the second triggerer to take over")
-        stage.processes.signal(signal.SIGCONT, "triggerer:1")
-        figures = stage.finish(f"{runs} runs of 90 s, one triggerer frozen until another has taken over", runs)
-        tries = stage.query("SELECT max(try_number) FROM task_instance WHERE task_id = 'run'")
+        deployment.airflow.start_component("triggerer:2")
+        deployment.processes.signal(signal.SIGSTOP, "triggerer:1")
+        wait_until(lambda: deployment.waits_by_triggerer()[first] == 0, "the second triggerer to take over")
+        deployment.processes.signal(signal.SIGCONT, "triggerer:1")
+        figures = deployment.finish(f"{runs} runs of 90 s, one triggerer frozen until another has taken over", runs)
+        tries = deployment.query("SELECT max(try_number) FROM task_instance WHERE task_id = 'run'")
     assert (figures.submitted, figures.delivered, figures.duplicated, figures.lost) == (runs, runs, 0, 0)
     assert tries == [(1,)]
 
 
 def test_killed_triggerers_resubmit_only_runs_in_doubt(tmp_path: Path) -> None:
     """Only submissions that were in flight at a kill, or not yet recorded, are repeated: the documented gap."""
-    with scene(tmp_path) as stage:
-        stage.emulator.set_faults(submission_seconds=0.5)
-        run_id = stage.airflow.trigger("started", {"seconds": 20})
+    with deploy(tmp_path) as deployment:
+        deployment.emulator.set_faults(submission_seconds=0.5)
+        run_id = deployment.airflow.trigger("started", {"seconds": 20})
         kills = 6
         for turn in range(kills):
             count = 5 + 10 * turn
-            stage.wait_until(lambda count=count: len(stage.emulator.runs()) >= count, f"{count} submissions")
-            stage.processes.kill(TRIGGERERS[turn % 2])
-            stage.airflow.start_component(TRIGGERERS[turn % 2])
-        stage.wait_until(lambda: stage.airflow.state("started", run_id) == "success", "the DAG run to succeed")
-        submitted = Counter(run["payload"]["data"] for run in stage.emulator.runs())
-        tries = stage.query("SELECT max(try_number), count(*) FROM task_instance WHERE dag_id = 'started'")
+            deployment.wait_until(lambda count=count: len(deployment.emulator.runs()) >= count, f"{count} submissions")
+            deployment.processes.kill(TRIGGERERS[turn % 2])
+            deployment.airflow.start_component(TRIGGERERS[turn % 2])
+        deployment.wait_until(
+            lambda: deployment.airflow.state("started", run_id) == "success", "the DAG run to succeed"
+        )
+        submitted = Counter(run["payload"]["data"] for run in deployment.emulator.runs())
+        tries = deployment.query("SELECT max(try_number), count(*) FROM task_instance WHERE dag_id = 'started'")
         again = submitted - Counter(set(submitted))
         for data in again:
-            log = stage.airflow.log("started", run_id, f"run_{data.rpartition(' ')[2]}")
+            log = deployment.airflow.log("started", run_id, f"run_{data.rpartition(' ')[2]}")
             assert log.count("it is unknown whether the platform accepted it") >= again[data]
     Console().print(
         f"60 runs started by triggers, {kills} kills: {again.total()} submissions repeated, each reported in its log"
@@ -343,19 +347,20 @@ def test_a_batch_survives_kills_at_every_stage(tmp_path: Path) -> None:
     # Runs of different durations, so that submissions are in flight at every moment and not in waves.
     inputs = [{"data": f"row {n}", "delay": 2 + n % 7 / 3} for n in range(rows)]
     (tmp_path / "input.jsonl").write_text("".join(json.dumps(row) + "\n" for row in inputs))
-    with scene(tmp_path, later=TRIGGERERS[1:]) as stage:
-        stage.emulator.set_faults(submission_seconds=0.2)  # so that some are in flight at each kill
+    with deploy(tmp_path, later=TRIGGERERS[1:]) as deployment:
+        deployment.emulator.set_faults(submission_seconds=0.2)  # so that some are in flight at each kill
         places = {"input": f"file://{tmp_path}/input.jsonl", "result_path": f"file://{tmp_path}/results"}
-        run_id = stage.airflow.trigger("batch", places)
+        run_id = deployment.airflow.trigger("batch", places)
         killed: Counter[str] = Counter()
         while killed.total() < kills:
-            # At most half of the kills hit each of them, and one more: a slow machine hardly ever defers between two.
+            # About half of the kills hit each of them. Without a limit nearly all would hit the worker on a slow
+            # machine, where the task hardly ever defers between two kills.
             states = {"running": "worker", "deferred": "triggerer"}
             wanted = tuple(state for state, process in states.items() if killed[process] <= kills // 2)
-            killed.update(kill_at_random(stage, run_id, (*wanted, "success")))
-        stage.wait_until(lambda: stage.airflow.state("batch", run_id) == "success", "the DAG run to succeed")
-        manifest = stage.airflow.xcoms("batch", run_id, "batch")["return_value"]
-        submitted = Counter(run["payload"]["data"] for run in stage.emulator.runs())
+            killed.update(kill_at_random(deployment, run_id, (*wanted, "success")))
+        deployment.wait_until(lambda: deployment.airflow.state("batch", run_id) == "success", "the DAG run to succeed")
+        manifest = deployment.airflow.xcoms("batch", run_id, "batch")["return_value"]
+        submitted = Counter(run["payload"]["data"] for run in deployment.emulator.runs())
     lines = (tmp_path / "results" / "results.jsonl").read_text().splitlines()
     found = Counter(json.loads(line)["data"] for line in lines)
     again = submitted - Counter(set(submitted))
@@ -371,32 +376,32 @@ def test_a_batch_survives_kills_at_every_stage(tmp_path: Path) -> None:
     assert again <= orphaned
 
 
-def kill_at_random(stage: Scene, run_id: str, states: tuple[str, ...]) -> list[str]:
+def kill_at_random(deployment: Deployment, run_id: str, states: tuple[str, ...]) -> list[str]:
     """Kill the worker or triggerer that runs the batch, at a random time, and return which was killed, if any.
 
     :param states: states of its task to wait for; one that has succeeded is cleared.
     """
 
     def running_process() -> tuple[str, int | None, int | None] | None:
-        ((state, pid, triggerer),) = stage.query(
+        ((state, pid, triggerer),) = deployment.query(
             "SELECT i.state, i.pid, t.triggerer_id FROM task_instance i LEFT JOIN trigger t ON t.id = i.trigger_id"
             " WHERE i.task_id = 'batch'"
         )
         process = {"running": pid, "deferred": triggerer, "success": True}.get(state)
         return (state, pid, triggerer) if state in states and process else None
 
-    found = stage.wait_until(running_process, f"a batch that is {' or '.join(states)}", every=0.05)
+    found = deployment.wait_until(running_process, f"a batch that is {' or '.join(states)}", every=0.05)
     if found[0] == "success":
-        stage.wait_until(lambda: stage.airflow.state("batch", run_id) == "success", "the DAG run to succeed")
+        deployment.wait_until(lambda: deployment.airflow.state("batch", run_id) == "success", "the DAG run to succeed")
         cleared = {"dry_run": False, "dag_run_id": run_id, "task_ids": ["batch"], "only_failed": False}
-        stage.airflow.call("POST", "/dags/batch/clearTaskInstances", json=cleared)
+        deployment.airflow.call("POST", "/dags/batch/clearTaskInstances", json=cleared)
         return []
     time.sleep(random.uniform(0, 1.2 if found[0] == "running" else 6))  # at any time in this state
     if running_process() != found:
         return []
     if found[0] == "deferred":
-        stage.processes.kill(TRIGGERERS[0])
-        stage.airflow.start_component(TRIGGERERS[0])
+        deployment.processes.kill(TRIGGERERS[0])
+        deployment.airflow.start_component(TRIGGERERS[0])
         return ["triggerer"]
     with suppress(psutil.NoSuchProcess):
         task = psutil.Process(found[1])

@@ -1,5 +1,5 @@
-"""A batch with the emulator: wall time beside the ideal one, CPU and memory; its results after kills; and the same rows
-in a real Airflow as one batch, as mapped tasks, and as threads with the platform's own package.
+"""A batch with the emulator: wall time compared with the ideal, CPU and memory; its results after kills; and the same
+rows in a real Airflow as one batch, as mapped tasks, and in threads with the platform's own package.
 
 One process runs the batch, like a triggerer; the emulator is another one on the same machine. Kills in a real Airflow
 are in ``make test-faults``.
@@ -54,7 +54,7 @@ def read(folder: str) -> Any:
 
 
 def run(folder: str) -> dict[str, float]:
-    """Run a batch until it has finished, as a triggerer does, and return the cost in this process."""
+    """Run a batch until it has finished, as a triggerer does, and return its cost to this process."""
     from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
 
     async def wait() -> Any:
@@ -176,10 +176,10 @@ def compare(rows: int, seconds: float) -> list[dict[str, Any]]:
             **peer_settings(emulator.url),
         }
         airflow.start()
-        return [_compared(airflow, emulator, way) for way in ("batch", "threads", "mapped")]
+        return [_measure_mode(airflow, emulator, way) for way in ("batch", "threads", "mapped")]
 
 
-def _compared(airflow: Airflow, emulator: Emulator, way: str) -> dict[str, Any]:
+def _measure_mode(airflow: Airflow, emulator: Emulator, way: str) -> dict[str, Any]:
     before = len(emulator.runs())
     run_id = airflow.trigger(way)
     state = airflow.finish(way, run_id, seconds=3600)

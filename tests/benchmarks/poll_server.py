@@ -1,8 +1,9 @@
 """A cheap server for polls of runs on four platforms. A run finishes after a number of polls.
 
-The path of a run of aiXplain may have the time at which it finishes instead.
+Instead, the path of a run of aiXplain may contain the time at which the run finishes.
 
-``python -m tests.benchmarks.poll_server POLLS [CERTIFICATE]`` prints its port, and counts connections.
+``python -m tests.benchmarks.poll_server POLLS [CERTIFICATE]`` prints its port; ``/counts`` returns the numbers of polls
+and connections.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Cost of a poll: 1,000 runs, each polled 20 times in one event loop, by this trigger and by those of other providers.
 
-Each contender has its own process and uses the same server. Its runs start evenly within one interval, as in reality.
+Each contender has a process and a server of its own. Its runs start evenly within one interval, as in reality.
 The bare loop is the lower bound: it sends and reads bytes on this provider's schedule, over as many connections.
 """
 
@@ -27,8 +27,8 @@ from tests.support.certificate import write_certificate
 
 POOL = 256
 INTERVAL = 1.4
-"""Seconds between two polls at a fixed interval: 20 polls take as long as on this provider's schedule, since the cost
-of a poll depends on how often the process wakes up."""
+"""Seconds between two polls of the other providers. So 20 polls take as long as on this provider's schedule, since the
+cost of a poll depends on how often the process wakes up."""
 
 
 async def bare(url: str, runs: range, polls: int) -> None:
@@ -129,7 +129,7 @@ def contend(name: str, url: str, runs: int, polls: int) -> float:
 
 @contextmanager
 def server(polls: int, certificate: Path | None) -> Iterator[str]:
-    """Start a server on which each run finishes after a number of polls, and return its URL."""
+    """Start a server on which each run finishes after a number of polls, and yield its URL."""
     arguments = [str(polls), *([str(certificate)] if certificate else [])]
     command = [sys.executable, "-m", "tests.benchmarks.poll_server", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -164,7 +164,7 @@ def measure(name: str, runs: int, polls: int, certificate: Path | None) -> dict[
 
 
 def counts(url: str, certificate: Path | None) -> dict[str, int]:
-    """Return what a server counted."""
+    """Return the server's counts of polls and connections."""
     import requests
 
     return dict(requests.get(f"{url}/counts", verify=str(certificate) if certificate else True, timeout=10).json())
@@ -173,8 +173,8 @@ def counts(url: str, certificate: Path | None) -> dict[str, int]:
 def main() -> None:
     """Measure all contenders and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=1000, help="how many (default: %(default)s)")
-    parser.add_argument("--polls", type=int, default=20, help="of each run (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=1000, help="number of runs (default: %(default)s)")
+    parser.add_argument("--polls", type=int, default=20, help="polls of each run (default: %(default)s)")
     parser.add_argument("--contend", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.contend:

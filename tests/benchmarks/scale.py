@@ -1,6 +1,7 @@
 """Cost of thousands of runs in flight in one triggerer process: runs of a minute, submitted evenly over a minute.
 
-Each number of runs has its own process, which starts all triggers at once, like a triggerer that replaces another.
+Each number of runs has its own process, which starts all triggers at once, like a triggerer that takes over from
+another one.
 """
 
 from __future__ import annotations

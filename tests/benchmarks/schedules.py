@@ -47,7 +47,7 @@ class Cost:
         )
 
 
-def waited(wait: Wait, run_time: float, dice: random.Random, *, reports_run_time: bool) -> tuple[int, float]:
+def simulate_wait(wait: Wait, run_time: float, dice: random.Random, *, reports_run_time: bool) -> tuple[int, float]:
     """Simulate waiting for a run.
 
     :param reports_run_time: whether the platform reports the run time.
@@ -69,7 +69,7 @@ def cost(draw: Draw, runs: int, *, adaptive: bool, reports_run_time: bool = True
     run_times = RunTimes() if adaptive else None
     waits = (Wait(0.5, 1e6, run_times=run_times) for _ in range(LEARNING_RUNS + runs))
     return Cost.of(
-        [waited(wait, draw(dice), dice, reports_run_time=reports_run_time) for wait in waits][LEARNING_RUNS:]
+        [simulate_wait(wait, draw(dice), dice, reports_run_time=reports_run_time) for wait in waits][LEARNING_RUNS:]
     )
 
 

@@ -44,8 +44,8 @@ def free_port() -> int:
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = 120, every: float = 0.25) -> Any:
     """Return the first true value of a condition.
 
-    :param what: the condition in words.
-    :raises TimeoutError: if it stays false for so many seconds.
+    :param what: the condition in words, for the error.
+    :raises TimeoutError: if the condition stays false for this time.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -56,16 +56,16 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = 120, ev
 
 
 class Processes:
-    """Processes that end together, each with its output in a log file.
+    """Processes that are stopped together, each with its output in a log file.
 
-    :param home: folder of the log files; its former contents are deleted.
+    :param home: folder of the log files; its contents are deleted first.
     """
 
     def __init__(self, home: Path) -> None:
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir(parents=True)
         self.home = home
-        # The virtual environment may not be activated; NO_PROXY keeps calls to this machine on it.
+        # PATH, as the virtual environment may not be activated; NO_PROXY, as calls to this machine need no proxy.
         path = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"
         # Neither settings of another Airflow nor a key are inherited.
         foreign = ("AIRFLOW_", "AIXPLAIN_")
@@ -269,7 +269,7 @@ class Airflow:
             "logging__json_logs": True,
             "logging__worker_log_server_port": free_port(),
             "logging__trigger_log_server_port": free_port(),
-            # DAG files do not change: parsing them again is wasted CPU, and the second time follows a failed first.
+            # DAG files do not change, so parsing them again wastes CPU, unless the first time has failed.
             f"{'dag_processor' if AIRFLOW_3 else 'scheduler'}__min_file_process_interval": 60,
             "usage_data_collection__enabled": False,
             "webserver__web_server_host": "127.0.0.1",
@@ -426,7 +426,7 @@ class Airflow:
     def worker_seconds(self) -> dict[str, float]:
         """Return how long each task instance occupied a worker slot, by its id, as measured by its supervisors.
 
-        A worker logs that shortly after its task has finished, so this waits for the log lines.
+        The supervisor logs it shortly after its task has finished, so this method waits for the log lines.
         """
         wait_until(self._workers_are_idle, "the workers' log lines", 30)
         seconds: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""A trigger that stops at one of its steps, in its first start, and waits there to be killed."""
+"""A trigger that stops at one of its steps when it is started first, and waits there to be killed."""
 
 from __future__ import annotations
 

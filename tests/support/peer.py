@@ -57,7 +57,7 @@ class Peer:
         )
 
     def call(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Return ``{"returns": value}`` or ``{"raises": message}``."""
+        """Call a function of ``tests.parity.peer``; return ``{"returns": value}`` or ``{"raises": message}``."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps({"call": name, "arguments": arguments}) + "\n")

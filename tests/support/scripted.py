@@ -1,4 +1,4 @@
-"""A local HTTP server that answers by a test's script, and records requests."""
+"""A local HTTP server that answers as a test's script decides, and records requests."""
 
 from __future__ import annotations
 

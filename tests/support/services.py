@@ -35,7 +35,7 @@ def find(binary: str) -> Path | None:
 
 
 def missing(*binaries: str) -> str:
-    """Return a message about the missing ones of these programs, or an empty string."""
+    """Return a message that names the programs that are not installed; empty if all are."""
     absent = [PACKAGES[binary] for binary in binaries if not find(binary)]
     return f"missing on this machine: {', '.join(absent)} (on Debian: apt install {' '.join(absent)})" if absent else ""
 
@@ -104,7 +104,7 @@ class ObjectStore:
     def __init__(self, processes: Processes) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        # read by every S3 client
+        # environment variables that every S3 client reads
         settings = {"ENDPOINT_URL": self.url, "ACCESS_KEY_ID": "any", "SECRET_ACCESS_KEY": "any", "REGION": "us-east-1"}
         self.env = {f"AWS_{name}": value for name, value in settings.items()}
         arguments = ["-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]

@@ -1,4 +1,4 @@
-"""One Airflow for the tests of this folder, which ends with them."""
+"""One Airflow for all tests of this folder."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ BOTH = {"start_from_trigger": True, "end_from_trigger": True}
 
 
 class Floor(BaseOperator):
-    """Is started and finished by a trigger of Airflow, as DateTimeSensorAsync cannot be."""
+    """A trigger of Airflow starts and finishes it, which DateTimeSensorAsync does not support."""
 
     start_from_trigger = True
     start_trigger_args = StartTriggerArgs(
@@ -41,7 +41,7 @@ class FloorWithFields(DateTimeSensorAsync):
 
 
 def way(dag_id: str, tasks: Any) -> None:
-    """Define a DAG whose tasks a function defines."""
+    """Define a DAG. ``tasks`` is called to define its tasks."""
 
     @dag(dag_id=dag_id, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None, max_active_tasks=RUNS)
     def runs():
@@ -55,7 +55,7 @@ def mapped(count: int, **arguments: Any) -> Any:
     return lambda: AixplainRunModelOperator.partial(task_id="run", model_id="echo", **arguments).expand(data=data)
 
 
-def apart(**arguments: Any) -> Any:
+def separate(**arguments: Any) -> Any:
     def tasks() -> None:
         for number in range(RUNS):
             AixplainRunModelOperator(task_id=f"run_{number}", model_id="echo", data=f"text {number}", **arguments)
@@ -74,9 +74,9 @@ way("deferred", mapped(RUNS))
 way("deferred_whole", mapped(RUNS, multiple_outputs=False))
 way("deferred_adaptive", mapped(RUNS, polling="adaptive"))
 way("ended_by_triggers", mapped(RUNS, end_from_trigger=True))
-way("started_by_triggers", apart(**BOTH))
-way("started_by_triggers_adaptive", apart(polling="adaptive", **BOTH))
-way("started_by_triggers_whole", apart(multiple_outputs=False, **BOTH))
+way("started_by_triggers", separate(**BOTH))
+way("started_by_triggers_adaptive", separate(polling="adaptive", **BOTH))
+way("started_by_triggers_whole", separate(multiple_outputs=False, **BOTH))
 way("ended_by_triggers_whole", mapped(RUNS, multiple_outputs=False, end_from_trigger=True))
 way("blocking", mapped(BLOCKING, deferrable=False))
 way("floor_deferred", waits())

@@ -1,4 +1,4 @@
-"""What all tests of batches share."""
+"""Fixtures of all tests of batches."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ TAGS = (f"{os.getpid()}-{number}" for number in range(10_000))
 
 @pytest.fixture
 def tag() -> str:
-    """What the inputs of one test begin with: the emulator is that of many."""
+    """The prefix of the inputs of one test, as all tests share one emulator."""
     return next(TAGS)

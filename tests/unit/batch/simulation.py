@@ -26,6 +26,9 @@ from tests.unit.batch.batches import result_record
 ROWS = 3
 LIFETIME, TIMEOUT = 5.0, 20.0
 Outcome = Literal["ok", "hold", "lost", "fail", "delay"]
+"""What becomes of a request: it is served and answered; served, and answered at the next move; served, but the answer
+is lost; not served; or, if it is a put, served later, and its answer is lost."""
+
 Request = tuple[str, Callable[[], Any]]
 
 
@@ -34,7 +37,7 @@ class MemoryStore(ObjectStore):
 
     :param objects: the objects that several stores share.
     :param is_atomic: False: a put checks whether the object exists, and then writes it.
-    :param serve: serves a request: its kind and what it does.
+    :param serve: serves a request, and returns the answer.
     """
 
     def __init__(
@@ -87,7 +90,7 @@ class Killed(BaseException):
 
 
 class Process:
-    """Runs the rows of a batch one after the other, with the rules of the engine.
+    """Runs the rows of a batch one after the other, by the rules of the engine.
 
     :param is_fenced: False: its intents are committed even if another process has claimed the batch.
     :param requeues: whether it requeues failed rows, as a worker does.
@@ -245,7 +248,7 @@ class World:
         CommitLog(self.store, lambda record: None).claim([header.record()], "a worker that begins")
 
     def time(self) -> float:
-        """The time, never the same twice, as floats of real clocks are not."""
+        """Return the time, which is different at each call, as on a real clock."""
         self.now += 0.001
         return self.now
 
@@ -258,14 +261,14 @@ class World:
         return [list(map(json.loads, self.store.objects[commit_name(n)].splitlines())) for n in numbers]
 
     def check_intent(self, row: int, attempt: float) -> None:
-        """An intent precedes each submission."""
+        """Check that the intent of a submission is committed."""
         found = (
             (record.get("event"), record.get("row"), record.get("attempt")) for c in self.commits() for record in c
         )
         assert ("intent", row, attempt) in found
 
     def check(self) -> None:
-        """Check what holds at any time."""
+        """Check the invariants of the log."""
         commits = self.commits()
         assert len(commits) == len(self.store.objects), "no number is left out"
         records = [record for _, *records in commits for record in records]
@@ -278,7 +281,7 @@ class World:
         assert set(epochs.values()) <= {1}, "an epoch has one owner"
 
     def check_epochs(self) -> None:
-        """A command is committed only in the epoch of its process."""
+        """Check that commands are committed only in the epoch of their process."""
         epoch = 0
         for number, (header, *own) in enumerate(self.commits()):
             epoch = number + 1 if "owner" in header else epoch
@@ -304,14 +307,14 @@ class World:
         results = list(filter(ledger.result_filter(), log.read()))
         assert sorted(result["row"] for result in results) == list(range(ROWS)), "each row has one result"
         again = Counter(row for row, _ in self.submissions) - Counter(range(ROWS))
-        requeued = Counter(row for (row, _), ended in self._closed().items() if ended)
+        requeued = Counter(row for (row, _), has_failed in self._ended_attempts().items() if has_failed)
         assert again - requeued <= Counter(ledger.orphaned), "submissions beyond the rows are named"
 
     def _deliver(self) -> None:
         with suppress(FileExistsError):
             self.delayed.pop(0)()
 
-    def _closed(self) -> dict[tuple[int, float], bool]:
-        """The attempts whose run was known to have failed: their rows may be submitted again."""
+    def _ended_attempts(self) -> dict[tuple[int, float], bool]:
+        """Return for each attempt with a result whether its run has failed, so that its row may be submitted again."""
         found = (record for _, *records in self.commits() for record in records if record["event"] == "result")
         return {(record["row"], record["attempt"]): record["error"] == "the run failed" for record in found}

@@ -1,4 +1,4 @@
-"""The commit log and the ledger, under every interleaving of processes that Hypothesis finds."""
+"""The commit log and the ledger, under interleavings of processes that Hypothesis generates."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Processes(RuleBasedStateMachine):
     @rule()
     @precondition(lambda self: self.world.delayed)
     def deliver(self) -> None:
-        """A put arrives that its process gave up."""
+        """Serve a delayed put, which its process considers lost."""
         self.world._deliver()
 
     @invariant()
@@ -147,7 +147,7 @@ def test_many_commits_are_read_from_segments() -> None:
     assert applied == list(range(count)), "a segment only repeats commits"
 
 
-def test_a_claim_may_be_called_off_after_the_log_has_grown() -> None:
+def test_the_check_of_a_claim_sees_commits_of_other_processes() -> None:
     store = MemoryStore({})
     (first, _), (second, seen) = log_of(store), log_of(store)
 
@@ -155,7 +155,7 @@ def test_a_claim_may_be_called_off_after_the_log_has_grown() -> None:
         if not seen:
             first.append([{"n": 1}], fenced=False)
         elif 1 in seen:
-            raise Fenced("somebody was faster")
+            raise Fenced("another process was faster")
 
     with pytest.raises(Fenced, match="faster"):
         second.claim([{"n": 2}], "second", check)

@@ -215,7 +215,7 @@ def test_a_rotated_key_is_read_again(place: str, monkeypatch: pytest.MonkeyPatch
 def test_a_new_owner_stops_the_old_one(
     place: str, emulator: Emulator, tag: str, is_restart: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also if all rows are submitted, so that the old owner has no command to commit."""
+    """Even if all rows are submitted, so that the old owner has no command to commit."""
     monkeypatch.setattr(module, "WATCH_INTERVAL", 0.2)
     texts = [f"{tag} {number}" for number in range(20)]
     new_texts = [f"{tag} new"] if is_restart else texts

@@ -1,4 +1,4 @@
-"""What records of a batch mean, in the order of the log."""
+"""How the ledger applies the records of a batch, in the order of the log."""
 
 from __future__ import annotations
 

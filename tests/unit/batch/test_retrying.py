@@ -1,4 +1,4 @@
-"""How long a call that fails is repeated."""
+"""For how long a call that fails is retried."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read of files as people have them, and what is refused."""
+"""Which files of common programs are read, and which are refused with which remedy."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def rows(source: Any, encoding: str = "utf-8", delimiter: str | None = None, **m
 
 
 def data_of(found: list[Row | BadRow]) -> list[Any]:
-    """The payloads' data; of bad rows the reasons."""
+    """Return the data of each payload, and the reason of each bad row."""
     return [json.loads(row.payload)["data"] if isinstance(row, Row) else row.reason for row in found]
 
 
@@ -600,7 +600,7 @@ def test_json_is_read_back_as_written(path: Any, table: Any, end: str) -> None:
 
 
 def read_or_refuse(source: Any, **arguments: Any) -> None:
-    """No exception but the project's own."""
+    """Read a source; only the project's own error may be raised."""
     mapping = {"data": "text", "key": "id"} if arguments.pop("named") else {}
     try:
         found = rows(source, **arguments, **mapping)

@@ -1,4 +1,4 @@
-"""What is made of the rows of an input."""
+"""How the rows of an input are mapped to the inputs of runs."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_row_that_is_no_input(source: Any, mapping: Any, reason: str) -> None:
     assert reason in bad.reason
 
 
-def test_a_key_that_stands_twice() -> None:
+def test_a_repeated_key_is_a_bad_row() -> None:
     first, second = rows([{"k": "a"}, {"k": "a"}], key="k")
     assert first.key == "a"
     assert str(second) == "line 2: the key 'a' is that of an earlier row too"
@@ -68,7 +68,7 @@ def test_json_lines(tmp_path: Path) -> None:
     found = rows(file(tmp_path, "in.jsonl", '{"a": 1}\n\nnot json\n{"a": NaN}\n"text"\n[1]'), data=None)
     assert [type(row).__name__ for row in found] == ["Row", "BadRow", "BadRow", "Row", "Row"]
     assert [row.line for row in found if isinstance(row, BadRow)] == [3, 4]
-    assert [row.key for row in found if isinstance(row, Row)] == [1, 4, 5], "numbers are places"
+    assert [row.key for row in found if isinstance(row, Row)] == [1, 4, 5], "the number counts bad rows too"
 
 
 def test_csv(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from airflow_provider_aixplain.protocol.adaptive import (
 )
 from airflow_provider_aixplain.protocol.schedule import Backoff
 from airflow_provider_aixplain.protocol.wait import Wait
-from tests.benchmarks.schedules import RUN_TIMES, Draw, cost, waited
+from tests.benchmarks.schedules import RUN_TIMES, Draw, cost, simulate_wait
 
 BACKOFF = Backoff(0.5)
 KNOWN = st.lists(st.floats(0, 1e5), min_size=1, max_size=MAX_SAMPLES)
@@ -51,7 +51,7 @@ def test_the_schedule_adapts_to_a_model_that_changes(then: float, reports_run_ti
     dice, memory = random.Random(1), RunTimes()
 
     def run(seconds: float) -> tuple[int, float]:
-        return waited(Wait(0.5, 1e6, run_times=memory), seconds, dice, reports_run_time=reports_run_time)
+        return simulate_wait(Wait(0.5, 1e6, run_times=memory), seconds, dice, reports_run_time=reports_run_time)
 
     for _ in range(MAX_SAMPLES):
         run(30.0)

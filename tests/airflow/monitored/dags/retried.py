@@ -1,4 +1,4 @@
-"""Runs that fail, and retry policies that decide what follows (Airflow 3.3 and later)."""
+"""Runs that fail, and retry policies that decide about retries (Airflow 3.3 and later)."""
 
 from __future__ import annotations
 
