@@ -341,13 +341,13 @@ class Emulator:
 
     def delete_old_runs(self) -> None:
         """Delete the oldest finished runs beyond the limits."""
-        for run in list(self.runs.values()):
-            if len(self.runs) <= self.keep and self.bytes <= KEPT_BYTES:
+        while len(self.runs) > self.keep or self.bytes > KEPT_BYTES:
+            oldest = next((run for run in self.runs.values() if run.is_finished), None)
+            if oldest is None:
                 return
-            if run.is_finished:
-                del self.runs[run.id]
-                self.bytes -= run.size
-                self._path_of(run).unlink(missing_ok=True)
+            del self.runs[oldest.id]
+            self.bytes -= oldest.size
+            self._path_of(oldest).unlink(missing_ok=True)
 
     def delete_old_files(self) -> None:
         """Delete the oldest uploaded files beyond the limits."""
