@@ -123,12 +123,13 @@ class GroupCommitter:
 
     async def _commit(self, entries: list[_Entry]) -> None:
         error: Exception | None = None
+        fenced = any(entry.fenced for entry in entries)
         try:
-            fenced = any(entry.fenced for entry in entries)
             await self._append([entry.record for entry in entries], fenced, uuid.uuid4().hex)
         except Exception as problem:
             error = problem
-            if isinstance(error, Fenced) and (facts := [entry for entry in entries if not entry.fenced]):
+            facts = [entry for entry in entries if not entry.fenced]
+            if fenced and facts and isinstance(error, Fenced):
                 await self._commit(facts)
         for committed in (entry.committed for entry in entries if not entry.committed.done()):
             if error:

@@ -11,6 +11,8 @@ import pytest
 
 from airflow_provider_aixplain.batch import admission
 from airflow_provider_aixplain.batch.admission import LARGE_COMMIT, GroupCommitter
+from airflow_provider_aixplain.batch.batch import BatchDeleted
+from airflow_provider_aixplain.batch.commit_log import Fenced
 
 
 @pytest.mark.parametrize(("count", "is_delayed"), [(LARGE_COMMIT - 1, True), (LARGE_COMMIT, False)])
@@ -34,3 +36,16 @@ def test_only_small_commits_of_a_long_batch_wait_longer(
 
     asyncio.run(commit_all())
     assert commits == [1] if is_delayed else commits == [1, count]
+
+
+@pytest.mark.parametrize("error", [Fenced(), BatchDeleted(), OSError()])
+def test_each_record_of_a_failed_commit_fails(error: Exception) -> None:
+    async def append(records: list[Any], fenced: bool, commit_id: str) -> None:
+        raise error
+
+    async def commit_all() -> list[Any]:
+        committer = GroupCommitter(append, 0.001)
+        commits = [committer.commit({}, fenced=number % 2 == 0) for number in range(4)]
+        return await asyncio.wait_for(asyncio.gather(*commits, return_exceptions=True), 30)
+
+    assert asyncio.run(commit_all()) == [error] * 4
