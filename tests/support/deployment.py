@@ -259,7 +259,7 @@ class Airflow:
             "core__dags_are_paused_at_creation": False,
             "core__simple_auth_manager_all_admins": True,
             # On a busy machine SQLite is locked for longer than its default of 5 s: the API server would answer 500.
-            "database__sql_alchemy_conn": f"sqlite:///{processes.home}/airflow.db?timeout=60",
+            "database__sql_alchemy_conn": f"sqlite:///{processes.home}/airflow.db?timeout=20",
             "api__host": "127.0.0.1",
             "api__port": self.port,
             "api__base_url": self.url,
