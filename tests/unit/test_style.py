@@ -17,6 +17,7 @@ from tests.style import findings
         ("it goes on with the run", "goes on with"),
         ("sent as it is.", "as it is"),
         ("AT_A_TIME = 16", "AT_A_TIME"),
+        ("engine.LAG = 0.5", "LAG"),
     ],
 )
 def test_a_word_of_the_list_is_found(tmp_path: Path, line: str, word: str) -> None:
@@ -32,7 +33,9 @@ def test_a_word_of_the_list_is_found(tmp_path: Path, line: str, word: str) -> No
     ]
 
 
-@pytest.mark.parametrize("line", ["newsletter", "recommended", "the file is sent as it is written", "untold", "heart"])
+@pytest.mark.parametrize(
+    "line", ["newsletter", "recommended", "the file is sent as it is written", "untold", "heart", "FLAG = 1"]
+)
 def test_longer_words_are_accepted(tmp_path: Path, line: str) -> None:
     (tmp_path / "Makefile").write_text(line)
     assert list(findings(tmp_path)) == []
