@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
+from airflow_provider_aixplain.protocol.assets import Asset
 from airflow_provider_aixplain.protocol.failure import Failure, InvalidInput, RequestFailed
 from airflow_provider_aixplain.protocol.response import ModelResponse, failure_reason
 
@@ -65,7 +66,7 @@ class AixplainUntrustedUrl(AixplainPermanentError):
 
 
 class AixplainRunFailed(AixplainError):
-    """The model ran and failed."""
+    """The model or the agent ran and failed."""
 
 
 class AixplainAwaitedRunFailed(AixplainRunFailed, AixplainPermanentError):
@@ -92,17 +93,17 @@ def error_from_failure(failure: Failure, message: str) -> AixplainError:
     )
 
 
-def submission_error(response: ModelResponse, model_id: str, what: str = "the submission") -> AixplainError:
+def submission_error(response: ModelResponse, asset: Asset, what: str = "the submission") -> AixplainError:
     """Return the error for a submission that was not accepted, or that was answered with the failure of its run.
 
     :param response: the response to the submission.
-    :param model_id: the model's id on the platform.
+    :param asset: what was to be run.
     :param what: what was sent, for the message.
     """
     reason = failure_reason(response)
     if response.failure is None:
-        return AixplainRunFailed(f"Model {model_id}: the run failed: {reason}")
-    return error_from_failure(response.failure, f"Model {model_id}: {what} failed: {reason}")
+        return AixplainRunFailed(f"{asset.title}: the run failed: {reason}")
+    return error_from_failure(response.failure, f"{asset.title}: {what} failed: {reason}")
 
 
 def to_event(error: AixplainError) -> dict[str, Any]:

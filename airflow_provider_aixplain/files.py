@@ -91,6 +91,11 @@ class Upload(ResolveMixin):
             raise InvalidInput(f"{self!r}: path is not a URI: give one, such as file:///data/first.wav")
         return to_object_path("path of Upload", self.path)
 
+    @property
+    def name(self) -> str:
+        """The name of the file, without its folder."""
+        return self.file.name
+
     def __repr__(self) -> str:
         """Return the same text in every process: Airflow stores it in serialized DAGs and rendered templates."""
         if not isinstance(self.path, ResolveMixin):

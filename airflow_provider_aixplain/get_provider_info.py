@@ -78,6 +78,7 @@ def get_provider_info() -> dict[str, Any]:
         },
         "task-decorators": [
             {"name": "aixplain", "class-name": f"{PACKAGE}.decorators.aixplain.aixplain_task"},
+            {"name": "aixplain_agent", "class-name": f"{PACKAGE}.decorators.aixplain.aixplain_agent_task"},
             {"name": "aixplain_batch", "class-name": f"{PACKAGE}.decorators.batch.aixplain_batch_task"},
         ],
         "config": {
@@ -95,7 +96,7 @@ def get_provider_info() -> dict[str, Any]:
                 },
             }
         },
-        "extra-links": [f"{PACKAGE}.observability.links.AixplainModelLink"],
+        "extra-links": [f"{PACKAGE}.observability.links.AixplainAssetLink"],
         "connection-types": [
             {
                 "connection-type": "aixplain",

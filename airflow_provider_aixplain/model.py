@@ -18,13 +18,13 @@ from airflow_provider_aixplain.exceptions import (
     AixplainNoStreaming,
     translate_protocol_errors,
 )
-from airflow_provider_aixplain.protocol.asset import (
+from airflow_provider_aixplain.protocol.finetune import FinetuneStatus
+from airflow_provider_aixplain.protocol.model_record import (
     AssetStatus,
     FunctionType,
     ModelParameters,
     to_member,
 )
-from airflow_provider_aixplain.protocol.finetune import FinetuneStatus
 from airflow_provider_aixplain.protocol.payload import build_payload
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer

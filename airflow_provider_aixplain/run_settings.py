@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from airflow_provider_aixplain.exceptions import translate_protocol_errors
+from airflow_provider_aixplain.protocol.assets import Asset, make_asset
 from airflow_provider_aixplain.protocol.wait import to_seconds
 from airflow_provider_aixplain.submission import now
 
@@ -25,7 +26,8 @@ class RunSettings:
     :param do_xcom_push: whether a trigger that finishes the task pushes any XComs.
     :param multiple_outputs: whether each field of the response is an XCom of its own, beside ``return_value``.
     :param polling: ``backoff``: by ``wait_time``; or ``adaptive``: by the durations of earlier runs of the model.
-    :param model_id: the model's id, for ``adaptive`` and for metrics.
+    :param model_id: the model's id, for ``adaptive``, metrics and the result; empty if it is not known.
+    :param agent_id: the agent's id instead, if the run is an agent's.
     :raises AixplainInputError: if a duration is invalid.
     """
 
@@ -40,6 +42,12 @@ class RunSettings:
     multiple_outputs: bool = True
     polling: str = "backoff"
     model_id: str = ""
+    agent_id: str = ""
+
+    @property
+    def asset(self) -> Asset:
+        """What is run."""
+        return make_asset(self.model_id, self.agent_id)
 
     def __post_init__(self) -> None:
         """Convert durations to seconds, and set the times of a run that was submitted."""

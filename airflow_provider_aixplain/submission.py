@@ -103,7 +103,7 @@ class TaskStateIdempotencyStore:
     def mark_delivered(self) -> None:
         """Store that the task has received its result. Errors of the store are only logged."""
         try:
-            if (earlier := self.read()) and not self.is_cleared:
+            if (earlier := self.read()) and not (earlier.is_delivered or self.is_cleared):
                 self.write_intent(replace(earlier, is_delivered=True))
         except Exception as error:
             log.warning("The delivery could not be stored, so a cleared task may return the same result: %s", error)

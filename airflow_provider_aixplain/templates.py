@@ -57,8 +57,10 @@ class TemplateChecks:
                 for warning in check(name, self._raw_arguments.get(name), getattr(self, name)):
                     self.log.warning("%s", warning)
 
-    def warn_of_payload(self, data: Any) -> None:
-        """Log a warning if ``data`` is a string from outside the DAG that becomes a whole payload."""
+    def check_input(self, *names: str) -> None:
+        """Check the rendered input of a run, as :meth:`check_templates`; warn if text becomes a whole payload."""
+        self.check_templates(*names)
+        data = getattr(self, "data", None)  # an agent's run has none
         payload = parse_json(data) if isinstance(data, str) else None
         if payload and isinstance(payload, dict) and self._raw_arguments.get("data", data) != data:
             self.log.warning(

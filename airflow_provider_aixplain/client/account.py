@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from html.entities import html5
 from typing import Any
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainUntrustedUrl
 from airflow_provider_aixplain.protocol import wire
+from airflow_provider_aixplain.protocol.assets import Asset
 from airflow_provider_aixplain.protocol.upload import MIB, STORE_DOMAINS
 from airflow_provider_aixplain.protocol.values import to_printable
 
@@ -41,7 +42,7 @@ class Platform:
     :param key_header: the header that carries the key.
     :param backend_url: the base URL of the backend.
     :param models_run_url: the execution URL, without a model's id.
-    :param web_url: the site with the models' pages.
+    :param web_url: the site with the pages of models and agents.
     :param trusted_origins: further origins that poll URLs may have.
     :param verify: whether to verify TLS certificates, or the path of a CA file.
     :param timeout: the time limit of a request, in seconds.
@@ -60,9 +61,9 @@ class Platform:
     max_answer: int = MAX_ANSWER_MIB * MIB
     proxy: str | None = field(default=None, repr=False)
 
-    def model_page(self, model_id: str) -> str:
-        """Return the URL of a model's page."""
-        return f"{self.web_url}/discover/model/{quote(model_id, safe='')}"
+    def page(self, asset: Asset) -> str:
+        """Return the URL of the page of a model or an agent."""
+        return f"{self.web_url}/{asset.page}"
 
     def trusts(self, url: str) -> bool:
         """Return whether a URL may receive the key: its origin is an endpoint's, or in ``trusted_origins``."""

@@ -12,11 +12,12 @@ from airflow_provider_aixplain.client.blocking import Client, log, unusable_acco
 from airflow_provider_aixplain.exceptions import translate_protocol_errors
 from airflow_provider_aixplain.files import refuse_upload
 from airflow_provider_aixplain.protocol import wire
-from airflow_provider_aixplain.protocol.payload import build_payload
+from airflow_provider_aixplain.protocol.payload import ModelInput
 from airflow_provider_aixplain.protocol.schedule import delay_until_tick
 
 if TYPE_CHECKING:
     from airflow_provider_aixplain.client.account import Platform
+    from airflow_provider_aixplain.protocol.assets import RunInput
     from airflow_provider_aixplain.protocol.response import ModelResponse
     from airflow_provider_aixplain.protocol.wait import Outcome, Wait
     from airflow_provider_aixplain.transport.aio import Lease
@@ -31,12 +32,15 @@ class AsyncClient(Client):
     async def arun_async(
         self, model_id: str, data: Any, name: str = "model_process", parameters: Mapping[str, Any] | None = None
     ) -> ModelResponse:
-        """Start a run, as :meth:`run_async`, but an ``Upload`` is refused: upload the file first."""
-        log.debug("%s: submitting a run of model %s", name, model_id)
+        """Start a run of a model, as :meth:`run_async`, but an ``Upload`` is refused: upload the file first."""
+        return await self.asubmit(ModelInput(model_id, data, parameters), name)
+
+    async def asubmit(self, run: RunInput, name: str) -> ModelResponse:
+        """Start a run, as :meth:`submit`, but an ``Upload`` is refused."""
+        log.debug("%s: submitting a run of %s", name, run.asset)
         platform = await self.aplatform()
         with translate_protocol_errors():
-            payload = build_payload(data, parameters, convert=refuse_upload)
-            request = wire.submission_request(platform.models_run_url, model_id, payload)
+            request = run.request(platform, refuse_upload)
         async with self._lease() as lease:
             return wire.read_submission(await self._asend(lease, request))
 

@@ -9,6 +9,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_aixplain.client.account import MAX_TIMEOUT
@@ -19,11 +20,13 @@ from airflow_provider_aixplain.exceptions import (
     translate_protocol_errors,
 )
 from airflow_provider_aixplain.files import Upload, is_object_path, open_upload, read_upload_size, to_printable_path
-from airflow_provider_aixplain.protocol import asset, finetune, upload, wire
-from airflow_provider_aixplain.protocol.asset import ModelParameters
+from airflow_provider_aixplain.protocol import finetune, model_record, upload, wire
+from airflow_provider_aixplain.protocol.agent import AgentInput
+from airflow_provider_aixplain.protocol.assets import RunInput
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure, InvalidInput
 from airflow_provider_aixplain.protocol.finetune import FinetuneStatus
-from airflow_provider_aixplain.protocol.payload import build_payload
+from airflow_provider_aixplain.protocol.model_record import ModelParameters
+from airflow_provider_aixplain.protocol.payload import ModelInput
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer
 from airflow_provider_aixplain.protocol.values import NOT_JSON, to_printable
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     from airflow_provider_aixplain.client.account import Platform
+    from airflow_provider_aixplain.protocol.values import Convert
     from airflow_provider_aixplain.transport.sync import PlatformSession
 
 log = logging.getLogger(__name__)
@@ -88,10 +92,63 @@ class Client:
         :raises AixplainConfigurationError: if the account is invalid.
         :raises AixplainInputError: if the arguments are invalid.
         """
-        log.debug("%s: submitting a run of model %s", name, model_id)
-        return wire.read_submission(
-            self._send(self._request(wire.submission_request, model_id, data, parameters, declared))
-        )
+        return self.submit(ModelInput(model_id, data, parameters), name, declared=declared)
+
+    def run_agent_async(
+        self, agent_id: str, query: str | Mapping[str, Any], name: str = "agent", **settings: Any
+    ) -> ModelResponse:
+        """Start the run of an agent or a team agent and do not wait for it. It is billed, and sent exactly once.
+
+        :param agent_id: the agent's id on the platform.
+        :param query: what the agent is asked: a string, or a dict that is sent unchanged.
+        :param name: a prefix for log lines.
+        :param settings: the other fields of :class:`~airflow_provider_aixplain.protocol.agent.AgentInput`, such as
+            ``session_id`` and ``budget``. Each ``Upload`` in ``query``, ``variables`` or ``attachments`` is uploaded
+            and replaced by a link.
+        :return: as :meth:`run_async`.
+        :raises AixplainConfigurationError: if the account is invalid.
+        :raises AixplainInputError: if the arguments are invalid.
+        """
+        return self.submit(AgentInput(agent_id, query, **settings), name)
+
+    def run_agent(
+        self,
+        agent_id: str,
+        query: str | Mapping[str, Any],
+        name: str = "agent",
+        timeout: float = 300,
+        wait_time: float = 0.5,
+        **settings: Any,
+    ) -> ModelResponse:
+        """Run an agent or a team agent and wait for its result, blocking. It is billed, and sent exactly once.
+
+        :param timeout: seconds after which to stop waiting; the run continues.
+        :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % a poll up to 60 seconds.
+        :return: the final response; failed, with the reason, after ``timeout``.
+        :raises AixplainUntrustedUrl: if the poll URL has an untrusted origin.
+
+        Other arguments and errors are those of :meth:`run_agent_async`.
+        """
+        with translate_protocol_errors():
+            wait = Wait(wait_time=wait_time, timeout=timeout)
+        start = time.monotonic()
+        response = self.run_agent_async(agent_id, query, name, **settings)
+        if response.status is not ResponseStatus.IN_PROGRESS:
+            return response
+        return self._wait_for_response(response.url or "", wait, name, start)
+
+    def submit(self, run: RunInput, name: str, *, declared: ModelParameters | None = None) -> ModelResponse:
+        """Start a run and do not wait for it. It is billed, and sent exactly once.
+
+        :param run: the asset and its input.
+        :param name: a prefix for log lines.
+        :param declared: the parameters that a model declares; the input is checked against them.
+        :return: in progress with its poll URL as ``url``; or the final result; or failed, with the reason.
+        :raises AixplainConfigurationError: if the account is invalid.
+        :raises AixplainInputError: if the input is invalid.
+        """
+        log.debug("%s: submitting a run of %s", name, run.asset)
+        return wire.read_submission(self._send(self._request(run.request, declared)))
 
     def run(
         self,
@@ -127,7 +184,7 @@ class Client:
             wait = Wait(wait_time=wait_time, timeout=timeout)
         if stream:
             return self.run_stream(model_id, data, parameters, timeout)
-        request = self._request(wire.direct_run_request, model_id, data, parameters, declared)
+        request = self._request(ModelInput(model_id, data, parameters).direct_request, declared)
         start = time.monotonic()
         limit = min(wait.poll_timeout(0), MAX_TIMEOUT)
         response = wire.read_submission(self._send(request, limit))
@@ -180,7 +237,7 @@ class Client:
 
         with translate_protocol_errors():
             timeout = None if timeout is None else to_seconds("timeout", timeout)
-        request = self._request(wire.direct_run_request, model_id, data, parameters, declared, stream=True)
+        request = self._request(partial(ModelInput(model_id, data, parameters).direct_request, stream=True), declared)
         silence = max(STREAM_SILENCE, self.platform.timeout)
         answer = sync.open_answer(self._get_session(), request, silence, timeout)
         return ModelResponseStreamer(wire.name_refused_key(answer, request, self.key_source))
@@ -283,8 +340,8 @@ class Client:
             if (model_id is None) == (name is None):
                 raise InvalidInput("give either model_id or name")
             if name is None:
-                return asset.read_model(self._send(wire.model_record_request(backend, model_id or "")))
-            return asset.read_model(self._send(wire.model_record_by_name_request(backend, name)))
+                return model_record.read_model(self._send(wire.model_record_request(backend, model_id or "")))
+            return model_record.read_model(self._send(wire.model_record_by_name_request(backend, name)))
 
     def upload_file(self, path: ObjectStoragePath) -> str:
         """Upload a file, and return a link that a model accepts as input.
@@ -305,10 +362,10 @@ class Client:
         log.info("Uploaded %s as %s", to_printable_path(path), slot.link)
         return slot.link
 
-    def fingerprint(self, model_id: str, data: Any, parameters: Mapping[str, Any] | None = None) -> str:
-        """Return a hash of the model, the input and the endpoint of a run. Nothing is sent.
+    def fingerprint(self, run: RunInput) -> str:
+        """Return a hash of the endpoint, the asset and the input of a run. Nothing is sent.
 
-        A file counts by its path and size. Arguments and errors are those of :meth:`run_async`.
+        A file counts by its path and size. Errors are those of :meth:`submit`.
         """
 
         def describe_upload(value: Any) -> Any:
@@ -318,19 +375,12 @@ class Client:
             return f"{file}, {read_upload_size(file)} bytes"
 
         with translate_protocol_errors():
-            payload = build_payload(data, parameters, convert=describe_upload)
-            url = wire.submission_request(self.platform.models_run_url, model_id, payload).url
-        run = json.dumps([url, json.loads(payload)], sort_keys=True)
-        return hashlib.sha256(run.encode()).hexdigest()
+            request = run.request(self.platform, describe_upload)
+        content = json.dumps([request.url, _read_body(request)], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def _request(
-        self,
-        build: Callable[[str, str, str], wire.Request],
-        model_id: str,
-        data: Any,
-        parameters: Mapping[str, Any] | None,
-        declared: ModelParameters | None,
-        stream: bool | None = None,
+        self, build: Callable[[Platform, Convert], wire.Request], declared: ModelParameters | None = None
     ) -> wire.Request:
         """Return the request of a run. Files are uploaded after everything else has been checked."""
         files: dict[str, ObjectStoragePath] = {}
@@ -346,16 +396,14 @@ class Client:
             return links.get(str(file), str(file))
 
         with translate_protocol_errors():
-            payload = build_payload(data, parameters, convert=replace_upload)
-            request = build(self.platform.models_run_url, model_id, payload)
+            request = build(self.platform, replace_upload)
             if declared is not None:
-                declared.check(json.loads(payload))
-        if not files and stream is None:
+                declared.check(_read_body(request))
+        if not files:
             return request
         links = {name: self.upload_file(file) for name, file in files.items()}
         with translate_protocol_errors():
-            payload = build_payload(data, parameters, stream, convert=replace_upload)
-            return build(self.platform.models_run_url, model_id, payload)
+            return build(self.platform, replace_upload)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave connections out of copies and pickles."""
@@ -402,6 +450,12 @@ class Client:
         if report := wait.report(response, elapsed):
             level = logging.WARNING if report.is_warning else logging.INFO
             log.log(level, "%s%s%s", f"{name}: " if name else "", report.message, problem)
+
+
+def _read_body(request: wire.Request) -> Any:
+    """Return the JSON value of a run's body."""
+    assert isinstance(request.body, bytes)
+    return json.loads(request.body)
 
 
 def unusable_account_response(error: Exception) -> ModelResponse:

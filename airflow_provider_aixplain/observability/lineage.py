@@ -1,4 +1,4 @@
-"""The OpenLineage facet of a task's run: its model, cost and duration.
+"""The OpenLineage facet of a task's run: its model or agent, cost and duration.
 
 It is imported only if Airflow's openlineage provider is installed.
 """
@@ -14,6 +14,7 @@ from openlineage.client.facet_v2 import RunFacet
 
 from airflow_provider_aixplain import __version__
 from airflow_provider_aixplain.observability.metrics import TOKENS
+from airflow_provider_aixplain.protocol.assets import Asset
 from airflow_provider_aixplain.protocol.values import parse_number
 
 
@@ -22,6 +23,7 @@ class AixplainRunFacet(RunFacet):
     """A run on aiXplain. Unknown values are None.
 
     :param modelId: the model's id on the platform.
+    :param agentId: the agent's id on the platform.
     :param pollUrl: the poll URL of the run.
     :param status: the status that the platform reported.
     :param usedCredits: the cost, in credits.
@@ -31,6 +33,7 @@ class AixplainRunFacet(RunFacet):
     """
 
     modelId: str | None = None
+    agentId: str | None = None
     pollUrl: str | None = None
     status: str | None = None
     usedCredits: float | None = None
@@ -43,17 +46,18 @@ class AixplainRunFacet(RunFacet):
         return f"https://pypi.org/project/airflow-provider-aixplain/{__version__}/#AixplainRunFacet"
 
 
-def lineage_of(model_id: str, response: Mapping[str, Any] | None) -> OperatorLineage[Any, Any]:
+def lineage_of(asset: Asset, response: Mapping[str, Any] | None) -> OperatorLineage[Any, Any]:
     """Return the lineage of a task's run; empty until the run has finished.
 
-    :param model_id: the model's id; empty if it is not known.
+    :param asset: what was run.
     :param response: the ModelResponse as a dict, or None.
     """
     if response is None:
         return OperatorLineage()
     usage: Any = response["usage"] if isinstance(response["usage"], dict) else {}
     facet = AixplainRunFacet(
-        modelId=model_id or None,
+        modelId=asset.id or None if asset.kind == "model" else None,
+        agentId=asset.id or None if asset.kind == "agent" else None,
         pollUrl=response["url"],
         status=response["status"],
         usedCredits=parse_number(response["used_credits"]),

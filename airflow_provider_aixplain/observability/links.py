@@ -1,4 +1,4 @@
-"""The link from a task in Airflow's UI to its model's page on the platform.
+"""The link from a task in Airflow's UI to the page of its model or agent on the platform.
 
 A run has no link: the platform offers only its poll URL, which needs the key.
 """
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
 
 
-class AixplainModelLink(BaseOperatorLink):
-    """The link to the model's page, whose URL is stored in an XCom of the task.
+class AixplainAssetLink(BaseOperatorLink):
+    """The link to the page of the task's model or agent, whose URL is stored in an XCom of the task.
 
     Airflow 3 calls :meth:`get_link` whenever a worker has executed the task, and stores the URL itself. Airflow 2 calls
     it when a user opens the task, so there the task stores the URL.
     """
 
-    name = "aiXplain model"
+    name = "aiXplain page"
 
     @property
     def xcom_key(self) -> str:
@@ -33,8 +33,8 @@ class AixplainModelLink(BaseOperatorLink):
         :param operator: the task.
         :param ti_key: the key of its instance.
         """
-        page = getattr(operator, "model_page", None)
+        page = getattr(operator, "asset_page", None)
         return str(XCom.get_value(key=self.xcom_key, ti_key=ti_key) or "") if page is None else str(page)
 
 
-MODEL_LINK = AixplainModelLink()
+ASSET_LINK = AixplainAssetLink()

@@ -1,7 +1,7 @@
 """Run cost and wait duration, reported through Airflow's Stats.
 
 Airflow sends them to StatsD, OpenTelemetry or Datadog, as configured. All names start with ``aixplain.``. Each metric
-has the tags ``model_id`` and ``outcome``; plain StatsD has no tags, and sums up all models and outcomes.
+has the tags ``model_id`` or ``agent_id``, and ``outcome``; plain StatsD has no tags, and sums up everything.
 
 ==================  =========  ============================================================================
 name                kind       meaning
@@ -31,6 +31,7 @@ from airflow_provider_aixplain.exceptions import AixplainError, AixplainPermanen
 from airflow_provider_aixplain.protocol.values import parse_number
 
 if TYPE_CHECKING:
+    from airflow_provider_aixplain.protocol.assets import Asset
     from airflow_provider_aixplain.protocol.response import ModelResponse
     from airflow_provider_aixplain.protocol.wait import Outcome
 
@@ -42,11 +43,11 @@ TOKENS = {"prompt": "prompt_tokens", "completion": "completion_tokens"}
 
 
 def count_end(
-    model_id: str | None, outcome: str, response: Mapping[str, Any] | None, stats: Callable[[], Any] | None = None
+    asset: Asset, outcome: str, response: Mapping[str, Any] | None, stats: Callable[[], Any] | None = None
 ) -> None:
     """Count an outcome of a run, and its cost.
 
-    :param model_id: the model's id; if it is empty, that in the response, if any.
+    :param asset: what was run; if its id is not known, that in the response counts, if any.
     :param outcome: see above.
     :param response: the ModelResponse as a dict, if there is one.
     :param stats: returns Airflow's Stats; default: those of a worker.
@@ -54,7 +55,7 @@ def count_end(
     with _best_effort():
         sink = (stats or worker_stats)()
         figures = response or {}
-        tags = _tags(model_id, outcome, figures)
+        tags = _tags(asset, outcome, figures)
         sink.incr(f"{PREFIX}.runs", tags=tags)
         if (used_credits := parse_number(figures.get("used_credits"))) and used_credits > 0:
             sink.incr(f"{PREFIX}.credits", used_credits, tags=tags)
@@ -67,11 +68,11 @@ def count_end(
 
 
 def count_wait(
-    model_id: str | None, outcome: Outcome, polls: int, seconds: float, stats: Callable[[], Any] | None = None
+    asset: Asset, outcome: Outcome, polls: int, seconds: float, stats: Callable[[], Any] | None = None
 ) -> None:
     """Count a wait for a run.
 
-    :param model_id: as for :func:`count_end`.
+    :param asset: as for :func:`count_end`.
     :param outcome: the outcome of the wait.
     :param polls: how many polls were made.
     :param seconds: the duration of the wait.
@@ -79,7 +80,7 @@ def count_wait(
     """
     with _best_effort():
         sink = (stats or worker_stats)()
-        tags = _tags(model_id, outcome.status, outcome.response or {})
+        tags = _tags(asset, outcome.status, outcome.response or {})
         sink.incr(f"{PREFIX}.polls", polls, tags=tags)
         sink.timing(f"{PREFIX}.wait_duration", timedelta(seconds=seconds), tags=tags)
 
@@ -92,10 +93,10 @@ def outcome_of(error: AixplainError) -> str:
     return "refused" if is_refusal else "orphaned"
 
 
-def _tags(model_id: str | None, outcome: str, response: ModelResponse | Mapping[str, Any]) -> dict[str, str]:
-    asset = response.get("asset")
-    asset_id = asset.get("assetId") or asset.get("id") if isinstance(asset, Mapping) else None
-    return {"model_id": clean_tag(model_id or asset_id or "unknown"), "outcome": outcome}
+def _tags(asset: Asset, outcome: str, response: ModelResponse | Mapping[str, Any]) -> dict[str, str]:
+    sent = response.get("asset")
+    sent_id = sent.get("assetId") or sent.get("id") if isinstance(sent, Mapping) else None
+    return {asset.id_name: clean_tag(asset.id or sent_id or "unknown"), "outcome": outcome}
 
 
 def clean_tag(value: object) -> str:

@@ -18,10 +18,11 @@ from airflow_provider_aixplain.exceptions import (
     AixplainRunTimeout,
     from_event,
 )
-from airflow_provider_aixplain.observability.links import MODEL_LINK
+from airflow_provider_aixplain.observability.links import ASSET_LINK
 from airflow_provider_aixplain.observability.metrics import count_end, outcome_of
 from airflow_provider_aixplain.operators.arguments import RESUMED_WITHOUT_EVENT
 from airflow_provider_aixplain.placement import PLACEMENT
+from airflow_provider_aixplain.protocol.assets import Asset
 from airflow_provider_aixplain.protocol.response import ModelResponse, format_cost
 from airflow_provider_aixplain.protocol.values import to_printable
 from airflow_provider_aixplain.protocol.wait import RETRY_BUDGET, Wait
@@ -51,10 +52,9 @@ class DeferrableRunBaseOperator(TemplatedOperator):
     that name, while this provider lets a worker finish the task."""
 
     polling: str = "backoff"
-    model_id: str = ""
 
-    model_page: str | None = None
-    """The URL of the model's page; empty if no model is named, None if it was not looked up."""
+    asset_page: str | None = None
+    """The URL of the page of the model or agent; empty if none is named, None if it was not looked up."""
 
     response: dict[str, Any] | None = None
     """The ModelResponse of the finished run, for listeners."""
@@ -63,9 +63,9 @@ class DeferrableRunBaseOperator(TemplatedOperator):
 
     @property
     def operator_extra_links(self) -> Collection[BaseOperatorLink]:  # type: ignore[override] # Airflow takes both
-        """The link to the model. The worker that starts the task stores it; one that resumes the task does not."""
+        """The link to the model or agent. Only the worker that starts the task stores it."""
         # Airflow also reads this property of a mapped task, where ``self`` is not an instance of this class.
-        return () if getattr(self, "_is_link_stored", False) else (MODEL_LINK,)
+        return () if getattr(self, "_is_link_stored", False) else (ASSET_LINK,)
 
     @property
     def run_name(self) -> str:
@@ -73,9 +73,9 @@ class DeferrableRunBaseOperator(TemplatedOperator):
         return self.task_id
 
     @property
-    def subject(self) -> str:
-        """The subject of log lines and errors."""
-        return f"model {self.model_id}" if self.model_id else "the run"
+    def asset(self) -> Asset:
+        """The model or agent that is run; its id is empty if it is not known."""
+        raise NotImplementedError
 
     @property
     def longest_wait(self) -> float:
@@ -103,7 +103,7 @@ class DeferrableRunBaseOperator(TemplatedOperator):
             "do_xcom_push": self.do_xcom_push,
             "multiple_outputs": bool(self.multiple_outputs),
             "polling": self.polling,
-            "model_id": self.model_id,
+            self.asset.id_name: self.asset.id,
         }
         return RunSettings(**{**settings, **run})
 
@@ -133,7 +133,7 @@ class DeferrableRunBaseOperator(TemplatedOperator):
             self.set_link(context)
         if event["status"] == "refused":
             error = from_event(event["error"])
-            count_end(self.model_id, outcome_of(error), None)
+            count_end(self.asset, outcome_of(error), None)
             raise error
         if event["status"] == "success" and event["response"] is None:
             settings = settings or {}  # None if a trigger started the task: then the timeout counts from now
@@ -144,21 +144,21 @@ class DeferrableRunBaseOperator(TemplatedOperator):
         """Return the result of the run, or raise its error.
 
         :param event: the payload of the event of :class:`AixplainModelRunTrigger`, with a response of any size.
-        :return: the response as a dict.
-        :raises AixplainRunFailed: if the model ran and failed.
+        :return: the response as a dict; for an agent with further fields, as :meth:`Asset.result
+            <airflow_provider_aixplain.protocol.assets.Asset.result>` returns it.
+        :raises AixplainRunFailed: if the run has failed.
         :raises AixplainRunTimeout: if the run did not finish in time.
         :raises AixplainPermanentError: if the platform refuses the polls, or the Connection cannot work.
         """
         response: dict[str, Any] = event["response"]
         self.response = response
-        count_end(self.model_id, event["status"], response)
+        count_end(self.asset, event["status"], response)
         if event["status"] == "success":
-            self.log.info("%s: %s succeeded after %s", self.run_name, self.subject, format_cost(response))
+            self.log.info("%s: %s succeeded after %s", self.run_name, self.asset, format_cost(response))
             self.log_warning(response)
-            return response
+            return self.asset.result(response)
         error, problem = _ERRORS[event["status"]]
-        subject = f"{self.subject[0].upper()}{self.subject[1:]}"
-        raise error(f"{subject}: {problem}: {event['message']}; poll URL: {event['poll_url']}")
+        raise error(f"{self.asset.title}: {problem}: {event['message']}; poll URL: {event['poll_url']}")
 
     def log_warning(self, response: Mapping[str, Any] | ModelResponse) -> None:
         """Log the warning in the response of a run that succeeded, such as an unknown status."""
@@ -166,20 +166,20 @@ class DeferrableRunBaseOperator(TemplatedOperator):
             self.log.warning("%s: the run succeeded with a warning: %s", self.run_name, to_printable(warning))
 
     def set_link(self, context: Context) -> None:
-        """Set :attr:`model_page`, the target of this task's link. Errors are only logged."""
+        """Set :attr:`asset_page`, the target of this task's link. Errors are only logged."""
         try:
-            self.model_page = self.hook.platform.model_page(self.model_id) if self.model_id else ""
+            self.asset_page = self.hook.platform.page(self.asset) if self.asset.id else ""
             task_instance = context.get("ti")
             if task_instance is not None and not compat.stores_links():
-                task_instance.xcom_push(key=MODEL_LINK.xcom_key, value=self.model_page)
+                task_instance.xcom_push(key=ASSET_LINK.xcom_key, value=self.asset_page)
         except Exception as error:
-            self.log.warning("%s: no link to the model: %s: %s", self.run_name, type(error).__name__, error)
+            self.log.warning("%s: no link to its page: %s: %s", self.run_name, type(error).__name__, error)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Return the lineage of the run. Only the openlineage provider calls this."""
         from airflow_provider_aixplain.observability.lineage import lineage_of
 
-        return lineage_of(self.model_id, self.response)
+        return lineage_of(self.asset, self.response)
 
     def get_openlineage_facets_on_failure(self, task_instance: Any) -> Any:
         """Return the lineage of a run that failed."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from airflow_provider_aixplain.protocol.asset import AssetStatus, to_member
 from airflow_provider_aixplain.protocol.failure import InvalidInput
+from airflow_provider_aixplain.protocol.model_record import AssetStatus, to_member
 from airflow_provider_aixplain.protocol.values import parse_number, to_storable
 from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, read_object, unusable_answer_error
 

@@ -1,11 +1,14 @@
-"""The body of the request that starts a run."""
+"""The request that starts the run of a model."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+from airflow_provider_aixplain.protocol import wire
+from airflow_provider_aixplain.protocol.assets import Asset, Endpoints, require_mapping
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.protocol.values import NOT_JSON, Convert, parse_json, to_sendable
 
@@ -37,18 +40,13 @@ def build_payload(
         )
     try:
         data = to_sendable(data, "data", convert)
-        extra = to_sendable({} if parameters is None else parameters, "parameters", convert)
+        extra: Any = to_sendable(require_mapping("parameters", parameters), "parameters", convert)
         value = parse_json(data) if isinstance(data, str) else data if isinstance(data, dict) else NOT_JSON
     except RecursionError:
         raise InvalidInput("data or parameters refer to themselves or nest too deeply for JSON") from None
-    if not isinstance(extra, dict):
-        raise InvalidInput(f"parameters is a {type(parameters).__name__}: give a dict from names to values")
     if stream is not None:
         options = extra.get("options", {})
-        if not isinstance(options, dict):
-            kind = type(options).__name__
-            raise InvalidInput(f"parameters['options'] is a {kind}: give a dict from names to values")
-        extra["options"] = {**options, "stream": stream}
+        extra["options"] = {**require_mapping("parameters['options']", options), "stream": stream}
     if value is NOT_JSON:
         payload = {**extra, "data": data}
     elif isinstance(value, dict):
@@ -59,3 +57,39 @@ def build_payload(
         return json.dumps(payload)
     except ValueError as error:
         raise InvalidInput(f"data or parameters contain a value that JSON cannot hold: {error}") from None
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """What starts the run of a model.
+
+    :param model_id: the model's id on the platform.
+    :param data: the input of the model: a string, or any other JSON value.
+    :param parameters: further parameters of the model, by name.
+    """
+
+    id_name: ClassVar[str] = "model_id"
+
+    model_id: str
+    data: Any
+    parameters: Mapping[str, Any] | None = None
+
+    @property
+    def asset(self) -> Asset:
+        """The model."""
+        return Asset("model", self.model_id)
+
+    def request(self, endpoints: Endpoints, convert: Convert | None = None) -> wire.Request:
+        """Return the request that starts the run; see :func:`build_payload` for the argument and the errors."""
+        payload = build_payload(self.data, self.parameters, convert=convert)
+        return wire.submission_request(endpoints.models_run_url, self.model_id, payload)
+
+    def direct_request(
+        self, endpoints: Endpoints, convert: Convert | None = None, *, stream: bool | None = None
+    ) -> wire.Request:
+        """Return the request of ``run`` and ``run_stream``, which the platform may answer with the result itself.
+
+        :param stream: if given, sent as ``options.stream``.
+        """
+        payload = build_payload(self.data, self.parameters, stream, convert=convert)
+        return wire.direct_run_request(endpoints.models_run_url, self.model_id, payload)

@@ -16,10 +16,10 @@ from airflow_provider_aixplain.protocol.values import to_printable
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-CLEARED = "the task was cleared after it had received its result, so the model runs again, which is billed"
+CLEARED = "the task was cleared after it had received its result, so it is submitted again, which is billed"
 NOT_DURABLE = (
     "this is a later try, and no submission of an earlier try is recorded: that needs Airflow 3.3 and durable=True."
-    " The model may run again, which is billed"
+    " It may be submitted again, which is billed"
 )
 
 

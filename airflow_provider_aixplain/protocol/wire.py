@@ -117,6 +117,16 @@ def submission_request(models_run_url: str, model_id: str, payload: str) -> Requ
     return Request("POST", f"{models_run_url}/{_quote_for_path('model_id', model_id)}", payload.encode())
 
 
+def agent_run_request(backend_url: str, agent_id: str, payload: str) -> Request:
+    """Return the request that starts the run of an agent or a team agent.
+
+    :param payload: the body, as JSON.
+    :raises InvalidInput: if ``agent_id`` is empty or not an id.
+    """
+    path = _quote_for_path("agent_id", agent_id).replace("/", "%2F")
+    return Request("POST", f"{backend_url}/v2/agents/{path}/run", payload.encode())
+
+
 def direct_run_request(models_run_url: str, model_id: str, payload: str) -> Request:
     """Return the request of ``run`` and ``run_stream``, which the platform may answer with the result itself.
 
@@ -303,9 +313,9 @@ def _request_failed(what: str, failure: Failure, message: str) -> RequestFailed:
 
 
 def _quote_for_path(name: str, value: str) -> str:
-    """Return a model's id or name, encoded for a URL's path. ``name`` is the name of the argument, for an error."""
+    """Return an id or a name, encoded for a URL's path. ``name`` is the name of the argument, for an error."""
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise InvalidInput(f"{name} is {value!r}: copy it from the model's page on the platform")
+        raise InvalidInput(f"{name} is {value!r}: copy it from its page on the platform")
     if {".", ".."} & set(value.split("/")):
         raise InvalidInput(f"{name} is {value!r}: it must not contain '.' or '..' between slashes")
     return quote(value, safe="/")

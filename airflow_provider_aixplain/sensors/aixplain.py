@@ -21,6 +21,7 @@ from airflow_provider_aixplain.observability.metrics import count_wait
 from airflow_provider_aixplain.operators.arguments import deferrable_or_default, one_of, refuse_nested
 from airflow_provider_aixplain.operators.base import DeferrableRunBaseOperator
 from airflow_provider_aixplain.protocol import wire
+from airflow_provider_aixplain.protocol.assets import Asset, make_asset
 from airflow_provider_aixplain.protocol.wait import MAX_DURATION, RETRY_BUDGET, Wait, to_seconds
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``. (templated)
     :param model_id: the model's id, for the task's link to its page, for metrics and for ``polling="adaptive"``;
         default: none. (templated)
+    :param agent_id: the agent's id, if the run is an agent's: the result then has the fields of
+        :class:`~airflow_provider_aixplain.operators.aixplain.AixplainRunAgentOperator`. (templated)
     :param deferrable: if False, the task pokes on the worker, by ``mode`` and ``poke_interval``; default:
         ``[aixplain] deferrable`` of Airflow's configuration, which is True unless set.
     :param wait_time: seconds before the second poll in the triggerer, at least 0.2; increases by 10 % a poll up to
@@ -55,7 +58,7 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
     :raises AixplainInputError: if an argument can make no valid request.
     """
 
-    template_fields: Sequence[str] = ("poll_url", "aixplain_conn_id", "model_id")
+    template_fields: Sequence[str] = ("poll_url", "aixplain_conn_id", "model_id", "agent_id")
     ui_color = "#e5f0ff"
 
     def __init__(
@@ -64,6 +67,7 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
         poll_url: str,
         aixplain_conn_id: str = "aixplain_default",
         model_id: str = "",
+        agent_id: str = "",
         deferrable: bool | None = None,
         wait_time: float | timedelta = 0.5,
         end_from_trigger: bool = False,
@@ -75,11 +79,17 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
         self.poll_url = poll_url
         self.aixplain_conn_id = aixplain_conn_id
         self.model_id = model_id
+        self.agent_id = agent_id
         self.deferrable = deferrable_or_default(deferrable)
         with translate_protocol_errors():
             self.wait_time = to_seconds("wait_time", wait_time)
         self.ends_from_trigger = end_from_trigger
         self.polling = one_of("polling", polling, "backoff", "adaptive")
+
+    @property
+    def asset(self) -> Asset:
+        """The model or agent whose run is awaited."""
+        return make_asset(self.model_id, self.agent_id)
 
     def execute(self, context: Context) -> Any:
         """Poll once, and defer if the run has not finished.
@@ -146,5 +156,5 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
         problem = self.hook.reload_credentials() if wait.is_denied and not outcome else ""
         self.hook.log_wait(wait, response, elapsed, self.run_name, problem)
         if outcome:
-            count_wait(self.model_id, outcome, wait.polls, elapsed)
+            count_wait(self.asset, outcome, wait.polls, elapsed)
         return outcome

@@ -26,8 +26,8 @@ MAX_RESPONSE_BYTES = 128 * 1024
 """Bytes of a response that the triggerer reads. Parsing 10 MB blocks all its other triggers for 0.1 s (one string) to
 more than 1 s (a list of objects)."""
 
-RUN_TIMES = LoopLocal(lambda: lru_cache(1024)(lambda conn_id, model_id: RunTimes()))
-"""The durations of earlier runs that a triggerer has seen, by Connection and model."""
+RUN_TIMES = LoopLocal(lambda: lru_cache(1024)(lambda conn_id, asset: RunTimes()))
+"""The durations of earlier runs that a triggerer has seen, by Connection and asset."""
 
 
 class AixplainModelRunTrigger(BaseTrigger):
@@ -44,8 +44,8 @@ class AixplainModelRunTrigger(BaseTrigger):
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``.
     :param wait_time: seconds before the second poll, at least 0.2; increases by 10 % a poll up to 60 seconds.
     :param settings: the other fields of :class:`~airflow_provider_aixplain.run_settings.RunSettings`: ``timeout``,
-        ``submitted_at``, ``deferred_at``, ``end_from_trigger``, ``do_xcom_push``, ``multiple_outputs``, ``polling`` and
-        ``model_id``.
+        ``submitted_at``, ``deferred_at``, ``end_from_trigger``, ``do_xcom_push``, ``multiple_outputs``, ``polling``,
+        ``model_id`` and ``agent_id``.
     :raises TypeError: if there is no such setting.
     :raises AixplainInputError: if a duration is invalid.
     """
@@ -79,8 +79,8 @@ class AixplainModelRunTrigger(BaseTrigger):
         """Return the outcome of the wait for the run."""
         settings = self.settings
         elapsed = seconds_since(str(settings.submitted_at))
-        is_adaptive = settings.polling == "adaptive" and settings.model_id
-        run_times = RUN_TIMES.get()(settings.aixplain_conn_id, settings.model_id) if is_adaptive else None
+        is_adaptive = settings.polling == "adaptive" and settings.asset.id
+        run_times = RUN_TIMES.get()(settings.aixplain_conn_id, settings.asset) if is_adaptive else None
         wait = Wait(settings.wait_time, settings.timeout, RETRY_BUDGET, run_times)
         self.log.info("Waiting for the run, submitted %.0f s ago: %s", elapsed, to_printable(settings.poll_url))
         try:
@@ -91,7 +91,7 @@ class AixplainModelRunTrigger(BaseTrigger):
             outcome = Outcome("success", "its response is too large for an event: poll the run to read it")
         elapsed = seconds_since(str(settings.submitted_at))
         self.log.info("%s", run_summary(outcome, wait.polls, elapsed))
-        count_wait(settings.model_id, outcome, wait.polls, elapsed, compat.triggerer_stats)
+        count_wait(settings.asset, outcome, wait.polls, elapsed, compat.triggerer_stats)
         return outcome
 
     async def _finish(self, outcome: Outcome) -> TriggerEvent:

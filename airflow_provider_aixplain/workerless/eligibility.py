@@ -18,6 +18,7 @@ CALLED_AT_START = (
     "execute",
     "hook",
     "run_name",
+    "run_input",
     "_submit",
 )
 """The methods that a worker calls when it starts a task. A trigger would ignore a subclass's override."""
@@ -50,6 +51,7 @@ def reason_not_end_from_trigger(task: BaseOperator) -> str | None:
             "its post_execute": compat.post_execute_hook(task),
             **_override_losses(task, CALLED_AT_END),
             "its map_index_template": task.map_index_template,
+            "the check of its answer": getattr(task, "output_type", None),
             "the result of its DAG": compat.returns_dag_result(task),
             "what tasks are mapped over": task.has_dag() and next(task.iter_mapped_dependants(), None),
             **(_xcom_losses() if task.do_xcom_push else {_NO_DELIVERY_MARKER: getattr(task, "durable", False)}),
@@ -63,15 +65,15 @@ def reason_not_start_from_trigger(task: Any) -> str | None:
 
     A trigger that starts its task renders the templates that the triggerer can render, and submits a run.
 
-    :param task: a task that runs a model.
+    :param task: a task that submits a run.
     """
     if not compat.can_push_xcoms():
         return BELOW_3_3
     compat.check_start_trigger()
-    arguments = [getattr(task, name) for name in _provided_class(task).template_fields]
+    arguments = [task.name, task.aixplain_conn_id, *vars(task.run_input()).values()]
     return _first_loss(
         {
-            "its stream, which a worker writes to the log": task.stream,
+            "its stream, which a worker writes to the log": getattr(task, "stream", False),
             "its wait on a worker": not task.deferrable,
             "its end right after the submission": not task.wait_for_completion,
             "its function, which computes the input": hasattr(task, "python_callable"),

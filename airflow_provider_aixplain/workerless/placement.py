@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_aixplain import compat
-from airflow_provider_aixplain.observability.links import MODEL_LINK
+from airflow_provider_aixplain.observability.links import ASSET_LINK
 from airflow_provider_aixplain.observability.metrics import count_end
 from airflow_provider_aixplain.workerless.eligibility import (
     reason_not_end_from_trigger,
@@ -35,8 +35,7 @@ class TriggererPlacement:
         reason = self.reason_not_end(task) if task.ends_from_trigger else None
         settings = StartSettings(
             **task.run_settings(end_from_trigger=task.ends_from_trigger and not reason).to_dict(),
-            data=task.data,
-            parameters=task.parameters,
+            run_input=vars(task.run_input()),
             name=task.name,
             durable=task.durable,
             on_orphaned_submission=task.on_orphaned_submission,
@@ -67,12 +66,13 @@ class TriggererPlacement:
             # each of them separately after the task has finished.
             if settings.do_xcom_push:
                 store = XComIdempotencyStore(trigger.task_instance)
-                fields = dict(response) if settings.multiple_outputs else {}
+                result = settings.asset.result(response)
+                fields = dict(result) if settings.multiple_outputs else {}
                 if isinstance(settings, StartSettings):
                     store = trigger.store
                     if fields:  # no worker stores the link
-                        fields[MODEL_LINK.xcom_key] = (await trigger.hook.aplatform()).model_page(settings.model_id)
-                await store.push(response, fields)
+                        fields[ASSET_LINK.xcom_key] = (await trigger.hook.aplatform()).page(settings.asset)
+                await store.push(result, fields)
         except TooManyPushes as error:
             trigger.log.info("A worker finishes the task, which is faster now: %s", error)
             return None
@@ -81,5 +81,5 @@ class TriggererPlacement:
                 "A worker finishes the task, as pushing its XComs failed: %s: %s", type(error).__name__, error
             )
             return None
-        count_end(settings.model_id, "success", response, compat.triggerer_stats)
+        count_end(settings.asset, "success", response, compat.triggerer_stats)
         return TaskSuccessEvent()

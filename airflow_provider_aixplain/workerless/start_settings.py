@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_aixplain.compat import RETURN_KEY
 from airflow_provider_aixplain.exceptions import AixplainInputError
+from airflow_provider_aixplain.protocol.agent import input_type
 from airflow_provider_aixplain.run_settings import RunSettings
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from airflow_provider_aixplain.workerless.xcom_store import XComIdempotencyStore
 
 _XCOM = "__aixplain_xcom__"
@@ -20,8 +23,7 @@ _XCOM = "__aixplain_xcom__"
 class StartSettings(RunSettings):
     """What a trigger needs to submit a run and wait for it. ``timeout`` counts from the start of the try.
 
-    :param data: the input: text, or any value that JSON can hold.
-    :param parameters: further parameters of the model, by name.
+    :param run_input: the fields of ``ModelInput`` or ``AgentInput``, by name.
     :param name: the name of the run in the log; default: the task's id.
     :param durable: whether to resume the run of an earlier try; a trigger that is started again always does.
     :param on_orphaned_submission: what to do if it is unknown whether an earlier submission was accepted: ``resubmit``,
@@ -29,12 +31,26 @@ class StartSettings(RunSettings):
     :param reason_not_end_from_trigger: for the log: what would be lost if the trigger finished the task, if anything.
     """
 
-    data: Any = None
-    parameters: Mapping[str, Any] | None = None
+    run_input: Mapping[str, Any]
     name: str | None = None
     durable: bool = True
     on_orphaned_submission: str = "resubmit"
     reason_not_end_from_trigger: str | None = None
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Self:
+        """Return what :meth:`to_dict` has stored."""
+        names = {field.name for field in fields(cls)}
+        settings = {name: value for name, value in stored.items() if name in names}
+        rest = {name: value for name, value in stored.items() if name not in names}
+        kind = input_type(stored)
+        return cls(**settings, run_input=vars(kind(stored.get(kind.id_name, ""), **rest)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields by name, with those of the input beside the others: Airflow renders only these."""
+        stored = super().to_dict()
+        run_input: dict[str, Any] = stored.pop("run_input")
+        return {**run_input, **stored}
 
 
 def xcom_reference(task_id: str, key: str, *, is_required: bool) -> dict[str, Any]:

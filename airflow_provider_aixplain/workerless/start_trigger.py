@@ -15,6 +15,8 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_aixplain import compat
 from airflow_provider_aixplain.exceptions import AixplainError, AixplainPermanentError, submission_error, to_event
+from airflow_provider_aixplain.protocol.agent import input_type
+from airflow_provider_aixplain.protocol.assets import RunInput
 from airflow_provider_aixplain.protocol.response import FIELDS, ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.resumption import Action, decide, is_not_found, is_rejected
 from airflow_provider_aixplain.protocol.values import to_printable
@@ -33,9 +35,6 @@ from airflow_provider_aixplain.workerless.start_settings import StartSettings, r
 from airflow_provider_aixplain.workerless.submission_slots import SLOTS
 from airflow_provider_aixplain.workerless.xcom_store import IdempotencyRecord, XComIdempotencyStore
 
-TEMPLATED = ("model_id", "data", "parameters", "name", "aixplain_conn_id")
-"""The settings with templates, which Airflow renders in attributes of the trigger."""
-
 
 class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
     """Submits a run, waits for it as :class:`AixplainModelRunTrigger` does, and fires one event as that does.
@@ -51,23 +50,21 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
     """
 
     settings: StartSettings
-    model_id: Any
-    data: Any
-    parameters: Any
     name: Any
     aixplain_conn_id: Any
 
     def __init__(self, **settings: Any) -> None:
         BaseTrigger.__init__(self)
-        self.settings = StartSettings(**settings)
-        for name in TEMPLATED:
-            setattr(self, name, getattr(self.settings, name))
+        self.settings = StartSettings.from_dict(settings)
+        self.name, self.aixplain_conn_id = self.settings.name, self.settings.aixplain_conn_id
+        for name, value in self.settings.run_input.items():  # Airflow renders attributes of a trigger
+            setattr(self, name, value)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Submit the run, or find the one that was submitted before, and poll until it has finished."""
         compat.is_inline(self)  # raises here, before the submission, if the check after the run cannot work
         try:
-            await self._resolve("model_id", "name", "aixplain_conn_id")
+            await self._resolve_settings()
             if reason := self.settings.reason_not_end_from_trigger:
                 self.log.info("%s: a worker finishes the task, as a trigger would lose %s", self.run_name, reason)
             final = await self._submit_or_reattach()
@@ -144,16 +141,25 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
         :return: its fingerprint.
         """
         await self.hook.aplatform()
-        await self._resolve("data", "parameters")
-        self.check_templates("model_id", "data", "parameters")
-        self.warn_of_payload(self.data)
-        return await asyncio.to_thread(self.hook.fingerprint, self.model_id, self.data, self.parameters)
+        await self._resolve(*self.settings.run_input)
+        self.check_input(*self.settings.run_input)
+        return await asyncio.to_thread(self.hook.fingerprint, self._run_input())
+
+    def _run_input(self) -> RunInput:
+        """Return what starts the run, from the rendered attributes."""
+        names = self.settings.run_input
+        return input_type(names)(**{name: getattr(self, name) for name in names})
+
+    async def _resolve_settings(self) -> None:
+        """Replace the settings by the rendered ones."""
+        names = (input_type(self.settings.run_input).id_name, "name", "aixplain_conn_id")
+        await self._resolve(*names)
+        self.settings = replace(self.settings, **{name: getattr(self, name) for name in names})
 
     async def _resolve(self, *names: str) -> None:
-        """Replace references in rendered settings by the XComs of other tasks."""
+        """Replace references in rendered attributes by the XComs of other tasks."""
         for name in names:
             setattr(self, name, await resolve_references(getattr(self, name), self.store))
-        self.settings = replace(self.settings, **{name: getattr(self, name) for name in names})
 
     async def _await_in_flight_submission(self, earlier: IdempotencyRecord) -> IdempotencyRecord | None:
         """Wait while a submission may be in flight in another process, and return its record after that."""
@@ -189,8 +195,8 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
             decision = decide_now(response=await self._poll(earlier.poll_url))
         if decision.action is Action.FAIL:
             await store.write(replace(earlier, is_delivered=True))  # a cleared task submits again
-            model = f"Model {self.settings.model_id}"
-            raise AixplainPermanentError(f"{model}: {decision.reason}. Clear the task to submit again")
+            title = self.settings.asset.title
+            raise AixplainPermanentError(f"{title}: {decision.reason}. Clear the task to submit again")
         if decision.action is Action.RESUBMIT:
             log_resubmission(self.log, self.run_name, decision)
             return await store.start_over(earlier, FIELDS) if is_cleared else earlier
@@ -217,8 +223,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
         :return: the response, if it is final already.
         :raises AixplainError: if there is no run.
         """
-        arguments = (self.model_id, self.data, self.run_name, self.parameters)
-        answer = asyncio.wrap_future(SLOTS.get().threads.submit(self.hook.run_async, *arguments))
+        answer = asyncio.wrap_future(SLOTS.get().threads.submit(self.hook.submit, self._run_input(), self.run_name))
         try:
             response = await asyncio.shield(answer)
         except asyncio.CancelledError:
@@ -235,12 +240,12 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
             raise
         await self._record_outcome(intent, response)
         if response.status is ResponseStatus.FAILED:
-            raise submission_error(response, self.settings.model_id)
+            raise submission_error(response, self.settings.asset)
         if response.status is ResponseStatus.SUCCESS:
-            self.log.info("%s: model %s answered at once", self.run_name, self.settings.model_id)
+            self.log.info("%s: %s answered at once", self.run_name, self.settings.asset)
             return response
         url = self.settings.poll_url
-        self.log.info("%s: submitted a run of model %s: %s", self.run_name, self.settings.model_id, to_printable(url))
+        self.log.info("%s: submitted a run of %s: %s", self.run_name, self.settings.asset, to_printable(url))
         self.hook.platform.check_trusted(url)
         return None
 

@@ -39,6 +39,7 @@ from airflow_provider_aixplain.files import Upload
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.inputs.rows import BadRow, Mapper, read
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+from airflow_provider_aixplain.protocol.payload import ModelInput
 from airflow_provider_aixplain.protocol.upload import Slot
 from tests.support.deployment import AIRFLOW_3, Emulator
 from tests.support.scripted import serve
@@ -380,10 +381,10 @@ class TestCalls:
         client = Client(Platform("key"))
         path = tmp_path / "a.txt"
         path.write_text("one")
-        first = client.fingerprint("echo", {"text": Upload(f"file://{path}")})
-        assert client.fingerprint("echo", {"text": Upload(ObjectStoragePath(f"file://{path}"))}) == first
+        first = client.fingerprint(ModelInput("echo", {"text": Upload(f"file://{path}")}))
+        assert client.fingerprint(ModelInput("echo", {"text": Upload(ObjectStoragePath(f"file://{path}"))})) == first
         path.write_text("three")
-        assert client.fingerprint("echo", {"text": Upload(f"file://{path}")}) != first
+        assert client.fingerprint(ModelInput("echo", {"text": Upload(f"file://{path}")})) != first
 
     def test_a_function_can_return_an_upload(self, tmp_path: Path, emulator: Emulator) -> None:
         path = tmp_path / "a.txt"

@@ -27,7 +27,7 @@ def test_only_one_module_imports_workerless() -> None:
 
 @pytest.mark.usefixtures("connection")
 def test_without_workerless_a_worker_starts_and_finishes_each_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("operators.base", "operators.aixplain", "triggers.aixplain"):
+    for module in ("operators.base", "operators.run", "triggers.aixplain"):
         monkeypatch.setattr(f"airflow_provider_aixplain.{module}.PLACEMENT", WorkerPlacement())
     monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "0")
     arguments: Any = {"start_from_trigger": True, "end_from_trigger": True, "parameters": {"delay": 0}}

@@ -76,7 +76,7 @@ def test_the_link_leads_to_the_model(monitored: Monitored, run_id: str, task_id:
     found = monitored.airflow.call("GET", path)
     links: dict[str, Any] = found["extra_links"] if AIRFLOW_3 else found
     model = "sentiment" if task_id == "run" else "echo"
-    assert links == {"aiXplain model": f"{monitored.emulator.url}/discover/model/{model}"}
+    assert links == {"aiXplain page": f"{monitored.emulator.url}/discover/model/{model}"}
 
 
 class TestMetrics:

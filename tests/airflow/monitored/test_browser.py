@@ -134,7 +134,7 @@ def test_the_log_reports_the_result(page: Page, task_page: str) -> None:
 
 def test_an_extra_link_opens_the_models_page(monitored: Monitored, page: Page, task_page: str) -> None:
     page.goto(f"{task_page}/details")
-    link = page.get_by_role("link", name="aiXplain model")
+    link = page.get_by_role("link", name="aiXplain page")
     expect(link).to_be_visible()
     picture(page, "task")
     with page.context.expect_page() as opened:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_aixplain.get_provider_info import get_provider_info
-from airflow_provider_aixplain.observability.links import MODEL_LINK
+from airflow_provider_aixplain.observability.links import ASSET_LINK
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 from tests.support.deployment import AIRFLOW_3, Emulator
 
@@ -26,14 +26,14 @@ def test_the_link_is_set_before_a_refused_submission(emulator: Emulator, monkeyp
     one = task()
     with pytest.raises(Exception, match="no model a/b c"):
         one.execute(CONTEXT)
-    page = MODEL_LINK.get_link(one, ti_key=KEY)  # type: ignore[arg-type]
+    page = ASSET_LINK.get_link(one, ti_key=KEY)  # type: ignore[arg-type]
     assert page == "https://platform.aixplain.com/discover/model/a%2Fb%20c"
 
 
 def test_no_link_leads_to_a_poll_url() -> None:
     """A browser sends no key, so the platform would refuse it."""
-    assert [link.name for link in task().operator_extra_links] == ["aiXplain model"]
-    assert get_provider_info()["extra-links"] == ["airflow_provider_aixplain.observability.links.AixplainModelLink"]
+    assert [link.name for link in task().operator_extra_links] == ["aiXplain page"]
+    assert get_provider_info()["extra-links"] == ["airflow_provider_aixplain.observability.links.AixplainAssetLink"]
 
 
 @pytest.mark.usefixtures("connection")
@@ -49,8 +49,8 @@ def test_a_resumed_task_leaves_the_link_unchanged(emulator: Emulator) -> None:
     )
     started.resume_execution("resume_from_trigger", kwargs, CONTEXT)
     assert tuple(resumed.operator_extra_links) == ()
-    assert tuple(started.operator_extra_links) == (MODEL_LINK,), "its trigger started it: this is the first visit"
-    page = MODEL_LINK.get_link(started, ti_key=KEY)  # type: ignore[arg-type]
+    assert tuple(started.operator_extra_links) == (ASSET_LINK,), "its trigger started it: this is the first visit"
+    page = ASSET_LINK.get_link(started, ti_key=KEY)  # type: ignore[arg-type]
     assert page == f"{emulator.url}/discover/model/a%2Fb%20c"
 
 
@@ -61,4 +61,4 @@ def test_on_airflow_2_the_task_stores_the_link() -> None:
     instance = type("Instance", (), {"xcom_push": lambda _, key, value: pushed.update({key: value})})()
     context: Any = {"ti": instance}
     task(model_id="echo", wait_for_completion=False).execute(context)
-    assert pushed[MODEL_LINK.xcom_key].endswith("/discover/model/echo")
+    assert pushed[ASSET_LINK.xcom_key].endswith("/discover/model/echo")

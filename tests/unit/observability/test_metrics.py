@@ -11,9 +11,12 @@ import pytest
 
 from airflow_provider_aixplain.exceptions import AixplainError, AixplainPermanentError, AixplainRunFailed
 from airflow_provider_aixplain.observability.metrics import count_end, count_wait, outcome_of
+from airflow_provider_aixplain.protocol.assets import Asset
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.wait import Outcome
 from tests.support.deployment import AIRFLOW_3
+
+MODEL = Asset("model", "m")
 
 
 class Stats:
@@ -36,7 +39,7 @@ def response(**fields: Any) -> dict[str, Any]:
 def test_all_figures_of_a_run_are_counted() -> None:
     stats = Stats()
     usage = {"prompt_tokens": 3, "completion_tokens": "4", "total_tokens": 7}
-    count_end("m", "success", response(used_credits=0.25, run_time=1.5, usage=usage), lambda: stats)
+    count_end(MODEL, "success", response(used_credits=0.25, run_time=1.5, usage=usage), lambda: stats)
     tags = {"model_id": "m", "outcome": "success"}
     assert stats.metrics == [
         ("aixplain.runs", 1, tags),
@@ -60,14 +63,14 @@ def test_all_figures_of_a_run_are_counted() -> None:
 )
 def test_invalid_figures_are_not_counted(fields: dict[str, Any]) -> None:
     stats = Stats()
-    count_end("m", "failed", response(**fields), lambda: stats)
+    count_end(MODEL, "failed", response(**fields), lambda: stats)
     assert stats.metrics == [("aixplain.runs", 1, {"model_id": "m", "outcome": "failed"})]
 
 
 def test_the_response_may_name_the_model() -> None:
     stats = Stats()
-    count_end("", "success", response(asset={"assetId": "asset-id"}), lambda: stats)
-    count_end(None, "timeout", None, lambda: stats)
+    count_end(Asset(), "success", response(asset={"assetId": "asset-id"}), lambda: stats)
+    count_end(Asset(), "timeout", None, lambda: stats)
     assert [tags["model_id"] for *_, tags in stats.metrics] == ["asset-id", "unknown"]
 
 
@@ -77,7 +80,7 @@ def test_the_response_may_name_the_model() -> None:
 )
 def test_a_hostile_asset_id_is_cleaned(asset_id: Any) -> None:
     stats = Stats()
-    count_end(None, "success", {"asset": {"assetId": asset_id}}, lambda: stats)
+    count_end(Asset(), "success", {"asset": {"assetId": asset_id}}, lambda: stats)
     ((_, _, tags),) = stats.metrics
     assert re.fullmatch(r"[\w./:@+-]{1,200}", tags["model_id"], re.ASCII)
     assert tags["model_id"] == asset_id or asset_id != "openai/gpt-4o:1.5@eu"
@@ -85,7 +88,7 @@ def test_a_hostile_asset_id_is_cleaned(asset_id: Any) -> None:
 
 def test_a_wait_is_counted() -> None:
     stats = Stats()
-    count_wait("m", Outcome("timeout", "late"), 12, 90, lambda: stats)
+    count_wait(MODEL, Outcome("timeout", "late"), 12, 90, lambda: stats)
     tags = {"model_id": "m", "outcome": "timeout"}
     assert stats.metrics == [("aixplain.polls", 12, tags), ("aixplain.wait_duration", timedelta(seconds=90), tags)]
 
@@ -109,8 +112,8 @@ def test_errors_of_metrics_lose_no_result(caplog: pytest.LogCaptureFixture) -> N
         def incr(self, *_: Any, **__: Any) -> None:
             raise OSError("no such host")
 
-    count_end("m", "success", response(), Broken)
-    count_end("m", "success", response(run_time=1), object)
+    count_end(MODEL, "success", response(), Broken)
+    count_end(MODEL, "success", response(run_time=1), object)
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
 
 
@@ -124,8 +127,8 @@ def test_opentelemetry_accepts_the_metrics() -> None:
     reader = InMemoryMetricReader()
     stats = SafeOtelLogger(MeterProvider([reader]))
     for _ in range(2):
-        count_end("m", "success", response(used_credits=0.25, run_time=1.5), lambda: stats)
-    count_wait("m", Outcome("success", ""), 3, 2.0, lambda: stats)
+        count_end(MODEL, "success", response(used_credits=0.25, run_time=1.5), lambda: stats)
+    count_wait(MODEL, Outcome("success", ""), 3, 2.0, lambda: stats)
     data: Any = reader.get_metrics_data()
     metrics = {one.name: one.data.data_points[0] for one in data.resource_metrics[0].scope_metrics[0].metrics}
     assert metrics["airflow.aixplain.runs"].value == 2

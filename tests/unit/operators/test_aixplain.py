@@ -61,7 +61,14 @@ def test_the_trigger_stores_neither_key_nor_input(emulator: Emulator) -> None:
     assert deferred.value.kwargs == {"settings": stored}
     assert all(isinstance(value, (str, float, bool)) for value in stored.values()), "flat JSON"
     run = {"poll_url", "aixplain_conn_id", "wait_time", "timeout", "submitted_at", "deferred_at"}
-    assert set(stored) == run | {"end_from_trigger", "do_xcom_push", "multiple_outputs", "polling", "model_id"}
+    assert set(stored) == run | {
+        "end_from_trigger",
+        "do_xcom_push",
+        "multiple_outputs",
+        "polling",
+        "model_id",
+        "agent_id",
+    }
     assert stored["end_from_trigger"] is False
     assert stored["poll_url"].startswith(emulator.url)
     assert (stored["aixplain_conn_id"], stored["wait_time"]) == ("aixplain_default", 2)
@@ -471,7 +478,7 @@ class TestLaterTries:
     def test_only_an_unknown_run_is_submitted_again(
         self, monkeypatch: pytest.MonkeyPatch, status_code: int, posts: int
     ) -> None:
-        monkeypatch.setattr("airflow_provider_aixplain.operators.aixplain.NOT_FOUND_DELAY", 0)
+        monkeypatch.setattr("airflow_provider_aixplain.operators.run.NOT_FOUND_DELAY", 0)
 
         def answer(http: Any) -> None:
             if http.command == "POST":

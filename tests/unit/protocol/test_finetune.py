@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from airflow_provider_aixplain.protocol.asset import AssetStatus
 from airflow_provider_aixplain.protocol.failure import InvalidInput, RequestFailed
 from airflow_provider_aixplain.protocol.finetune import FinetuneStatus, check_epoch, read_finetune_status
+from airflow_provider_aixplain.protocol.model_record import AssetStatus
 from airflow_provider_aixplain.protocol.wire import Answer
 from tests.unit.protocol.strategies import JSON
 

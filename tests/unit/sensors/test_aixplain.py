@@ -67,7 +67,7 @@ def test_a_finished_run_needs_no_trigger() -> None:
     AixplainHook().sync_poll(url)
     task = sensor(url, model_id="sentiment")
     response = task.execute(CONTEXT)
-    assert [link.name for link in task.operator_extra_links] == ["aiXplain model"]
+    assert [link.name for link in task.operator_extra_links] == ["aiXplain page"]
     assert set(response) == RESPONSE_FIELDS
     assert (response["status"], response["data"], response["url"]) == ("SUCCESS", "positive", url)
 

@@ -24,7 +24,7 @@ from airflow_provider_aixplain.exceptions import (
     from_event,
 )
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-from airflow_provider_aixplain.observability.links import MODEL_LINK
+from airflow_provider_aixplain.observability.links import ASSET_LINK
 from airflow_provider_aixplain.protocol.resumption import CLEARED, NOT_DURABLE
 from airflow_provider_aixplain.submission import KEY
 from airflow_provider_aixplain.workerless import start_trigger, submission_slots, xcom_store
@@ -125,7 +125,7 @@ def test_it_submits_and_finishes_the_task(task: Any, emulator: Emulator) -> None
     one = task(data="once")
     assert isinstance(one.start(), TaskSuccessEvent)
     assert set(one.result()) == RESPONSE_FIELDS
-    beside = {"return_value", KEY, RUN_KEY, MODEL_LINK.xcom_key}
+    beside = {"return_value", KEY, RUN_KEY, ASSET_LINK.xcom_key}
     fields = {key: value for (_, key), value in one.xcoms.items() if key not in beside}
     assert fields == one.result()
     assert one.record["poll_url"] == one.result()["url"]

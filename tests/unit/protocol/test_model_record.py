@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from airflow_provider_aixplain.protocol.asset import (
+from airflow_provider_aixplain.protocol.failure import InvalidInput, RequestFailed
+from airflow_provider_aixplain.protocol.model_record import (
     AssetStatus,
     FunctionType,
     ModelParameters,
@@ -18,7 +19,6 @@ from airflow_provider_aixplain.protocol.asset import (
     read_model,
     to_member,
 )
-from airflow_provider_aixplain.protocol.failure import InvalidInput, RequestFailed
 from airflow_provider_aixplain.protocol.wire import Answer, NoResponse
 from tests.unit.protocol.strategies import JSON, OBJECTS
 

@@ -1,0 +1,218 @@
+"""The request that starts the run of an agent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
+
+from airflow_provider_aixplain.protocol import wire
+from airflow_provider_aixplain.protocol.assets import Asset, Endpoints, require_mapping
+from airflow_provider_aixplain.protocol.failure import InvalidInput
+from airflow_provider_aixplain.protocol.payload import ModelInput
+from airflow_provider_aixplain.protocol.upload import content_type
+from airflow_provider_aixplain.protocol.values import NOT_JSON, parse_json, parse_number, to_sendable
+
+if TYPE_CHECKING:
+    from airflow_provider_aixplain.protocol.values import Convert
+
+OUTPUT_FORMATS = ("text", "markdown", "json")
+
+BUDGET = {"max_cost": "maxCost", "max_duration_seconds": "maxDurationSeconds", "max_iterations": "maxIterations"}
+"""The caps of a budget, and their names on the wire."""
+
+USER_AGENT = "airflow-provider-aixplain"
+"""Without a version: the request has to be the same on a later try, also after an upgrade."""
+
+_ATTACHMENT_KEYS = ("url", "name", "type", "mimeType")
+_LINKS = ("https://", "http://", "s3://")
+_DOCUMENTS = ("pdf", "msword", "vnd.ms-excel")
+_OFFICE = "vnd.openxmlformats-officedocument."
+_CODE = ("javascript", "typescript", *(f"x-{name}" for name in ("javascript", "python", "ruby", "sh")))
+
+
+@dataclass(frozen=True)
+class AgentInput:
+    """What starts the run of an agent. None is not sent: the agent's own setting applies.
+
+    :param agent_id: the id of an agent or a team agent on the platform.
+    :param query: what the agent is asked: a string, or a dict that is sent unchanged.
+    :param variables: the values of the placeholders in the agent's instructions, by name.
+    :param session_id: the session of an earlier run, to continue its conversation.
+    :param attachments: links, ``Upload`` objects, or dicts of ``url`` (one of them), ``name``, ``type`` and
+        ``mimeType``.
+    :param tools: parameters of the agent's tools for this run: dicts of ``id`` and ``parameters`` (values by name).
+    :param output_format: ``text``, ``markdown`` or ``json``.
+    :param expected_output: a description of the answer: a string, a dict, or a class of pydantic, whose schema is sent.
+    :param max_tokens: the maximum length of the answer, in tokens.
+    :param max_time: the maximum duration of the run, in seconds.
+    :param budget: the caps at which the platform ends the run: a dict of ``max_cost`` (in credits),
+        ``max_duration_seconds`` and ``max_iterations``.
+    """
+
+    id_name: ClassVar[str] = "agent_id"
+
+    agent_id: str
+    query: Any
+    variables: Mapping[str, Any] | None = None
+    session_id: str | None = None
+    attachments: Any = None
+    tools: Any = None
+    output_format: str | None = None
+    expected_output: Any = None
+    max_tokens: int | None = None
+    max_time: float | None = None
+    budget: Mapping[str, Any] | None = None
+
+    @property
+    def asset(self) -> Asset:
+        """The agent."""
+        return Asset("agent", self.agent_id)
+
+    def request(self, endpoints: Endpoints, convert: Convert | None = None) -> wire.Request:
+        """Return the request that starts the run.
+
+        :param convert: returns the replacement of a value that JSON cannot hold, or ``NOT_JSON``.
+        :raises InvalidInput: naming the field that cannot be sent, and the remedy.
+        """
+        body = {
+            "id": self.agent_id,
+            "query": self._query(convert),
+            "executionParams": self._execution_params(),
+            "runResponseGeneration": False,
+            "metaData": {"userAgent": USER_AGENT},
+            "sessionId": _text("session_id", self.session_id),
+            "attachments": [
+                _attachment(f"attachments[{index}]", value, convert)
+                for index, value in enumerate(_list("attachments", self.attachments))
+            ],
+            "tools": self._tools(),
+        }
+        sent = {key: value for key, value in body.items() if value is not None and value != []}
+        return wire.agent_run_request(endpoints.backend_url, self.agent_id, json.dumps(sent))
+
+    def check_settings(self) -> None:
+        """Check what does not depend on templates, such as the budget.
+
+        :raises InvalidInput: naming the field and the remedy.
+        """
+        self._execution_params()
+        self._tools()
+
+    def _tools(self) -> list[Any]:
+        return [_tool(f"tools[{index}]", tool) for index, tool in enumerate(_list("tools", self.tools))]
+
+    def _query(self, convert: Convert | None) -> dict[str, Any]:
+        try:
+            query = to_sendable(self.query, "query", convert)
+            variables = to_sendable(require_mapping("variables", self.variables), "variables", convert)
+        except RecursionError:
+            raise InvalidInput("query or variables refer to themselves or nest too deeply for JSON") from None
+        if isinstance(query, str) and query.strip():
+            if "input" in variables:
+                raise InvalidInput(
+                    "variables has the key 'input', which is the query: rename it, or use a dict as query"
+                )
+            return {"input": query, **variables}
+        if isinstance(query, dict) and query:
+            return {**query, **variables}
+        raise InvalidInput(f"query is {query!r:.100}: give a text, or a dict that is not empty")
+
+    def _execution_params(self) -> dict[str, Any]:
+        if self.output_format not in (None, *OUTPUT_FORMATS):
+            raise InvalidInput(f"output_format is {self.output_format!r}: use {', '.join(OUTPUT_FORMATS)}")
+        schema = self._expected_output()
+        params = {
+            "outputFormat": self.output_format or ("json" if isinstance(schema, dict) else None),
+            "expectedOutput": schema,
+            "maxTokens": _number("max_tokens", self.max_tokens, is_integer=True),
+            "maxTime": _number("max_time", self.max_time),
+            "budget": self._budget() or None,
+        }
+        return {key: value for key, value in params.items() if value is not None}
+
+    def _expected_output(self) -> Any:
+        value = self.expected_output
+        if value is None:
+            return None
+        is_text_format = self.output_format in ("text", "markdown")
+        if isinstance(value, type) and hasattr(value, "model_json_schema") and not is_text_format:
+            return value.model_json_schema()
+        if isinstance(value, Mapping) and value and not is_text_format:
+            return json.dumps(to_sendable(value, "expected_output"))
+        if isinstance(value, str) and value.strip():
+            if self.output_format != "json" or parse_json(value) is not NOT_JSON:
+                return value
+            raise InvalidInput("expected_output is not JSON, while output_format is json: give a dict, or JSON text")
+        needed = "a text" if is_text_format else "a text, a dict or a class of pydantic"
+        raise InvalidInput(f"expected_output is {value!r:.100}: give {needed}")
+
+    def _budget(self) -> dict[str, Any]:
+        budget = require_mapping("budget", self.budget)
+        if unknown := [name for name in budget if name not in BUDGET]:
+            raise InvalidInput(f"budget has the unknown key {unknown[0]!r}: the keys are {', '.join(BUDGET)}")
+        caps = {
+            wire_name: _number(f"budget[{name!r}]", budget.get(name), is_integer=name == "max_iterations")
+            for name, wire_name in BUDGET.items()
+        }
+        return {name: cap for name, cap in caps.items() if cap is not None}
+
+
+def input_type(arguments: Collection[str]) -> type[ModelInput] | type[AgentInput]:
+    """Return the class of a run's input with these arguments."""
+    return AgentInput if "query" in arguments else ModelInput
+
+
+def _text(name: str, value: Any) -> str | None:
+    if value is not None and not (isinstance(value, str) and value.strip() and value.isprintable()):
+        raise InvalidInput(f"{name} is {value!r:.100}: give the {name} of an earlier run, or None")
+    return value
+
+
+def _list(name: str, value: Any) -> list[Any]:
+    if value is not None and not isinstance(value, (list, tuple)):
+        raise InvalidInput(f"{name} is a {type(value).__name__}: give a list")
+    return list(value or ())
+
+
+def _number(name: str, value: Any, *, is_integer: bool = False) -> Any:
+    number = None if isinstance(value, str) else parse_number(value)
+    if value is not None and (number is None or number <= 0 or (is_integer and number != int(number))):
+        raise InvalidInput(f"{name} is {value!r:.100}: give {'an integer' if is_integer else 'a number'} above 0")
+    return number
+
+
+def _attachment(place: str, value: Any, convert: Convert | None) -> dict[str, Any]:
+    fields = dict(value) if isinstance(value, Mapping) else {"url": value}
+    if unknown := [key for key in fields if key not in _ATTACHMENT_KEYS]:
+        raise InvalidInput(f"{place} has the unknown key {unknown[0]!r}: the keys are {', '.join(_ATTACHMENT_KEYS)}")
+    source = fields.get("url")
+    if source is None or (isinstance(source, str) and not source.startswith(_LINKS)):
+        raise InvalidInput(f"{place} is {source!r:.200}: give a link (https:// or s3://), or an Upload of a file")
+    url = to_sendable(source, place, convert)
+    if not isinstance(url, str):
+        raise InvalidInput(f"{place} is a {type(source).__name__}: give a link, or an Upload of a file")
+    name = fields.get("name") or getattr(source, "name", None) or urlsplit(url).path.rpartition("/")[2]
+    media_type = fields.get("mimeType") or content_type(str(name))
+    kind = fields.get("type") or _attachment_type(media_type)
+    known = {"type": kind, "mimeType": media_type} if kind or fields.get("mimeType") else {}
+    return {"url": url, "name": name, **known}
+
+
+def _attachment_type(media_type: str) -> str | None:
+    """Return the platform's kind of a media type; None if it has none."""
+    main, _, sub = media_type.partition("/")
+    if sub in _CODE:
+        return "code"
+    if sub in _DOCUMENTS or sub.startswith(_OFFICE):
+        return "document"
+    return main if main in ("image", "video", "audio", "text") else None
+
+
+def _tool(place: str, tool: Any) -> dict[str, Any]:
+    if not isinstance(tool, Mapping) or not isinstance(tool.get("id"), str) or tool.keys() - {"id", "parameters"}:
+        raise InvalidInput(f"{place} is {tool!r:.200}: give a dict of id and parameters")
+    parameters = to_sendable(require_mapping(f"{place}['parameters']", tool.get("parameters")), place)
+    return {"id": tool["id"], "parameters": [{"name": name, "value": value} for name, value in parameters.items()]}

@@ -1,0 +1,111 @@
+"""Assets: the models and agents that the platform runs. They differ in what starts a run, and in what its result means.
+
+What starts a run is a :class:`RunInput`: a ``ModelInput`` or an ``AgentInput``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+from urllib.parse import quote
+
+from airflow_provider_aixplain.protocol.failure import InvalidInput
+
+if TYPE_CHECKING:
+    from airflow_provider_aixplain.protocol.values import Convert
+    from airflow_provider_aixplain.protocol.wire import Request
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A model or an agent.
+
+    :param kind: which of them it is. Team agents are agents.
+    :param id: its id on the platform; empty if it is not known.
+    """
+
+    kind: Literal["model", "agent"] = "model"
+    id: str = ""
+
+    def __str__(self) -> str:
+        """Return the subject of log lines and errors."""
+        return f"{self.kind} {self.id}" if self.id else "the run"
+
+    @property
+    def title(self) -> str:
+        """The subject at the beginning of a sentence."""
+        return f"{str(self)[0].upper()}{str(self)[1:]}"
+
+    @property
+    def id_name(self) -> str:
+        """The name of the id in arguments and metrics: ``model_id`` or ``agent_id``."""
+        return f"{self.kind}_id"
+
+    @property
+    def page(self) -> str:
+        """The path of its page on the platform's site."""
+        return f"discover/{self.kind}/{quote(self.id, safe='')}"
+
+    def result(self, response: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a task returns: the fields of the ModelResponse, and those that only an agent's run has.
+
+        :param response: the ModelResponse as a dict.
+        :return: with, for an agent, ``output`` (its answer), ``session_id``, ``request_id`` and ``artifacts`` (a list).
+            What is not known is None.
+        """
+        return {**response, **(_agent_outputs(response) if self.kind == "agent" else {})}
+
+
+def make_asset(model_id: str = "", agent_id: str = "") -> Asset:
+    """Return the asset of an id; an agent if both are given."""
+    return Asset("agent", agent_id) if agent_id else Asset("model", model_id)
+
+
+class Endpoints(Protocol):
+    """The base URLs of a platform."""
+
+    @property
+    def models_run_url(self) -> str:
+        """The execution URL, without a model's id."""
+
+    @property
+    def backend_url(self) -> str:
+        """The base URL of the backend."""
+
+
+class RunInput(Protocol):
+    """What starts a run: the asset and its input."""
+
+    @property
+    def asset(self) -> Asset:
+        """The asset to run."""
+
+    def request(self, endpoints: Endpoints, convert: Convert | None = None) -> Request:
+        """Return the request that starts the run.
+
+        :param convert: returns the replacement of a value that JSON cannot hold, or ``NOT_JSON``.
+        :raises InvalidInput: naming the field that cannot be sent, and the remedy.
+        """
+
+
+def require_mapping(name: str, value: Any) -> Mapping[str, Any]:
+    """Return an argument that has to be a dict from names to values; None counts as an empty one.
+
+    :raises InvalidInput: if it is something else.
+    """
+    if value is not None and not isinstance(value, Mapping):
+        raise InvalidInput(f"{name} is a {type(value).__name__}: give a dict from names to values")
+    return value or {}
+
+
+def _agent_outputs(response: Mapping[str, Any]) -> dict[str, Any]:
+    answer, fields = response["data"], response["additional_fields"]
+    data = answer if isinstance(answer, Mapping) else {"output": answer or None}
+    artifacts = data.get("artifacts")
+    return {
+        "output": data.get("output"),
+        "session_id": fields.get("sessionId") or data.get("session_id") or data.get("sessionId"),
+        "request_id": fields.get("requestId") or data.get("request_id") or data.get("requestId"),
+        "artifacts": artifacts if isinstance(artifacts, list) else [],
+    }
