@@ -94,6 +94,12 @@ class TestState:
 
 
 class TestReason:
+    def test_a_budget_that_ends_a_run_is_a_warning(self) -> None:
+        for status, warning in (("BLOCKED_BY_BUDGET", "BLOCKED_BY_BUDGET: spent"), ("ALLOWED", ""), (5, "")):
+            data = {"governanceStatus": status, "governanceReason": "spent"}
+            response = wire.read_poll(answer({"status": "SUCCESS", "completed": True, "data": data}))
+            assert (response.status, response.error_message) == (ResponseStatus.SUCCESS, warning)
+
     @pytest.mark.parametrize(
         ("body", "reason"),
         [
@@ -108,6 +114,10 @@ class TestReason:
             ({"data": {"error": "e"}, "supplierError": "f"}, "e - f"),
             ({"error_message": "a", "supplierError": {"message": "f"}}, "a - f"),
             ({"error_message": "a: f", "supplierError": "f"}, "a: f"),
+            (
+                {"data": {"governanceStatus": "BLOCKED_BY_BUDGET", "governanceReason": "spent"}},
+                "BLOCKED_BY_BUDGET: spent",
+            ),
             ({"message": "g"}, "g"),
         ],
     )
