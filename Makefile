@@ -110,7 +110,7 @@ space := $(subst ,, )
 
 $(BENCH)/.ready: constraints/bench.txt pyproject.toml
 	@echo "Installing Airflow 3.3.2 and other providers into $(@D): two minutes"
-	@$(call install,apache-airflow==3.3.2 -e '.[emulator,parquet,s3]' --group bench)
+	@$(call install,apache-airflow==3.3.2 -e '.[emulator$(comma)parquet$(comma)s3]' --group bench)
 
 # The platform's own client, which the parity tests compare with: in its own environment, never a dependency.
 $(PEER)/.ready: constraints/aixplain-0.2.48.txt
