@@ -8,13 +8,16 @@ GROUPS-2.11.2 := dev
 VENV := .venv/airflow-3.3.2
 PEER := .venv/aixplain-0.2.48
 BENCH := .venv/bench
+COMMON_AI := .venv/common-ai
 SOURCES := $(shell find airflow_provider_aixplain -name '*.py') pyproject.toml README.md LICENSE
 CHECKS := lint real-3.3.2 real-2.11.2 units-3.3.2 core units-2.11.2 oldest .test/wheel
+# The provider common.ai needs Python 3.11.
+CHECKS += $(shell $(PYTHON) -c 'import sys; print("common-ai" * (sys.version_info >= (3, 11)))')
 # Tests in a real Airflow mostly wait, so several checks run at a time.
 JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stop test lint format core oldest browser test-faults bench constraints clean
+.PHONY: help demo stop test lint format core oldest common-ai browser test-faults bench constraints clean
 .DELETE_ON_ERROR:
 .SECONDARY: # keep environments: make would delete them as intermediate files
 
@@ -61,6 +64,9 @@ core: $(VENV)/.ready ## Test the protocol's rules, with full branch coverage
 
 oldest: .venv/oldest/.ready ## Test the transports with the oldest HTTP clients that pyproject.toml permits
 	PYTHONPATH=.venv/oldest AIRFLOW_HOME=$(CURDIR)/.test/home-oldest $(VENV)/bin/python -m pytest -q tests/unit/transport
+
+common-ai: $(COMMON_AI)/.ready ## Test the hook for the provider common.ai
+	AIRFLOW_HOME=$(CURDIR)/.test/home-common-ai $(COMMON_AI)/bin/python -m pytest -q tests/common_ai
 
 # Without a browser, its tests are skipped.
 real-3.3.2: browser
@@ -117,11 +123,19 @@ $(PEER)/.ready: constraints/aixplain-0.2.48.txt
 	@echo "Installing aixplain 0.2.48 into $(@D), to compare with: a minute"
 	@$(call install,aixplain==0.2.48)
 
+# common.ai needs packages that are newer than those for Python 3.10: in its own environment.
+TOOLS := hypothesis pytest pytest-timeout
+$(COMMON_AI)/.ready: constraints/common-ai.txt pyproject.toml
+	@echo "Installing Airflow 3.3.2 and its provider common.ai into $(@D): a minute"
+	@$(call install,apache-airflow==3.3.2 -e '.[common-ai$(comma)emulator]' $(TOOLS))
+
 # One file for all versions of Python: its packages support the oldest one.
 constraints: $(AIRFLOWS:%=constraints-%) ## Update the pinned versions of all packages
 	echo aixplain==0.2.48 | $(COMPILE) - -o constraints/aixplain-0.2.48.txt
 	echo apache-airflow==3.3.2 | $(COMPILE) --extra emulator --extra parquet --extra s3 --group bench pyproject.toml - \
 	  -c constraints/airflow-3.3.2.txt -o constraints/bench.txt
+	printf '%s\n' apache-airflow==3.3.2 $(TOOLS) | $(COMPILE:3.10=3.11) --extra common-ai --extra emulator \
+	  pyproject.toml - -o constraints/common-ai.txt
 
 # Extras that no test installs are pinned too.
 UNTESTED-3.3.2 := gcs azure

@@ -89,7 +89,9 @@ def test_distributions_are_complete_and_reproducible(tmp_path: Path, monkeypatch
         inside = [name for name in wheel.namelist() if not name.startswith("airflow_provider_aixplain-")]
         (metadata,) = [wheel.read(name).decode() for name in wheel.namelist() if name.endswith("/METADATA")]
     extras = {line.removeprefix("Provides-Extra: ") for line in metadata.splitlines() if "Provides-Extra" in line}
-    assert extras == {"azure", "emulator", "gcs", "parquet", "s3"}, "development dependencies are groups, not extras"
+    assert extras == {"azure", "common-ai", "emulator", "gcs", "parquet", "s3"}, (
+        "development dependencies are groups, not extras"
+    )
     package = ROOT / "airflow_provider_aixplain"
     assert set(inside) == {
         str(path.relative_to(ROOT)) for path in package.rglob("*") if path.suffix == ".py" or path.name == "py.typed"
