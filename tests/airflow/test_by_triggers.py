@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.deployment import AIRFLOW_3, Airflow, Emulator, Processes
-from tests.support.public_api import RESPONSE_FIELDS
+from tests.support.public_api import AGENT_FIELDS, RESPONSE_FIELDS
 
 HERE = Path(__file__).parent
 
@@ -36,7 +36,7 @@ class DagRun:
         return self.airflow.log(self.dag_id, self.run_id, task_id, try_number, map_index)
 
     def submissions(self, data: Any) -> int:
-        return sum(run["payload"]["data"] == data for run in self.emulator.runs())
+        return sum(data in (run["payload"].get("data"), run["payload"].get("query")) for run in self.emulator.runs())
 
     def clear(self, task_id: str) -> None:
         body = {"task_ids": [task_id], "dag_run_id": self.run_id, "dry_run": False, "reset_dag_runs": True}
@@ -68,7 +68,7 @@ def started(runs: dict[str, DagRun]) -> DagRun:
     return runs["started_by_triggers"].finish()
 
 
-DONE = "echo succeeded after"
+DONE = " succeeded after "
 """Logged by a worker that returns a result."""
 
 
@@ -78,11 +78,11 @@ def test_all_tasks_succeed_except_the_failing_one(ended: DagRun) -> None:
     assert all(ended.submissions(data) == 1 for data in ("a", "b", "fields", "whole", "nothing", "callback"))
 
 
-@pytest.mark.parametrize(("task_id", "map_index"), [("fields", -1), ("mapped", 0), ("mapped", 1)])
+@pytest.mark.parametrize(("task_id", "map_index"), [("fields", -1), ("mapped", 0), ("mapped", 1), ("agent", -1)])
 def test_the_trigger_finishes_the_task_and_pushes_xcoms(ended: DagRun, task_id: str, map_index: int) -> None:
     xcoms = ended.xcoms(task_id, map_index)
     response = xcoms.pop("return_value")
-    assert set(response) == RESPONSE_FIELDS
+    assert set(response) == (AGENT_FIELDS if task_id == "agent" else RESPONSE_FIELDS)
     assert response["status"] == "SUCCESS"
     assert xcoms == response
     log = ended.log(task_id, map_index=map_index)
@@ -132,9 +132,6 @@ def test_the_example_needs_no_worker(runs: dict[str, DagRun]) -> None:
     assert bool(example.tasks()["analyse/-1"]["hostname"]) != AIRFLOW_3
 
 
-SUBMITTED = "submitted a run of model echo"
-
-
 class TestStarted:
     def test_all_tasks_succeed_except_the_failing_ones(self, started: DagRun) -> None:
         states = {name: ti["state"] for name, ti in started.tasks().items()}
@@ -145,10 +142,10 @@ class TestStarted:
         """Airflow stores the host name of a task that a worker has run."""
         hosts = {name: ti["hostname"] for name, ti in started.tasks().items()}
         by_triggers = {name.partition("/")[0] for name, host in hosts.items() if not host}
-        assert by_triggers == ({"rendered", "text", "list"} if AIRFLOW_3 else set())
-        for task_id in ("rendered", "text", "list"):
+        assert by_triggers == ({"rendered", "text", "list", "agent"} if AIRFLOW_3 else set())
+        for task_id in ("rendered", "text", "list", "agent"):
             log = started.log(task_id)
-            assert SUBMITTED in log
+            assert "submitted a run of " in log
             assert ("a worker submits the run" not in log) == AIRFLOW_3
 
     def test_each_task_submits_once(self, started: DagRun) -> None:
@@ -160,6 +157,7 @@ class TestStarted:
             "mapped 0",
             "mapped 1",
             "LARGE " * 50_000,
+            {"input": "asked a param", "steps": 2},
         ):
             assert started.submissions(data) == (2 if data == "{{ this is no template }}" else 1), data
         assert started.submissions("failing in each try") == 2
@@ -171,6 +169,9 @@ class TestStarted:
         response = xcoms.pop("return_value")
         assert xcoms == response
         assert set(response) == RESPONSE_FIELDS
+        agent = started.xcoms("agent")
+        assert set(agent) >= AGENT_FIELDS
+        assert (agent["output"], len(agent["data"]["steps"])) == ("asked a param", 2)
         assert started.xcoms("passed_on")["return_value"] == ["a param", 5, None]
         if AIRFLOW_3:
             assert record["poll_url"] == response["url"]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.deployment import AIRFLOW_3, FINISHED, Airflow, Emulator, Processes, wait_until
-from tests.support.public_api import RESPONSE_FIELDS
+from tests.support.public_api import AGENT_FIELDS, RESPONSE_FIELDS
 
 ROOT = Path(__file__).parents[2]
 RUN_SECONDS = 5
@@ -27,6 +27,7 @@ CONF = {
 }
 DAGS = (
     *(("tries",) if AIRFLOW_3 else ()),
+    "agents",
     "endings",
     "large",
     "example_aixplain_run",
@@ -388,6 +389,54 @@ class TestTries:
         deployment.airflow.call("POST", "/dags/tries/clearTaskInstances", json=body)
         wait_until(lambda: self.submissions(deployment, "cleared") == 2, "the second submission")
         assert deployment.airflow.finish("tries", tries) == "success"
+
+
+class TestAgents:
+    @pytest.fixture(scope="class")
+    def run_id(self, deployment: Deployment) -> str:
+        """A finished run of the DAG ``agents``."""
+        return deployment.finish("agents")
+
+    def result(self, deployment: Deployment, run_id: str, task_id: str) -> dict[str, Any]:
+        xcoms = deployment.airflow.xcoms("agents", run_id, task_id)
+        response: dict[str, Any] = xcoms.pop("return_value")
+        assert set(response) == AGENT_FIELDS
+        assert xcoms in ({}, response)
+        return response
+
+    def test_all_tasks_succeed_except_the_aborted_one(self, deployment: Deployment, run_id: str) -> None:
+        states = {ti["task_id"]: ti["state"] for ti in deployment.airflow.tasks("agents", run_id)}
+        assert {name for name, state in states.items() if state != "success"} == {"aborted"}
+        assert "Agent echo-agent: the run failed: ABORTED: " in deployment.airflow.log("agents", run_id, "aborted")
+
+    def test_its_steps_are_logged_and_its_answer_is_an_xcom(self, deployment: Deployment, run_id: str) -> None:
+        response = self.result(deployment, run_id, "first")
+        assert "2" in response["output"]
+        assert response["used_credits"] > 0
+        log = deployment.airflow.log("agents", run_id, "first")
+        assert log.count("detect the language of a review") == log.count("rate the sentiment of a review") == 2
+
+    def test_a_session_continues(self, deployment: Deployment, run_id: str) -> None:
+        first, second = (self.result(deployment, run_id, task_id) for task_id in ("first", "second"))
+        assert first["session_id"] == second["session_id"]
+        assert first["request_id"] != second["request_id"]
+
+    @pytest.mark.parametrize("task_id", ["on_its_worker", "sensor", "killed", "decorated", "large", "growing"])
+    def test_each_mode_returns_the_answer_of_one_run(self, deployment: Deployment, run_id: str, task_id: str) -> None:
+        query = "submitted" if task_id == "sensor" else task_id
+        assert self.result(deployment, run_id, task_id)["output"] == query
+        submitted = [run for run in deployment.emulator.runs() if run["payload"].get("query", {}).get("input") == query]
+        assert len(submitted) == (1 if AIRFLOW_3 or task_id != "killed" else 2)
+
+    def test_a_budget_ends_a_run_with_a_warning(self, deployment: Deployment, run_id: str) -> None:
+        response = self.result(deployment, run_id, "over_budget")
+        assert len(response["data"]["steps"]) == 3
+        assert "BLOCKED_BY_BUDGET" in deployment.airflow.log("agents", run_id, "over_budget")
+
+    def test_a_large_unfinished_answer_stays_in_the_triggerer(self, deployment: Deployment, run_id: str) -> None:
+        log = deployment.airflow.log("agents", run_id, "growing")
+        assert log.count("Deferred: ") == 1
+        assert len(json.dumps(self.result(deployment, run_id, "large")["data"]["steps"])) > 4_900_000
 
 
 def test_a_worker_stores_a_large_result(deployment: Deployment) -> None:

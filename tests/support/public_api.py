@@ -16,3 +16,5 @@ RESPONSE_FIELDS = {
     "asset",
     "additional_fields",
 }
+
+AGENT_FIELDS = RESPONSE_FIELDS | {"output", "session_id", "request_id", "artifacts"}

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pendulum
 from airflow.providers.common.compat.sdk import dag, task
 
-from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+from airflow_provider_aixplain.operators.aixplain import AixplainRunAgentOperator, AixplainRunModelOperator
 
 RETRIES = {"retries": 1, "retry_delay": timedelta(seconds=1)}
 
@@ -38,6 +38,7 @@ def ended_by_triggers():
     AixplainRunModelOperator(
         task_id="large", model_id="echo", data="{{ 'large ' * 50000 }}", multiple_outputs=False, end_from_trigger=True
     )
+    AixplainRunAgentOperator(task_id="agent", agent_id="echo-agent", query="agent", end_from_trigger=True)
     AixplainRunModelOperator(task_id="failing", model_id="fail", data="failing", end_from_trigger=True, **RETRIES)
 
 

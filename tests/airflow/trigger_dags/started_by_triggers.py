@@ -7,7 +7,7 @@ from datetime import timedelta
 import pendulum
 from airflow.providers.common.compat.sdk import dag, task
 
-from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+from airflow_provider_aixplain.operators.aixplain import AixplainRunAgentOperator, AixplainRunModelOperator
 
 START = {"model_id": "echo", "start_from_trigger": True}
 BOTH = {**START, "end_from_trigger": True}
@@ -33,6 +33,8 @@ def started_by_triggers():
     AixplainRunModelOperator(task_id="list", data=output["list"], parameters={"delay": 1}, **BOTH)
     pulled = AixplainRunModelOperator(task_id="pulled", data="{{ ti.xcom_pull(task_ids='inputs')['text'] }}", **BOTH)
     output >> pulled
+    agent = {"agent_id": "echo-agent", "start_from_trigger": True, "end_from_trigger": True}
+    AixplainRunAgentOperator(task_id="agent", query="asked {{ params.text }}", variables={"steps": 2}, **agent)
     AixplainRunModelOperator.partial(task_id="mapped", **BOTH).expand(data=["mapped 0", "mapped 1"])
     AixplainRunModelOperator(task_id="large", data="{{ 'LARGE ' * 50000 }}", multiple_outputs=False, **BOTH)
     retries = {"retries": 1, "retry_delay": timedelta(seconds=1)}
