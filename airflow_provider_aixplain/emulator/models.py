@@ -67,6 +67,11 @@ class EmulatedModel:
         }
 
 
+def credits_for(characters: int) -> float:
+    """Return the price of a call whose payload has so many characters as JSON."""
+    return round(characters * CREDITS_PER_CHARACTER, 6)
+
+
 def text_of(payload: dict[str, Any]) -> str:
     """Return the string in a payload's ``data`` or ``text``."""
     text = payload.get("data", payload.get("text"))

@@ -11,10 +11,8 @@ import re
 import secrets
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +20,8 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from airflow_provider_aixplain.emulator.faults import Faults
-from airflow_provider_aixplain.emulator.models import CREDITS_PER_CHARACTER, MODELS, EmulatedModel, Output
+from airflow_provider_aixplain.emulator.models import MODELS, EmulatedModel
+from airflow_provider_aixplain.emulator.runs import Run
 
 MAX_BODY = 64 * 1024 * 1024
 MAX_DIRECT_SECONDS = 1.0
@@ -37,80 +36,12 @@ KEPT_BYTES = 256 * 1024 * 1024
 """Bytes of payloads to keep, and of uploaded files: beyond it the oldest are deleted."""
 
 KEPT_FILES = 1_000
-KEPT_POLLS = 10_000
-"""Number of poll times to keep of one run."""
 
 JOURNAL: web.AppKey[Callable[[], list[dict[str, Any]]]] = web.AppKey("journal")
 """The application's function that returns all runs."""
 
 NO_KEY_PATHS = ("/emulator/", "/discover/")
 """Paths that need no API key."""
-
-
-@dataclass
-class Run:
-    """One run on the emulator. Times are seconds since the epoch."""
-
-    id: str
-    model_id: str
-    payload: dict[str, Any]
-    seconds: float
-    submitted_at: float
-    output: asyncio.Future[Output]
-    size: int = 0
-    polled_at: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_POLLS))
-    polled_by: set[str] = field(default_factory=set)
-
-    @property
-    def finishes_at(self) -> float:
-        """When the run finishes, unless its model takes longer."""
-        return self.submitted_at + self.seconds
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether a poll would return the result."""
-        return time.time() >= self.finishes_at and self.output.done()
-
-    async def wait(self) -> None:
-        """Wait until the run has finished."""
-        await asyncio.sleep(max(0.0, self.finishes_at - time.time()))
-        await asyncio.wait([self.output])
-
-    def response(self) -> dict[str, Any]:
-        """Return the response to a poll at this moment."""
-        if not self.is_finished:
-            return {"completed": False, "status": "IN_PROGRESS"}
-        size = len(json.dumps(self.payload))
-        response = {
-            "completed": True,
-            "usedCredits": round(size * CREDITS_PER_CHARACTER, 6),
-            "runTime": self.seconds,
-            "asset": {"assetId": self.model_id, "id": self.model_id},
-            "requestId": self.id,
-        }
-        if error := self.output.exception():
-            return {**response, "status": "FAILED", "error_message": str(error), "error_code": "EMULATED_FAILURE"}
-        output = self.output.result()
-        prompt, completion = -(-size // 4), -(-len(json.dumps(output.data)) // 4)
-        return {
-            **response,
-            "status": "SUCCESS",
-            "data": output.data,
-            "details": output.details,
-            "usage": {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion},
-        }
-
-    def journal(self) -> dict[str, Any]:
-        """Return the run's entry in the journal."""
-        return {
-            "id": self.id,
-            "model_id": self.model_id,
-            "payload": self.payload,
-            "submitted_at": self.submitted_at,
-            "finishes_at": self.finishes_at,
-            "polled_at": list(self.polled_at),
-            "polled_by": sorted(self.polled_by),
-        }
 
 
 class Emulator:
