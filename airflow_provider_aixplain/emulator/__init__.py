@@ -1,4 +1,4 @@
-"""A local server that speaks the platform's wire protocol and hosts small real models."""
+"""A local server that speaks the platform's wire protocol and hosts small real models, and agents that call them."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from airflow_provider_aixplain.emulator.agents import AGENTS
 from airflow_provider_aixplain.emulator.models import MODELS
 from airflow_provider_aixplain.emulator.server import KEEP, KEPT_BYTES, connection_to, create_app
 
@@ -17,7 +18,8 @@ def main() -> None:
     """Serve until interrupted."""
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_aixplain.emulator",
-        description=f"Emulates aiXplain's Model API on this machine, with the models {', '.join(MODELS)}.",
+        description=f"Emulates aiXplain's API on this machine, with the models {', '.join(MODELS)} and the agents "
+        f"{', '.join(AGENTS)}.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument

@@ -39,8 +39,9 @@ class AixplainEmulator:
 
     @property
     def runs(self) -> list[dict[str, Any]]:
-        """The submitted runs, oldest first: ``id``, ``model_id``, ``payload``, ``submitted_at``, ``finishes_at`` and
-        ``polled_at``. Times are seconds since the epoch."""
+        """The submitted runs, oldest first: ``id``, ``model_id``, ``agent_id``, ``session_id``, ``payload``,
+        ``submitted_at``, ``finishes_at`` and ``polled_at``. Times are seconds since the epoch. ``model_id`` is None for
+        runs of agents, ``agent_id`` and ``session_id`` for runs of models."""
         return self._app[JOURNAL]()
 
 
@@ -49,7 +50,8 @@ def aixplain_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aixp
     """An emulator for the whole session, whose runs take 0.1 s.
 
     The models are ``sentiment`` and ``language`` (both need the extra ``emulator``), ``echo``, ``fail`` and ``tuned``.
-    The parameter ``delay`` sets the seconds that a run takes.
+    The agents are ``review-analyst``, ``echo-agent`` and ``review-team``. The parameter, or variable of a query,
+    ``delay`` sets the seconds that a run takes.
     """
     app = create_app(seconds=0.1, folder=tmp_path_factory.mktemp("aixplain-emulator"))
     with socket.create_server(("127.0.0.1", 0)) as server, _serving(app, server):

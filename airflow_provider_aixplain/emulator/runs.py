@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_aixplain.emulator.models import Output, credits_for
+from airflow_provider_aixplain.emulator.models import credits_for
 
 KEPT_POLLS = 10_000
 """Number of poll times to keep of one run."""
@@ -20,19 +20,26 @@ class Run:
     """One run on the emulator. Times are seconds since the epoch."""
 
     id: str
-    model_id: str
     payload: dict[str, Any]
     seconds: float
     submitted_at: float
-    output: asyncio.Future[Output]
+    output: asyncio.Future[Any]
+    model_id: str = ""
+    agent_id: str = ""
+    session_id: str = ""
     size: int = 0
     polled_at: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_POLLS))
     polled_by: set[str] = field(default_factory=set)
 
     @property
+    def run_time(self) -> float:
+        """The seconds that the run takes, unless its model takes longer."""
+        return self.seconds
+
+    @property
     def finishes_at(self) -> float:
         """When the run finishes, unless its model takes longer."""
-        return self.submitted_at + self.seconds
+        return self.submitted_at + self.run_time
 
     @property
     def is_finished(self) -> bool:
@@ -52,7 +59,7 @@ class Run:
         response = {
             "completed": True,
             "usedCredits": credits_for(size),
-            "runTime": self.seconds,
+            "runTime": self.run_time,
             "asset": {"assetId": self.model_id, "id": self.model_id},
             "requestId": self.id,
         }
@@ -72,7 +79,9 @@ class Run:
         """Return the run's entry in the journal."""
         return {
             "id": self.id,
-            "model_id": self.model_id,
+            "model_id": self.model_id or None,
+            "agent_id": self.agent_id or None,
+            "session_id": self.session_id or None,
             "payload": self.payload,
             "submitted_at": self.submitted_at,
             "finishes_at": self.finishes_at,

@@ -1,4 +1,4 @@
-"""The emulator's server: runs, streams, catalogue, fine-tuning, files, and a journal of runs for tests."""
+"""The emulator's server: runs, streams, agents, catalogue, fine-tuning, files, and a journal of runs for tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import re
 import secrets
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from airflow_provider_aixplain.emulator.agents import AGENTS, AgentRun, EmulatedAgent, Outcome, check, query_of, work
 from airflow_provider_aixplain.emulator.faults import Faults
 from airflow_provider_aixplain.emulator.models import MODELS, EmulatedModel
 from airflow_provider_aixplain.emulator.runs import Run
@@ -102,6 +103,36 @@ class Emulator:
         await asyncio.sleep(self.faults.submission_seconds)
         return self.accepted(request, run)
 
+    async def submit_to_agent(self, request: web.Request) -> web.StreamResponse:
+        """Start a run of an agent and return its poll URL."""
+        agent_id = request.match_info["agent_id"]
+        self.agent(agent_id)
+        payload = await read_object(request)
+        try:
+            check(payload)
+        except ValueError as cause:
+            raise error(web.HTTPBadRequest, str(cause)) from None
+        for attachment in payload.get("attachments") or []:
+            link = attachment.get("url") if isinstance(attachment, dict) else attachment
+            if self.file_of(link) is None:
+                raise error(web.HTTPBadRequest, f"attachments: no uploaded file {link}")
+        session_id = payload.get("sessionId")
+        # The legacy package makes up the ids of its sessions.
+        is_own = request.path.startswith("/sdk/") and str(session_id).startswith(f"{agent_id}_")
+        if session_id and not self.conversation(agent_id, session_id) and not is_own:
+            raise error(web.HTTPBadRequest, f"sessionId: agent {agent_id} has no session {session_id}")
+        run = self.add_run(
+            id=secrets.token_urlsafe(24),
+            agent_id=agent_id,
+            session_id=session_id or f"{agent_id}_{secrets.token_urlsafe(16)}",
+            origin=str(request.url.origin()),
+            payload=payload,
+            seconds=self.duration(query_of(payload)),
+            submitted_at=time.time(),
+        )
+        await asyncio.sleep(self.faults.submission_seconds)
+        return self.accepted(request, run)
+
     async def run_directly(self, request: web.Request) -> web.StreamResponse:
         """Start a run, and return its result if it is short; as a stream if the payload asks for one."""
         run = await self.start(request)
@@ -153,17 +184,29 @@ class Emulator:
         return web.json_response(run.response())
 
     async def page(self, request: web.Request) -> web.StreamResponse:
-        """Return a page about a model, as the platform's web site has."""
-        model_id = request.match_info["model_id"]
-        record = self.model(model_id).record(model_id)
-        name, description = html.escape(record["name"]), html.escape(record["description"])
-        page = f"<!doctype html><title>{name}</title><h1>{name}</h1><p>{description}</p><p>{html.escape(model_id)}</p>"
+        """Return a page about a model or agent, as the platform's web site has."""
+        record = self.record_of(request)
+        name, description, asset_id = (html.escape(record[key]) for key in ("name", "description", "id"))
+        page = f"<!doctype html><title>{name}</title><h1>{name}</h1><p>{description}</p><p>{asset_id}</p>"
         return web.Response(text=page, content_type="text/html")
 
     async def record(self, request: web.Request) -> web.StreamResponse:
-        """Return a model's record."""
+        """Return the record of a model or agent."""
+        return web.json_response(self.record_of(request))
+
+    def record_of(self, request: web.Request) -> dict[str, Any]:
+        """Return the record of the model or agent that a URL names."""
+        if agent_id := request.match_info.get("agent_id"):
+            return self.agent(agent_id).record(agent_id)
         model_id = request.match_info["model_id"]
-        return web.json_response(self.model(model_id).record(model_id))
+        return self.model(model_id).record(model_id)
+
+    async def artifact(self, request: web.Request) -> web.StreamResponse:
+        """Return the artifact of a run of an agent, until its link expires."""
+        run = self.runs.get(request.query.get("signature", ""))
+        if not isinstance(run, AgentRun) or not run.is_finished or time.time() >= run.link_expires_at:
+            raise error(web.HTTPForbidden, "the link is not valid, or has expired")
+        return web.Response(text=run.artifact(), content_type="text/csv")
 
     async def record_by_name(self, request: web.Request) -> web.StreamResponse:
         """Return the record of the model with a name."""
@@ -198,13 +241,13 @@ class Emulator:
         form = await request.post()
         token = secrets.token_urlsafe(24)
         key = f"{token}/{Path(str(form.get('originalName'))).name}"
-        self.files[key] = self.store / token
+        self.files[token] = self.store / token
         url = request.url.origin() / "emulator/store" / key
         return web.json_response({"key": key, "uploadUrl": str(url), "downloadUrl": str(url)})
 
     async def upload(self, request: web.Request) -> web.StreamResponse:
         """Store an uploaded file."""
-        path = self.files.get(request.match_info["key"])
+        path = self.files.get(request.match_info["token"])
         if path is None:
             raise error(web.HTTPForbidden, "no such upload")
         with path.open("wb") as file:
@@ -237,12 +280,7 @@ class Emulator:
         """Start the run that a request submits."""
         model_id = request.match_info["model_id"]
         self.model(model_id)
-        try:
-            payload = json.loads(await request.text())
-        except (ValueError, LookupError, RecursionError):
-            raise error(web.HTTPBadRequest, "the body is not JSON") from None
-        if not isinstance(payload, dict):
-            raise error(web.HTTPBadRequest, "the body is not a JSON object")
+        payload = await read_object(request)
         return self.add_run(
             id=secrets.token_urlsafe(24),
             model_id=model_id,
@@ -255,17 +293,40 @@ class Emulator:
         """Start computing a run's output.
 
         :param is_new: whether to store the run, so that it survives a restart of the emulator.
-        :param fields: those of :class:`Run` that are stored.
+        :param fields: those of :class:`Run` or :class:`AgentRun` that are stored.
         """
-        model, payload = self.model(fields["model_id"]), fields["payload"]
-        output = asyncio.ensure_future(asyncio.to_thread(lambda: model.run(self.with_files(payload))))
-        stored = json.dumps(fields)
-        run = self.runs[fields["id"]] = Run(**fields, output=output, size=len(stored))
+        payload, stored = fields["payload"], json.dumps(fields)
+        kind: type[Run] = Run
+        job: Coroutine[Any, Any, Any]
+        if agent_id := fields.get("agent_id"):
+            kind = AgentRun
+            earlier = self.conversation(agent_id, fields["session_id"]) if payload.get("sessionId") else []
+            job = self.ask(agent_id, payload, fields["seconds"], [run.output for run in earlier])
+        else:
+            model = self.model(fields["model_id"])
+            job = asyncio.to_thread(lambda: model.run(self.with_files(payload)))
+        run = self.runs[fields["id"]] = kind(**fields, output=asyncio.ensure_future(job), size=len(stored))
         self.bytes += run.size
         if is_new:
             self._path_of(run).write_text(stored)
         self.delete_old_runs()
         return run
+
+    async def ask(
+        self, agent_id: str, payload: dict[str, Any], seconds: float, earlier: list[asyncio.Future[Outcome]]
+    ) -> Outcome:
+        """Let an agent work, after it has finished the earlier runs of its conversation."""
+        steps = [step for outcome in await asyncio.gather(*earlier) for step in outcome.steps]
+
+        def ask() -> Outcome:
+            texts = [self.with_files(attachment)["url"] for attachment in payload.get("attachments") or []]
+            return work(agent_id, payload, seconds, texts, steps)
+
+        return await asyncio.to_thread(ask)
+
+    def conversation(self, agent_id: str, session_id: str) -> list[Run]:
+        """Return the runs of a session of an agent."""
+        return [run for run in self.runs.values() if (run.agent_id, run.session_id) == (agent_id, session_id)]
 
     def _path_of(self, run: Run) -> Path:
         return self.store / f"{run.id}.run"
@@ -291,21 +352,31 @@ class Emulator:
             self.files.pop(key).unlink()
 
     async def restore(self, _: web.Application) -> None:
-        """Read the runs that an earlier emulator stored in this folder."""
+        """Read the runs that an earlier emulator stored in this folder, and find the files that were uploaded to it."""
+        uploads = [path for path in self.store.iterdir() if re.fullmatch(r"[\w-]{32}", path.name)]
+        self.files = {path.name: path for path in sorted(uploads, key=lambda path: path.stat().st_mtime)}
         stored = [json.loads(path.read_text()) for path in self.store.glob("*.run")]
         for fields in sorted(stored, key=lambda fields: fields["submitted_at"]):
             self.add_run(is_new=False, **fields)
 
     def accepted(self, request: web.Request, run: Run) -> web.StreamResponse:
         """Return the response to an accepted submission: its poll URL."""
-        url = request.url.origin() / "api/v1/data" / run.id
-        return web.json_response({"status": "IN_PROGRESS", "data": self.faults.poll_url(str(url))}, status=201)
+        path = f"sdk/agents/{run.id}/result" if run.agent_id else f"api/v1/data/{run.id}"
+        ids = {"requestId": run.id, "sessionId": run.session_id} if run.agent_id else {}
+        url = self.faults.poll_url(str(request.url.origin() / path))
+        return web.json_response({"status": "IN_PROGRESS", "data": url, **ids}, status=201)
 
     def model(self, model_id: str) -> EmulatedModel:
         """Return a model of the catalogue."""
         if model_id not in self.models:
             raise error(web.HTTPNotFound, f"no model {model_id}; there are {', '.join(self.models)}")
         return self.models[model_id]
+
+    def agent(self, agent_id: str) -> EmulatedAgent:
+        """Return an agent of the catalogue."""
+        if agent_id not in AGENTS:
+            raise error(web.HTTPNotFound, f"no agent {agent_id}; there are {', '.join(AGENTS)}")
+        return AGENTS[agent_id]
 
     def duration(self, payload: dict[str, Any]) -> float:
         """Return the seconds that a run takes: its ``delay``, or the emulator's default."""
@@ -319,13 +390,15 @@ class Emulator:
 
     def with_files(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Return a payload in which links to uploaded files are replaced by their contents."""
+        paths = {key: self.file_of(value) for key, value in payload.items()}
+        return {key: path.read_text(errors="replace") if (path := paths[key]) else payload[key] for key in payload}
 
-        def content(value: Any) -> Any:
-            is_link = isinstance(value, str) and value.startswith("s3://")
-            path = self.files.get(value.removeprefix("s3://").partition("/")[2]) if is_link else None
-            return path.read_text(errors="replace") if path and path.is_file() else value
-
-        return {key: content(value) for key, value in payload.items()}
+    def file_of(self, link: Any) -> Path | None:
+        """Return the uploaded file that a link names, or None."""
+        links = r"(?:s3://[^/]+|https?://[^/]+/emulator/store)/([^/]+)/[^/]+"
+        match = re.fullmatch(links, link) if isinstance(link, str) else None
+        path = self.files.get(match[1]) if match else None
+        return path if path and path.is_file() else None
 
 
 def is_own_host(header: str, listens_on: str) -> bool:
@@ -375,13 +448,19 @@ def create_app(
     app.router.add_post("/api/v1/execute/{model_id:.+}", emulator.submit)
     app.router.add_post("/api/v2/execute/{model_id:.+}", emulator.run_directly)
     app.router.add_get("/api/v1/data/{run_id}", emulator.poll)
+    for path in ("/v2/agents", "/sdk/agents", "/sdk/agent-communities"):
+        app.router.add_post(f"{path}/{{agent_id}}/run", emulator.submit_to_agent)
+    app.router.add_get("/sdk/agents/{run_id}/result", emulator.poll)
+    app.router.add_get("/v2/agents/{agent_id}", emulator.record)
     app.router.add_get("/sdk/models/by-name/{name:.+}", emulator.record_by_name)
     app.router.add_get("/sdk/models/{model_id:.+}", emulator.record)
     app.router.add_delete("/sdk/models/{model_id:.+}", emulator.delete)
     app.router.add_get("/sdk/finetune/{model_id:.+}/ml-logs", emulator.finetune_logs)
     app.router.add_post("/sdk/file/upload/temp-url", emulator.create_upload)
-    app.router.add_put("/emulator/store/{key:.+}", emulator.upload)
+    app.router.add_put("/emulator/store/{token}/{name:.*}", emulator.upload)
+    app.router.add_get("/emulator/artifacts/{name}", emulator.artifact)
     app.router.add_get("/discover/model/{model_id:.+}", emulator.page)
+    app.router.add_get("/discover/agent/{agent_id}", emulator.page)
     app.router.add_get("/emulator/runs", emulator.get_journal)
     app.router.add_get("/emulator/faults", emulator.get_faults)
     app.router.add_put("/emulator/faults", emulator.set_faults)
@@ -404,6 +483,17 @@ def connection_to(url: str, key: str | None = None, **extra: Any) -> str:
     """
     fields = {"conn_type": "aixplain", "host": url, "password": key or "emulator", "extra": {"web_url": url, **extra}}
     return json.dumps(fields)
+
+
+async def read_object(request: web.Request) -> dict[str, Any]:
+    """Return the JSON object in the body of a request."""
+    try:
+        payload = json.loads(await request.text())
+    except (ValueError, LookupError, RecursionError):
+        raise error(web.HTTPBadRequest, "the body is not JSON") from None
+    if not isinstance(payload, dict):
+        raise error(web.HTTPBadRequest, "the body is not a JSON object")
+    return payload
 
 
 def error(kind: type[web.HTTPException], message: str) -> web.HTTPException:

@@ -6,12 +6,17 @@ Each line of input is a call, ``{"call": name, "arguments": {...}}``, and each l
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from typing import Any
 
+from aixplain import Aixplain
 from aixplain.factories import FileFactory, ModelFactory
+from aixplain.modules.agent import Agent
 from aixplain.modules.model import Model
 from aixplain.modules.model.model_parameters import ModelParameters
 from aixplain.utils.file_utils import _build_s3_link_from_presigned_url
@@ -21,6 +26,27 @@ from tests.parity.plain import plain, revive
 
 def model(arguments: dict[str, Any]) -> Model:
     return Model(id=arguments.pop("model_id", "any"), supports_streaming=True)
+
+
+def run_agent(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Run an agent with ``aixplain.v2``, and return its result with what was printed about its progress."""
+    agent = Aixplain().Agent.get(arguments.pop("agent_id"))
+    agent.budget = arguments.pop("budget", None)
+    progress = {"progress_format": "logs", "wait_time": 0.2}
+    with redirect_stdout(io.StringIO()) as printed:
+        if arguments.pop("is_async", False):
+            result = agent.sync_poll(agent.run_async(**arguments).url, **progress)
+        else:
+            result = agent.run(**arguments, **progress)
+    fields = {name: value for name, value in vars(result).items() if not name.startswith("_")}
+    return {**fields, "printed": printed.getvalue()}
+
+
+def run_legacy_agent(arguments: dict[str, Any]) -> dict[str, Any]:
+    agent = Agent(id=arguments.pop("agent_id"), name="Any", description="")
+    agent.url = f"{os.environ['BACKEND_URL']}/sdk/agents/{agent.id}/run"  # as its factory does
+    response = agent.run(**arguments)
+    return {"status": response.status, "output": response.data.output, "session_id": response.data.session_id}
 
 
 def parameters(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -38,6 +64,8 @@ CALLS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "sync_poll": lambda a: model(a).sync_poll(**a),
     "check_finetune_status": lambda a: model(a).check_finetune_status(**a),
     "delete": lambda a: model(a).delete(),
+    "run_agent": run_agent,
+    "run_legacy_agent": run_legacy_agent,
     "get_model": lambda a: ModelFactory.get(**a),
     "upload": lambda a: FileFactory.upload(**a),
     "construct": lambda a: Model(**a),
