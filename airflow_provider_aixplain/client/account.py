@@ -13,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainUntrustedUrl
 from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.assets import Asset
-from airflow_provider_aixplain.protocol.upload import MIB, STORE_DOMAINS
+from airflow_provider_aixplain.protocol.upload import MIB, is_store
 from airflow_provider_aixplain.protocol.values import to_printable
 
 PUBLIC_BACKEND_URL = "https://platform-api.aixplain.com"
@@ -81,15 +81,17 @@ class Platform:
         if not self.trusts(url):
             raise self._untrusted(url, "receive the key")
 
-    def accepts_uploads(self, url: str) -> bool:
-        """Return whether a URL may receive files: it is in one of the platform's stores, or may receive the key."""
+    def trusts_with_files(self, url: str) -> bool:
+        """Return whether files may be sent to a URL, and read from it.
+
+        It is in one of the platform's stores, or may receive the key. An agent's answer names the URLs of downloads, so
+        text from outside may have chosen them, such as one in the worker's network.
+        """
         try:
             scheme, _, host = parse_origin(url).rpartition(":")[0].partition("://")
         except ValueError:
             return False
-        return self.trusts(url) or (
-            scheme == "https" and f".{host}".endswith(tuple(f".{store}" for store in STORE_DOMAINS))
-        )
+        return self.trusts(url) or (scheme == "https" and is_store(host))
 
     def redact(self, text: str) -> str:
         """Return a text without the key: an answer may repeat it, and logs and XComs must not hold it."""
@@ -111,26 +113,32 @@ class Platform:
         """Matches the key in the spellings of JSON, Python, URLs and HTML, also mixed and nested."""
         return re.compile("".join(map(_spellings, self.api_key)) if self._is_secret else "(?!)")
 
-    def redirect(self, method: str, url: str, status_code: int, location: str | None) -> str | None:
-        """Return the URL to redirect to, or None: only GET and HEAD are redirected, and only to trusted origins."""
+    def redirect(
+        self, method: str, url: str, status_code: int, location: str | None, *, is_presigned: bool = False
+    ) -> str | None:
+        """Return the URL to redirect to, or None: only GET and HEAD are redirected, and only to trusted origins.
+
+        :param is_presigned: whether the request carries no key, and transfers a file.
+        """
         if method not in ("GET", "HEAD") or status_code not in REDIRECTS or not location:
             return None
         try:
             target = urljoin(url, location)
         except ValueError:
             return None
-        return target if self.trusts(target) else None
+        return target if (self.trusts_with_files if is_presigned else self.trusts)(target) else None
 
     def headers(self, request: wire.Request) -> dict[str, str]:
         """Return the headers of a request, with the credential.
 
-        :raises AixplainUntrustedUrl: if the request would send the key or a file to an untrusted origin.
+        :raises AixplainUntrustedUrl: if the request would send the key or a file to an untrusted origin, or read a file
+            from one.
         :raises AixplainConfigurationError: if there is no key.
         """
-        headers = {"Content-Type": request.content_type}
+        headers = {"Content-Type": request.content_type} if request.content_type else {}
         if request.credential is wire.Credential.NONE:
-            if not self.accepts_uploads(request.url):
-                raise self._untrusted(_origin_or_placeholder(request.url), "receive files")
+            if not self.trusts_with_files(request.url):
+                raise self._untrusted(_origin_or_placeholder(request.url), "receive or send files")
             return headers
         self.check_trusted(request.url)
         if not self.api_key:

@@ -8,7 +8,8 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from airflow_provider_aixplain.exceptions import (
     translate_protocol_errors,
 )
 from airflow_provider_aixplain.files import Upload, is_object_path, open_upload, read_upload_size, to_printable_path
-from airflow_provider_aixplain.protocol import finetune, model_record, upload, wire
+from airflow_provider_aixplain.protocol import artifacts, finetune, model_record, upload, wire
 from airflow_provider_aixplain.protocol.agent import AgentInput
 from airflow_provider_aixplain.protocol.assets import RunInput
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure, InvalidInput
@@ -44,8 +45,8 @@ log = logging.getLogger(__name__)
 MAX_POLL_TIMEOUT = 600.0
 """The time limit of a poll in a wait, in seconds: a large response may take that long, if it keeps arriving."""
 
-MAX_UPLOAD_TIMEOUT = 3600.0
-"""The time limit of an upload, in seconds, if the platform keeps responding."""
+MAX_TRANSFER_TIMEOUT = 3600.0
+"""The time limit of an upload or a download, in seconds, if the platform keeps responding."""
 
 STREAM_SILENCE = 300.0
 """Seconds for which a stream may send nothing: a model may take long before its first output."""
@@ -358,9 +359,31 @@ class Client:
         with translate_protocol_errors(), open_upload(path) as file:
             slot = upload.read_slot(self._send(upload.slot_request(self.platform.backend_url, path.name)))
             transfer = upload.transfer_request(slot, path.name, file)
-            upload.read_transfer(self._send(transfer, MAX_UPLOAD_TIMEOUT, silence=self.platform.timeout))
+            upload.read_transfer(self._send(transfer, MAX_TRANSFER_TIMEOUT, silence=self.platform.timeout))
         log.info("Uploaded %s as %s", to_printable_path(path), slot.link)
         return slot.link
+
+    def iter_download(self, url: str, timeout: float = MAX_TRANSFER_TIMEOUT) -> Iterator[bytes]:
+        """Download a file from one of the platform's stores, such as an artifact. The key is not sent.
+
+        :param url: a presigned link, or one that everybody can read.
+        :param timeout: the time limit, in seconds.
+        :return: the content in pieces. Nothing is sent before the first one is requested.
+        :raises AixplainUntrustedUrl: if the link is in no store, and its origin is not trusted.
+        :raises AixplainError: if the store refuses.
+        :raises OSError: if the file does not arrive completely; as its subclass ``AnswerTooLarge`` if it exceeds
+            ``max_answer_mib`` of the Connection.
+        """
+        from airflow_provider_aixplain.transport import sync
+
+        request = artifacts.download_request(url)
+        answer = sync.open_answer(self._get_session(), request, self.platform.timeout, timeout)
+        if isinstance(answer, wire.OpenAnswer):
+            with closing(answer):
+                yield from answer.body
+        else:
+            with translate_protocol_errors():
+                upload.read_transfer(answer, "download")
 
     def fingerprint(self, run: RunInput) -> str:
         """Return a hash of the endpoint, the asset and the input of a run. Nothing is sent.

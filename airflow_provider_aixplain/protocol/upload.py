@@ -30,8 +30,8 @@ SIZE_LIMITS = {
 }
 """The platform's size limits, in bytes, by kind of file."""
 
-STORE_DOMAINS = ("amazonaws.com", "aixplain.com")
-"""Domains of the platform's file stores."""
+_STORES = re.compile(r"(.+\.)?(aixplain|s3(-[\w-]+)?(\.dualstack)?(\.[\w-]+)?\.amazonaws)\.com", re.ASCII)
+"""The hosts of the platform's file stores. Other services of ``amazonaws.com`` may be a user's own, in its network."""
 
 _UNKNOWN = "application/octet-stream"
 _DATABASES = (".db", ".sqlite", ".sqlite3")
@@ -70,6 +70,14 @@ class Slot:
         if bucket.isdigit() or bucket.startswith("s3") or bucket == parts.hostname:
             bucket = parts.path.lstrip("/").partition("/")[0]
         return f"s3://{bucket}/{self.key}"
+
+
+def is_store(host: str) -> bool:
+    """Return whether a host is one of the platform's file stores.
+
+    :param host: in lower case.
+    """
+    return _STORES.fullmatch(host) is not None
 
 
 def content_type(name: str) -> str:
@@ -124,14 +132,15 @@ def transfer_request(slot: Slot, name: str, file: BinaryIO) -> Request:
     return Request("PUT", slot.upload_url, file, content_type(name), Credential.NONE)
 
 
-def read_transfer(outcome: Answer | NoResponse) -> None:
-    """Check that the store accepted the file.
+def read_transfer(outcome: Answer | NoResponse, what: str = "upload") -> None:
+    """Check that a store accepted a transfer.
 
     The error shows only the store's error code: the rest of its answer may repeat the signature of the presigned URL.
 
+    :param what: ``upload`` or ``download``, for the error.
     :raises RequestFailed: if the store refused it.
     """
     if isinstance(outcome, Answer):
         code = re.search(rb"<Code>(\w{1,60})</Code>", outcome.body)
         outcome = replace(outcome, body=code[1] if code else b"")
-    require_success(outcome, "upload")
+    require_success(outcome, what)

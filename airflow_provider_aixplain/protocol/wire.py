@@ -24,7 +24,7 @@ class Credential(Enum):
 
     HEADER = "key header"  # execution endpoints
     AUTHORIZATION = "Authorization header"  # backend
-    NONE = "none"  # presigned URLs
+    NONE = "none"  # presigned URLs, of uploads and downloads
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Request:
     method: str
     url: str
     body: bytes | BinaryIO | None = None
-    content_type: str = "application/json"
+    content_type: str = "application/json"  # empty: without the header
     credential: Credential = Credential.HEADER
 
 
@@ -85,6 +85,10 @@ class NoResponse:
 
     reason: str
     is_sent: bool
+
+
+class AnswerTooLarge(ConnectionError):
+    """The body of an answer exceeds the size limit."""
 
 
 @dataclass(frozen=True)

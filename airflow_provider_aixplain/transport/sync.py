@@ -20,7 +20,7 @@ from urllib3.exceptions import HTTPError
 from airflow_provider_aixplain import __version__
 from airflow_provider_aixplain.client.account import MAX_REDIRECTS, MIN_TIMEOUT, Platform, parse_origin
 from airflow_provider_aixplain.protocol.values import to_printable
-from airflow_provider_aixplain.protocol.wire import Answer, Credential, NoResponse, OpenAnswer, Request
+from airflow_provider_aixplain.protocol.wire import Answer, AnswerTooLarge, Credential, NoResponse, OpenAnswer, Request
 from airflow_provider_aixplain.transport.decoding import ACCEPTED_CODINGS, iter_decompressed
 from airflow_provider_aixplain.transport.environment import find_route
 
@@ -107,7 +107,7 @@ def open_answer(
     :param request: what to send.
     :param silence: the longest pause between two bytes from the platform, in seconds.
     :param timeout: seconds for the whole exchange; default: no limit.
-    :raises AixplainUntrustedUrl: if the request would send the key to an untrusted origin.
+    :raises AixplainUntrustedUrl: if the request would send the key to an untrusted origin, or read a file from one.
     """
     exchange = _Exchange(session, request, silence, time.monotonic() + (math.inf if timeout is None else timeout))
     try:
@@ -197,7 +197,7 @@ class _Exchange:
     def iter_body(self, response: requests.Response) -> Iterator[bytes]:
         """Return the pieces of an answer as they arrive.
 
-        :raises ConnectionError: if the answer is cut, or exceeds the size limit.
+        :raises ConnectionError: if the answer is cut; :class:`AnswerTooLarge` if it exceeds the size limit.
         :raises TimeoutError: if it takes too long.
         """
         limit = self.session.platform.max_answer
@@ -206,9 +206,9 @@ class _Exchange:
             for piece in self._pieces(response):
                 size += len(piece)
                 if size > limit:
-                    raise ConnectionError(f"it exceeds the limit of {limit} bytes")
+                    raise AnswerTooLarge(f"it exceeds the limit of {limit} bytes")
                 yield piece
-        except TimeoutError:
+        except (TimeoutError, AnswerTooLarge):
             raise
         except _NETWORK_ERRORS as error:
             raise ConnectionError(self._reason(error)) from None
@@ -229,7 +229,8 @@ class _Exchange:
 
     def _send(self) -> requests.Response:
         platform, request = self.session.platform, self.request
-        _is_presigned.set(request.credential is Credential.NONE)
+        is_presigned = request.credential is Credential.NONE
+        _is_presigned.set(is_presigned)
         for followed in range(1 + MAX_REDIRECTS):
             response = self.session.request(
                 request.method,
@@ -243,7 +244,8 @@ class _Exchange:
             )
             log.debug("%s %s: HTTP %d", request.method, parse_origin(request.url), response.status_code)
             location = response.headers.get("Location")
-            target = platform.redirect(request.method, request.url, response.status_code, location)
+            status_code = response.status_code
+            target = platform.redirect(request.method, request.url, status_code, location, is_presigned=is_presigned)
             if target is None or followed == MAX_REDIRECTS:
                 break
             response.close()
@@ -270,7 +272,7 @@ class _Exchange:
             raise TimeoutError("it timed out")
 
     def _reason(self, error: BaseException) -> str:
-        """Return an error as text, without secrets: the URL of an upload is presigned."""
+        """Return an error as text, without secrets: the URL of a transfer is presigned."""
         cause = _root_cause(error)
         text = f"{type(error).__name__}: {cause}"
         if self.request.credential is Credential.NONE:

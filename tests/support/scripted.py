@@ -30,11 +30,13 @@ class Server:
     """A running server.
 
     :param script: answers one request.
+    :param tunnels: where tunnels lead, instead of to the ``host:port`` that the client names.
     """
 
     url: str
     script: Script
     asked: list[Asked] = field(default_factory=list)
+    tunnels: dict[str, str] = field(default_factory=dict)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -52,7 +54,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_CONNECT(self) -> None:
         """Tunnel to the target that the client names, as a proxy does."""
         self.seen.asked.append(Asked("CONNECT", self.path, dict(self.headers.items()), b"", self.client_address[1]))
-        host, _, port = self.path.rpartition(":")
+        host, _, port = self.seen.tunnels.get(self.path, self.path).rpartition(":")
         with socket.create_connection((host, int(port))) as target:
             self.send_response(200)
             self.end_headers()

@@ -242,6 +242,9 @@ def test_the_key_is_sent_in_the_header_of_the_endpoint(credential: wire.Credenti
         ("https://bucket.s3.amazonaws.com/u/a?signature=1", True),
         ("https://platform-api.aixplain.com/store", True),
         ("https://files.example/store", True),
+        ("https://s3.eu-west-1.amazonaws.com:443/bucket/a", True),
+        ("https://vpc-logs.us-east-1.es.amazonaws.com/a", False),
+        ("https://169.254.169.254/latest/meta-data", False),
         ("http://bucket.s3.amazonaws.com/u/a", False),
         ("https://amazonaws.com.evil.example/u", False),
         ("https://evilamazonaws.com/u", False),
@@ -250,16 +253,22 @@ def test_the_key_is_sent_in_the_header_of_the_endpoint(credential: wire.Credenti
         ("not a url", False),
     ],
 )
-def test_a_file_goes_to_the_platforms_stores_without_the_key(url: str, is_store: bool) -> None:
+def test_files_pass_only_the_platforms_stores_without_the_key(url: str, is_store: bool) -> None:
     platform = read({"trusted_origins": ["https://files.example"]})
-    request = wire.Request("PUT", url, content_type="audio/wav", credential=wire.Credential.NONE)
+    upload = wire.Request("PUT", url, content_type="audio/wav", credential=wire.Credential.NONE)
+    download = wire.Request("GET", url, content_type="", credential=wire.Credential.NONE)
     if is_store:
-        assert platform.headers(request) == {"Content-Type": "audio/wav"}
+        assert platform.headers(upload) == {"Content-Type": "audio/wav"}
+        assert platform.headers(download) == {}
     else:
-        with pytest.raises(AixplainUntrustedUrl) as raised:
-            platform.headers(request)
-        assert "receive files" in str(raised.value)
-        assert "signature" not in str(raised.value)
+        for request in (upload, download):
+            with pytest.raises(AixplainUntrustedUrl) as raised:
+                platform.headers(request)
+            assert "receive or send files" in str(raised.value)
+            assert "signature" not in str(raised.value)
+    redirect = platform.redirect("GET", "https://a.s3.amazonaws.com", 302, url, is_presigned=True)
+    assert redirect == (url if is_store else None)
+    assert platform.redirect("GET", "https://a.s3.amazonaws.com", 302, url) == (url if platform.trusts(url) else None)
 
 
 @pytest.mark.parametrize(

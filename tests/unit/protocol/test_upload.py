@@ -96,3 +96,29 @@ def test_a_refused_upload_is_an_error() -> None:
     for outcome in (Answer(403, b"<Error/>"), NoResponse("reset", is_sent=True)):
         with pytest.raises(RequestFailed, match="upload: "):
             upload.read_transfer(outcome)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_store"),
+    [
+        ("aixplain.com", True),
+        ("files.aixplain.com", True),
+        ("s3.amazonaws.com", True),
+        ("my.bucket.s3.amazonaws.com", True),
+        ("bucket.s3.us-east-1.amazonaws.com", True),
+        ("bucket.s3-us-west-2.amazonaws.com", True),
+        ("bucket.s3-accelerate.dualstack.amazonaws.com", True),
+        ("s3.dualstack.eu-west-1.amazonaws.com", True),
+        ("amazonaws.com", False),
+        ("vpc-logs-s3.us-east-1.es.amazonaws.com", False),
+        ("s3-proxy.us-east-1.elb.amazonaws.com", False),
+        ("ec2-10-0-0-1.compute-1.amazonaws.com", False),
+        ("evilaixplain.com", False),
+        ("aixplain.com.evil.example", False),
+        ("s3xamazonaws.com", False),
+        ("169.254.169.254", False),
+        ("", False),
+    ],
+)
+def test_only_the_platforms_stores_hold_files(host: str, is_store: bool) -> None:
+    assert upload.is_store(host) is is_store
