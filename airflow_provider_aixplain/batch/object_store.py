@@ -1,4 +1,4 @@
-"""The folder of a batch: on a file system, or in an object storage."""
+"""A folder of files, such as that of a batch: on a file system, or in an object storage."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ class ObjectStore:
     Connection. An object is created completely or not at all.
 
     :param uri: the URI of the folder.
+    :param argument: the name of the argument that names it, for errors.
     :cvar pace: the minimum time between two commits, in seconds.
     :cvar is_file_system: whether files can be appended to, and reading many small ones is fast.
     """
@@ -46,13 +47,14 @@ class ObjectStore:
     pace = 0.25
     is_file_system = False
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, argument: str = "result_path") -> None:
         self._uri = uri.rstrip("/")
+        self._argument = argument
 
     # Lazy, because it reads the Connection, which blocks.
     @cached_property
     def _path(self) -> ObjectStoragePath:
-        return to_object_path("result_path", self._uri)
+        return to_object_path(self._argument, self._uri)
 
     def _full(self, name: str) -> str:
         return f"{str(self._path.path).rstrip('/')}/{name}"
@@ -62,8 +64,8 @@ class ObjectStore:
         decode it."""
         return f"{self._uri}/{name}" if name else self._uri
 
-    def make(self) -> None:
-        """Create the folder on a file system. Object storages have no folders."""
+    def make(self, folder: str = "log") -> None:
+        """Create the folder, and one in it, on a file system. Object storages have no folders."""
 
     def put_if_absent(self, name: str, content: bytes) -> None:
         """Create an object.
@@ -155,10 +157,7 @@ class ObjectStore:
 
 
 class LocalStore(ObjectStore):
-    """A folder on a file system with hard links.
-
-    :param uri: the URI of the folder.
-    """
+    """A folder on a file system. Put-if-absent needs one with hard links."""
 
     pace = 0.1
     is_file_system = True
@@ -166,9 +165,9 @@ class LocalStore(ObjectStore):
     def _full(self, name: str) -> str:
         return f"{self._uri.removeprefix('file://')}/{name}"
 
-    def make(self) -> None:
-        """Create the folder."""
-        Path(self._full("log")).mkdir(parents=True, exist_ok=True)
+    def make(self, folder: str = "log") -> None:
+        """Create the folder, and one in it."""
+        Path(self._full(folder)).mkdir(parents=True, exist_ok=True)
 
     def put_if_absent(self, name: str, content: bytes) -> None:
         """Create a file."""
@@ -190,22 +189,23 @@ class LocalStore(ObjectStore):
             temporary.unlink(missing_ok=True)
 
 
-def store_at(uri: str) -> ObjectStore:
+def store_at(uri: str, argument: str = "result_path") -> ObjectStore:
     """Return the store of the folder that a URI names.
 
+    :param argument: the name of the argument, for errors.
     :raises AixplainInputError: if the URI names no folder.
     """
     scheme, _, rest = uri.partition("://")
     is_local = scheme == "file"
     if not scheme or not rest.strip("/") or (is_local and not rest.startswith("/")):
         raise AixplainInputError(
-            f"result_path is {uri!r}: give the URI of a folder, such as s3://bucket/folder, or file:///data/out"
+            f"{argument} is {uri!r}: give the URI of a folder, such as s3://bucket/folder, or file:///data/out"
             " on a file system that workers and triggerers share"
         )
     if is_local:
-        return LocalStore(uri)
+        return LocalStore(uri, argument)
     if wildcards := set(rest) & set("*?[]"):
         raise AixplainInputError(
-            f"result_path is {uri!r}: leave out {' '.join(sorted(wildcards))}, which are wildcards in object storages"
+            f"{argument} is {uri!r}: leave out {' '.join(sorted(wildcards))}, which are wildcards in object storages"
         )
-    return ObjectStore(uri)
+    return ObjectStore(uri, argument)

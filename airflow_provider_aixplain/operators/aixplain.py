@@ -14,7 +14,7 @@ from airflow_provider_aixplain.protocol.response import ModelResponse
 from airflow_provider_aixplain.protocol.values import to_printable
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
 
 class AixplainRunModelOperator(RunBaseOperator):
@@ -91,8 +91,9 @@ class AixplainRunAgentOperator(RunBaseOperator):
     """Runs an agent or a team agent on aiXplain and returns its response.
 
     It waits, retries and finishes as :class:`AixplainRunModelOperator` does, and returns and pushes the same fields,
-    and four more: ``output`` (the agent's answer), ``session_id``, ``request_id`` and ``artifacts`` (a list). The steps
-    of the run are in ``data``, and appear in the task's log while the agent works.
+    and four more: ``output`` (the agent's answer), ``session_id``, ``request_id`` and ``artifacts`` (a list of dicts,
+    with links that expire unless ``artifacts_path`` is set). The steps of the run are in ``data``, and appear in the
+    task's log while the agent works.
 
     An argument that is None is not sent: the agent's own setting applies.
 
@@ -113,12 +114,17 @@ class AixplainRunAgentOperator(RunBaseOperator):
     :param max_time: the maximum duration of the run, in seconds.
     :param budget: the caps at which the platform ends the run: a dict of ``max_cost`` (in credits),
         ``max_duration_seconds`` and ``max_iterations``.
+    :param artifacts_path: the URI of a folder in which a worker stores the run's artifacts: in an object storage, with
+        the id of its Connection if it needs one (``s3://aws_default@bucket/folder``); or on a file system that workers
+        share (``file:///data/out``). Each stored artifact has the URI of its file as ``path``, instead of ``url`` or
+        ``content``. One that cannot be stored is passed on unchanged, with a warning. Default: all are passed on
+        unchanged. A worker always finishes a task with this argument. (templated)
     :param kwargs: the arguments of :class:`~airflow_provider_aixplain.operators.run.RunBaseOperator`.
     :raises AixplainInputError: if an argument can make no valid request.
     """
 
     input_fields = ("agent_id", "query", "variables", "session_id", "attachments")
-    template_fields: Sequence[str] = (*input_fields, "name", "aixplain_conn_id")
+    template_fields: Sequence[str] = (*input_fields, "artifacts_path", "name", "aixplain_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"query": "json", "variables": "json", "attachments": "json"}
 
     def __init__(
@@ -135,6 +141,7 @@ class AixplainRunAgentOperator(RunBaseOperator):
         max_tokens: int | None = None,
         max_time: float | None = None,
         budget: Mapping[str, float] | None = None,
+        artifacts_path: str | ObjectStoragePath | None = None,
         **kwargs: Any,
     ) -> None:
         self.agent_id = agent_id
@@ -148,6 +155,7 @@ class AixplainRunAgentOperator(RunBaseOperator):
         self.max_tokens = max_tokens
         self.max_time = max_time
         self.budget = budget
+        self.artifacts_path = artifacts_path
         self.output_type: Any = None
         if isinstance(expected_output, type) and hasattr(expected_output, "model_json_schema"):
             # Airflow stores and compares arguments: a schema has the same text in every process, a class has not.
@@ -155,6 +163,10 @@ class AixplainRunAgentOperator(RunBaseOperator):
         super().__init__(**kwargs)  # after the input, as for a model
         with translate_protocol_errors():
             self.run_input().check_settings()
+        if artifacts_path is not None and not self.wait_for_completion:
+            raise AixplainInputError(
+                "artifacts_path and wait_for_completion=False: choose one, as only a finished run has artifacts"
+            )
 
     def run_input(self) -> AgentInput:
         """Return what starts the run."""
@@ -172,8 +184,18 @@ class AixplainRunAgentOperator(RunBaseOperator):
             self.budget,
         )
 
+    def check_input(self, *names: str) -> None:
+        """Check the rendered arguments, and that Airflow can open ``artifacts_path``."""
+        super().check_input(*names, "artifacts_path")
+        if self.artifacts_path is not None:
+            from airflow_provider_aixplain.operators.artifacts import open_folder
+
+            open_folder(self.artifacts_path)
+
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Return the result of the run, or raise its error, as for a model; check the answer against its schema.
+        """Return the result of the run, or raise its error, as for a model.
+
+        The answer is checked against its schema, and artifacts are stored, before the result counts as delivered.
 
         :raises AixplainRunFailed: also if the answer does not match ``expected_output``.
         """
@@ -187,5 +209,9 @@ class AixplainRunAgentOperator(RunBaseOperator):
             except ValueError as error:
                 message = f"the answer does not match expected_output: {error}"
                 event = {**event, "status": "failed", "message": to_printable(message)}
+        if event["status"] == "success" and self.artifacts_path is not None:
+            from airflow_provider_aixplain.operators.artifacts import store_artifacts
+
+            event = store_artifacts(self.hook, self.artifacts_path, event, self.run_name, self.log)
         result = super().execute_complete(context, event)
         return result if output is None else {**result, "output": output}

@@ -164,7 +164,7 @@ class RunBaseOperator(DeferrableRunBaseOperator):
             submission, age = Submission(fingerprint, now()), 0.0
             response = self._submit_and_record(submission, store)
         is_final = response.status is ResponseStatus.SUCCESS
-        submission = replace(submission, poll_url=response.url, is_delivered=is_final or not self.wait_for_completion)
+        submission = replace(submission, poll_url=response.url, is_delivered=not self.wait_for_completion)
         self._submission = submission
         store.write_accepted(submission)
         if is_final:

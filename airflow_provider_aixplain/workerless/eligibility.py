@@ -52,6 +52,7 @@ def reason_not_end_from_trigger(task: BaseOperator) -> str | None:
             **_override_losses(task, CALLED_AT_END),
             "its map_index_template": task.map_index_template,
             "the check of its answer": getattr(task, "output_type", None),
+            "its artifacts, which a worker downloads": getattr(task, "artifacts_path", None),
             "the result of its DAG": compat.returns_dag_result(task),
             "what tasks are mapped over": task.has_dag() and next(task.iter_mapped_dependants(), None),
             **(_xcom_losses() if task.do_xcom_push else {_NO_DELIVERY_MARKER: getattr(task, "durable", False)}),
