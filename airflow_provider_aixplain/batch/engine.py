@@ -18,11 +18,12 @@ from airflow_provider_aixplain.batch.ledger import AttemptEvent, RowState
 from airflow_provider_aixplain.batch.results import make_result
 from airflow_provider_aixplain.batch.retrying import retry_with_budget
 from airflow_provider_aixplain.client.account import Platform
-from airflow_provider_aixplain.exceptions import AixplainInputError, error_from_failure
+from airflow_provider_aixplain.exceptions import error_from_failure
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.inputs.rows import Row
 from airflow_provider_aixplain.observability.failure_summary import FailureSummary
 from airflow_provider_aixplain.protocol.adaptive import RunTimes
+from airflow_provider_aixplain.protocol.assets import Asset, PreparedInput
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.wait import RETRY_BUDGET, Wait
@@ -30,6 +31,7 @@ from airflow_provider_aixplain.submission import IN_FLIGHT_MARGIN
 
 T = TypeVar("T")
 
+NO_RESPONSE = ModelResponse(ResponseStatus.FAILED)
 ROWS_PER_READ = 200
 """The number of rows that are read at once."""
 
@@ -51,7 +53,7 @@ class Limits:
     :param max_in_flight: the maximum number of concurrent runs.
     :param max_per_second: the maximum number of submissions a second; None: no limit.
     :param max_credits: credits after which no more rows are submitted; None: no limit.
-    :param wait_time: seconds before a run's second poll, while the run times of the model are unknown.
+    :param wait_time: seconds before a run's second poll, while the run times of the model or agent are unknown.
     :param timeout: seconds after which the batch no longer waits for a row.
     """
 
@@ -85,15 +87,15 @@ class Engine:
     """Runs the rows of a batch that have no result.
 
     :param hook: makes the calls.
-    :param model_id: the id of the model.
+    :param asset: the model or agent to run.
     :param batch: the batch.
     :param batch_id: the id of the batch.
     :param limits: the settings.
     """
 
-    def __init__(self, hook: AixplainHook, model_id: str, batch: Batch, batch_id: str, limits: Limits) -> None:
+    def __init__(self, hook: AixplainHook, asset: Asset, batch: Batch, batch_id: str, limits: Limits) -> None:
         self._hook = hook
-        self.model_id = model_id
+        self.asset = asset
         self.batch = batch
         self._batch_id = batch_id
         self._limits = limits
@@ -268,7 +270,7 @@ class Engine:
             outcome = await self._hook.await_run(url, wait, age, name=str(work), on_failed_poll=on_failed_poll)
         error = None if outcome.status == "success" else outcome.message or outcome.status
         is_known = outcome.status in ("success", "failed")
-        await self._commit_result(work, outcome.response, error, is_known=is_known)
+        await self._commit_result(work, outcome.response or NO_RESPONSE, error, is_known=is_known)
 
     def _needs_submission(self, work: _Work) -> bool:
         state = self._state(work.index)
@@ -315,10 +317,7 @@ class Engine:
             await self._commit(work, AttemptEvent.REJECTED)
             return
         try:
-            response = await self._hook.arun_async(self.model_id, work.row.payload, name=str(work))
-        except AixplainInputError as error:
-            failure = Failure(ErrorCategory.VALIDATION, is_sent=False)
-            response = ModelResponse(ResponseStatus.FAILED, error_message=str(error), failure=failure)
+            response = await self._hook.asubmit(PreparedInput(self.asset, work.row.payload), str(work))
         except Exception:  # raised before the request is sent: later failures are in the response
             await self._commit(work, AttemptEvent.REJECTED)
             raise
@@ -346,15 +345,14 @@ class Engine:
             await self._commit(work, AttemptEvent.IN_DOUBT, key=work.row.key)
         else:
             await self._commit(work, AttemptEvent.REJECTED)
-            is_unsent = not failure.is_sent and failure.category is not ErrorCategory.VALIDATION
-            is_temporary = is_unsent or failure.category is ErrorCategory.RATE_LIMIT
+            is_temporary = not failure.is_sent or failure.category is ErrorCategory.RATE_LIMIT
             if failure.category is ErrorCategory.AUTHENTICATION and key != work.refused_key:
                 work.refused_key = key
                 await self._hook.areload_credentials()  # the key may have been rotated
                 self.failures.add("refused submissions", problem)
                 return
             if failure.category in (ErrorCategory.AUTHENTICATION, ErrorCategory.BILLING):  # every row would fail
-                raise error_from_failure(failure, f"Model {self.model_id}: {response.error_message}")
+                raise error_from_failure(failure, f"{self.asset.title}: {response.error_message}")
             if is_temporary and time.monotonic() <= work.deadline:
                 self._rate_limiter.back_off(failure.retry_after, acquired_at)
                 self.failures.add("refused submissions", problem)
@@ -362,15 +360,15 @@ class Engine:
         await self._commit_result(work, response)
 
     async def _commit_result(
-        self, work: _Work, response: ModelResponse | None, error: str | None = None, *, is_known: bool = True
+        self, work: _Work, response: ModelResponse, error: str | None = None, *, is_known: bool = True
     ) -> None:
         """Commit the result of an attempt.
 
         A result of the platform is a fact. A timeout or a failed request is a decision of the owner: after a takeover,
         the new owner still waits for the run, or submits the row.
         """
-        result = make_result(work.index, work.row, work.attempt, response, error, is_known=is_known)
-        is_fact = is_known and not (response and response.failure)
+        result = make_result(work.index, work.row, work.attempt, response, error, self.asset, is_known=is_known)
+        is_fact = is_known and not response.failure
         record = {"event": "result", "batch": self._batch_id, **result}
         await self._committer.commit(record, fenced=not is_fact)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow_provider_aixplain.exceptions import AixplainInputError
 from airflow_provider_aixplain.inputs.rows import Row
+from airflow_provider_aixplain.protocol.assets import Asset
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, failure_reason
 from airflow_provider_aixplain.protocol.values import parse_number, to_printable, to_storable
 from airflow_provider_aixplain.submission import now
@@ -19,27 +20,29 @@ PARQUET_CHUNK = 10_000
 
 
 def make_result(
-    index: int, row: Row, attempt: float, response: ModelResponse | None, error: str | None, *, is_known: bool = True
+    index: int, row: Row, attempt: float, response: ModelResponse, error: str | None, asset: Asset, *, is_known: bool
 ) -> dict[str, Any]:
     """Return the result of a row, which is a line of ``results.jsonl``.
 
     :param index: the index of the row, from 0.
     :param row: the row.
     :param attempt: the attempt, identified by the time of its intent.
-    :param response: the last answer of the platform, if any.
+    :param response: the last answer of the platform; an empty one if there is none.
     :param error: the error message; None: the error of the response, if it has failed.
+    :param asset: what was run. Of an agent, ``data`` holds only the answer, without the steps, which may be large.
     :param is_known: whether the run or its submission has finished; if not, a retry polls the same run.
     """
-    response = response or ModelResponse(ResponseStatus.FAILED)
     if error is None:
         error = failure_reason(response) if response.status is ResponseStatus.FAILED else ""
     is_retryable = response.failure is None or response.failure.retryable is not False
+    outputs = asset.outputs(response)
+    data = outputs.pop("output", response.data)
     usage = response.usage if isinstance(response.usage, Mapping) else {}
     return {
         "row": index,
         "key": row.key,
         "status": str(ResponseStatus.FAILED if error else ResponseStatus.SUCCESS),
-        "data": None if error else to_storable(response.data),
+        "data": None if error else to_storable(data),
         "error": to_printable(error) or None,
         "used_credits": to_storable(response.used_credits),
         "run_time": to_storable(response.run_time),
@@ -48,6 +51,7 @@ def make_result(
         "attempt": attempt,
         "may_succeed": bool(error) and (is_retryable or not is_known),
         "is_known": is_known,
+        **to_storable(outputs),
         **({"input": row.columns} if row.columns else {}),
     }
 
@@ -63,20 +67,22 @@ def check_parquet() -> None:
         )
 
 
-def write_parquet(results: Iterable[Mapping[str, Any]], file: Any, columns: Collection[str] = ()) -> None:
+def write_parquet(results: Iterable[Mapping[str, Any]], file: Any, columns: Collection[str], asset: Asset) -> None:
     """Write results to a file, in a stream.
 
     :param results: as :func:`make_result` returns them.
     :param file: a file that is open to write bytes.
     :param columns: the input columns that results repeat: the fields of ``input``, as strings.
+    :param asset: what was run.
     """
     import pyarrow
     from pyarrow import parquet
 
+    outputs = asset.output_names[1:]  # the first is ``data``
     schema = pyarrow.schema(
         {
             "row": pyarrow.int64(),
-            **dict.fromkeys(("key", "status", "data", "error", "ended_at"), pyarrow.string()),
+            **dict.fromkeys(("key", "status", "data", "error", "ended_at", *outputs), pyarrow.string()),
             **dict.fromkeys(("used_credits", "run_time"), pyarrow.float64()),
             "tokens": pyarrow.int64(),
             **({"input": pyarrow.struct(dict.fromkeys(columns, pyarrow.string()))} if columns else {}),
@@ -86,10 +92,9 @@ def write_parquet(results: Iterable[Mapping[str, Any]], file: Any, columns: Coll
     def convert(result: Mapping[str, Any]) -> dict[str, Any]:
         return {
             **result,
-            "key": str(result["key"]),
+            **{name: _as_string(result[name]) for name in ("key", *outputs)},
             "data": None if result["data"] is None else json.dumps(result["data"]),
-            "used_credits": parse_number(result["used_credits"]),
-            "run_time": parse_number(result["run_time"]),
+            **{name: parse_number(result[name]) for name in ("used_credits", "run_time")},
             "input": {name: _as_string(value) for name, value in result.get("input", {}).items()},
         }
 

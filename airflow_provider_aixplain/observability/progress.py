@@ -46,9 +46,9 @@ class ProgressReporter:
             self._done_before = totals.done
         gauges = {"done": totals.done, "failed": totals.failed, "in_flight": in_flight, "credits": totals.credits}
         with suppress(Exception):  # an error of the metrics must not stop the batch
-            stats = self._stats()
+            stats, asset = self._stats(), self._engine.asset
             for name, value in gauges.items():
-                stats.gauge(f"{PREFIX}.batch.{name}", value, tags={"model_id": self._engine.model_id})
+                stats.gauge(f"{PREFIX}.batch.{name}", value, tags={asset.id_name: asset.id})
         elapsed = time.monotonic() - self._started_at
         if elapsed < self._next and not is_finished:
             return None

@@ -27,6 +27,7 @@ from airflow_provider_aixplain.operators.arguments import (
     one_of,
     refuse_nested,
 )
+from airflow_provider_aixplain.protocol.assets import Asset
 from airflow_provider_aixplain.protocol.wait import to_seconds
 from airflow_provider_aixplain.submission import now, seconds_since
 from airflow_provider_aixplain.templates import TemplatedOperator
@@ -169,6 +170,11 @@ class AixplainBatchRunOperator(TemplatedOperator):
         return AixplainHook(self.aixplain_conn_id)
 
     @property
+    def asset(self) -> Asset:
+        """The model that is run."""
+        return Asset("model", self.model_id)
+
+    @property
     def limits(self) -> Limits:
         """The settings of the engine."""
         from airflow_provider_aixplain.batch.engine import Limits
@@ -255,11 +261,9 @@ class AixplainBatchRunOperator(TemplatedOperator):
 
     def _submission_url(self) -> str:
         """Return the URL to which rows are submitted."""
-        from airflow_provider_aixplain.protocol import wire
-
         platform = self.hook.platform
         with translate_protocol_errors():
-            return wire.submission_request(platform.models_run_url, self.model_id, "{}").url
+            return self.asset.run_request(platform, "{}").url
 
     def _prepare(self, batch: Batch, url: str, spool: IO[bytes]) -> Header:
         """Begin or resume the batch, and return its header.
@@ -346,7 +350,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
         from airflow_provider_aixplain.compat import worker_stats
         from airflow_provider_aixplain.observability.progress import run_with_progress
 
-        self._engine = engine = Engine(self.hook, self.model_id, batch, header.batch, self.limits)
+        self._engine = engine = Engine(self.hook, self.asset, batch, header.batch, self.limits)
         try:
             return await run_with_progress(engine, asyncio.ensure_future(engine.run()), self.log, worker_stats)
         finally:
@@ -379,7 +383,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
 
             name = "results.parquet"
             with batch.publishing(name) as file:
-                write_parquet(batch.results(), file, self.include_columns or ())
+                write_parquet(batch.results(), file, self.include_columns or (), self.asset)
         totals = batch.ledger.totals
         manifest = {
             "path": batch.store.uri(name),

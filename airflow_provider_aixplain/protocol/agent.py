@@ -72,7 +72,11 @@ class AgentInput:
         return Asset("agent", self.agent_id)
 
     def request(self, endpoints: Endpoints, convert: Convert | None = None) -> wire.Request:
-        """Return the request that starts the run.
+        """Return the request that starts the run, as :meth:`body`."""
+        return self.asset.run_request(endpoints, self.body(convert))
+
+    def body(self, convert: Convert | None = None) -> str:
+        """Return the body of the request as JSON.
 
         :param convert: returns the replacement of a value that JSON cannot hold, or ``NOT_JSON``.
         :raises InvalidInput: naming the field that cannot be sent, and the remedy.
@@ -90,8 +94,7 @@ class AgentInput:
             ],
             "tools": self._tools(),
         }
-        sent = {key: value for key, value in body.items() if value is not None and value != []}
-        return wire.agent_run_request(endpoints.backend_url, self.agent_id, json.dumps(sent))
+        return json.dumps({key: value for key, value in body.items() if value is not None and value != []})
 
     def check_settings(self) -> None:
         """Check what does not depend on templates, such as the budget.

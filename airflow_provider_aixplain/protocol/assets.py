@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import quote
 
+from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 
 if TYPE_CHECKING:
+    from airflow_provider_aixplain.protocol.response import ModelResponse
     from airflow_provider_aixplain.protocol.values import Convert
-    from airflow_provider_aixplain.protocol.wire import Request
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,36 @@ class Asset:
         """The path of its page on the platform's site."""
         return f"discover/{self.kind}/{quote(self.id, safe='')}"
 
+    def run_request(self, endpoints: Endpoints, body: str) -> wire.Request:
+        """Return the request that starts a run.
+
+        :param body: its body, as JSON.
+        :raises InvalidInput: if the id is empty or not an id.
+        """
+        if self.kind == "agent":
+            return wire.agent_run_request(endpoints.backend_url, self.id, body)
+        return wire.submission_request(endpoints.models_run_url, self.id, body)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The names of :meth:`outputs`."""
+        return tuple(self.outputs({"data": None, "additional_fields": {}}))
+
+    def outputs(self, response: ModelResponse | Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the result of a run has beside the fields of the ModelResponse.
+
+        :param response: the ModelResponse, also as a dict.
+        :return: for an agent ``output`` (its answer), ``session_id``, ``request_id`` and ``artifacts`` (a list); for a
+            model nothing. What is not known is None.
+        """
+        return _agent_outputs(response) if self.kind == "agent" else {}
+
     def result(self, response: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what a task returns: the fields of the ModelResponse, and those that only an agent's run has.
+        """Return what a task returns: the fields of the ModelResponse, and :meth:`outputs`.
 
         :param response: the ModelResponse as a dict.
-        :return: with, for an agent, ``output`` (its answer), ``session_id``, ``request_id`` and ``artifacts`` (a list).
-            What is not known is None.
         """
-        return {**response, **(_agent_outputs(response) if self.kind == "agent" else {})}
+        return {**response, **self.outputs(response)}
 
 
 def make_asset(model_id: str = "", agent_id: str = "") -> Asset:
@@ -81,12 +104,31 @@ class RunInput(Protocol):
     def asset(self) -> Asset:
         """The asset to run."""
 
-    def request(self, endpoints: Endpoints, convert: Convert | None = None) -> Request:
+    def request(self, endpoints: Endpoints, convert: Convert | None = None) -> wire.Request:
         """Return the request that starts the run.
 
         :param convert: returns the replacement of a value that JSON cannot hold, or ``NOT_JSON``.
         :raises InvalidInput: naming the field that cannot be sent, and the remedy.
         """
+
+
+@dataclass(frozen=True)
+class PreparedInput:
+    """What starts a run whose request is complete, such as that of a row of a batch.
+
+    :param asset: the asset to run.
+    :param body: the body of the request, as JSON.
+    """
+
+    asset: Asset
+    body: str
+
+    def request(self, endpoints: Endpoints, convert: Convert | None = None) -> wire.Request:
+        """Return the request that starts the run.
+
+        :raises InvalidInput: if the asset's id is empty or not an id.
+        """
+        return self.asset.run_request(endpoints, self.body)
 
 
 def require_mapping(name: str, value: Any) -> Mapping[str, Any]:
@@ -99,7 +141,7 @@ def require_mapping(name: str, value: Any) -> Mapping[str, Any]:
     return value or {}
 
 
-def _agent_outputs(response: Mapping[str, Any]) -> dict[str, Any]:
+def _agent_outputs(response: ModelResponse | Mapping[str, Any]) -> dict[str, Any]:
     answer, fields = response["data"], response["additional_fields"]
     data = answer if isinstance(answer, Mapping) else {"output": answer or None}
     artifacts = data.get("artifacts")

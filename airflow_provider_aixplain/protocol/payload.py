@@ -79,10 +79,13 @@ class ModelInput:
         """The model."""
         return Asset("model", self.model_id)
 
+    def body(self, convert: Convert | None = None) -> str:
+        """Return the body of the request as JSON; see :func:`build_payload` for the argument and the errors."""
+        return build_payload(self.data, self.parameters, convert=convert)
+
     def request(self, endpoints: Endpoints, convert: Convert | None = None) -> wire.Request:
-        """Return the request that starts the run; see :func:`build_payload` for the argument and the errors."""
-        payload = build_payload(self.data, self.parameters, convert=convert)
-        return wire.submission_request(endpoints.models_run_url, self.model_id, payload)
+        """Return the request that starts the run, as :meth:`body`."""
+        return self.asset.run_request(endpoints, self.body(convert))
 
     def direct_request(
         self, endpoints: Endpoints, convert: Convert | None = None, *, stream: bool | None = None

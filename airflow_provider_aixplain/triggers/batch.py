@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
@@ -24,6 +24,7 @@ from airflow_provider_aixplain.exceptions import AixplainPermanentError, to_even
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.observability.failure_summary import FailureSummary
 from airflow_provider_aixplain.observability.progress import run_with_progress, warn_of_open_runs
+from airflow_provider_aixplain.protocol.assets import make_asset
 from airflow_provider_aixplain.submission import now
 from airflow_provider_aixplain.triggers.worker_release import wait_for_worker_release
 
@@ -58,22 +59,30 @@ class AixplainBatchTrigger(BaseTrigger):
     :param model_id: the model's id on the platform.
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``.
     :param limits: the fields of :class:`~airflow_provider_aixplain.batch.engine.Limits`.
+    :param agent_id: the id of an agent, instead of a model's.
     """
 
     def __init__(
-        self, result_path: str, batch: str, model_id: str, aixplain_conn_id: str, limits: dict[str, Any]
+        self,
+        result_path: str,
+        batch: str,
+        model_id: str = "",
+        aixplain_conn_id: str = "aixplain_default",
+        limits: Mapping[str, Any] | None = None,
+        agent_id: str = "",
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow types only what it names a parameter of
         self.result_path = result_path
         self.batch = batch
-        self.model_id = model_id
+        self.asset = make_asset(model_id, agent_id)
         self.aixplain_conn_id = aixplain_conn_id
-        self.limits = Limits(**limits)
+        self.limits = Limits(**(limits or {}))
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments of this trigger."""
-        stored = {name: getattr(self, name) for name in ("result_path", "batch", "model_id", "aixplain_conn_id")}
-        return f"{type(self).__module__}.{type(self).__qualname__}", {**stored, "limits": asdict(self.limits)}
+        stored = {name: getattr(self, name) for name in ("result_path", "batch", "aixplain_conn_id")}
+        stored |= {self.asset.id_name: self.asset.id, "limits": asdict(self.limits)}
+        return f"{type(self).__module__}.{type(self).__qualname__}", stored
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Run the remaining rows."""
@@ -105,7 +114,7 @@ class AixplainBatchTrigger(BaseTrigger):
         :raises Fenced: if another process has claimed the batch.
         """
         hook = _CrossLoopHook(self.aixplain_conn_id, asyncio.get_running_loop())
-        engine = Engine(hook, self.model_id, batch, self.batch, self.limits)
+        engine = Engine(hook, self.asset, batch, self.batch, self.limits)
         # A stopping triggerer cancels all tasks in its event loop, so the engine gets a thread and a loop of its own.
         thread = ThreadPoolExecutor(1, thread_name_prefix="aixplain-batch")
         running = asyncio.wrap_future(thread.submit(asyncio.run, engine.run()))

@@ -22,6 +22,7 @@ from airflow_provider_aixplain.batch.ledger import AttemptEvent, Header, Ledger
 from airflow_provider_aixplain.batch.results import make_result
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.inputs.rows import Row
+from airflow_provider_aixplain.protocol.assets import Asset
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
 from tests.support.deployment import Emulator, wait_until
@@ -32,6 +33,7 @@ import asyncio, os, signal, sys
 from airflow_provider_aixplain.batch import engine
 from airflow_provider_aixplain.batch.batch import Batch
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.protocol.assets import Asset
 from airflow_provider_aixplain.transport import aio
 uri, attach, *times = sys.argv[1:]
 if times:
@@ -46,7 +48,7 @@ for line in sys.stdin:
         try:
             batch = Batch(uri)
             limits = engine.Limits(20, wait_time=0.2)
-            asyncio.run(engine.Engine(AixplainHook(), "echo", batch, batch.read().batch, limits).run())
+            asyncio.run(engine.Engine(AixplainHook(), Asset("model", "echo"), batch, batch.read().batch, limits).run())
         finally:
             os._exit(0)
     print(pid, flush=True)
@@ -123,9 +125,8 @@ def ledger_of(batch: Batch) -> Ledger:
 
 def engine_of(batch: Batch, conn_id: str = "aixplain_default", model_id: str = "echo", **limits: Any) -> Engine:
     """An engine with its own view of the batch, like one in another process."""
-    return Engine(
-        AixplainHook(conn_id), model_id, Batch(str(batch)), id_of(batch), Limits(**{"wait_time": 0.2, **limits})
-    )
+    settings = Limits(**{"wait_time": 0.2, **limits})
+    return Engine(AixplainHook(conn_id), Asset("model", model_id), Batch(str(batch)), id_of(batch), settings)
 
 
 def run(batch: Batch, conn_id: str = "aixplain_default", model_id: str = "echo", **limits: Any) -> Engine:
@@ -184,7 +185,7 @@ def result_record(
 ) -> dict[str, Any]:
     status = ResponseStatus.FAILED if error else ResponseStatus.SUCCESS
     response = ModelResponse(status, data="x", used_credits=credits)
-    result = make_result(row, Row(row + 1, ""), attempt, response, error)
+    result = make_result(row, Row(row + 1, ""), attempt, response, error, Asset(), is_known=True)
     return {"event": "result", "batch": batch, **result, **flags}
 
 

@@ -27,6 +27,7 @@ from airflow_provider_aixplain.batch.engine import Engine, Limits
 from airflow_provider_aixplain.batch.ledger import AttemptEvent
 from airflow_provider_aixplain.exceptions import AixplainPermanentError
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.protocol.assets import Asset
 from tests.support.deployment import Emulator, wait_until
 from tests.support.scripted import Handler, serve
 from tests.unit.batch.batches import (
@@ -371,7 +372,7 @@ def test_a_folder_deleted_while_it_runs_stops_it(
 
 def test_an_engine_needs_a_batch(place: str) -> None:
     with pytest.raises(Fenced, match="deleted"):
-        asyncio.run(Engine(AixplainHook(), "echo", Batch(place), "gone", Limits()).run())
+        asyncio.run(Engine(AixplainHook(), Asset("model", "echo"), Batch(place), "gone", Limits()).run())
 
 
 # Real processes that are killed and frozen

@@ -14,6 +14,7 @@ from airflow_provider_aixplain.batch.batch import Batch
 from airflow_provider_aixplain.batch.engine import Engine, Limits
 from airflow_provider_aixplain.batch.ledger import AttemptEvent
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
+from airflow_provider_aixplain.protocol.assets import Asset
 from airflow_provider_aixplain.triggers import batch as trigger_module
 from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
 from tests.support.deployment import AIRFLOW_3, Emulator
@@ -84,7 +85,8 @@ def test_a_fenced_trigger_resumes_if_the_new_owner_is_gone(
         await until(lambda: submitted(emulator, tag))
         FailingCalls(monkeypatch, Batch, "read", {1, 3})
         if is_running:
-            await Engine(AixplainHook(), "echo", other, batch_id, Limits(max_in_flight=5, wait_time=0.2)).run()
+            limits = Limits(max_in_flight=5, wait_time=0.2)
+            await Engine(AixplainHook(), Asset("model", "echo"), other, batch_id, limits).run()
         else:
             await asyncio.to_thread(other.claim, batch_id, "a triggerer that is stopped now")
         return (await first).payload["error"]
