@@ -1,4 +1,4 @@
-"""``@task.aixplain_batch``: runs a model on each row that a function returns."""
+"""``@task.aixplain_batch``: runs a model or an agent on each row that a function returns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class AixplainBatchDecoratedOperator(InputFromFunction, AixplainBatchRunOperator):
-    """Runs a model on each row that a function returns; created by ``@task.aixplain_batch``.
+    """Runs a model or an agent on each row that a function returns; created by ``@task.aixplain_batch``.
 
     :param python_callable: the function, which may be ``async``; it returns the ``input``: a list or an iterator; or
         the URI or path of a file or folder, which the worker reads, so return untrusted text only as an item of a
@@ -33,7 +33,7 @@ class AixplainBatchDecoratedOperator(InputFromFunction, AixplainBatchRunOperator
     custom_operator_name = "@task.aixplain_batch"
 
     def execute(self, context: Context) -> Any:
-        """Call the function, and run the model on each row of its result.
+        """Call the function, and run the model or agent on each row of its result.
 
         :return: the manifest.
         """
@@ -43,7 +43,7 @@ class AixplainBatchDecoratedOperator(InputFromFunction, AixplainBatchRunOperator
 
 
 def aixplain_batch_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
-    """Create a task that runs a model on each row that a function returns.
+    """Create a task that runs a model or an agent on each row that a function returns.
 
     :param python_callable: the function.
     :param kwargs: the arguments of :class:`~airflow_provider_aixplain.operators.batch.AixplainBatchRunOperator`, except

@@ -11,14 +11,17 @@ from datetime import date, time
 from decimal import Decimal
 from enum import Enum
 from numbers import Integral, Real
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 from uuid import UUID
 
 from airflow_provider_aixplain.files import refuse_upload
 from airflow_provider_aixplain.inputs.readers import read_records
 from airflow_provider_aixplain.protocol.failure import InvalidInput
-from airflow_provider_aixplain.protocol.payload import build_payload
+from airflow_provider_aixplain.protocol.payload import ModelInput
 from airflow_provider_aixplain.protocol.values import NOT_JSON, to_printable, to_sendable, to_storable
+
+if TYPE_CHECKING:
+    from airflow_provider_aixplain.protocol.agent import AgentInput
 
 MAX_WHOLE_FLOAT = 2**53
 """Up to this number, each integer has a float of its own."""
@@ -71,13 +74,15 @@ class Mapper:
     A value of a column is sent unchanged: text is never read as JSON or a number, and no value sets parameters.
     Decimals are sent as their exact text, dates and times in ISO 8601, UUIDs as text.
 
-    :param data: the column with the run's ``data``; or a mapping from the names of its fields to columns; or None: the
-        row itself is the payload if it is an object, and ``data`` if it is anything else.
-    :param parameters: parameters of all runs, by name.
-    :param parameter_columns: parameters that are columns, by name.
+    :param data: the column with ``data``, or with the ``input`` of an agent's query; or a mapping from the names of
+        the fields of payload or query to columns; or None: the row itself is the payload or query if it is an object,
+        and ``data`` or ``input`` if it is anything else.
+    :param parameters: parameters of all runs, or variables of all queries, by name.
+    :param parameter_columns: parameters or variables that are columns, by name.
     :param key: the column with the key; None: the number of the row, from 1.
     :param include_columns: the columns that the result repeats.
-    :raises InvalidInput: if parameters would replace the ``data`` that a column holds.
+    :param shared: what all runs share.
+    :raises InvalidInput: if parameters would replace the ``data`` or ``input`` that a column holds.
     """
 
     data: str | Mapping[str, str] | None = None
@@ -85,6 +90,7 @@ class Mapper:
     parameter_columns: Mapping[str, str] = field(default_factory=dict)
     key: str | None = None
     include_columns: Collection[str] = ()
+    shared: ModelInput | AgentInput = field(default_factory=lambda: ModelInput("", None))
 
     @property
     def columns(self) -> set[str]:
@@ -105,19 +111,19 @@ class Mapper:
         }
         key = number if self.key is None else _key(_column(value, self.key))
         included = {name: self._included_value(value, name) for name in self.include_columns}
-        payload: Mapping[str, Any]
+        fields: Mapping[str, Any]
         if isinstance(self.data, Mapping):
-            payload = {name: _column(value, column) for name, column in self.data.items()}
+            fields = {name: _column(value, column) for name, column in self.data.items()}
         elif self.data is None and isinstance(value, Mapping):
-            payload = value
+            fields = value
         else:
-            data = value if self.data is None else _column(value, self.data)
-            if data is None:
-                raise InvalidInput("data is None: the row has no input for the model")
-            if "data" in parameters:
-                raise InvalidInput("parameters hold 'data' too, which is the row's: leave it out")
-            payload = {"data": _sendable(data, "data")}
-        return Row(key, build_payload(payload, parameters, convert=convert), included)
+            name, single = self.shared.row_name, value if self.data is None else _column(value, self.data)
+            if single is None:
+                raise InvalidInput(f"{name} is None: the row has no input for the {self.shared.asset.kind}")
+            if name in parameters:
+                raise InvalidInput(f"parameters hold {name!r} too, which is the row's: leave it out")
+            fields = {name: _sendable(single, name)}
+        return Row(key, self.shared.with_row(fields, parameters).body(convert), included)
 
     @staticmethod
     def _included_value(row: Any, name: str) -> Any:

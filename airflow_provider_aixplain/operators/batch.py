@@ -27,7 +27,7 @@ from airflow_provider_aixplain.operators.arguments import (
     one_of,
     refuse_nested,
 )
-from airflow_provider_aixplain.protocol.assets import Asset
+from airflow_provider_aixplain.protocol.agent import AgentInput, shared_input
 from airflow_provider_aixplain.protocol.wait import to_seconds
 from airflow_provider_aixplain.submission import now, seconds_since
 from airflow_provider_aixplain.templates import TemplatedOperator
@@ -40,10 +40,12 @@ if TYPE_CHECKING:
     from airflow_provider_aixplain.batch.ledger import Header
     from airflow_provider_aixplain.hooks.aixplain import AixplainHook
     from airflow_provider_aixplain.inputs.rows import BadRow, Row
+    from airflow_provider_aixplain.protocol.assets import Asset
+    from airflow_provider_aixplain.protocol.payload import ModelInput
 
 
 class AixplainBatchRunOperator(TemplatedOperator):
-    """Runs a model on each row of an input, as one task, and returns a manifest.
+    """Runs a model or an agent on each row of an input, as one task, and returns a manifest.
 
     A worker reads the input and writes the rows to ``result_path``. A trigger submits and polls a limited number of
     runs at a time, and records each step there. A worker publishes the results and the manifest. If a process is
@@ -56,16 +58,21 @@ class AixplainBatchRunOperator(TemplatedOperator):
     in seconds) and ``seconds`` (since the batch began).
 
     :param model_id: the model's id on the platform. (templated)
+    :param agent_id: the id of an agent or a team agent, instead of a model's. (templated)
+    :param agent_settings: the arguments ``tools``, ``output_format``, ``expected_output``, ``max_tokens``, ``max_time``
+        and ``budget`` of :class:`~airflow_provider_aixplain.operators.aixplain.AixplainRunAgentOperator` for all runs,
+        by name. Answers are not checked against ``expected_output``. Default: the agent's own settings.
     :param input: the rows: a list; or the URI or ``ObjectStoragePath`` of a file of JSON lines (``.jsonl``), CSV with a
         header, or Parquet (``pip install 'airflow-provider-aixplain[parquet]'``), or of a folder of such files. The
         worker reads what it names, so never set it from untrusted text. (templated)
     :param result_path: the URI of a folder for the results and the state of this batch only: in an object storage, with
         the id of its Connection if it needs one (``s3://aws_default@bucket/folder``); or on a file system that workers
         and triggerers share (``file:///data/out``). (templated)
-    :param data: the column whose values are sent as ``data`` (strings are never parsed as JSON or numbers); or a dict
-        from fields of the payload to columns; default: the row itself. (templated)
-    :param parameters: parameters of all runs, by name. (templated)
-    :param parameter_columns: a dict from names of parameters to columns. (templated)
+    :param data: the column whose values are sent as ``data``, or as ``input`` of an agent's query (strings are never
+        parsed as JSON or numbers); or a dict from fields of the payload, or of the query, to columns; default: the row
+        itself. (templated)
+    :param parameters: parameters of all runs, by name; for an agent variables. (templated)
+    :param parameter_columns: a dict from names of parameters, or variables, to columns. (templated)
     :param key: the column with the key of a row, which is in its result too: a string or integer, unique per row;
         default: the number of the row, from 1. (templated)
     :param include_columns: names of input columns that each result repeats, as the object ``input``. A column that
@@ -80,12 +87,12 @@ class AixplainBatchRunOperator(TemplatedOperator):
     :param max_credits: once the results have cost this many credits, no more rows are submitted, and the task fails;
         with a higher limit, a cleared task runs the rest. Runs in flight are billed on top. Default: no limit.
     :param result_format: ``jsonl``; or ``parquet``, which also writes ``results.parquet`` when the batch has finished,
-        with ``data`` as a JSON string.
+        with ``data`` and an agent's ``artifacts`` as JSON strings.
     :param on_bad_row: what to do if a row is no valid input: ``fail``, before anything is submitted, or ``skip``.
     :param on_changed_input: what to do if the result path holds the batch of another input: ``fail``, or ``restart``,
         which replaces that batch.
     :param fail_on: which failed rows fail the task: ``any``, ``all``, or more than this fraction of the rows.
-    :param wait_time: seconds before a run's second poll, while the model's run times are unknown.
+    :param wait_time: seconds before a run's second poll, while the run times of the model or agent are unknown.
     :param timeout: seconds, or a timedelta, after which the batch no longer waits for a row. Its run continues.
     :param deferrable: whether a trigger runs the batch; if False, the worker does. Default: ``[aixplain] deferrable``
         of Airflow's configuration, which is True unless set.
@@ -94,6 +101,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
 
     template_fields: Sequence[str] = (
         "model_id",
+        "agent_id",
         "input",
         "result_path",
         "data",
@@ -112,9 +120,11 @@ class AixplainBatchRunOperator(TemplatedOperator):
     def __init__(
         self,
         *,
-        model_id: str,
         input: Any,
         result_path: str,
+        model_id: str | None = None,
+        agent_id: str | None = None,
+        agent_settings: Mapping[str, Any] | None = None,
         data: str | Mapping[str, str] | None = None,
         parameters: Mapping[str, Any] | None = None,
         parameter_columns: Mapping[str, str] | None = None,
@@ -137,6 +147,8 @@ class AixplainBatchRunOperator(TemplatedOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.model_id = model_id
+        self.agent_id = agent_id
+        self.agent_settings = agent_settings
         self.input = input
         self.result_path = result_path
         self.data = data
@@ -160,6 +172,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
         with translate_protocol_errors():
             self.wait_time = to_seconds("wait_time", wait_time)
             self.timeout = to_seconds("timeout", timeout)
+            self._shared_input()
         self.deferrable = deferrable_or_default(deferrable)
 
     @cached_property
@@ -169,10 +182,14 @@ class AixplainBatchRunOperator(TemplatedOperator):
 
         return AixplainHook(self.aixplain_conn_id)
 
+    def _shared_input(self) -> ModelInput | AgentInput:
+        """Return what all runs share."""
+        return shared_input(self.model_id, self.agent_id, self.agent_settings)
+
     @property
     def asset(self) -> Asset:
-        """The model that is run."""
-        return Asset("model", self.model_id)
+        """The model or agent that is run."""
+        return self._shared_input().asset
 
     @property
     def limits(self) -> Limits:
@@ -231,7 +248,8 @@ class AixplainBatchRunOperator(TemplatedOperator):
         trigger = AixplainBatchTrigger(
             result_path=str(batch),
             batch=header.batch,
-            model_id=self.model_id,
+            model_id=self.model_id or "",
+            agent_id=self.agent_id or "",
             aixplain_conn_id=self.aixplain_conn_id,
             limits=asdict(self.limits),
         )
@@ -283,7 +301,8 @@ class AixplainBatchRunOperator(TemplatedOperator):
             if (scan.fingerprint, scan.bad_rows) == (earlier.fingerprint, earlier.bad_rows):
                 # This fences a process that still runs the batch, such as the trigger of a task that was cleared.
                 return batch.resume()
-            problem = f"{batch} holds the batch of another input, model or endpoint, of {earlier.started_at}"
+            kind = self.asset.kind
+            problem = f"{batch} holds the batch of another input, {kind} or endpoint, of {earlier.started_at}"
             if self.on_changed_input == "fail":
                 raise AixplainInputError(
                     f"result_path: {problem}; name another folder, or use on_changed_input='restart'"
@@ -315,7 +334,14 @@ class AixplainBatchRunOperator(TemplatedOperator):
         if isinstance(columns, str) or not all(isinstance(name, str) for name in columns):
             raise AixplainInputError(f"include_columns is {columns!r}: give a list of names of columns")
         with translate_protocol_errors():
-            mapper = Mapper(self.data, self.parameters or {}, self.parameter_columns or {}, self.key, tuple(columns))
+            mapper = Mapper(
+                self.data,
+                self.parameters or {},
+                self.parameter_columns or {},
+                self.key,
+                tuple(columns),
+                self._shared_input(),
+            )
             try:
                 yield from read(self._source(), mapper, self.encoding, self.delimiter)
             except OSError as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from airflow_provider_aixplain.protocol.values import Convert
 
 OUTPUT_FORMATS = ("text", "markdown", "json")
+
+SHARED_SETTINGS = ("tools", "output_format", "expected_output", "max_tokens", "max_time", "budget")
+"""The fields of an ``AgentInput`` that the runs of a batch share."""
 
 BUDGET = {"max_cost": "maxCost", "max_duration_seconds": "maxDurationSeconds", "max_iterations": "maxIterations"}
 """The caps of a budget, and their names on the wire."""
@@ -53,6 +57,7 @@ class AgentInput:
     """
 
     id_name: ClassVar[str] = "agent_id"
+    row_name: ClassVar[str] = "input"
 
     agent_id: str
     query: Any
@@ -70,6 +75,13 @@ class AgentInput:
     def asset(self) -> Asset:
         """The agent."""
         return Asset("agent", self.agent_id)
+
+    def with_row(self, fields: Mapping[str, Any], parameters: Mapping[str, Any]) -> AgentInput:
+        """Return the input of the run of a row.
+
+        :param fields: the fields of its query: ``row_name``, if the row is a single value.
+        """
+        return replace(self, query=fields, variables=parameters)
 
     def request(self, endpoints: Endpoints, convert: Convert | None = None) -> wire.Request:
         """Return the request that starts the run, as :meth:`body`."""
@@ -113,13 +125,13 @@ class AgentInput:
             variables = to_sendable(require_mapping("variables", self.variables), "variables", convert)
         except RecursionError:
             raise InvalidInput("query or variables refer to themselves or nest too deeply for JSON") from None
-        if isinstance(query, str) and query.strip():
+        if isinstance(query, str) and not _is_blank(query):
             if "input" in variables:
                 raise InvalidInput(
                     "variables has the key 'input', which is the query: rename it, or use a dict as query"
                 )
             return {"input": query, **variables}
-        if isinstance(query, dict) and query:
+        if isinstance(query, dict) and query and (self.attachments or not _is_blank(query.get("input"))):
             return {**query, **variables}
         raise InvalidInput(f"query is {query!r:.100}: give a text, or a dict that is not empty")
 
@@ -142,7 +154,7 @@ class AgentInput:
             return None
         is_text_format = self.output_format in ("text", "markdown")
         if isinstance(value, type) and hasattr(value, "model_json_schema") and not is_text_format:
-            return value.model_json_schema()
+            return _schema(value)
         if isinstance(value, Mapping) and value and not is_text_format:
             return json.dumps(to_sendable(value, "expected_output"))
         if isinstance(value, str) and value.strip():
@@ -163,9 +175,41 @@ class AgentInput:
         return {name: cap for name, cap in caps.items() if cap is not None}
 
 
+def shared_input(
+    model_id: str | None, agent_id: str | None, settings: Mapping[str, Any] | None
+) -> ModelInput | AgentInput:
+    """Return what the runs of a batch share: an input without ``data`` or ``query``.
+
+    :param settings: fields of ``AgentInput``, by name.
+    :raises InvalidInput: unless exactly one id is given; or if the settings are those of no agent.
+    """
+    if model_id is not None and agent_id is None:
+        if settings is not None:
+            raise InvalidInput("agent_settings are for an agent: give agent_id, or use parameters for a model")
+        return ModelInput(model_id, None)
+    if agent_id is None or model_id is not None:
+        raise InvalidInput("give either model_id or agent_id")
+    settings = require_mapping("agent_settings", settings)
+    if unknown := [name for name in settings if name not in SHARED_SETTINGS]:
+        raise InvalidInput(f"agent_settings has the key {unknown[0]!r}: the keys are {', '.join(SHARED_SETTINGS)}")
+    run = AgentInput(agent_id, None, **settings)
+    run.check_settings()
+    return run
+
+
 def input_type(arguments: Collection[str]) -> type[ModelInput] | type[AgentInput]:
     """Return the class of a run's input with these arguments."""
     return AgentInput if "query" in arguments else ModelInput
+
+
+@lru_cache(maxsize=32)
+def _schema(kind: Any) -> Any:
+    """Return the schema of a class of pydantic. Computing it takes a millisecond, and each row of a batch needs it."""
+    return kind.model_json_schema()
+
+
+def _is_blank(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 def _text(name: str, value: Any) -> str | None:

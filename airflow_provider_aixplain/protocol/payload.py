@@ -69,6 +69,7 @@ class ModelInput:
     """
 
     id_name: ClassVar[str] = "model_id"
+    row_name: ClassVar[str] = "data"
 
     model_id: str
     data: Any
@@ -78,6 +79,13 @@ class ModelInput:
     def asset(self) -> Asset:
         """The model."""
         return Asset("model", self.model_id)
+
+    def with_row(self, fields: Mapping[str, Any], parameters: Mapping[str, Any]) -> ModelInput:
+        """Return the input of the run of a row.
+
+        :param fields: the fields of its payload: ``row_name``, if the row is a single value.
+        """
+        return ModelInput(self.model_id, fields, parameters)
 
     def body(self, convert: Convert | None = None) -> str:
         """Return the body of the request as JSON; see :func:`build_payload` for the argument and the errors."""
