@@ -341,34 +341,36 @@ def test_killed_triggerers_resubmit_only_runs_in_doubt(tmp_path: Path) -> None:
     assert again.total() <= kills * MAX_CONCURRENT_SUBMISSIONS
 
 
-def test_a_batch_survives_kills_at_every_stage(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "rows", "kills"), [("model", 4800, 20), ("agent", 500, 6)])
+def test_a_batch_survives_kills_at_every_stage(tmp_path: Path, kind: str, rows: int, kills: int) -> None:
     """Kills its worker while it reads the input or writes the results, and its triggerer in between, at random."""
-    rows, kills = 4800 // SHARE, max(3, 20 // SHARE)
+    dag_id, rows, kills = f"batch_{kind}", rows // SHARE, max(3, kills // SHARE)
     # Runs of different durations, so that submissions are in flight at every moment and not in waves.
     inputs = [{"data": f"row {n}", "delay": 2 + n % 7 / 3} for n in range(rows)]
     (tmp_path / "input.jsonl").write_text("".join(json.dumps(row) + "\n" for row in inputs))
     with deploy(tmp_path, later=TRIGGERERS[1:]) as deployment:
         deployment.emulator.set_faults(submission_seconds=0.2)  # so that some are in flight at each kill
         places = {"input": f"file://{tmp_path}/input.jsonl", "result_path": f"file://{tmp_path}/results"}
-        run_id = deployment.airflow.trigger("batch", places)
+        run_id = deployment.airflow.trigger(dag_id, places)
         killed: Counter[str] = Counter()
         while killed.total() < kills:
             # About half of the kills hit each of them. Without a limit nearly all would hit the worker on a slow
             # machine, where the task hardly ever defers between two kills.
             states = {"running": "worker", "deferred": "triggerer"}
             wanted = tuple(state for state, process in states.items() if killed[process] <= kills // 2)
-            killed.update(kill_at_random(deployment, run_id, (*wanted, "success")))
-        deployment.wait_until(lambda: deployment.airflow.state("batch", run_id) == "success", "the DAG run to succeed")
-        manifest = deployment.airflow.xcoms("batch", run_id, "batch")["return_value"]
-        submitted = Counter(run["payload"]["data"] for run in deployment.emulator.runs())
+            killed.update(kill_at_random(deployment, dag_id, run_id, (*wanted, "success")))
+        deployment.wait_until(lambda: deployment.airflow.state(dag_id, run_id) == "success", "the DAG run to succeed")
+        manifest = deployment.airflow.xcoms(dag_id, run_id, "batch")["return_value"]
+        payloads = [run["payload"] for run in deployment.emulator.runs()]
+    submitted = Counter(payload["query"]["input"] if kind == "agent" else payload["data"] for payload in payloads)
     lines = (tmp_path / "results" / "results.jsonl").read_text().splitlines()
     found = Counter(json.loads(line)["data"] for line in lines)
     again = submitted - Counter(set(submitted))
     orphaned = Counter(f"row {key - 1}" for key in manifest["orphaned"])
     Console().print(
-        f"A batch of {rows} rows, killed {kills} times ({killed['worker']} workers, {killed['triggerer']} triggerers):"
-        f" {len(found)} results, {found.total() - len(found)} duplicates; {submitted.total()} submissions,"
-        f" {orphaned.total()} rows in doubt, as the manifest states"
+        f"A batch of {rows} rows of the {kind}, killed {kills} times ({killed['worker']} workers,"
+        f" {killed['triggerer']} triggerers): {len(found)} results, {found.total() - len(found)} duplicates;"
+        f" {submitted.total()} submissions, {orphaned.total()} rows in doubt, as the manifest states"
     )
     assert found == Counter({f"row {n}": 1 for n in range(rows)}), "one result per row"
     assert (manifest["rows"], manifest["succeeded"]) == (rows, rows)
@@ -376,7 +378,7 @@ def test_a_batch_survives_kills_at_every_stage(tmp_path: Path) -> None:
     assert again <= orphaned
 
 
-def kill_at_random(deployment: Deployment, run_id: str, states: tuple[str, ...]) -> list[str]:
+def kill_at_random(deployment: Deployment, dag_id: str, run_id: str, states: tuple[str, ...]) -> list[str]:
     """Kill the worker or triggerer that runs the batch, at a random time, and return which was killed, if any.
 
     :param states: states of its task to wait for; one that has succeeded is cleared.
@@ -392,9 +394,9 @@ def kill_at_random(deployment: Deployment, run_id: str, states: tuple[str, ...])
 
     found = deployment.wait_until(running_process, f"a batch that is {' or '.join(states)}", every=0.05)
     if found[0] == "success":
-        deployment.wait_until(lambda: deployment.airflow.state("batch", run_id) == "success", "the DAG run to succeed")
+        deployment.wait_until(lambda: deployment.airflow.state(dag_id, run_id) == "success", "the DAG run to succeed")
         cleared = {"dry_run": False, "dag_run_id": run_id, "task_ids": ["batch"], "only_failed": False}
-        deployment.airflow.call("POST", "/dags/batch/clearTaskInstances", json=cleared)
+        deployment.airflow.call("POST", f"/dags/{dag_id}/clearTaskInstances", json=cleared)
         return []
     time.sleep(random.uniform(0, 1.2 if found[0] == "running" else 6))  # at any time in this state
     if running_process() != found:

@@ -1,4 +1,4 @@
-"""DAGs of ``test_faults.py``: mapped runs, runs that triggers start, and a batch."""
+"""DAGs of ``test_faults.py``: mapped runs, runs that triggers start, and batches of a model and of an agent."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from datetime import timedelta
 from pathlib import Path
 
 import pendulum
-from airflow.providers.common.compat.sdk import dag, get_current_context, task
+from airflow.providers.common.compat.sdk import DAG, dag, get_current_context, task
 
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 
 PARKED_FOR = 600
+BATCHES = {
+    "model": {"model_id": "echo", "max_in_flight": 100},
+    "agent": {"agent_id": "echo-agent", "max_in_flight": 20},
+}
 
 
 class Parking(AixplainRunModelOperator):
@@ -60,21 +64,17 @@ def started():
         )
 
 
-@dag(start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None, params={"input": "", "result_path": ""})
-def batch():
-    AixplainBatchRunOperator(
-        task_id="batch",
-        model_id="echo",
-        input="{{ params.input }}",
-        result_path="{{ params.result_path }}",
-        data="data",
-        parameter_columns={"delay": "delay"},
-        max_in_flight=100,
-        retries=100,
-        retry_delay=timedelta(seconds=1),
-    )
-
-
 faults()
 started()
-batch()
+for kind, arguments in BATCHES.items():
+    with DAG(f"batch_{kind}", schedule=None, params={"input": "", "result_path": ""}):
+        AixplainBatchRunOperator(
+            task_id="batch",
+            **arguments,
+            input="{{ params.input }}",
+            result_path="{{ params.result_path }}",
+            data="data",
+            parameter_columns={"delay": "delay"},
+            retries=100,
+            retry_delay=timedelta(seconds=1),
+        )
