@@ -26,7 +26,7 @@ CONF = {
     "example_aixplain_stream": {"text": STREAMED},
 }
 DAGS = (
-    *(("tries",) if AIRFLOW_3 else ()),
+    *(("tries", "example_aixplain_approval") if AIRFLOW_3 else ()),
     "agents",
     "endings",
     "large",
@@ -38,6 +38,8 @@ DAGS = (
     "example_aixplain_stream",
     "example_aixplain_file",
     "example_aixplain_finetune",
+    "example_aixplain_agent",
+    "example_aixplain_conversation",
 )
 LOGGED_KEY = "key-that-a-task-logs"
 STORED_KEY = "key-in-the-database"
@@ -67,29 +69,29 @@ class Deployment:
         self.airflow = Airflow(processes, dags, connections, settings=settings)
         self.airflow.start(without=("triggerer",))
         self.results = processes.home / "results"
-        self._runs: dict[str, str] = {}
+        self.run_ids: dict[str, str] = {}
 
     def start_runs(self) -> None:
         """Start the triggerer and a run of each DAG, unless that was done."""
-        if self._runs:
+        if self.run_ids:
             return
         self.airflow.start_component("triggerer")
         stored = {"connection_id": "stored", "conn_type": "aixplain", "host": self.emulator.url}
         self.airflow.call("POST", "/connections", json={**stored, "password": STORED_KEY})
         for dag_id in DAGS:
-            self._runs[dag_id] = self.airflow.trigger(dag_id, CONF.get(dag_id, {}))
+            self.run_ids[dag_id] = self.airflow.trigger(dag_id, CONF.get(dag_id, {}))
         path = {"result_path": f"file://{self.results}"}
-        self._runs["example_aixplain_batch"] = self.airflow.trigger("example_aixplain_batch", path)
+        self.run_ids["example_aixplain_batch"] = self.airflow.trigger("example_aixplain_batch", path)
 
     def finish(self, dag_id: str) -> str:
         """Wait until the run of a DAG has finished, and return its id."""
         self.start_runs()
-        self.airflow.finish(dag_id, self._runs[dag_id])
-        return self._runs[dag_id]
+        self.airflow.finish(dag_id, self.run_ids[dag_id])
+        return self.run_ids[dag_id]
 
     def run_of(self, response: dict[str, Any]) -> dict[str, Any]:
         """Return the emulator's record of the run that a response belongs to."""
-        return next(run for run in self.emulator.runs() if response["url"].endswith(run["id"]))
+        return next(run for run in self.emulator.runs() if run["id"] in response["url"])
 
 
 @pytest.fixture(scope="module")
@@ -297,6 +299,45 @@ def test_a_sensor_waits_for_a_training(deployment: Deployment) -> None:
     assert deployment.airflow.state("example_aixplain_finetune", run_id) == "success"
     trained = deployment.airflow.xcoms("example_aixplain_finetune", run_id, "trained")["return_value"]
     assert (trained["status"], trained["model_status"], trained["epoch"]) == ("completed", "onboarded", 3)
+
+
+def test_the_answer_of_an_agent_is_used(deployment: Deployment) -> None:
+    run_id = deployment.finish("example_aixplain_agent")
+    assert deployment.airflow.state("example_aixplain_agent", run_id) == "success"
+    xcoms = deployment.airflow.xcoms("example_aixplain_agent", run_id, "ask")
+    assert set(xcoms) == {*AGENT_FIELDS, "return_value"}
+    assert xcoms["output"] == "reviews 4, positive 1, neutral 2, negative 1, languages (en 2, de 1, fr 1)"
+    assert len(xcoms["data"]["steps"]) == 8
+    report = deployment.airflow.xcoms("example_aixplain_agent", run_id, "report")["return_value"]
+    assert report == {"output": xcoms["output"], "used_credits": xcoms["used_credits"]}
+    assert deployment.run_of(xcoms)["payload"]["executionParams"]["budget"] == {"maxCost": 1, "maxDurationSeconds": 600}
+
+
+def test_an_agent_remembers_the_first_run_of_a_conversation(deployment: Deployment) -> None:
+    run_id = deployment.finish("example_aixplain_conversation")
+    output = deployment.airflow.xcoms("example_aixplain_conversation", run_id, "report")["return_value"]
+    assert output == (
+        "reviews 1, positive 0, neutral 0, negative 1, languages (en 1),"
+        " earlier (reviews 1, positive 1, neutral 0, negative 0, languages (en 1))"
+    )
+
+
+@pytest.mark.skipif(not AIRFLOW_3, reason="below Airflow 3.1 no task can wait for a person")
+def test_an_answer_is_used_once_a_person_has_approved_it(deployment: Deployment) -> None:
+    deployment.start_runs()
+    dag_id, run_id = "example_aixplain_approval", deployment.run_ids["example_aixplain_approval"]
+
+    def states() -> dict[str, str | None]:
+        return {ti["task_id"]: ti["state"] for ti in deployment.airflow.tasks(dag_id, run_id)}
+
+    wait_until(lambda: states()["approve"] == "awaiting_input", "the task that waits for a person")
+    assert states()["publish"] is None
+    path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
+    answer = deployment.airflow.xcoms(dag_id, run_id, "ask")["output"]
+    assert deployment.airflow.call("GET", path)["body"] == answer
+    deployment.airflow.call("PATCH", path, json={"chosen_options": ["Approve"]})
+    deployment.finish(dag_id)
+    assert deployment.airflow.xcoms(dag_id, run_id, "publish")["return_value"] == answer
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import pytest
 from airflow.providers.common.compat.sdk import DAG
 
+from tests.support.deployment import AIRFLOW_3
 from tests.support.documentation import PAGES
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "example_dags").glob("*.py"))
@@ -28,6 +29,8 @@ def test_it_is_parsed_without_a_network(path: Path, monkeypatch: pytest.MonkeyPa
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    if path.stem == "example_aixplain_approval" and not AIRFLOW_3:
+        pytest.skip("below Airflow 3.1 no task can wait for a person, so this file defines no DAG")
     dag = getattr(module, path.stem)()
     assert isinstance(dag, DAG)
     assert dag.dag_id == path.stem
