@@ -24,7 +24,7 @@ JOBS ?= 3
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z][a-z%-]*:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(VENV)/.ready ## Run an example DAG in a real Airflow; KEEP=1 leaves it running
+demo: $(VENV)/.ready ## Run two example DAGs in a real Airflow; KEEP=1 leaves it running
 	@exec $(VENV)/bin/python -m tests.airflow.demo
 
 stop: $(VENV)/.ready ## Stop what make demo KEEP=1 left running

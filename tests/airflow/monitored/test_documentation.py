@@ -17,7 +17,8 @@ import requests
 from airflow.models.connection import Connection
 
 from airflow_provider_aixplain.hooks.connection import read_connection
-from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+from airflow_provider_aixplain.operators.aixplain import AixplainRunAgentOperator, AixplainRunModelOperator
+from airflow_provider_aixplain.operators.run import RunBaseOperator
 from airflow_provider_aixplain.run_settings import RunSettings
 from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
 from tests.support.deployment import AIRFLOW_3, wait_until
@@ -123,6 +124,8 @@ def test_the_connection_is_the_same_as_json_and_uri(monkeypatch: pytest.MonkeyPa
     ("kind", "page"),
     [
         (AixplainRunModelOperator, "operator"),
+        (RunBaseOperator, "operator"),
+        (AixplainRunAgentOperator, "agents"),
         (AixplainModelRunSensor, "sensor"),
         (RunSettings, "trigger"),
     ],
