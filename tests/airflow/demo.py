@@ -1,4 +1,4 @@
-"""``make demo``: analyses texts with deferred tasks in a real Airflow, and shows their time in worker slots."""
+"""``make demo``: runs a model and an agent in a real Airflow, and shows their cost and their time in worker slots."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".demo"
 LEFT_RUNNING = HOME / "left-running.json"
 DAG_ID = "example_aixplain_mapped"
+AGENT_DAG_ID = "example_aixplain_agent"
+TASKS = {DAG_ID: "analyse", AGENT_DAG_ID: "ask"}
 RUN_SECONDS = 20
 SLOTS = 4
 SHOWN_STATES = {"deferred": "waiting in the triggerer", "running": "on a worker", "success": "done", "failed": "failed"}
@@ -47,13 +49,14 @@ def main() -> int:
     if not model_id:
         console.print("AIXPLAIN_API_KEY is set: name the model too, as in make demo MODEL_ID=6414bd3cd09663e9225130e8")
         return 2
+    agent_id = os.environ.get("AGENT_ID") or ("" if api_key else "review-analyst")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     code, url = 1, ""
     processes = Processes(HOME)
     keep = os.environ.get("KEEP", "") not in ("", "0")
     try:
-        code, url = demonstrate(processes, api_key, model_id)
+        code, url = demonstrate(processes, api_key, model_id, agent_id)
     except KeyboardInterrupt:
         console.print("Interrupted.")
         code = 130
@@ -84,76 +87,111 @@ def created(pid: int) -> float | None:
     return None
 
 
-def demonstrate(processes: Processes, api_key: str, model_id: str) -> tuple[int, str]:
-    """Run the example DAG and show the results; return the exit code and the URL of Airflow's UI."""
+def demonstrate(processes: Processes, api_key: str, model_id: str, agent_id: str) -> tuple[int, str]:
+    """Run the example DAGs and show the results; return the exit code and the URL of Airflow's UI.
+
+    :param api_key: the platform's key; empty to use the emulator.
+    :param agent_id: the agent; empty to run none.
+    """
+    assets = f"model [bold]{model_id}[/]" + (f" and agent [bold]{agent_id}[/]" if agent_id else "")
     if api_key:
         connection = json.dumps({"conn_type": "aixplain", "password": api_key})
-        console.print(f"Using the real platform with model {model_id}: the runs are billed to your account.")
+        console.print(f"Using the real platform with {assets}: the runs are billed to your account.")
     else:
         connection = Emulator(processes, RUN_SECONDS).connection
-        console.print(f"Started the emulator: each run of its model [bold]{model_id}[/] takes {RUN_SECONDS} s.")
+        console.print(f"Started the emulator: each run of its {assets} takes {RUN_SECONDS} s.")
     airflow = Airflow(processes, ROOT / "example_dags", {"aixplain_default": connection}, SLOTS)
     console.print(f"Starting a real Airflow with {SLOTS} worker slots; its logs are in {HOME.name}/ ...")
     airflow.start()
-    run_id = airflow.trigger(DAG_ID, {"model_id": model_id})
+    runs = {DAG_ID: airflow.trigger(DAG_ID, {"model_id": model_id})}
+    if agent_id:
+        runs[AGENT_DAG_ID] = airflow.trigger(AGENT_DAG_ID, {"agent_id": agent_id})
     console.print(f"Airflow's UI, no password: [bold]{airflow.url}/dags/{DAG_ID}[/]")
     seen: list[str] = []
 
     def finished() -> bool:
         processes.check()
-        states = Counter(ti["state"] for ti in airflow.tasks(DAG_ID, run_id) if ti["task_id"] == "analyse")
+        states = Counter(ti["state"] for dag_id in runs for ti in tasks(airflow, dag_id, runs[dag_id]))
         progress = ", ".join(f"{states[state]} {words}" for state, words in SHOWN_STATES.items() if states[state])
         if progress and progress not in seen[-1:]:
             seen.append(progress)
             console.print(f"  {progress}")
-        return airflow.state(DAG_ID, run_id) in FINISHED
+        return all(airflow.state(dag_id, run_id) in FINISHED for dag_id, run_id in runs.items())
 
     wait_until(finished, "the runs to finish", seconds=3600, every=2)
-    return show(airflow, run_id), airflow.url
+    return show(airflow, runs), airflow.url
 
 
-def show(airflow: Airflow, run_id: str) -> int:
-    """Print the table of results; return 0 if every run succeeded, else 1."""
-    tasks = [ti for ti in airflow.tasks(DAG_ID, run_id) if ti["task_id"] == "analyse"]
+def show(airflow: Airflow, runs: dict[str, str]) -> int:
+    """Print the agent's steps and the table of results; return 0 if every run succeeded, else 1."""
+    found = {dag_id: tasks(airflow, dag_id, run_id) for dag_id, run_id in runs.items()}
     slot_seconds = airflow.worker_seconds()
     table = Table("text", "result", title="Results and their cost")
     for heading in ("credits", "run time", "worker slot"):
         table.add_column(heading, justify="right")
-    total_run = total_worker = total_credits = 0.0
-    failed = 0
-    for ti, text in zip(tasks, texts(airflow, run_id), strict=True):
-        worker = slot_seconds[ti["id"]]
-        total_worker += worker
-        if ti["state"] != "success":
-            failed += 1
-            table.add_row(_short(text), f"[red]{ti['state']}[/]", "", "", f"{worker:.1f} s")
-            continue
-        response = airflow.xcoms(DAG_ID, run_id, "analyse", ti["map_index"])["return_value"]
-        run, credits = _number(response["run_time"]), _number(response["used_credits"])
-        total_run += run
-        total_credits += credits
-        result = _short(str(response["data"]), 24)
-        table.add_row(_short(text), result, f"{credits:.5f}", f"{run:.1f} s", f"{worker:.1f} s")
+    totals = [0.0, 0.0, 0.0]
+    for ti, text in zip(found[DAG_ID], texts(airflow, runs[DAG_ID]), strict=True):
+        result, figures = read_result(airflow, ti, slot_seconds)
+        totals = [total + figure for total, figure in zip(totals, figures, strict=True)]
+        table.add_row(_short(text), _short(result, 24), *_cells(*figures))
     table.add_section()
-    table.add_row(f"all {len(tasks)}", "", f"{total_credits:.5f}", f"{total_run:.1f} s", f"{total_worker:.1f} s")
+    table.add_row(f"all {len(found[DAG_ID])}", "", *_cells(*totals))
+    for ti in found.get(AGENT_DAG_ID, []):
+        print_steps(airflow, runs[AGENT_DAG_ID])
+        result, figures = read_result(airflow, ti, slot_seconds)
+        table.add_section()
+        table.add_row(_short(f"the agent: {result}"), "", *_cells(*figures))
     console.print(table)
-    if total_run:
+    _, run_time, worker = totals
+    if run_time:
         console.print(
-            f"The runs took {total_run:.0f} s, and occupied a worker slot for {total_worker:.0f} s"
-            f" ({total_worker / total_run:.0%}): once to submit, once to return the result.\nThe DAG run took"
-            f" {airflow.wall_seconds(DAG_ID, run_id):.0f} s on {SLOTS} worker slots. Tasks that wait on workers would"
-            f" need at least {total_run / SLOTS:.0f} s."
+            f"The model's runs took {run_time:.0f} s, and occupied a worker slot for {worker:.0f} s"
+            f" ({worker / run_time:.0%}): to submit, and to return the result.\nTheir DAG run took"
+            f" {airflow.wall_seconds(DAG_ID, runs[DAG_ID]):.0f} s on {SLOTS} worker slots. Tasks that wait on workers"
+            f" would need at least {run_time / SLOTS:.0f} s."
         )
+    failed = [ti for dag_id in runs for ti in found[dag_id] if ti["state"] != "success"]
     if failed:
-        console.print(f"{failed} of {len(tasks)} runs failed. The log of the first one ends with:")
-        first = next(ti for ti in tasks if ti["state"] != "success")
-        console.print(airflow.log(DAG_ID, run_id, "analyse", 1, first["map_index"])[-2000:], markup=False)
+        console.print(f"{len(failed)} runs failed. The log of the first one ends with:")
+        dag_id, run_id, task_id, index = _place(failed[0])
+        console.print(airflow.log(dag_id, run_id, task_id, 1, index)[-2000:], markup=False)
     return 1 if failed else 0
+
+
+def tasks(airflow: Airflow, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+    """Return the task instances of a DAG run that run a model or an agent."""
+    return [ti for ti in airflow.tasks(dag_id, run_id) if ti["task_id"] == TASKS[dag_id]]
 
 
 def texts(airflow: Airflow, run_id: str) -> list[str]:
     """Return the texts that the DAG read, in the order of the mapped tasks."""
     return [str(item["data"]) for item in airflow.xcoms(DAG_ID, run_id, "read")["return_value"]]
+
+
+def read_result(airflow: Airflow, ti: dict[str, Any], slot_seconds: dict[str, float]) -> tuple[str, list[float]]:
+    """Return the result of a task, and its credits, run time and time in a worker slot."""
+    worker = slot_seconds[ti["id"]]
+    if ti["state"] != "success":
+        return f"[red]{ti['state']}[/]", [0.0, 0.0, worker]
+    response = airflow.xcoms(*_place(ti), keys=["return_value"])["return_value"]
+    figures = [_number(response["used_credits"]), _number(response["run_time"]), worker]
+    return str(response.get("output", response["data"])), figures
+
+
+def print_steps(airflow: Airflow, run_id: str) -> None:
+    """Print what the agent did, as the log of its task shows it."""
+    log = airflow.log(AGENT_DAG_ID, run_id, TASKS[AGENT_DAG_ID])
+    steps = [line[line.index("Step ") :] for line in log.splitlines() if " Step " in line]
+    if steps:
+        console.print("The agent's steps, in the log of its task:", *steps, sep="\n  ", markup=False)
+
+
+def _place(ti: dict[str, Any]) -> tuple[str, str, str, int]:
+    return ti["dag_id"], ti["dag_run_id"], ti["task_id"], ti["map_index"]
+
+
+def _cells(credits: float, run_time: float, worker: float) -> tuple[str, str, str]:
+    return f"{credits:.5f}", f"{run_time:.1f} s", f"{worker:.1f} s"
 
 
 def _number(value: Any) -> float:
