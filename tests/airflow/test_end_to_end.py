@@ -13,12 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.deployment import AIRFLOW_3, FINISHED, Airflow, Emulator, Processes, wait_until
+from tests.support.deployment import AIRFLOW_3, FINISHED, RUN_SECONDS, Airflow, Emulator, Processes, wait_until
 from tests.support.public_api import AGENT_FIELDS, RESPONSE_FIELDS
 
 ROOT = Path(__file__).parents[2]
-RUN_SECONDS = 5
-"""Longer than a loop of a busy scheduler: Airflow 3.3.2 fails a task that resumes before that loop ends."""
 TEXTS = 4
 STREAMED = "It was the best of times. " * 20
 CONF = {

@@ -33,6 +33,8 @@ COMPONENTS = (
 CELERY_WORKER = ("celery", "worker", "--skip-serve-logs", "--without-mingle", "--without-gossip")
 BIN = Path(sys.executable).parent
 FINISHED = ("success", "failed")
+RUN_SECONDS = 5
+"""Longer than a loop of a busy scheduler: Airflow 3.3.2 fails a task that resumes before that loop ends."""
 
 
 def free_port() -> int:

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tests.support.deployment import AIRFLOW_3, Airflow, Emulator, Processes
+from tests.support.deployment import AIRFLOW_3, RUN_SECONDS, Airflow, Emulator, Processes
 from tests.support.documentation import ROOT, examples
 
 DAGS = ROOT / "tests" / "airflow" / "monitored" / "dags"
@@ -31,7 +31,7 @@ class Monitored:
         threading.Thread(target=self._listen, daemon=True).start()
         processes.add_cleanup(self._listener.close)
         self.lineage = processes.home / "lineage.jsonl"
-        self.emulator = Emulator(processes, seconds=1, key=KEY)
+        self.emulator = Emulator(processes, RUN_SECONDS, key=KEY)
         settings = {
             "core__test_connection": "Enabled",
             "metrics__statsd_on": True,

@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from airflow_provider_aixplain.get_provider_info import CONN_FIELDS
-from tests.support.deployment import AIRFLOW_3, BIN, wait_until
+from tests.support.deployment import AIRFLOW_3, BIN, RUN_SECONDS, wait_until
 from tests.support.monitored import KEY, Monitored
 from tests.support.public_api import RESPONSE_FIELDS
 
@@ -61,7 +61,7 @@ def test_the_log_reports_each_step_of_a_run(monitored: Monitored, run_id: str) -
         "Waiting for the run, submitted ",
         "Run succeeded after ",
         " credits)",
-        "run: model sentiment succeeded after 1.0 s",
+        f"run: model sentiment succeeded after {RUN_SECONDS:.1f} s",
         " credits and ",
     )
     places = [log.find(part) for part in story]
@@ -96,14 +96,14 @@ class TestMetrics:
             (tokens,) = self.values(monitored, "tokens", kind=kind, **tags)
             assert int(tokens.removesuffix("|c")) == response["usage"][f"{kind}_tokens"]
         (duration,) = self.values(monitored, "run_duration", **tags)
-        assert float(duration.removesuffix("|ms")) == 1000
+        assert float(duration.removesuffix("|ms")) == 1000 * RUN_SECONDS
 
     def test_the_triggerer_counts_polls_and_wait_duration(self, monitored: Monitored, run_id: str) -> None:
         tags = {"model_id": "sentiment", "outcome": "success"}
         (polls,) = self.values(monitored, "polls", **tags)
         assert int(polls.removesuffix("|c")) >= 1
         (waited,) = self.values(monitored, "wait_duration", **tags)
-        assert 1000 <= float(waited.removesuffix("|ms")) < 60_000
+        assert 1000 * RUN_SECONDS <= float(waited.removesuffix("|ms")) < 60_000
 
     def test_a_run_without_waiting_is_counted_as_submitted(self, monitored: Monitored, run_id: str) -> None:
         assert self.values(monitored, "runs", model_id="echo", outcome="submitted") == ["1|c"]
@@ -124,7 +124,7 @@ def test_openlineage_events_have_model_cost_and_time(monitored: Monitored, run_i
     found = wait_until(facet, "the facet", 60)
     response = monitored.airflow.xcoms(DAG, run_id, "run")
     assert found["status"] == "SUCCESS"
-    assert (found["pollUrl"], found["runTime"]) == (response["url"], 1.0)
+    assert (found["pollUrl"], found["runTime"]) == (response["url"], RUN_SECONDS)
     assert found["usedCredits"] == pytest.approx(response["used_credits"])
     assert found["promptTokens"] == response["usage"]["prompt_tokens"]
 

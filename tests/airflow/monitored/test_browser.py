@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.support.deployment import AIRFLOW_3
+from tests.support.deployment import AIRFLOW_3, RUN_SECONDS
 from tests.support.documentation import ROOT
 from tests.support.monitored import KEY, Monitored
 from tests.support.services import find, missing
@@ -128,7 +128,7 @@ def task_page(monitored: Monitored) -> str:
 
 def test_the_log_reports_the_result(page: Page, task_page: str) -> None:
     page.goto(task_page)
-    expect(page.get_by_text("model sentiment succeeded after 1.0 s")).to_be_visible()
+    expect(page.get_by_text(f"model sentiment succeeded after {RUN_SECONDS:.1f} s")).to_be_visible()
     picture(page, "log")
 
 
