@@ -50,6 +50,8 @@ class Answer:
     :param redact: removes the key from a text.
     :param received_at: when the answer arrived, in seconds since 1970, in case its ``Date`` is missing or malformed.
     :param refused_key: where the key comes from that the platform refuses, for the error.
+    :param excerpt: the :class:`~airflow_provider_aixplain.protocol.excerpt.Excerpt` of an answer that is cut; empty if
+        it was not read.
     """
 
     status_code: int
@@ -59,10 +61,11 @@ class Answer:
     redact: Redact = field(default=str, compare=False)
     received_at: float | None = field(default=None, compare=False)
     refused_key: str = ""
+    excerpt: bytes = field(default=b"", repr=False)
 
     def value(self) -> Any:
-        """Return the JSON value of the body without the key, or ``NOT_JSON``."""
-        return read_json(self.body, self.redact)
+        """Return the JSON value of the body, or of its excerpt, without the key; or ``NOT_JSON``."""
+        return read_json(self.excerpt or self.body, self.redact)
 
     def text(self) -> str:
         """Return the body as text without the key, for errors. JSON is encoded again, without escapes.
@@ -242,7 +245,8 @@ def read_poll(outcome: Answer | NoResponse) -> ModelResponse:
     """Return the response to a poll.
 
     :param outcome: the outcome of a :func:`poll_request`.
-    :return: the run's state; failed and not completed, with the reason as ``failure``, if the poll failed.
+    :return: the run's state; failed and not completed, with the reason as ``failure``, if the poll failed, or if the
+        run has finished and its answer is cut. That of an unfinished run has the steps that fit.
     """
     if isinstance(outcome, NoResponse):
         return _failed(Failure(ErrorCategory.PLATFORM), f"No response: {outcome.reason}", completed=False)
@@ -252,7 +256,8 @@ def read_poll(outcome: Answer | NoResponse) -> ModelResponse:
     if isinstance(body, dict):
         response = read_response(body)
         # An error without either key is a gateway's, not the run's.
-        if not response.error_message or not body.keys().isdisjoint(("status", "completed")):
+        is_of_run = not response.error_message or not body.keys().isdisjoint(("status", "completed"))
+        if is_of_run and not (outcome.excerpt and response.completed):
             return response
     return _failed(*_malformed(outcome, "does not state whether the run has finished"), completed=False)
 

@@ -15,9 +15,10 @@ from yarl import URL
 from airflow_provider_aixplain import __version__
 from airflow_provider_aixplain.client.account import MAX_REDIRECTS, MIN_TIMEOUT, Platform, parse_origin
 from airflow_provider_aixplain.loop_local import LoopCache
+from airflow_provider_aixplain.protocol.excerpt import Excerpt
 from airflow_provider_aixplain.protocol.values import to_printable
 from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, Request
-from airflow_provider_aixplain.transport.decoding import ACCEPTED_CODINGS, decompress, select_known_codings
+from airflow_provider_aixplain.transport.decoding import ACCEPTED_CODINGS, Decoder
 from airflow_provider_aixplain.transport.environment import Route, find_route, quote_url
 from airflow_provider_aixplain.transport.guard import guard_connections
 
@@ -145,7 +146,8 @@ async def send(
 
     :param pooled: the account's session.
     :param timeout: seconds for the whole exchange; default and maximum: the Connection's.
-    :param max_size: the size limit of the answer, in bytes; default and maximum: the Connection's.
+    :param max_size: the size limit of the answer, in bytes; default and maximum: the Connection's. An answer between
+        the two limits is read to its end, if that is needed for its excerpt.
     :raises AixplainUntrustedUrl: if the request would send the key to an untrusted origin.
     :raises AixplainConfigurationError: if the proxy or the CA certificates cannot be used.
     """
@@ -215,19 +217,41 @@ class _Exchange:
             allow_redirects=False,
             proxy=self.pooled.route(request.url).proxy,
         ) as response:
-            body = bytearray()
-            async for piece in response.content.iter_any():
-                body += piece
-                if len(body) > self.max_size:
-                    response.close()
-                    break
-        whole = bytes(body)
-        if coding := select_known_codings(response.headers.get("content-encoding", "")):
-            whole = decompress(whole, coding, self.max_size)
-        is_cut = len(whole) > self.max_size or len(body) > self.max_size
+            body, excerpt = await self._read(response)
         return Answer(
-            response.status, whole[: self.max_size], response.headers, is_cut, platform.redact, received_at=time.time()
+            response.status,
+            bytes(body[: self.max_size]),
+            response.headers,
+            is_cut=len(body) > self.max_size,
+            redact=platform.redact,
+            received_at=time.time(),
+            excerpt=excerpt.text if excerpt else b"",
         )
+
+    async def _read(self, response: aiohttp.ClientResponse) -> tuple[bytearray, Excerpt | None]:
+        """Return the body of an answer; or its beginning, which is longer than the size limit, and its excerpt."""
+        body, excerpt = bytearray(), None
+        decoder = Decoder(response.headers.get("content-encoding", ""))
+        limit = self.pooled.platform.max_answer if 200 <= response.status <= 299 else 0
+        try:
+            async for received in response.content.iter_any():
+                for piece in decoder.decode(received):
+                    if excerpt is None:
+                        body += piece
+                        if len(body) <= self.max_size:
+                            continue
+                        excerpt = Excerpt(bytes(body[: self.max_size]), limit)
+                        piece = bytes(body[self.max_size :])
+                    excerpt.add(piece)
+                    await asyncio.sleep(0)  # other triggers get their turn
+                    if excerpt.is_done:
+                        response.close()
+                        return body, excerpt
+        except asyncio.TimeoutError:
+            if excerpt is None:
+                raise
+            excerpt = None  # a worker has more time to read it
+        return body, excerpt
 
     async def _body(self, body: bytes) -> AsyncIterator[bytes]:
         # aiohttp reads the body after it has connected and sent the headers.

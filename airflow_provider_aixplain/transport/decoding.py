@@ -1,30 +1,56 @@
-"""Decompresses answers in bounded memory with the decoders of ``urllib3``, for workers and triggers."""
+"""Decompresses answers as they arrive, in bounded memory, with the decoders of ``urllib3``."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 
 from urllib3 import HTTPResponse
+from urllib3.exceptions import DecodeError
+from urllib3.response import ContentDecoder, DeflateDecoder, GzipDecoder
 
 ACCEPTED_CODINGS = "gzip, deflate"
 """They must be the same on every machine: by default ``requests`` adds codings for which a package is installed."""
 
 PIECE = 64 * 1024
-"""Bytes per read."""
+"""The largest number of bytes of a piece."""
 
 COMPRESSED_PIECE = 1024
-"""Bytes per read of a compressed answer: urllib3 before 2.6 decompresses all that it reads, up to a thousandfold."""
+"""Bytes that are decompressed at once, to up to a thousandfold."""
 
-_CODINGS = ("gzip", "x-gzip", "deflate")
+MAX_CODINGS = 5
+"""The largest number of codings on top of each other."""
+
+_DECODERS = {"gzip": GzipDecoder, "x-gzip": GzipDecoder, "deflate": DeflateDecoder}
 
 
-def select_known_codings(content_encoding: str) -> str:
-    """Return the codings of a ``Content-Encoding`` header that can be decoded.
+class Decoder:
+    """Decodes the pieces of one answer.
 
-    Other values are ignored: servers send ``UTF-8``, ``none`` and more.
+    :param content_encoding: the answer's ``Content-Encoding``. Codings that cannot be decoded are ignored: servers send
+        ``UTF-8``, ``none`` and more.
+    :raises urllib3.exceptions.DecodeError: if there are more than five codings.
     """
-    return ", ".join(coding for part in content_encoding.split(",") if (coding := part.strip().lower()) in _CODINGS)
+
+    def __init__(self, content_encoding: str) -> None:
+        names = (part.strip().lower() for part in content_encoding.split(","))
+        codings = [name for name in names if name in _DECODERS]
+        if len(codings) > MAX_CODINGS:
+            raise DecodeError(f"the answer has {len(codings)} codings")
+        self._decoders = [_DECODERS[coding]() for coding in reversed(codings)]
+
+    def decode(self, piece: bytes) -> Iterable[bytes]:
+        """Return what a piece of the body decodes to, in pieces of at most 64 KiB.
+
+        :raises urllib3.exceptions.DecodeError: if the body is not in its declared coding.
+        """
+        return self._decode(piece) if self._decoders or len(piece) > PIECE else (piece,)
+
+    def _decode(self, piece: bytes) -> Iterator[bytes]:
+        try:
+            yield from _decode(piece, self._decoders)
+        except zlib.error as error:
+            raise DecodeError(f"the answer is not in its declared coding: {error}") from None
 
 
 def iter_decompressed(response: HTTPResponse) -> Iterator[bytes]:
@@ -32,21 +58,16 @@ def iter_decompressed(response: HTTPResponse) -> Iterator[bytes]:
 
     :raises urllib3.exceptions.HTTPError: if the body is cut, or is not in its declared coding.
     """
-    response.headers["Content-Encoding"] = codings = select_known_codings(response.headers.get("Content-Encoding", ""))
-    size = COMPRESSED_PIECE if codings else PIECE
-    while piece := response.read1(size, decode_content=True):
-        yield piece
+    decoder = Decoder(response.headers.get("Content-Encoding", ""))
+    while piece := response.read1(PIECE, decode_content=False):
+        yield from decoder.decode(piece)
 
 
-def decompress(body: bytes, content_encoding: str, max_size: int) -> bytes:
-    """Return a decompressed body, cut one byte after ``max_size``.
-
-    :raises urllib3.exceptions.HTTPError: if the body is not in its declared coding.
-    """
-    response = HTTPResponse(io.BytesIO(body), {"Content-Encoding": content_encoding}, preload_content=False)
-    decoded = bytearray()
-    for piece in iter_decompressed(response):
-        decoded += piece
-        if len(decoded) > max_size:
-            break
-    return bytes(decoded[: max_size + 1])
+def _decode(piece: bytes, decoders: Sequence[ContentDecoder]) -> Iterator[bytes]:
+    if not decoders:
+        for start in range(0, len(piece), PIECE):
+            yield piece[start : start + PIECE]
+        return
+    decoder, *others = decoders
+    for start in range(0, len(piece), COMPRESSED_PIECE):
+        yield from _decode(decoder.decompress(piece[start : start + COMPRESSED_PIECE]), others)

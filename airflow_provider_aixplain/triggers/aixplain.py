@@ -9,6 +9,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_aixplain import compat
+from airflow_provider_aixplain.client.aio import MAX_RESPONSE_BYTES as MAX_RESPONSE_BYTES
 from airflow_provider_aixplain.exceptions import AixplainPermanentError
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.loop_local import LoopLocal
@@ -22,10 +23,6 @@ from airflow_provider_aixplain.run_settings import RunSettings
 from airflow_provider_aixplain.submission import seconds_since
 from airflow_provider_aixplain.triggers.worker_release import wait_for_worker_release
 
-MAX_RESPONSE_BYTES = 128 * 1024
-"""Bytes of a response that the triggerer reads. Parsing 10 MB blocks all its other triggers for 0.1 s (one string) to
-more than 1 s (a list of objects)."""
-
 RUN_TIMES = LoopLocal(lambda: lru_cache(1024)(lambda conn_id, asset: RunTimes()))
 """The durations of earlier runs that a triggerer has seen, by Connection and asset."""
 
@@ -35,7 +32,7 @@ class AixplainModelRunTrigger(BaseTrigger):
 
     The payload of the event is ``{"status": "success" | "failed" | "timeout" | "error", "message": str, "response": the
     ModelResponse as a dict or None, "poll_url": str}``. An event passes through the triggerer's memory and Airflow's
-    database, so a response of more than 128 KiB is not read. The event is then a ``success`` without a response: poll
+    database, so a response of more than 128 KiB is not in it. The event is then a ``success`` without a response: poll
     the URL to read it, as the run may have failed.
 
     With ``end_from_trigger`` a successful run whose response was read finishes the task instead (``TaskSuccessEvent``).

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from airflow_provider_aixplain.client.account import Platform
-from airflow_provider_aixplain.client.aio import AsyncClient
+from airflow_provider_aixplain.client.aio import MAX_RESPONSE_BYTES, AsyncClient
 from airflow_provider_aixplain.protocol.wait import Outcome, Wait
 from tests.support.scripted import Handler, serve
 
@@ -56,3 +58,28 @@ def test_failed_polls_are_reported_to_a_callback_instead_of_the_log(caplog: pyte
         asyncio.run(client.await_run(f"{server.url}/run", wait, name="Row 7", on_failed_poll=failures.append))
     assert [failure.partition(" (")[0] for failure in failures] == ["Row 7: HTTP 503"]
     assert not [record for record in caplog.records if "Row 7" in record.getMessage()]
+
+
+def step(name: str, output: str) -> dict[str, Any]:
+    return {"id": name, "agent": {"name": "Analyst"}, "task": name, "output": output}
+
+
+def answering(*answers: dict[str, Any]) -> Any:
+    """A server that gives these answers to polls, and no other."""
+    return serve(lambda http: http.answer(200, json.dumps(answers[len(http.seen.asked) - 1]).encode()))
+
+
+def test_only_the_large_response_of_a_finished_run_is_read_in_full() -> None:
+    """Without a size limit, as in a batch. The beginning of its answer shows first that the run has finished."""
+    unfinished = {"data": {"steps": [step("find", "x" * 3 * MAX_RESPONSE_BYTES)]}, "completed": False}
+    finished = {**unfinished, "completed": True}
+    for limit in (None, MAX_RESPONSE_BYTES):
+        with answering(unfinished, unfinished, finished, finished) as server:
+            client = AsyncClient(Platform("key", backend_url=server.url))
+            response = asyncio.run(client.apoll(f"{server.url}/run", max_size=limit))
+            assert response.data == {"steps": [{"id": "find", "agent": {"name": "Analyst"}}]}
+            outcome = asyncio.run(client.await_run(f"{server.url}/run", Wait(0.2, timeout=60), max_size=limit))
+        assert outcome.is_too_large == (limit is not None)
+        assert outcome.response is not None
+        assert outcome.response.data == (finished["data"] if limit is None else "")
+        assert len(server.asked) == (4 if limit is None else 3)

@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_aixplain.protocol import wire
+from airflow_provider_aixplain.protocol.excerpt import Excerpt
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer, Transcript
 from airflow_provider_aixplain.protocol.values import MAX_FIGURE, RESERVED_KEYS
@@ -128,6 +130,7 @@ HEADERS = st.dictionaries(st.sampled_from(["retry-after", "date"]), TIMES)
 @given(st.sampled_from([200, 201, 302, 404, 429, 503]), bodies() | st.binary(max_size=40), HEADERS, st.booleans())
 def test_any_answer_is_read(status_code: int, body: bytes, headers: dict[str, str], is_cut: bool) -> None:
     answer = Answer(status_code, body, headers, is_cut, redact, 1e9)
+    check_response(wire.read_poll(replace(answer, excerpt=body)))
     for read in (wire.read_poll, wire.read_submission):
         response = read(answer)
         check_response(response)
@@ -179,12 +182,24 @@ def chunk_of(**delta: Any) -> bytes:
     return f"data: {json.dumps({'choices': [{'delta': delta}]})}\n\n".encode()
 
 
+def excerpt_of(body: bytes) -> Callable[[], Any]:
+    def run() -> None:
+        excerpt = Excerpt(b'{"data":', 10**9)
+        for start in range(0, len(body), 1000):
+            excerpt.add(body[start : start + 1000])
+
+    return run
+
+
 GROWING: dict[str, Callable[[int], Callable[[], Any]]] = {
     "deep": lambda n: poll_of(b"[" + b",".join([b"[" * 400 + b"]" * 400] * (n // 8)) + b"]"),
     "at depth": lambda n: poll_of(b'{"a":' * 99 + b"[" + b",".join([b"[[1]]"] * n) + b"]" + b"}" * 99),
     "open": lambda n: poll_of(b"[" * 100 * n),
     "escapes": lambda n: poll_of(b'{"a": "' + b"\\u0000\\\\" * 50 * n + b'"}'),
     "steps": lambda n: poll_of(b'{"data": {"steps": [' + b",".join([b'{"credits": 0.1}'] * n) + b"]}}"),
+    "a large string": lambda n: excerpt_of(b'["' + b'\\\\\\"' * 50 * n + b'"]'),
+    "a large top level": lambda n: excerpt_of(b'[],"":' * 20 * n),
+    "large and open": lambda n: excerpt_of(b'["' + b"[" * 50 * n),
     "no JSON": lambda n: poll_of(b"<" + b"\xff\0" * 500 * n),
     "a line in pieces": lambda n: stream_of(b"data: ", *[b"x" * 50] * 20 * n, b"\n\n"),
     "an event of many lines": lambda n: stream_of(*[b"data: x\r"] * 10 * n, b"\r"),

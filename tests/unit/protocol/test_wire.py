@@ -367,6 +367,22 @@ def test_the_error_for_a_large_answer_names_the_remedy() -> None:
         assert refused.failure.category is ErrorCategory.PLATFORM
 
 
+def test_the_large_answer_of_an_unfinished_run_has_the_steps_that_fit() -> None:
+    def read(excerpt: bytes) -> ModelResponse:
+        return wire.read_poll(Answer(200, b'{"data": ', is_cut=True, excerpt=excerpt, redact=redact))
+
+    def redact(text: str) -> str:
+        return text.replace("KEY", "***")
+
+    unfinished = read(b'{"data": {"steps": [{"id": "KEY"}]}, "completed": false}')
+    assert (unfinished.status, unfinished.failure) == (ResponseStatus.IN_PROGRESS, None)
+    assert unfinished.data == {"steps": [{"id": "***"}]}
+    for excerpt in (b'{"data": {}, "completed": true}', b'{"status": "FAILED"}', b'{"error": "no"}', b'{"data":', b""):
+        failure = read(excerpt).failure
+        assert failure is not None
+        assert failure.is_too_large
+
+
 @pytest.mark.parametrize("status_code", [401, 403])
 def test_a_refused_key_is_named_unless_the_url_is_presigned(status_code: int) -> None:
     refusal = Answer(status_code, b"{}")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import gzip
+import json
 import os
 import socket
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,8 +20,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, Request
-from airflow_provider_aixplain.transport.decoding import decompress, select_known_codings
+from airflow_provider_aixplain.client.aio import MAX_RESPONSE_BYTES
+from airflow_provider_aixplain.protocol.statuses import ResponseStatus
+from airflow_provider_aixplain.protocol.wire import Answer, NoResponse, Request, read_poll
+from airflow_provider_aixplain.transport import aio
+from airflow_provider_aixplain.transport.decoding import ACCEPTED_CODINGS, PIECE, Decoder
+from tests.support.scripted import Handler, serve
 from tests.unit.transport.transports import Send, platform
 
 LIMIT = 100_000
@@ -131,9 +139,19 @@ def test_compressed_answers_are_read_as_servers_write_them(send: Send, encoding:
     assert answer.body == b'{"a": 1}'
 
 
-def test_accepted_encodings_are_the_decoded_ones(send: Send) -> None:
-    assert select_known_codings("gzip, deflate") == "gzip, deflate"
-    assert select_known_codings("br, zstd") == ""
+def test_accepted_encodings_are_the_decoded_ones() -> None:
+    packed = zlib.compress(gzip.compress(b"{}"))
+    assert list(Decoder(ACCEPTED_CODINGS).decode(packed)) == [b"{}"]
+    assert list(Decoder("br, zstd").decode(packed)) == [packed]
+
+
+@pytest.mark.parametrize(("number", "outcome"), [(5, Answer), (6, NoResponse)])
+def test_too_many_codings_are_refused(send: Send, number: int, outcome: type) -> None:
+    packed = b"{}"
+    for _ in range(number):
+        packed = gzip.compress(packed)
+    encoding = ", ".join(["gzip"] * number)
+    assert isinstance(answer_to(send, head(Content_Encoding=encoding, Content_Length=len(packed)), packed), outcome)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -235,13 +253,103 @@ def resident() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate"])
-def test_decoding_stops_at_the_limit(coding: str) -> None:
-    packed = gzip.compress(bytes(200_000_000)) if coding == "gzip" else zlib.compress(bytes(200_000_000))
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "gzip, gzip", "identity"])
+def test_an_answer_is_decoded_in_small_pieces(coding: str) -> None:
+    packed = ENCODINGS[coding.partition(",")[0]](bytes(200_000_000))
+    packed = gzip.compress(packed) if coding == "gzip, gzip" else packed
+    sizes = []
     with peak_memory() as grown:
-        assert len(decompress(packed, coding, 128 * 1024)) == 128 * 1024 + 1
+        sizes = [len(piece) for piece in Decoder(coding).decode(packed)]
+    assert (sum(sizes), max(sizes)) == (200_000_000, PIECE)
     assert grown() < 10 * 1024 * 1024
 
 
 def test_a_complete_answer_is_an_answer(send: Send) -> None:
     assert isinstance(answer_to(send, head(Content_Length=2), b"{}"), Answer)
+
+
+STEPS = [{"id": index, "agent": {"name": "Analyst"}, "output": 'an "answer" ' * 50} for index in range(16000)]
+STATE = {"status": "IN_PROGRESS", "completed": False}
+LARGE = {
+    "steps": json.dumps({"data": {"steps": STEPS}, **STATE}).encode(),
+    "one step": json.dumps({"data": {"steps": [{"id": 0}, {"output": 'an "answer" ' * 800_000}]}, **STATE}).encode(),
+}
+
+
+def poll(url: str, timeout: float = 60, **fields: Any) -> Answer:
+    async def send() -> Any:
+        async with aio.Lease() as lease:
+            return await lease.send(platform(url, **fields), Request("GET", f"{url}/x"), timeout, MAX_RESPONSE_BYTES)
+
+    answer = asyncio.run(send())
+    assert isinstance(answer, Answer)
+    return answer
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip", "deflate"])
+@pytest.mark.parametrize("body", LARGE.values(), ids=LARGE)
+def test_a_large_unfinished_answer_is_read_in_bounded_memory(encoding: str, body: bytes) -> None:
+    sent = ENCODINGS[encoding](body)
+    with answering(head(Content_Encoding=encoding, Content_Length=len(sent)), sent) as url, peak_memory() as grown:
+        answer = poll(url)
+    assert (answer.is_cut, answer.body) == (True, body[:MAX_RESPONSE_BYTES])
+    assert grown() < len(body) / 2
+    response = read_poll(answer)
+    assert (response.status, response.failure) == (ResponseStatus.IN_PROGRESS, None)
+    assert response.data["steps"][0]["id"] == 0
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_a_large_answer_does_not_block_the_event_loop(encoding: str) -> None:
+    """The longest turn of the loop is compared with all turns, by the CPU time of this thread."""
+    turns = []
+
+    async def watch() -> None:
+        while True:
+            start = time.thread_time()
+            await asyncio.sleep(0)
+            turns.append(time.thread_time() - start)
+
+    async def send() -> Answer:
+        watching = asyncio.create_task(watch())
+        async with aio.Lease() as lease:
+            answer = await lease.send(platform(url), Request("GET", f"{url}/x"), 60, MAX_RESPONSE_BYTES)
+        watching.cancel()
+        assert isinstance(answer, Answer)
+        return answer
+
+    sent = ENCODINGS[encoding](LARGE["steps"])
+    with answering(head(Content_Encoding=encoding, Content_Length=len(sent)), sent) as url:
+        gc.disable()  # it would take one turn
+        try:
+            assert read_poll(asyncio.run(send())).failure is None
+        finally:
+            gc.enable()
+    assert max(turns) < sum(turns) / 4
+
+
+@pytest.mark.parametrize(
+    ("start", "state"),
+    [
+        (b'{"status": "IN_PROGRESS", "completed": false, "data": ["', ResponseStatus.IN_PROGRESS),
+        (b'{"completed": true, "data": "', None),
+        (b'["', None),
+    ],
+)
+def test_an_answer_is_not_read_on_without_need(start: bytes, state: ResponseStatus | None) -> None:
+    with answering(head(), start, endless=b"x" * 65536) as url:
+        response = read_poll(poll(url))
+    assert (response.failure is None) == (state is ResponseStatus.IN_PROGRESS)
+    assert response.failure is None or response.failure.is_too_large
+
+
+@pytest.mark.parametrize("limit", [{"max_answer": 250_000}, {"timeout": 0.5}])
+def test_an_answer_beyond_a_limit_is_left_to_a_worker(limit: dict[str, float]) -> None:
+    def stall(http: Handler) -> None:
+        http.answer(200, b'{"data": "' + b"x" * 300_000, **{"Content-Length": "300012"})
+        http.hang(5)
+
+    with serve(stall) as server:
+        failure = read_poll(poll(server.url, **limit)).failure
+    assert failure is not None
+    assert failure.is_too_large

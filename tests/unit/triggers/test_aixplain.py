@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
 import threading
@@ -169,6 +170,23 @@ def test_a_large_response_is_left_to_the_worker(monkeypatch: pytest.MonkeyPatch)
         event = event_of(AixplainModelRunTrigger(f"{server.url}/run", "scripted"))
     assert (event["status"], event["response"]) == ("success", None)
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+@pytest.mark.parametrize("is_state_first", [True, False])
+def test_a_large_answer_of_an_unfinished_run_continues_the_wait(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, encoding: str, is_state_first: bool
+) -> None:
+    caplog.set_level("INFO")
+    state = {"status": "IN_PROGRESS", "completed": False}
+    steps = [{"id": index, "agent": {"name": "Ann"}, "output": "x" * 20_000} for index in range(250)]
+    data = {"data": {"steps": steps}}
+    large = json.dumps({**state, **data} if is_state_first else {**data, **state}).encode()
+    large = gzip.compress(large) if encoding == "gzip" else large
+    headers = {"Content-Encoding": encoding, "Content-Length": str(len(large))}
+    with answering(monkeypatch, (200, large, headers), (200, large, headers), (200, OVER)) as server:
+        event = event_of(AixplainModelRunTrigger(f"{server.url}/run", "scripted", wait_time=0.2))
+    assert (event["status"], event["response"]["data"], len(server.asked)) == ("success", "hi", 3)
 
 
 def test_a_response_of_the_largest_size_is_in_the_event(monkeypatch: pytest.MonkeyPatch) -> None:
