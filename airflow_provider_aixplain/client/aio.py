@@ -94,6 +94,7 @@ class AsyncClient(Client):
                 problem = await self.areload_credentials() if wait.is_denied and not outcome else ""
                 if on_failed_poll is None:
                     self.log_wait(wait, response, elapsed, name, problem)
+                    self.log_steps(wait, response, name)
                 elif response.failure and not outcome:
                     on_failed_poll(f"{name}: {response.error_message}{problem}")
                 if outcome:

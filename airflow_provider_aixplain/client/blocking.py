@@ -304,6 +304,7 @@ class Client:
             outcome = wait.judge(response, elapsed)
             problem = self.reload_credentials() if wait.is_denied and not outcome else ""
             self.log_wait(wait, response, elapsed, name, problem)
+            self.log_steps(wait, response, name)
             if outcome:
                 return outcome
             time.sleep(wait.delay(elapsed, random.random()))
@@ -473,6 +474,12 @@ class Client:
         if report := wait.report(response, elapsed):
             level = logging.WARNING if report.is_warning else logging.INFO
             log.log(level, "%s%s%s", f"{name}: " if name else "", report.message, problem)
+
+    @staticmethod
+    def log_steps(wait: Wait, response: ModelResponse, name: str = "") -> None:
+        """Log what an agent has done since the wait's last poll. Arguments are those of :meth:`log_wait`."""
+        for line in wait.steps.new_lines(response):
+            log.info("%s%s", f"{name}: " if name else "", line)
 
 
 def _read_body(request: wire.Request) -> Any:

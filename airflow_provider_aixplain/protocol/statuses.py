@@ -193,6 +193,12 @@ def _measure_span(steps: list[dict[str, Any]]) -> float | None:
     return (ends[-1] - starts[0]).total_seconds() if starts and ends else None
 
 
+def find_step_figures(step: dict[str, Any]) -> tuple[float, float]:
+    """Return the duration of an agent's step, in seconds, and its cost, in credits; 0 if they are unknown."""
+    seconds = _sum([step], RUN_TIME[3]) or _measure_span([step]) or 0
+    return max(seconds, 0), _sum([step], CREDITS[3])
+
+
 def _sum(steps: list[dict[str, Any]], keys: tuple[str, ...]) -> float:
     figures = (next(filter(is_figure, _values(step, keys)), 0) for step in steps)
     return sum_decimals(parse_number(figure) or 0 for figure in figures)

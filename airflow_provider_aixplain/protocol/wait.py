@@ -13,6 +13,7 @@ from airflow_provider_aixplain.protocol.adaptive import RunTimes
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, failure_reason
 from airflow_provider_aixplain.protocol.schedule import Backoff, retry_after_delay
+from airflow_provider_aixplain.protocol.steps import Steps
 from airflow_provider_aixplain.protocol.values import to_printable
 
 DENIALS_BEFORE_FAILURE = 3
@@ -92,6 +93,7 @@ class Wait:
         self.timeout = to_seconds("timeout", timeout)
         self.retry_budget = retry_budget
         self.polls = 0
+        self.steps = Steps()
         backoff = Backoff(self.wait_time)
         self._schedule = run_times.schedule(backoff) if run_times else backoff
         self._run_times = run_times

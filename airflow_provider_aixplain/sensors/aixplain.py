@@ -97,8 +97,7 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
         :return: the response as a dict.
         :raises AixplainInputError: if it would defer, or reschedule itself, within another task.
         """
-        releases_worker = self.deferrable or self.reschedule
-        refuse_nested(self, context, releases_worker=releases_worker, remedy="deferrable=False and mode='poke'")
+        refuse_nested(self, context, releases_worker=self._releases_worker, remedy="deferrable=False and mode='poke'")
         self.check_templates("poll_url")
         with translate_protocol_errors():
             wire.poll_request(self.poll_url)
@@ -141,6 +140,10 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
                 raise AirflowSensorTimeout(str(error)) from None
             raise
 
+    @property
+    def _releases_worker(self) -> bool:
+        return self.deferrable or self.reschedule
+
     @cached_property
     def _wait(self) -> tuple[Wait, float]:
         """The wait that judges this worker's polls, and the time when it began."""
@@ -155,6 +158,8 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
         outcome = wait.judge(response, elapsed)
         problem = self.hook.reload_credentials() if wait.is_denied and not outcome else ""
         self.hook.log_wait(wait, response, elapsed, self.run_name, problem)
+        if outcome or not self._releases_worker:  # otherwise the process that polls next would log the steps again
+            self.hook.log_steps(wait, response, self.run_name)
         if outcome:
             count_wait(self.asset, outcome, wait.polls, elapsed)
         return outcome

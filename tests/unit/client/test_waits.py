@@ -69,6 +69,31 @@ def answering(*answers: dict[str, Any]) -> Any:
     return serve(lambda http: http.answer(200, json.dumps(answers[len(http.seen.asked) - 1]).encode()))
 
 
+@pytest.mark.parametrize("way", [wait_blocking, wait_in_event_loop])
+def test_the_steps_of_an_agent_are_logged_once(
+    way: Callable[[AsyncClient, str], Outcome], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    steps = [step("find", "yes"), step("rate", ""), step("sum up", "yes")]
+    answers = [{"completed": False, "data": {"steps": steps[:2]}}] * 2 + [{"completed": True, "data": {"steps": steps}}]
+    with answering(*answers) as server:
+        assert way(AsyncClient(Platform("key", backend_url=server.url)), f"{server.url}/run").status == "success"
+    lines = [record.getMessage() for record in caplog.records if "Step" in record.getMessage()]
+    assert lines == [
+        "Row 7: Step 1: Analyst: find",
+        "Row 7: Step 2: Analyst: rate",
+        "Row 7: Step 3: Analyst: sum up",
+    ]
+
+
+def test_the_steps_of_a_batch_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with answering({"completed": True, "data": {"steps": [step("find", "yes")]}}) as server:
+        client = AsyncClient(Platform("key", backend_url=server.url))
+        asyncio.run(client.await_run(f"{server.url}/run", Wait(0.2, timeout=60), on_failed_poll=print))
+    assert not [record for record in caplog.records if "Step" in record.getMessage()]
+
+
 def test_only_the_large_response_of_a_finished_run_is_read_in_full() -> None:
     """Without a size limit, as in a batch. The beginning of its answer shows first that the run has finished."""
     unfinished = {"data": {"steps": [step("find", "x" * 3 * MAX_RESPONSE_BYTES)]}, "completed": False}

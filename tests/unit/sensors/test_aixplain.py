@@ -108,6 +108,25 @@ def test_pokes_survive_a_key_rotation(emulator: Emulator, monkeypatch: pytest.Mo
         assert task.poke(CONTEXT)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [({}, 0), ({"deferrable": False, "mode": "reschedule"}, 0), ({"deferrable": False, "mode": "poke"}, 1)],
+)
+def test_only_the_process_that_waits_logs_the_steps(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, arguments: dict[str, Any], lines: int
+) -> None:
+    """A worker that polls once would log them before the trigger, or the next worker, logs them again."""
+    caplog.set_level("INFO")
+    body = b'{"completed": %s, "data": {"steps": [{"agent": "Ann", "output": "yes"}]}}'
+    with serve(lambda http: http.answer(200, body % (b"true" if len(server.asked) == 3 else b"false"))) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_STEPS", json.dumps({"host": server.url, "password": "key"}))
+        task = sensor(f"{server.url}/run", aixplain_conn_id="steps", **arguments)
+        for polls in (1, 2, 3):
+            assert bool(task.poke(CONTEXT)) == (polls == 3)
+            logged = [record for record in caplog.records if "Step 1: Ann" in record.getMessage()]
+            assert len(logged) == (1 if polls == 3 else lines)
+
+
 def test_soft_fail_skips_before_and_after_the_deferral() -> None:
     url = submit("fail", delay=0)
     AixplainHook().sync_poll(url)

@@ -187,6 +187,8 @@ def test_a_large_answer_of_an_unfinished_run_continues_the_wait(
     with answering(monkeypatch, (200, large, headers), (200, large, headers), (200, OVER)) as server:
         event = event_of(AixplainModelRunTrigger(f"{server.url}/run", "scripted", wait_time=0.2))
     assert (event["status"], event["response"]["data"], len(server.asked)) == ("success", "hi", 3)
+    lines = [record.getMessage() for record in caplog.records if "Step" in record.getMessage()]
+    assert lines == [f"Step {number}: Ann" for number in range(1, 7)], "each step that fits is logged once"
 
 
 def test_a_response_of_the_largest_size_is_in_the_event(monkeypatch: pytest.MonkeyPatch) -> None:
