@@ -162,12 +162,15 @@ class Wait:
         """Return what to log after a poll, if anything.
 
         Progress is reported at intervals that double from 10 seconds to 10 minutes. The first failed poll and the
-        recovery are warnings; further outages are warnings too, at the same growing intervals.
+        recovery are warnings; further outages are warnings too, at the same growing intervals. An answer that is too
+        large is not reported, as it ends the wait.
 
         :param response: the answer to the last poll.
         """
         if self._report_at is None:
             self._report_at = elapsed + FIRST_REPORT
+        if response.failure and response.failure.is_too_large:
+            return None
         if response.failure and (self._failed_polls or elapsed >= self._warn_at):
             self._failed_polls += 1
             if self._failed_polls == 1:

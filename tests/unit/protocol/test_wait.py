@@ -179,8 +179,10 @@ def test_retry_after_does_not_exceed_the_deadline() -> None:
 def test_an_answer_that_is_too_large_ends_the_wait_at_once() -> None:
     response = failed_poll(200)
     response.failure = Failure(ErrorCategory.SIZE, 200)
-    outcome = wait().judge(response, 1)
+    waiting = wait()
+    outcome = waiting.judge(response, 1)
     assert outcome is not None
     assert (outcome.status, outcome.is_too_large) == ("error", True)
+    assert waiting.report(response, 1) is None
     assert not Outcome("success", "", DONE).is_too_large
     assert not Outcome("error", "").is_too_large
