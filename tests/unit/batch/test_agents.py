@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,9 +19,8 @@ from airflow_provider_aixplain.exceptions import AixplainInputError, AixplainPer
 from airflow_provider_aixplain.inputs.rows import Mapper, Row, read
 from airflow_provider_aixplain.observability.progress import ProgressReporter
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
-from airflow_provider_aixplain.protocol.agent import AgentInput, shared_input
+from airflow_provider_aixplain.protocol.agent import AgentInput
 from airflow_provider_aixplain.protocol.assets import Asset
-from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
 from tests.support.deployment import Emulator
 from tests.support.scripted import Handler, serve
@@ -37,9 +35,9 @@ class Answer(BaseModel):
     reviews: int
 
 
-def rows(source: Any, settings: Mapping[str, Any] | None = None, **mapping: Any) -> list[Any]:
+def rows(source: Any, **mapping: Any) -> list[Any]:
     """Return the body of each row's run, and the reason of each bad row."""
-    mapper = Mapper(**mapping, shared=AgentInput("a", None, **(settings or {})))
+    mapper = Mapper(**mapping, shared=AgentInput("a", None))
     found = read(source, mapper)
     return [json.loads(row.payload) if isinstance(row, Row) else row.reason for row in found]
 
@@ -79,45 +77,11 @@ def test_an_empty_query_is_a_bad_row(row: Any, mapping: dict[str, Any], reason: 
     assert problem.startswith(reason)
 
 
-def test_a_query_may_be_empty_if_it_has_attachments() -> None:
-    assert rows([{"input": ""}], {"attachments": ["https://x/a.wav"]})[0]["query"] == {"input": ""}
-
-
-def test_all_rows_have_the_settings() -> None:
-    settings = {"expected_output": Answer, "budget": {"max_cost": 1}, "tools": [{"id": "t", "parameters": {"k": 1}}]}
-    for body in rows(["a", "b"], settings):
-        assert body["executionParams"] == {
-            "outputFormat": "json",
-            "expectedOutput": Answer.model_json_schema(),
-            "budget": {"maxCost": 1},
-        }
-        assert body["tools"] == [{"id": "t", "parameters": [{"name": "k", "value": 1}]}]
-
-
-@pytest.mark.parametrize(
-    ("ids", "settings", "problem"),
-    [
-        ((None, None), None, "give either model_id or agent_id"),
-        (("m", "a"), None, "give either model_id or agent_id"),
-        (("m", None), {}, "agent_settings are for an agent: give agent_id"),
-        ((None, "a"), {"session_id": "s"}, "agent_settings has the key 'session_id': the keys are tools, "),
-        ((None, "a"), {"attachments": []}, "agent_settings has the key 'attachments'"),
-        ((None, "a"), ["budget"], "agent_settings is a list: give a dict"),
-        ((None, "a"), {"budget": {"max_cost": -1}}, r"budget\['max_cost'\] is -1"),
-    ],
-)
-def test_invalid_arguments_are_refused_at_once(ids: Any, settings: Any, problem: str) -> None:
-    with pytest.raises(InvalidInput, match=f"^{problem}"):
-        shared_input(*ids, settings)
-    with pytest.raises(AixplainInputError, match=f"^{problem}"):
-        AixplainBatchRunOperator(
-            task_id="batch",
-            model_id=ids[0],
-            agent_id=ids[1],
-            agent_settings=settings,
-            input=["a"],
-            result_path="file:///a",
-        )
+def test_invalid_settings_are_refused_when_it_is_defined(tmp_path: Path) -> None:
+    with pytest.raises(AixplainInputError, match=r"^give either model_id or agent_id$"):
+        batch(tmp_path, ["a"], model_id="echo")
+    with pytest.raises(AixplainInputError, match=r"^budget\['max_cost'\] is -1"):
+        batch(tmp_path, ["a"], agent_settings={"budget": {"max_cost": -1}})
 
 
 def batch(tmp_path: Path, source: Any, **arguments: Any) -> AixplainBatchRunOperator:
