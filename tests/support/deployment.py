@@ -366,10 +366,20 @@ class Airflow:
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
         """Start a run of a DAG as soon as the DAG has been parsed, and return its id."""
         wait_until(lambda: self.has_dag(dag_id), f"DAG {dag_id}")
-        body: dict[str, Any] = {"conf": dict(conf or {})}
+        # With an id of its own it can be started again: SQLite may be locked on a busy machine.
+        body: dict[str, Any] = {"conf": dict(conf or {}), "dag_run_id": f"test_{secrets.token_hex(6)}"}
         if AIRFLOW_3:
             body["logical_date"] = None
-        return str(self.call("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
+
+        def exists() -> bool:
+            with suppress(requests.HTTPError):
+                self.call("POST", f"/dags/{dag_id}/dagRuns", json=body)
+            with suppress(requests.HTTPError):
+                return bool(self.state(dag_id, body["dag_run_id"]))
+            return False
+
+        wait_until(exists, f"a run of DAG {dag_id}", 60)
+        return str(body["dag_run_id"])
 
     def state(self, dag_id: str, run_id: str) -> str:
         """Return the state of a DAG run."""
