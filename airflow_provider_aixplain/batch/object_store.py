@@ -196,13 +196,12 @@ def store_at(uri: str, argument: str = "result_path") -> ObjectStore:
     :raises AixplainInputError: if the URI names no folder.
     """
     scheme, _, rest = uri.partition("://")
-    is_local = scheme == "file"
-    if not scheme or not rest.strip("/") or (is_local and not rest.startswith("/")):
+    if not scheme or not rest.strip("/") or (scheme == "file" and not rest.startswith("/")):
         raise AixplainInputError(
             f"{argument} is {uri!r}: give the URI of a folder, such as s3://bucket/folder, or file:///data/out"
             " on a file system that workers and triggerers share"
         )
-    if is_local:
+    if scheme == "file":
         return LocalStore(uri, argument)
     if wildcards := set(rest) & set("*?[]"):
         raise AixplainInputError(
