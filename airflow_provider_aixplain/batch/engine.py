@@ -369,8 +369,7 @@ class Engine:
         """
         result = make_result(work.index, work.row, work.attempt, response, error, self.asset, is_known=is_known)
         is_fact = is_known and not response.failure
-        record = {"event": "result", "batch": self._batch_id, **result}
-        await self._committer.commit(record, fenced=not is_fact)
+        await self._committer.commit({"event": "result", "batch": self._batch_id, **result}, fenced=not is_fact)
 
     async def _call_storage(self, call: Callable[[], T]) -> T:
         """Return the result of a call in a thread. While the storage fails, retry the call and submit nothing.
