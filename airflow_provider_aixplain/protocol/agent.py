@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import urlsplit
 
 from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.assets import Asset, Endpoints, require_mapping
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.protocol.payload import ModelInput
-from airflow_provider_aixplain.protocol.upload import content_type
+from airflow_provider_aixplain.protocol.upload import UNKNOWN_TYPE, content_type
 from airflow_provider_aixplain.protocol.values import NOT_JSON, parse_json, parse_number, to_sendable
 
 if TYPE_CHECKING:
@@ -32,9 +32,10 @@ USER_AGENT = "airflow-provider-aixplain"
 
 _ATTACHMENT_KEYS = ("url", "name", "type", "mimeType")
 _LINKS = ("https://", "http://", "s3://")
-_DOCUMENTS = ("pdf", "msword", "vnd.ms-excel")
+_DOCUMENTS = ("pdf", "msword", "vnd.ms-excel", "vnd.ms-powerpoint")
 _OFFICE = "vnd.openxmlformats-officedocument."
-_CODE = ("javascript", "typescript", *(f"x-{name}" for name in ("javascript", "python", "ruby", "sh")))
+_LANGUAGES = ("c", "c++", "go", "java-source", "javascript", "python", "ruby", "rust", "shellscript")
+_CODE = ("javascript", "typescript", *(f"x-{name}" for name in _LANGUAGES))
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class AgentInput:
         :raises InvalidInput: naming the field that cannot be sent, and the remedy.
         """
         body = {
-            "id": self.agent_id,
+            "id": str(self.agent_id),
             "query": self._query(convert),
             "executionParams": self._execution_params(),
             "runResponseGeneration": False,
@@ -106,7 +107,10 @@ class AgentInput:
             ],
             "tools": self._tools(),
         }
-        return json.dumps({key: value for key, value in body.items() if value is not None and value != []})
+        try:
+            return json.dumps({key: value for key, value in body.items() if value is not None and value != []})
+        except ValueError as error:
+            raise InvalidInput(f"the query or a setting contains a value that JSON cannot hold: {error}") from None
 
     def check_settings(self) -> None:
         """Check what does not depend on templates, such as the budget.
@@ -117,14 +121,12 @@ class AgentInput:
         self._tools()
 
     def _tools(self) -> list[Any]:
-        return [_tool(f"tools[{index}]", tool) for index, tool in enumerate(_list("tools", self.tools))]
+        tools = [_tool(f"tools[{index}]", tool) for index, tool in enumerate(_list("tools", self.tools))]
+        return [tool for tool in tools if tool["parameters"]]
 
     def _query(self, convert: Convert | None) -> dict[str, Any]:
-        try:
-            query = to_sendable(self.query, "query", convert)
-            variables = to_sendable(require_mapping("variables", self.variables), "variables", convert)
-        except RecursionError:
-            raise InvalidInput("query or variables refer to themselves or nest too deeply for JSON") from None
+        query = _sendable("query", self.query, convert)
+        variables = _sendable("variables", require_mapping("variables", self.variables), convert)
         if isinstance(query, str) and not _is_blank(query):
             if "input" in variables:
                 raise InvalidInput(
@@ -154,9 +156,13 @@ class AgentInput:
             return None
         is_text_format = self.output_format in ("text", "markdown")
         if isinstance(value, type) and hasattr(value, "model_json_schema") and not is_text_format:
-            return _schema(value)
+            try:
+                schema = _schema(value)
+            except Exception as error:  # of pydantic, which protocol/ does not import
+                raise InvalidInput(f"expected_output is {value.__name__}, which has no JSON schema: {error}") from None
+            return _sendable("expected_output", schema)
         if isinstance(value, Mapping) and value and not is_text_format:
-            return json.dumps(to_sendable(value, "expected_output"))
+            return json.dumps(_sendable("expected_output", value))
         if isinstance(value, str) and value.strip():
             if self.output_format != "json" or parse_json(value) is not NOT_JSON:
                 return value
@@ -212,54 +218,72 @@ def _is_blank(value: Any) -> bool:
     return isinstance(value, str) and not value.strip()
 
 
+def _sendable(name: str, value: Any, convert: Convert | None = None) -> Any:
+    try:
+        return to_sendable(value, name, convert)
+    except RecursionError:
+        raise InvalidInput(f"{name} refers to itself or nests too deeply for JSON") from None
+
+
 def _text(name: str, value: Any) -> str | None:
     if value is not None and not (isinstance(value, str) and value.strip() and value.isprintable()):
         raise InvalidInput(f"{name} is {value!r:.100}: give the {name} of an earlier run, or None")
     return value
 
 
-def _list(name: str, value: Any) -> list[Any]:
-    if value is not None and not isinstance(value, (list, tuple)):
+def _list(name: str, value: Any) -> Sequence[Any]:
+    # Airflow passes the results of mapped tasks as a sequence of its own.
+    if value is not None and (not isinstance(value, Sequence) or isinstance(value, (str, bytes, bytearray))):
         raise InvalidInput(f"{name} is a {type(value).__name__}: give a list")
-    return list(value or ())
+    return value or ()
 
 
 def _number(name: str, value: Any, *, is_integer: bool = False) -> Any:
     number = None if isinstance(value, str) else parse_number(value)
     if value is not None and (number is None or number <= 0 or (is_integer and number != int(number))):
         raise InvalidInput(f"{name} is {value!r:.100}: give {'an integer' if is_integer else 'a number'} above 0")
-    return number
+    return int(number) if is_integer and number is not None else number
 
 
 def _attachment(place: str, value: Any, convert: Convert | None) -> dict[str, Any]:
     fields = dict(value) if isinstance(value, Mapping) else {"url": value}
     if unknown := [key for key in fields if key not in _ATTACHMENT_KEYS]:
-        raise InvalidInput(f"{place} has the unknown key {unknown[0]!r}: the keys are {', '.join(_ATTACHMENT_KEYS)}")
-    source = fields.get("url")
+        raise InvalidInput(
+            f"{place} has the unknown key {unknown[0]!r}: the keys are {', '.join(_ATTACHMENT_KEYS)};"
+            " to send a file, give an Upload of it as url"
+        )
+    source = fields.pop("url", None)
+    for key, text in fields.items():
+        if text is not None and not isinstance(text, str):
+            raise InvalidInput(f"{place}[{key!r}] is a {type(text).__name__}: give a string, or None")
     if source is None or (isinstance(source, str) and not source.startswith(_LINKS)):
         raise InvalidInput(f"{place} is {source!r:.200}: give a link (https:// or s3://), or an Upload of a file")
-    url = to_sendable(source, place, convert)
+    url = _sendable(place, source, convert)
     if not isinstance(url, str):
         raise InvalidInput(f"{place} is a {type(source).__name__}: give a link, or an Upload of a file")
-    name = fields.get("name") or getattr(source, "name", None) or urlsplit(url).path.rpartition("/")[2]
-    media_type = fields.get("mimeType") or content_type(str(name))
-    kind = fields.get("type") or _attachment_type(media_type)
-    known = {"type": kind, "mimeType": media_type} if kind or fields.get("mimeType") else {}
-    return {"url": url, "name": name, **known}
+    in_url = re.split("[?#]", url)[0].rpartition("/")[2]
+    name = fields.get("name") or (in_url if isinstance(source, str) else str(getattr(source, "name", in_url)))
+    by_name = content_type(name)
+    media_type = fields.get("mimeType") or (None if by_name == UNKNOWN_TYPE else by_name)
+    kind = fields.get("type") or (media_type and _attachment_type(media_type))
+    known = {"type": kind, "mimeType": media_type}
+    return {"url": url, "name": name, **{key: text for key, text in known.items() if text}}
 
 
-def _attachment_type(media_type: str) -> str | None:
-    """Return the platform's kind of a media type; None if it has none."""
+def _attachment_type(media_type: str) -> str:
+    """Return the platform's kind of a media type."""
     main, _, sub = media_type.partition("/")
     if sub in _CODE:
         return "code"
     if sub in _DOCUMENTS or sub.startswith(_OFFICE):
         return "document"
-    return main if main in ("image", "video", "audio", "text") else None
+    return main if main in ("image", "video", "audio", "text") else "unknown"
 
 
 def _tool(place: str, tool: Any) -> dict[str, Any]:
-    if not isinstance(tool, Mapping) or not isinstance(tool.get("id"), str) or tool.keys() - {"id", "parameters"}:
+    tool_id = tool.get("id") if isinstance(tool, Mapping) else None
+    if not isinstance(tool_id, str) or not tool_id.strip() or tool.keys() - {"id", "parameters"}:
         raise InvalidInput(f"{place} is {tool!r:.200}: give a dict of id and parameters")
-    parameters = to_sendable(require_mapping(f"{place}['parameters']", tool.get("parameters")), place)
-    return {"id": tool["id"], "parameters": [{"name": name, "value": value} for name, value in parameters.items()]}
+    place = f"{place}['parameters']"
+    parameters = _sendable(place, require_mapping(place, tool.get("parameters")))
+    return {"id": tool_id, "parameters": [{"name": name, "value": value} for name, value in parameters.items()]}

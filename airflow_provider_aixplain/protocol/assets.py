@@ -5,6 +5,7 @@ What starts a run is a :class:`RunInput`: a ``ModelInput`` or an ``AgentInput``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -142,12 +143,20 @@ def require_mapping(name: str, value: Any) -> Mapping[str, Any]:
 
 
 def _agent_outputs(response: ModelResponse | Mapping[str, Any]) -> dict[str, Any]:
-    answer, fields = response["data"], response["additional_fields"]
-    data = answer if isinstance(answer, Mapping) else {"output": answer or None}
+    answer, fields, url = response["data"], response["additional_fields"], response.get("url")
+    data = answer if isinstance(answer, Mapping) else {"output": None if answer == "" else answer}
     artifacts = data.get("artifacts")
+    # The result of a run need not repeat the id, which its poll URL contains.
+    in_url = re.search("/agents/([^/]+)/result", url) if isinstance(url, str) else None
     return {
         "output": data.get("output"),
-        "session_id": fields.get("sessionId") or data.get("session_id") or data.get("sessionId"),
-        "request_id": fields.get("requestId") or data.get("request_id") or data.get("requestId"),
+        "session_id": _first_id(fields.get("sessionId"), data.get("session_id"), data.get("sessionId")),
+        "request_id": _first_id(
+            fields.get("requestId"), data.get("request_id"), data.get("requestId"), in_url and in_url[1]
+        ),
         "artifacts": artifacts if isinstance(artifacts, list) else [],
     }
+
+
+def _first_id(*values: Any) -> str | None:
+    return next((value for value in values if value and isinstance(value, str)), None)

@@ -33,7 +33,9 @@ SIZE_LIMITS = {
 _STORES = re.compile(r"(.+\.)?(aixplain|s3(-[\w-]+)?(\.dualstack)?(\.[\w-]+)?\.amazonaws)\.com", re.ASCII)
 """The hosts of the platform's file stores. Other services of ``amazonaws.com`` may be a user's own, in its network."""
 
-_UNKNOWN = "application/octet-stream"
+UNKNOWN_TYPE = "application/octet-stream"
+"""The media type of a file whose name shows no type."""
+
 _DATABASES = (".db", ".sqlite", ".sqlite3")
 # Python's own table depends on the machine; these types must be the same on every worker.
 _TYPES = {
@@ -83,7 +85,7 @@ def is_store(host: str) -> bool:
 def content_type(name: str) -> str:
     """Return the media type of a file by its name."""
     suffix = "." + name.rpartition(".")[2].lower()
-    return _TYPES.get(suffix) or mimetypes.guess_type(name)[0] or _UNKNOWN
+    return _TYPES.get(suffix) or mimetypes.guess_type(name)[0] or UNKNOWN_TYPE
 
 
 def check_size(name: str, size: int) -> None:
@@ -94,7 +96,7 @@ def check_size(name: str, size: int) -> None:
     """
     media_type = content_type(name)
     kind = "database" if name.lower().endswith(_DATABASES) else media_type.partition("/")[0]
-    kind = kind if kind in SIZE_LIMITS and media_type != _UNKNOWN else "other"
+    kind = kind if kind in SIZE_LIMITS and media_type != UNKNOWN_TYPE else "other"
     if size == 0:
         raise InvalidInput(f"the file {name!r} is empty: there is nothing to upload")
     if size > SIZE_LIMITS[kind]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from enum import Enum
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_aixplain.protocol.failure import InvalidInput
-from airflow_provider_aixplain.protocol.payload import build_payload
+from airflow_provider_aixplain.protocol.payload import ModelInput, build_payload
 from tests.unit.protocol.strategies import OBJECTS
 
 
@@ -102,3 +103,19 @@ def test_missing_data_is_refused() -> None:
 def test_streaming_requires_options_to_be_a_dict() -> None:
     with pytest.raises(InvalidInput, match=r"parameters\['options'\] is a str"):
         build_payload("x", {"options": "fast"}, stream=True)
+
+
+def test_the_requests_of_a_run_have_its_payload() -> None:
+    run, endpoints = (
+        ModelInput("team/a", "Hello", {"a": {1}}),
+        SimpleNamespace(models_run_url="https://h/api/v1/execute"),
+    )
+    body = {"data": "Hello", "a": [1]}
+    request = run.request(endpoints, list)
+    assert (request.method, request.url) == ("POST", "https://h/api/v1/execute/team/a")
+    assert json.loads(request.body) == body  # type: ignore[arg-type]
+    for stream, more in ((None, {}), (True, {"options": {"stream": True}})):
+        request = run.direct_request(endpoints, list, stream=stream)
+        assert request.url == "https://h/api/v2/execute/team/a"
+        assert json.loads(request.body) == {**body, **more}  # type: ignore[arg-type]
+    assert (str(run.asset), run.id_name) == ("model team/a", "model_id")
