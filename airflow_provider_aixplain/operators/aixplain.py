@@ -157,12 +157,12 @@ class AixplainRunAgentOperator(RunBaseOperator):
         self.budget = budget
         self.artifacts_path = artifacts_path
         self.output_type: Any = None
-        if isinstance(expected_output, type) and hasattr(expected_output, "model_json_schema"):
-            # Airflow stores and compares arguments: a schema has the same text in every process, a class has not.
-            self.output_type, self.expected_output = expected_output, expected_output.model_json_schema()
         super().__init__(**kwargs)  # after the input, as for a model
         with translate_protocol_errors():
             self.run_input().check_settings()
+        if isinstance(expected_output, type) and hasattr(expected_output, "model_json_schema"):
+            # Airflow stores and compares arguments: a schema has the same text in every process, a class has not.
+            self.output_type, self.expected_output = expected_output, expected_output.model_json_schema()
         if artifacts_path is not None and not self.wait_for_completion:
             raise AixplainInputError(
                 "artifacts_path and wait_for_completion=False: choose one, as only a finished run has artifacts"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.deployment import Processes
+from tests.support.kinds import AGENT, MODEL, Kind
 from tests.support.services import ATTACH, ObjectStore
 from tests.support.task_log import NAME, TaskLog
 
@@ -38,15 +39,22 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"{request.getfixturevalue('objects')}/{next(_numbers)}"
 
 
+@pytest.fixture(params=[MODEL, AGENT], ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Models, and agents."""
+    chosen: Kind = request.param
+    return chosen
+
+
 @pytest.fixture
 def task_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> TaskLog:
     """The log of the tasks in this test, in Python's logging instead of Airflow 3's structlog."""
-    from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
     from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
+    from airflow_provider_aixplain.operators.run import RunBaseOperator
     from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
     from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
 
-    for kind in (AixplainRunModelOperator, AixplainBatchRunOperator, AixplainModelRunTrigger, AixplainBatchTrigger):
+    for kind in (RunBaseOperator, AixplainBatchRunOperator, AixplainModelRunTrigger, AixplainBatchTrigger):
         monkeypatch.setattr(kind, "log", logging.getLogger(NAME))
     caplog.set_level(logging.DEBUG, NAME)
     return TaskLog(caplog)

@@ -1,4 +1,4 @@
-"""The operator: what it sends, when it defers, how it ends."""
+"""The operators of models and agents: what they send, when they defer, how they end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ from airflow_provider_aixplain.exceptions import (
     AixplainUntrustedUrl,
 )
 from airflow_provider_aixplain.files import Upload
-from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 from airflow_provider_aixplain.operators.base import GRACE
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 from airflow_provider_aixplain.protocol.resumption import CLEARED, NOT_DURABLE
@@ -37,23 +36,23 @@ from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
 from airflow_provider_aixplain.submission import seconds_since
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
 from tests.support.deployment import Emulator
+from tests.support.kinds import AGENT, MODEL, REVIEW, Kind, submissions
 from tests.support.public_api import RESPONSE_FIELDS
 from tests.support.scripted import Handler, serve
 from tests.support.task_log import TaskLog
 
 pytestmark = pytest.mark.usefixtures("connection")
-TEXT = "The coffee is wonderful."
 CONTEXT: Any = {}
 
 
-def operator(**arguments: Any) -> AixplainRunModelOperator:
-    return AixplainRunModelOperator(**{"task_id": "analyse", "model_id": "sentiment", "data": TEXT, **arguments})
+def operator(kind: Kind = MODEL, **arguments: Any) -> Any:
+    return kind.operator(**{"task_id": "analyse", **kind.default, **arguments})
 
 
-def test_the_trigger_stores_neither_key_nor_input(emulator: Emulator) -> None:
+def test_the_trigger_stores_neither_key_nor_input(kind: Kind, emulator: Emulator) -> None:
     before = pendulum.now("UTC")
     with pytest.raises(TaskDeferred) as deferred:
-        operator(wait_time=2, timeout=timedelta(hours=1)).execute(CONTEXT)
+        operator(kind, wait_time=2, timeout=timedelta(hours=1)).execute(CONTEXT)
     trigger = deferred.value.trigger
     assert deferred.value.method_name == "resume_from_trigger"
     assert isinstance(trigger, AixplainModelRunTrigger)
@@ -74,7 +73,11 @@ def test_the_trigger_stores_neither_key_nor_input(emulator: Emulator) -> None:
     assert (stored["aixplain_conn_id"], stored["wait_time"]) == ("aixplain_default", 2)
     assert stored["timeout"] == 3600
     assert before <= pendulum.parse(stored["submitted_at"]) <= pendulum.now("UTC")  # type: ignore[operator]
-    assert emulator.runs()[-1]["payload"] == {"data": TEXT}
+    assert (stored["model_id"], stored["agent_id"]) == (
+        kind.default.get("model_id", ""),
+        kind.default.get("agent_id", ""),
+    )
+    assert kind.sent(emulator.runs()[-1]) == kind.payload(REVIEW)
 
 
 def test_it_can_wait_on_the_worker() -> None:
@@ -84,24 +87,24 @@ def test_it_can_wait_on_the_worker() -> None:
     json.dumps(response)
 
 
-def test_it_can_return_without_waiting(emulator: Emulator) -> None:
-    response = operator(wait_for_completion=False).execute(CONTEXT)
-    assert set(response) == RESPONSE_FIELDS
+def test_it_can_return_without_waiting(kind: Kind, emulator: Emulator) -> None:
+    response = operator(kind, wait_for_completion=False).execute(CONTEXT)
+    assert set(response) == kind.fields
     assert (response["status"], response["completed"]) == ("IN_PROGRESS", False)
     assert response["url"].startswith(emulator.url)
 
 
-def test_a_final_answer_to_the_submission_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_final_answer_to_the_submission_is_returned(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(http: Any) -> None:
         http.answer(200, json.dumps({"status": status, "data": "hi", "error_message": message}).encode())
 
     with serve(answer) as server:
         monkeypatch.setenv("AIRFLOW_CONN_AT_ONCE", json.dumps({"host": server.url, "password": "key"}))
         status, message = "SUCCESS", ""
-        assert operator(aixplain_conn_id="at_once").execute(CONTEXT)["data"] == "hi"
+        assert operator(kind, aixplain_conn_id="at_once").execute(CONTEXT)["data"] == "hi"
         status, message = "FAILED", "the platform's words"
-        with pytest.raises(AixplainRunFailed, match=r"Model sentiment: .*the platform's words"):
-            operator(aixplain_conn_id="at_once").execute(CONTEXT)
+        with pytest.raises(AixplainRunFailed, match=rf"^{kind.name.title()} \S+: .*the platform's words"):
+            operator(kind, aixplain_conn_id="at_once").execute(CONTEXT)
 
 
 def test_a_poll_url_in_the_url_field_is_polled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,9 +177,10 @@ def test_a_connection_that_does_not_exist_is_named() -> None:
         operator(aixplain_conn_id="nowhere").execute(CONTEXT)
 
 
-def test_a_refused_submission_is_not_retried() -> None:
-    with pytest.raises(AixplainPermanentError, match=r"Model nope: .*HTTP 404 \(resource\): no model nope") as raised:
-        operator(model_id="nope").execute(CONTEXT)
+def test_a_refused_submission_is_not_retried(kind: Kind) -> None:
+    message = rf"{kind.name.title()} nope: .*HTTP 404 \(resource\): no {kind.name} nope"
+    with pytest.raises(AixplainPermanentError, match=message) as raised:
+        operator(kind, **{f"{kind.name}_id": "nope"}).execute(CONTEXT)
     assert (raised.value.status_code, raised.value.category, raised.value.retryable) == (404, "resource", False)
 
 
@@ -303,7 +307,8 @@ class Store(dict[str, Any]):
 class Tries:
     """The tries of one task, one after the other, with the store that they share."""
 
-    def __init__(self, **arguments: Any) -> None:
+    def __init__(self, kind: Kind = MODEL, **arguments: Any) -> None:
+        self.kind = kind
         self.store = Store()
         self.arguments = {"deferrable": False, "wait_time": 0.2, "task_id": "tries", **arguments}
         self.max_tries = 0
@@ -311,7 +316,7 @@ class Tries:
         self.xcoms: list[str] = []
 
     def run(self, **arguments: Any) -> Any:
-        task = operator(**{**self.arguments, **arguments})
+        task = operator(self.kind, **{**self.arguments, **arguments})
         from_server = SimpleNamespace(xcom_keys_to_clear=self.xcoms)
         tries = {"max_tries": self.max_tries, "try_number": self.try_number}
         instance = SimpleNamespace(**tries, _ti_context_from_server=from_server)
@@ -325,18 +330,17 @@ class Tries:
 class TestLaterTries:
     """A later try finds the run of an earlier one."""
 
-    def submitted(self, emulator: Emulator, text: str) -> int:
-        return sum(run["payload"].get("data") == text for run in emulator.runs())
-
-    def test_a_running_run_is_resumed(self, emulator: Emulator) -> None:
-        tries = Tries(model_id="echo", data="goes on", parameters={"delay": 1.5})
+    def test_a_running_run_is_resumed(self, kind: Kind, emulator: Emulator) -> None:
+        text = f"a {kind.name} goes on"
+        tries = Tries(kind, **kind.echo(text, delay=1.0))
         with pytest.raises(AixplainRunTimeout):
-            tries.run(timeout=0.1)
-        assert tries.run()["data"] == "goes on"
-        assert self.submitted(emulator, "goes on") == 1
+            tries.run(timeout=0)
+        assert text in str(tries.run()["data"])
+        assert submissions(emulator, text) == 1
 
-    def test_a_resumed_run_keeps_its_age_and_gets_a_new_timeout(self, emulator: Emulator) -> None:
-        tries = Tries(model_id="echo", data="deferred", parameters={"delay": 60}, deferrable=True, timeout=100)
+    def test_a_resumed_run_keeps_its_age_and_gets_a_new_timeout(self, kind: Kind, emulator: Emulator) -> None:
+        text = f"a {kind.name} is deferred"
+        tries = Tries(kind, **kind.echo(text, delay=60), deferrable=True, timeout=100)
         settings = []
         for _ in range(2):
             with pytest.raises(TaskDeferred) as deferred:
@@ -346,16 +350,18 @@ class TestLaterTries:
         assert (second.poll_url, second.submitted_at) == (first.poll_url, first.submitted_at)
         assert second.deferred_at > first.deferred_at
         assert 100 <= first.timeout < second.timeout < 110
-        assert self.submitted(emulator, "deferred") == 1
+        assert submissions(emulator, text) == 1
 
-    def test_a_lost_result_is_read_again(self, emulator: Emulator) -> None:
-        tries = Tries(model_id="echo", data="lost on its way", parameters={"delay": 0})
+    def test_a_lost_result_is_read_again(self, kind: Kind, emulator: Emulator) -> None:
+        text = f"a {kind.name}'s answer is lost on its way"
+        tries = Tries(kind, **kind.echo(text, delay=0.1))
         assert tries.run() == tries.run()
-        assert self.submitted(emulator, "lost on its way") == 1
+        assert submissions(emulator, text) == 1
 
-    def test_a_cleared_task_runs_again_after_a_failed_start(self, emulator: Emulator) -> None:
+    def test_a_cleared_task_runs_again_after_a_failed_start(self, kind: Kind, emulator: Emulator) -> None:
         """Its trigger has finished it, which only its XComs show, and only to the next try."""
-        tries = Tries(model_id="echo", data="ended by its trigger", deferrable=True, end_from_trigger=True)
+        text = f"a {kind.name} ended by its trigger"
+        tries = Tries(kind, **kind.echo(text), deferrable=True, end_from_trigger=True)
         with pytest.raises(TaskDeferred):
             tries.run()
         tries.xcoms, tries.max_tries = ["return_value"], 1
@@ -363,25 +369,25 @@ class TestLaterTries:
             tries.run(aixplain_conn_id="nobodys")
         with pytest.raises(TaskDeferred):
             tries.run()
-        assert self.submitted(emulator, "ended by its trigger") == 2
+        assert submissions(emulator, text) == 2
 
     @pytest.mark.parametrize("pushes", [True, False])
     @pytest.mark.parametrize("waits", [True, False])
     def test_a_task_cleared_after_success_runs_again(
-        self, waits: bool, pushes: bool, emulator: Emulator, task_log: TaskLog
+        self, kind: Kind, waits: bool, pushes: bool, emulator: Emulator, task_log: TaskLog
     ) -> None:
-        text = f"cleared {waits} {pushes}"
-        tries = Tries(model_id="echo", data=text, wait_for_completion=waits, do_xcom_push=pushes)
+        text = f"a {kind.name} cleared {waits} {pushes}"
+        tries = Tries(kind, **kind.echo(text, delay=0.1), wait_for_completion=waits, do_xcom_push=pushes)
         tries.run()
         assert CLEARED not in str(task_log)
         tries.max_tries = 1
         tries.run()
-        assert self.submitted(emulator, text) == 2
+        assert submissions(emulator, text) == 2
         assert str(task_log).count(f"tries: {CLEARED}") == 1
 
-    def test_a_failed_run_is_submitted_again(self, emulator: Emulator) -> None:
+    def test_a_failed_run_is_submitted_again(self, kind: Kind, emulator: Emulator) -> None:
         before = len(emulator.runs())
-        tries = Tries(model_id="fail", parameters={"delay": 0})
+        tries = Tries(kind, **kind.fail(delay=0.1))
         for _ in range(2):
             with pytest.raises(AixplainRunFailed):
                 tries.run()
@@ -416,10 +422,10 @@ class TestLaterTries:
         tries.max_tries = 1
         for _ in range(2):
             assert tries.run()["data"] == "cleared while running"
-        assert self.submitted(emulator, "cleared while running") == 1
+        assert submissions(emulator, "cleared while running") == 1
         tries.max_tries = 2
         tries.run()
-        assert self.submitted(emulator, "cleared while running") == 2
+        assert submissions(emulator, "cleared while running") == 2
 
     @pytest.mark.parametrize("arguments", [{"stream": True}, {}], ids=["no stream", "no trust"])
     def test_an_unsent_submission_leaves_no_record(
@@ -437,29 +443,31 @@ class TestLaterTries:
         assert NOT_DURABLE not in str(task_log)
         tries.try_number = 2
         tries.run()
-        assert self.submitted(emulator, "not durable") == 2
+        assert submissions(emulator, "not durable") == 2
         assert str(task_log).count(f"tries: {NOT_DURABLE}") == 1
         assert not tries.store
 
-    def test_the_record_holds_neither_key_nor_input(self, connection: dict[str, object]) -> None:
-        tries = Tries(model_id="echo", data="secret-input")
+    def test_the_record_holds_neither_key_nor_input(self, kind: Kind, connection: dict[str, object]) -> None:
+        tries = Tries(kind, **kind.echo("secret-input", delay=0.1))
         tries.run()
         assert "secret-input" not in str(tries.store)
         assert str(connection["password"]) not in str(tries.store)
 
     @pytest.mark.parametrize("status_code", [400, 404, 429, 500, 502])
-    def test_a_refused_submission_leaves_no_record(self, monkeypatch: pytest.MonkeyPatch, status_code: int) -> None:
+    def test_a_refused_submission_leaves_no_record(
+        self, kind: Kind, monkeypatch: pytest.MonkeyPatch, status_code: int
+    ) -> None:
         with serve(lambda http: http.answer(status_code)) as server:
             monkeypatch.setenv("AIRFLOW_CONN_REFUSING", json.dumps({"host": server.url, "password": "key"}))
-            tries = Tries(aixplain_conn_id="refusing", on_orphaned_submission="fail")
+            tries = Tries(kind, aixplain_conn_id="refusing", on_orphaned_submission="fail")
             with pytest.raises(AixplainError):
                 tries.run()
             assert bool(tries.store) is (status_code >= 500)
 
-    def test_an_orphan_is_submitted_again_or_fails_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_orphan_is_submitted_again_or_fails_once(self, kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
         with serve(Handler.reset) as server:
             monkeypatch.setenv("AIRFLOW_CONN_RESETTING", json.dumps({"host": server.url, "password": "key"}))
-            tries = Tries(aixplain_conn_id="resetting")
+            tries = Tries(kind, aixplain_conn_id="resetting")
             for submissions in (1, 2):
                 with pytest.raises(AixplainError, match="may have received the submission"):
                     tries.run()
@@ -476,7 +484,7 @@ class TestLaterTries:
         [(404, 2), (401, 1), (403, 1), (503, 1)],
     )
     def test_only_an_unknown_run_is_submitted_again(
-        self, monkeypatch: pytest.MonkeyPatch, status_code: int, posts: int
+        self, kind: Kind, monkeypatch: pytest.MonkeyPatch, status_code: int, posts: int
     ) -> None:
         monkeypatch.setattr("airflow_provider_aixplain.operators.run.NOT_FOUND_DELAY", 0)
 
@@ -488,7 +496,7 @@ class TestLaterTries:
 
         with serve(answer) as server:
             monkeypatch.setenv("AIRFLOW_CONN_ASKED", json.dumps({"host": server.url, "password": "key"}))
-            tries = Tries(aixplain_conn_id="asked", timeout=0)
+            tries = Tries(kind, aixplain_conn_id="asked", timeout=0)
             later = False
             with pytest.raises(AixplainRunTimeout):
                 tries.run()
@@ -513,7 +521,7 @@ class TestLaterTries:
         tries.store = Broken()
         with pytest.raises(RuntimeError):
             tries.run()
-        assert self.submitted(emulator, "broken store") == 0
+        assert submissions(emulator, "broken store") == 0
         tries.store.works = 1
         assert tries.run()["data"] == "broken store"
         tries.store.works = 1
@@ -639,6 +647,7 @@ class TestNested:
         "nested",
         [
             lambda: operator(),
+            lambda: operator(AGENT),
             lambda: operator(stream=True, model_id="echo"),
             lambda: AixplainModelRunSensor(task_id="wait", poll_url="http://127.0.0.1/none"),
             lambda: AixplainModelRunSensor(
@@ -697,13 +706,15 @@ def test_the_configuration_decides_unless_the_task_does(
         batch = {"model_id": "echo", "result_path": "file:///no", **arguments}
         return [
             operator(**arguments),
+            operator(AGENT, **arguments),
             AixplainModelRunSensor(task_id="wait", poll_url="http://127.0.0.1/none", **arguments),
             AixplainBatchRunOperator(task_id="batch", input=["a"], **batch),
             AixplainDecoratedOperator(task_id="made", model_id="echo", python_callable=lambda: "a", **arguments),
+            AGENT.decorated(task_id="made", agent_id="a", python_callable=lambda: "a", **arguments),
             AixplainBatchDecoratedOperator(task_id="made", python_callable=lambda: ["a"], **batch),
         ]
 
-    assert [task.deferrable for task in tasks()] == [is_deferrable] * 5
-    assert [task.deferrable for task in tasks(deferrable=None)] == [is_deferrable] * 5
-    assert [task.deferrable for task in tasks(deferrable=True)] == [True] * 5
-    assert [task.deferrable for task in tasks(deferrable=False)] == [False] * 5
+    assert [task.deferrable for task in tasks()] == [is_deferrable] * 7
+    assert [task.deferrable for task in tasks(deferrable=None)] == [is_deferrable] * 7
+    assert [task.deferrable for task in tasks(deferrable=True)] == [True] * 7
+    assert [task.deferrable for task in tasks(deferrable=False)] == [False] * 7
