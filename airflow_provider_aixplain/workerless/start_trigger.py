@@ -199,7 +199,8 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
             raise AixplainPermanentError(f"{title}: {decision.reason}. Clear the task to submit again")
         if decision.action is Action.RESUBMIT:
             log_resubmission(self.log, self.run_name, decision)
-            return await store.start_over(earlier, FIELDS) if is_cleared else earlier
+            keys = (*FIELDS, *self.settings.asset.output_names)
+            return await store.start_over(earlier, keys) if is_cleared else earlier
         if not is_same_try:
             earlier = replace(earlier, try_id=store.try_id, tried_at=now())
             await store.write(earlier)

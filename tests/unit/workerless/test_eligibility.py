@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pendulum
@@ -12,7 +13,7 @@ from jinja2 import Undefined
 from airflow_provider_aixplain.compat import UnsupportedAirflowError
 from airflow_provider_aixplain.decorators.aixplain import AixplainDecoratedOperator
 from airflow_provider_aixplain.files import Upload
-from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+from airflow_provider_aixplain.operators.aixplain import AixplainRunAgentOperator, AixplainRunModelOperator
 from airflow_provider_aixplain.workerless.eligibility import reason_not_end_from_trigger, reason_not_start_from_trigger
 from tests.support.deployment import AIRFLOW_3
 
@@ -106,6 +107,11 @@ class OwnHook(AixplainRunModelOperator):
     hook = None  # type: ignore[assignment]
 
 
+class OwnInput(AixplainRunModelOperator):
+    def run_input(self) -> Any:
+        return super().run_input()
+
+
 class OwnField(AixplainRunModelOperator):
     template_fields = (*AixplainRunModelOperator.template_fields, "language")
 
@@ -161,6 +167,7 @@ class TestStart:
             ({"data": {"a": {1, 2}}}, "a set"),
             ({"data": [float("nan")]}, "a float that JSON does not hold"),
             ({"kind": OwnHook}, "hook"),
+            ({"kind": OwnInput}, "run_input"),
             ({"data": {"__type": "a"}}, "the key '__type'"),
         ],
     )
@@ -201,6 +208,15 @@ class TestStart:
             mapped = AixplainRunModelOperator.partial(task_id="mapped", model_id="echo").expand(data=["a"])
             assert start_loss(task_id="1", data={"a": [plain.output, fields.output["data"]]}) is None
             assert start_loss(task_id="2", data=mapped.output) == "its input: XComs of mapped tasks"
+            session_id = plain.output["session_id"]
+            ask = AixplainRunAgentOperator(
+                task_id="ask",
+                agent_id="a",
+                query={"input": ["{{ params.text }}", plain.output]},
+                session_id=session_id,
+                budget={"max_cost": 1},
+                start_from_trigger=True,
+            )
             task = AixplainRunModelOperator(
                 task_id="3",
                 model_id="echo",
@@ -214,6 +230,11 @@ class TestStart:
             {"task_id": "fields", "key": "x", "is_required": False},
         ]
         assert task.upstream_task_ids == {"plain", "fields"}
+        settings = ask.start_trigger_args.trigger_kwargs
+        reference = {"task_id": "plain", "key": "session_id", "is_required": True}
+        assert settings["session_id"] == {"__aixplain_xcom__": reference}
+        assert (settings["agent_id"], settings["budget"]) == ("a", {"max_cost": 1})
+        json.dumps(settings)
 
     def test_the_class_itself_has_no_start_trigger(self) -> None:
         """So workers start mapped tasks."""

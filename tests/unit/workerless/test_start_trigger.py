@@ -36,7 +36,8 @@ from airflow_provider_aixplain.workerless.xcom_store import (
     XComIdempotencyStore,
 )
 from tests.support.deployment import AIRFLOW_3, Emulator
-from tests.support.public_api import RESPONSE_FIELDS
+from tests.support.kinds import AGENT, MODEL, Kind
+from tests.support.kinds import submissions as submitted
 from tests.support.scripted import Handler, serve
 from tests.support.task_log import TaskLog
 
@@ -62,9 +63,9 @@ class XComs(dict[tuple[str, str], Any]):
 class Task:
     """A task with its XComs, whose trigger may be started any number of times, in this try and in later ones."""
 
-    def __init__(self, xcoms: XComs, **arguments: Any) -> None:
+    def __init__(self, xcoms: XComs, kind: Kind = MODEL, **arguments: Any) -> None:
         self.xcoms = xcoms
-        self.arguments = {"model_id": "echo", "parameters": {"delay": 0.3}, "wait_time": 0.2, **arguments}
+        self.arguments = {**kind.echo("a", delay=0.3), "wait_time": 0.2, **arguments}
         self.tries = 1
 
     def trigger(self, kind: type[AixplainModelStartTrigger] = AixplainModelStartTrigger, **arguments: Any) -> Any:
@@ -114,29 +115,28 @@ def task(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Task]:
     monkeypatch.setattr(xcom_store, "XCom", xcoms)
     monkeypatch.setattr(start_trigger, "IN_FLIGHT_MARGIN", 0.1)
     monkeypatch.setattr(start_trigger, "NOT_FOUND_DELAY", 0)
-    return lambda **arguments: Task(xcoms, **arguments)
+    return lambda *kind, **arguments: Task(xcoms, *kind, **arguments)
 
 
-def submitted(emulator: Emulator, data: Any) -> int:
-    return sum(run["payload"].get("data") == data for run in emulator.runs())
-
-
-def test_it_submits_and_finishes_the_task(task: Any, emulator: Emulator) -> None:
-    one = task(data="once")
+def test_it_submits_and_finishes_the_task(task: Any, kind: Kind, emulator: Emulator) -> None:
+    text = f"a {kind.name} once"
+    one = task(kind, **kind.echo(text, delay=0.3))
     assert isinstance(one.start(), TaskSuccessEvent)
-    assert set(one.result()) == RESPONSE_FIELDS
+    assert set(one.result()) == kind.fields
     beside = {"return_value", KEY, RUN_KEY, ASSET_LINK.xcom_key}
     fields = {key: value for (_, key), value in one.xcoms.items() if key not in beside}
     assert fields == one.result()
     assert one.record["poll_url"] == one.result()["url"]
-    assert submitted(emulator, "once") == 1
+    assert text in (one.result()["data"], one.result().get("output"))
+    assert submitted(emulator, text) == 1
 
 
-def test_started_again_it_resumes_its_run(task: Any, emulator: Emulator) -> None:
-    one = task(data="again")
+def test_started_again_it_resumes_its_run(task: Any, kind: Kind, emulator: Emulator) -> None:
+    text = f"a {kind.name} again"
+    one = task(kind, **kind.echo(text, delay=0.3))
     for _ in range(3):
         assert isinstance(one.start(), TaskSuccessEvent)
-    assert submitted(emulator, "again") == 1
+    assert submitted(emulator, text) == 1
 
 
 def test_started_again_without_a_connection_it_keeps_waiting(
@@ -170,12 +170,13 @@ def test_a_second_start_keeps_the_deadline(task: Any) -> None:
     assert time.monotonic() - start >= 0.5, "a later try has a timeout of its own"
 
 
-def test_a_retry_resumes_the_run(task: Any, emulator: Emulator) -> None:
-    one = task(data="retried", parameters={"delay": 1}, timeout=0)
+def test_a_retry_resumes_the_run(task: Any, kind: Kind, emulator: Emulator) -> None:
+    text = f"a {kind.name} retried"
+    one = task(kind, **kind.echo(text, delay=1), timeout=0)
     assert one.start().payload["status"] == "timeout"
     one.retry()
     assert isinstance(one.start(timeout=10), TaskSuccessEvent)
-    assert submitted(emulator, "retried") == 1
+    assert submitted(emulator, text) == 1
 
 
 def test_a_retry_without_durable_submits_again(task: Any, emulator: Emulator, task_log: TaskLog) -> None:
@@ -200,9 +201,9 @@ def test_changed_input_is_submitted(task: Any, emulator: Emulator, changed: dict
     assert len(emulator.runs()) == before + 2
 
 
-def test_a_retry_submits_a_failed_run_again(task: Any, emulator: Emulator) -> None:
+def test_a_retry_submits_a_failed_run_again(task: Any, kind: Kind, emulator: Emulator) -> None:
     before = len(emulator.runs())
-    one = task(data="a", model_id="fail")
+    one = task(kind, **kind.fail(delay=0.2))
     for submissions in (1, 1, 2):
         if submissions == 2:
             one.retry()
@@ -220,27 +221,29 @@ def test_an_unknown_run_is_submitted_again(task: Any, emulator: Emulator) -> Non
     assert submitted(emulator, "unknown") == 2
 
 
-def test_a_task_cleared_after_success_runs_again(task: Any, emulator: Emulator, task_log: TaskLog) -> None:
-    one = task(data="cleared", multiple_outputs=True)
+def test_a_task_cleared_after_success_runs_again(task: Any, kind: Kind, emulator: Emulator, task_log: TaskLog) -> None:
+    text = f"a {kind.name} cleared"
+    one = task(kind, **kind.echo(text, delay=0.2), multiple_outputs=True)
     one.start()
     first = one.result()
     one.retry()
-    assert one.start(parameters={"delay": 60}, timeout=0).payload["status"] == "timeout"
+    slow = {kind.parameters: {"delay": 60}, "timeout": 0}
+    assert one.start(**slow).payload["status"] == "timeout"
     assert one.result() is None, "what comes after must not read the last result"
-    assert ("task", "data") not in one.xcoms
-    assert submitted(emulator, "cleared") == 2
+    assert not kind.fields & {key for _, key in one.xcoms}
+    assert submitted(emulator, text) == 2
     assert str(task_log).count(f"task: {CLEARED}") == 1
     one.retry()
-    one.start(parameters={"delay": 60}, timeout=0)
-    assert submitted(emulator, "cleared") == 2, "that run was not delivered"
+    one.start(**slow)
+    assert submitted(emulator, text) == 2, "that run was not delivered"
     assert first["url"] != one.record["poll_url"]
 
 
 class TestOrphans:
     @pytest.fixture
-    def orphan(self, task: Any) -> Any:
+    def orphan(self, task: Any, kind: Kind) -> Any:
         """A task with a submission whose outcome is unknown."""
-        one = task(data="orphan", parameters={"delay": 0})
+        one = task(kind, **kind.echo("orphan", delay=0.1))
         one.start()
         one.record = {**one.record, "poll_url": None, "submitted_at": "2026-01-01T00:00:00Z"}
         one.xcoms.pop(("task", "return_value"))
@@ -424,6 +427,12 @@ def test_references_are_replaced_by_xcoms(task: Any, emulator: Emulator) -> None
     optional.tries = 3
     optional.start()
     assert optional.result()["data"] is None
+    second = task(AGENT, query="c", session_id=xcom_reference("first", "session_id", is_required=True))
+    second.tries = 4
+    first = AixplainHook().run_agent_async("echo-agent", "a", variables={"delay": 0.1})
+    second.xcoms["first", "session_id"] = first.additional_fields["sessionId"]
+    second.start()
+    assert second.result()["session_id"] == first.additional_fields["sessionId"]
 
 
 def test_a_task_ended_during_its_submission_records_the_poll_url(
