@@ -45,6 +45,37 @@ def test_a_run_from_submission_to_result(emulator: Emulator) -> None:
     assert run["payload"] == {"data": TEXT, "delay": 0.2}
 
 
+def test_a_run_of_an_agent(emulator: Emulator) -> None:
+    hook = AixplainHook()
+    submitted = hook.run_agent_async("echo-agent", TEXT, variables={"delay": 0.2})
+    ids = submitted.additional_fields
+    assert submitted == ModelResponse(ResponseStatus.IN_PROGRESS, url=submitted.url, additional_fields=ids)
+    assert str(submitted.url) == f"{emulator.url}/sdk/agents/{ids['requestId']}/result"
+    response = hook.sync_poll(str(submitted.url))
+    assert (response.status, response.data["output"], response.completed) == (ResponseStatus.SUCCESS, TEXT, True)
+    assert (response.run_time, response.used_credits) == (0.2, response.data["executionStats"]["credits"])
+    again = hook.run_agent(
+        "echo-agent", {"input": "b"}, wait_time=0.2, session_id=ids["sessionId"], variables={"delay": 0.1}
+    )
+    assert (again["data"]["output"], again["sessionId"]) == ("b", ids["sessionId"])
+    assert emulator.runs()[-1]["payload"]["query"] == {"input": "b", "delay": 0.1}
+
+
+def test_a_run_of_an_agent_that_does_not_succeed() -> None:
+    hook = AixplainHook()
+    failed = hook.run_agent("echo-agent", TEXT, variables={"delay": 0.1, "outcome": "aborted"})
+    assert (failed.status, failed.completed, failed.error_code) == (ResponseStatus.FAILED, True, "EMULATED_FAILURE")
+    refused = hook.run_agent("nobodys", TEXT)
+    assert refused.failure is not None
+    assert refused.failure.status_code == 404
+    late = hook.run_agent("echo-agent", TEXT, timeout=0.3, wait_time=0.2, variables={"delay": 60})
+    assert (late.status, late.completed) == (ResponseStatus.FAILED, False)
+    assert "/sdk/agents/" in str(late.url)
+    for arguments in ({"query": ""}, {"query": "a", "budget": {"max_cost": -1}}, {"query": "a", "timeout": -1}):
+        with pytest.raises(AixplainInputError, match=f"{list(arguments)[-1]}.* is "):
+            hook.run_agent("echo-agent", **arguments)
+
+
 def test_a_run_from_an_event_loop() -> None:
     async def run() -> ModelResponse | None:
         hook = AixplainHook()

@@ -36,11 +36,12 @@ def response(**fields: Any) -> dict[str, Any]:
     return ModelResponse(ResponseStatus.SUCCESS, completed=True, **fields).to_dict()
 
 
-def test_all_figures_of_a_run_are_counted() -> None:
+@pytest.mark.parametrize(("asset", "name"), [(MODEL, "model_id"), (Asset("agent", "m"), "agent_id")])
+def test_all_figures_of_a_run_are_counted(asset: Asset, name: str) -> None:
     stats = Stats()
     usage = {"prompt_tokens": 3, "completion_tokens": "4", "total_tokens": 7}
-    count_end(MODEL, "success", response(used_credits=0.25, run_time=1.5, usage=usage), lambda: stats)
-    tags = {"model_id": "m", "outcome": "success"}
+    count_end(asset, "success", response(used_credits=0.25, run_time=1.5, usage=usage), lambda: stats)
+    tags = {name: "m", "outcome": "success"}
     assert stats.metrics == [
         ("aixplain.runs", 1, tags),
         ("aixplain.credits", 0.25, tags),

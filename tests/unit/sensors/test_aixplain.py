@@ -19,6 +19,7 @@ from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
 from tests.support.deployment import Emulator
+from tests.support.kinds import AGENT
 from tests.support.public_api import RESPONSE_FIELDS
 from tests.support.scripted import Handler, serve
 
@@ -70,6 +71,31 @@ def test_a_finished_run_needs_no_trigger() -> None:
     assert [link.name for link in task.operator_extra_links] == ["aiXplain page"]
     assert set(response) == RESPONSE_FIELDS
     assert (response["status"], response["data"], response["url"]) == ("SUCCESS", "positive", url)
+
+
+@pytest.mark.parametrize("arguments", [{"agent_id": "echo-agent"}, {"agent_id": "echo-agent", "deferrable": False}])
+def test_a_run_of_an_agent_returns_its_fields(arguments: dict[str, Any]) -> None:
+    submitted = AixplainHook().run_agent_async("echo-agent", "Hello", variables={"delay": 0.1})
+    AixplainHook().sync_poll(str(submitted.url))
+    result = sensor(str(submitted.url), **arguments).execute(CONTEXT)
+    assert set(result) == AGENT.fields
+    ids = submitted.additional_fields
+    assert (result["output"], result["session_id"], result["request_id"]) == (
+        "Hello",
+        ids["sessionId"],
+        ids["requestId"],
+    )
+    assert set(sensor(str(submitted.url)).execute(CONTEXT)) == RESPONSE_FIELDS
+
+
+def test_a_trigger_knows_the_agent() -> None:
+    submitted = AixplainHook().run_agent_async("echo-agent", "Hello", variables={"delay": 60})
+    left = deferred(sensor(str(submitted.url), agent_id="echo-agent"))
+    assert isinstance(left.trigger, AixplainModelRunTrigger)
+    assert (left.trigger.settings.agent_id, left.trigger.settings.model_id) == ("echo-agent", "")
+    event = {"status": "timeout", "message": "not over", "response": None, "poll_url": "http://a/b"}
+    with pytest.raises(AirflowSensorTimeout, match="^Agent echo-agent: stopped waiting; the run continues: not over"):
+        sensor("http://a/b", agent_id="echo-agent").execute_complete(CONTEXT, event)
 
 
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])
