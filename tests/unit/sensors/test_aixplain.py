@@ -94,7 +94,7 @@ def test_a_trigger_knows_the_agent() -> None:
     assert isinstance(left.trigger, AixplainModelRunTrigger)
     assert (left.trigger.settings.agent_id, left.trigger.settings.model_id) == ("echo-agent", "")
     event = {"status": "timeout", "message": "not over", "response": None, "poll_url": "http://a/b"}
-    with pytest.raises(AirflowSensorTimeout, match="^Agent echo-agent: stopped waiting; the run continues: not over"):
+    with pytest.raises(AirflowSensorTimeout, match=r"^Agent echo-agent: stopped waiting; the run continues: not over"):
         sensor("http://a/b", agent_id="echo-agent").execute_complete(CONTEXT, event)
 
 
