@@ -406,3 +406,258 @@ DIFFERENCES = [
         _where("media types"),
     ),
 ]
+
+
+SUBMISSION = EVERYTHING | {"submissions", "other requests"}
+
+AGENT_DEFAULTS = {
+    "output_format": (
+        "outputFormat",
+        "the format in its copy of the agent, even if that is text and there is a schema",
+    ),
+    "max_tokens": ("maxTokens", "the limit in its copy of the agent, by default 2048"),
+    "max_time": ("maxTime", "300 seconds, whatever the limit of the agent"),
+    "expected_output": ("expectedOutput", "null, if its copy of the agent has none"),
+    "context_overflow_strategy": ("contextOverflowStrategy", "null, if its copy of the agent has none"),
+}
+"""Settings that this project sends only if they are given: their names in a request, and what the package sends."""
+
+
+def _submits(case: Case, **arguments: Any) -> bool:
+    """Whether a case submits a run of an agent, with one of these values of each argument."""
+    given = case.arguments
+    return case.call == "submit_agent" and all(given.get(name) in values for name, values in arguments.items())
+
+
+def _has_answer_class(case: Case) -> bool:
+    return _submits(case, expected_output=({"__answer__": 1},))
+
+
+def _attachments(case: Case) -> list[Any]:
+    return list(case.arguments.get("attachments", ())) if _submits(case) else []
+
+
+def _data(case: Case) -> dict[str, Any]:
+    """The data of a poll's response; empty if it is no object."""
+    data = case.json_body.get("data") if case.call == "poll_agent" else None
+    return data if isinstance(data, dict) else {}
+
+
+def _is_odd_figure(value: Any) -> bool:
+    return isinstance(value, (str, bool)) or (isinstance(value, (int, float)) and value < 0)
+
+
+AGENT_DIFFERENCES = [
+    Difference(
+        "a run of an agent is one request",
+        "the package reads the agent first, as it sends its settings with each run",
+        _submits,
+        _where("other requests"),
+    ),
+    Difference(
+        "metaData has only the name of this client",
+        "the package asks ipinfo.io, and sends the address, place, time zone and language of the machine",
+        _submits,
+        frozenset(
+            f"metaData.{name}"
+            for name in ("userAgent", "region", "language", "ipAddress", "latitude", "longitude", "timezone")
+        ),
+    ),
+    *(
+        Difference(
+            f"{name} is sent only if it is given, so that the agent's own setting applies",
+            f"the package sends {value}",
+            lambda case, name=name: _submits(case) and name not in case.arguments,
+            _where(f"executionParams.{key}"),
+        )
+        for name, (key, value) in AGENT_DEFAULTS.items()
+    ),
+    Difference(
+        "a session is continued by its id in the submission",
+        "the package posts a message to the session: settings of a run change the session for all later runs, and"
+        " variables and queries that are no text are refused",
+        lambda case: case.call == "run_agent_in_session",
+        SUBMISSION,
+    ),
+    Difference(
+        "an empty query is refused",
+        "the package sends it, so an upstream task that returned nothing would cause a billed run",
+        lambda case: _submits(case, query=("", {})),
+        SUBMISSION,
+    ),
+    Difference(
+        "a variable that would replace the query is refused",
+        "the package drops the query",
+        lambda case: _submits(case) and "input" in case.arguments.get("variables", {}),
+        SUBMISSION,
+    ),
+    Difference(
+        "formats that do not exist, and limits of 0 or below, are refused",
+        "the package sends them",
+        lambda case: (
+            _submits(case, output_format=("xml",))
+            or _submits(case, max_tokens=(-1,))
+            or _submits(case, budget=({"max_cost": -1}, {"max_iterations": 0}))
+        ),
+        SUBMISSION,
+    ),
+    Difference(
+        "an unknown cap of a budget is refused",
+        "the package ignores it, so nothing limits the run",
+        lambda case: _submits(case, budget=({"most": 1},)),
+        SUBMISSION,
+    ),
+    Difference(
+        "an expected output that does not fit the format is refused",
+        "the package sends it, and checks it only when it saves an agent",
+        lambda case: (
+            _submits(case, expected_output=("", "no JSON"))
+            or (_has_answer_class(case) and _submits(case, output_format=("text",)))
+        ),
+        SUBMISSION,
+    ),
+    Difference(
+        "members of enumerations are sent as their values",
+        "the package raises a TypeError",
+        lambda case: _submits(case) and "__enum__" in str(case.arguments),
+        SUBMISSION,
+    ),
+    Difference(
+        "a parameter of a tool can be null",
+        "the package leaves it out, as it sends what its copy of the tool has",
+        lambda case: (
+            _submits(case) and any(None in tool["parameters"].values() for tool in case.arguments.get("tools", ()))
+        ),
+        _where("tools"),
+    ),
+    Difference(
+        "a local path is refused as an attachment: Upload marks a file",
+        "the package uploads it, so a string in upstream data could send any file that the worker can read",
+        lambda case: __file__ in _attachments(case),
+        SUBMISSION,
+    ),
+    Difference(
+        "an attachment with unknown keys is refused",
+        "the package sends them",
+        lambda case: any(isinstance(one, dict) and "codec" in one for one in _attachments(case)),
+        SUBMISSION,
+    ),
+    Difference(
+        "every attachment has the name of its file",
+        "the package sends none for a dict without one, and the fragment of a URL as part of a name",
+        lambda case: any("name" not in one if isinstance(one, dict) else "#" in one for one in _attachments(case)),
+        _where("attachments.name"),
+    ),
+    Difference(
+        "the type of an attachment follows from its media type, if that is given",
+        "the package derives it from the name",
+        lambda case: any(isinstance(one, dict) and "mimeType" in one for one in _attachments(case)),
+        _where("attachments.type"),
+    ),
+    Difference(
+        "media types are those of uploads; a template of a document is a document, and unknown bytes have no type",
+        "the package has tables of its own, and sends the type unknown for both",
+        lambda case: any(str(one).endswith((".dotx", ".sqlite", ".bin")) for one in _attachments(case)),
+        _where("attachments.type", "attachments.mimeType"),
+    ),
+    Difference(
+        "the response to a submission has its session id",
+        "the package drops it",
+        lambda case: _submits(case) and case.json_body.get("status", "IN_PROGRESS") == "IN_PROGRESS",
+        _where("session_id"),
+    ),
+    Difference(
+        "a run that failed, was refused or cannot be polled is a response with all that is known",
+        "the package raises an error without cost, output and error code",
+        lambda case: (
+            (_submits(case) or case.call == "poll_agent")
+            and (
+                not case.is_success
+                or case.raw == b"<html>"
+                or case.json_body.get("status") == "FAILED"
+                or (_submits(case) and case.body == {})
+            )
+        ),
+        EVERYTHING,
+    ),
+    Difference(
+        "an error without status and completed is a gateway's, and says nothing about the run",
+        "the package reads it as the state of the run",
+        lambda case: (
+            case.call == "poll_agent"
+            and case.json_body.keys().isdisjoint({"status", "completed"})
+            and ("error" in _data(case) or not case.json_body.keys().isdisjoint({"error", "errorMessage"}))
+        ),
+        EVERYTHING,
+    ),
+    Difference(
+        "a response has its poll URL",
+        "the package returns only one that the response repeats",
+        lambda case: case.call == "poll_agent",
+        _where("url"),
+    ),
+    Difference(
+        "the status is one of three, and agrees with completed",
+        "the package returns what the platform sends, such as ABORTED, or a finished run in progress",
+        lambda case: (
+            case.call == "poll_agent"
+            and (case.json_body.get("status"), case.json_body.get("completed"))
+            not in (("SUCCESS", True), ("IN_PROGRESS", False), ("IN_PROGRESS", None), (None, False))
+        ),
+        _where("status", "completed", "error_message"),
+    ),
+    Difference(
+        "a reason is read from any of its keys",
+        "the package reads errorMessage and data.error, also an empty one",
+        lambda case: (
+            case.call == "poll_agent"
+            and (
+                _data(case).get("error") == ""
+                or not case.json_body.keys().isdisjoint({"error_message", "error", "supplierError", "errorDetails"})
+            )
+        ),
+        _where("status", "error_message"),
+    ),
+    Difference(
+        "an id is a text: an empty one, and one of another type, is unknown",
+        "the package returns the one, and converts the other to a string",
+        lambda case: any(
+            ids.get(name) == "" or not isinstance(ids.get(name), (str, type(None)))
+            for ids in (case.json_body, _data(case))
+            for name in ("sessionId", "requestId", "session_id")
+        ),
+        _where("session_id", "request_id"),
+    ),
+    Difference(
+        "the session id is also read from data.sessionId",
+        "the package reads only data.session_id",
+        lambda case: "sessionId" in _data(case),
+        _where("session_id"),
+    ),
+    Difference(
+        "the request id is also read from the poll URL",
+        "the package has it in another attribute",
+        lambda case: case.call == "poll_agent" and not case.json_body.get("requestId"),
+        _where("request_id"),
+    ),
+    Difference(
+        "an empty text is no output",
+        "it is what a response without data has, as of a model",
+        lambda case: case.call == "poll_agent" and case.json_body.get("data") == "",
+        _where("output"),
+    ),
+    Difference(
+        "artifacts are what the platform sends",
+        "the package drops entries that are no objects, and converts their fields to strings",
+        lambda case: any(
+            not isinstance(one, dict) or not isinstance(one.get("url"), str) for one in _data(case).get("artifacts", ())
+        ),
+        _where("artifacts"),
+    ),
+    Difference(
+        "a cost or duration is a number above 0, or is looked up in the next place",
+        "the package returns the first value that is a number, also below 0, and reads true as 1",
+        lambda case: any(_is_odd_figure(case.json_body.get(name)) for name in ("usedCredits", "runTime")),
+        _where("used_credits", "run_time"),
+    ),
+]

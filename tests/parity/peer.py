@@ -28,10 +28,54 @@ def model(arguments: dict[str, Any]) -> Model:
     return Model(id=arguments.pop("model_id", "any"), supports_streaming=True)
 
 
-def run_agent(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Run an agent with ``aixplain.v2``, and return its result with what was printed about its progress."""
+def agent_of(arguments: dict[str, Any]) -> Any:
+    """Return an agent of ``aixplain.v2``, with the budget and the parameters of tools in a run's arguments."""
     agent = Aixplain().Agent.get(arguments.pop("agent_id"))
     agent.budget = arguments.pop("budget", None)
+    tools = {tool.id: tool for tool in agent.tools}
+    for given in arguments.pop("tools", ()):
+        for name, value in given["parameters"].items():
+            tools[given["id"]].inputs[name] = value
+    return agent
+
+
+def submit_agent(arguments: dict[str, Any], call: str = "run_async", **more: Any) -> dict[str, Any]:
+    """Start a run of an agent with ``aixplain.v2``.
+
+    :param arguments: by the names of this project.
+    """
+    agent = agent_of(arguments)
+    settings = ("output_format", "expected_output", "max_tokens", "max_time")
+    execution_params = {name: arguments.pop(name) for name in settings if name in arguments}
+    renamed = {"sessionId": arguments.pop("session_id")} if "session_id" in arguments else {}
+    return result_of(getattr(agent, call)(**arguments, **renamed, **more, execution_params=execution_params))
+
+
+def run_agent_in_session(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Run an agent within a session, as ``aixplain.v2`` does it since it has sessions."""
+    return submit_agent(arguments, "run", session=arguments.pop("session_id"))
+
+
+def poll_agent(arguments: dict[str, Any]) -> dict[str, Any]:
+    return result_of(Aixplain().Agent(id="a", name="A").poll(**arguments))
+
+
+def result_of(result: Any) -> dict[str, Any]:
+    """Return the result of an agent's run with the names of this project."""
+    data = result.data
+    fields = data if isinstance(data, dict) else getattr(data, "__dict__", {"output": data})
+    names = ("status", "completed", "error_message", "url", "request_id", "used_credits", "run_time")
+    return {
+        **{name: getattr(result, name) for name in names},
+        "output": fields.get("output"),
+        "session_id": result.session_id or fields.get("session_id"),
+        "artifacts": [artifact.url for artifact in result.artifacts],
+    }
+
+
+def run_agent(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Run an agent with ``aixplain.v2``, and return its result with what was printed about its progress."""
+    agent = agent_of(arguments)
     progress = {"progress_format": "logs", "wait_time": 0.2}
     with redirect_stdout(io.StringIO()) as printed:
         if arguments.pop("is_async", False):
@@ -64,6 +108,9 @@ CALLS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "sync_poll": lambda a: model(a).sync_poll(**a),
     "check_finetune_status": lambda a: model(a).check_finetune_status(**a),
     "delete": lambda a: model(a).delete(),
+    "submit_agent": submit_agent,
+    "run_agent_in_session": run_agent_in_session,
+    "poll_agent": poll_agent,
     "run_agent": run_agent,
     "run_legacy_agent": run_legacy_agent,
     "get_model": lambda a: ModelFactory.get(**a),

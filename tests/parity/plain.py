@@ -6,6 +6,8 @@ import datetime
 import enum
 from typing import Any
 
+from pydantic import BaseModel
+
 from tests.support.public_api import RESPONSE_FIELDS
 
 MODEL = (
@@ -24,6 +26,12 @@ MODEL = (
     "additional_info",
     "model_params",
 )
+
+
+class Answer(BaseModel):
+    """The expected output of an agent."""
+
+    rating: int
 
 
 def plain(value: Any) -> Any:
@@ -47,9 +55,11 @@ def plain(value: Any) -> Any:
 
 
 def revive(value: Any) -> Any:
-    """Return arguments from their JSON, in which members of enumerations and NaN have markers."""
+    """Return arguments from their JSON, in which members of enumerations, NaN and :class:`Answer` have markers."""
     if isinstance(value, dict):
         if "__enum__" in value:
             return enum.Enum("Word", {"ANY": revive(value["__enum__"])})["ANY"]
+        if "__answer__" in value:
+            return Answer
         return float("nan") if "__nan__" in value else {key: revive(item) for key, item in value.items()}
     return [revive(item) for item in value] if isinstance(value, list) else value

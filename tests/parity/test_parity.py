@@ -23,7 +23,7 @@ from airflow_provider_aixplain.exceptions import AixplainError
 from airflow_provider_aixplain.model import Model, ModelParameters
 from airflow_provider_aixplain.protocol.upload import Slot
 from tests.parity import differences
-from tests.parity.differences import DIFFERENCES, Case
+from tests.parity.differences import DIFFERENCES, Case, Difference
 from tests.parity.plain import plain, revive
 from tests.support.peer import KEY, Peer
 from tests.support.scripted import Asked, Handler, Server
@@ -450,11 +450,11 @@ def sides(peer: Peer, recorder: Server, tmp_path_factory: pytest.TempPathFactory
     return Sides(peer, recorder, tmp_path_factory.mktemp("upload"))
 
 
-def unexplained(sides: Sides, case: Case) -> dict[str, tuple[Any, Any]]:
+def unexplained(sides: Sides, case: Case, rows: list[Difference] = DIFFERENCES) -> dict[str, tuple[Any, Any]]:
     """Return the parts that differ without a row that explains them, and record which rows apply."""
     differing = sides.differing(case)
     known = set()
-    for row in DIFFERENCES:
+    for row in rows:
         if row.when(case):
             covered = {name for name in differing if name in row.where or ("*" in row.where and name not in ASKED)}
             known |= covered

@@ -49,6 +49,8 @@ class Peer:
             env={
                 "PATH": os.environ["PATH"],
                 "PYTHONPATH": str(ROOT),
+                # Before it runs an agent, the package looks up its own IP address: this proxy refuses the connection.
+                "HTTPS_PROXY": "http://127.0.0.1:9",
                 "NO_PROXY": "127.0.0.1,localhost",
                 **peer_settings(url),
                 "AIXPLAIN_UPLOAD_HOST_ALLOWLIST": "127.0.0.1",
