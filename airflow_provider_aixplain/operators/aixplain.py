@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -15,6 +16,9 @@ from airflow_provider_aixplain.protocol.values import to_printable
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+
+_CODE_BLOCK = re.compile(r"\A\s*```\w*\n(.*)```\s*\Z", re.DOTALL)
+"""An answer that is a code block of Markdown: language models often return JSON so."""
 
 
 class AixplainRunModelOperator(RunBaseOperator):
@@ -204,7 +208,8 @@ class AixplainRunAgentOperator(RunBaseOperator):
             answer = self.asset.result(event["response"])["output"]
             kind = self.output_type
             try:
-                model = kind.model_validate_json(answer) if isinstance(answer, str) else kind.model_validate(answer)
+                text = _CODE_BLOCK.sub(r"\1", answer) if isinstance(answer, str) else None
+                model = kind.model_validate(answer) if text is None else kind.model_validate_json(text)
                 output = model.model_dump(mode="json")
             except ValueError as error:
                 message = f"the answer does not match expected_output: {error}"

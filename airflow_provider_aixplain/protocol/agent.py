@@ -94,11 +94,13 @@ class AgentInput:
         :param convert: returns the replacement of a value that JSON cannot hold, or ``NOT_JSON``.
         :raises InvalidInput: naming the field that cannot be sent, and the remedy.
         """
+        params = self._execution_params()
         body = {
             "id": str(self.agent_id),
             "query": self._query(convert),
-            "executionParams": self._execution_params(),
-            "runResponseGeneration": False,
+            "executionParams": params,
+            # aiXplain's instructions for builders of agents: the platform refuses JSON without it (AX-VAL-1000).
+            "runResponseGeneration": params.get("outputFormat") == "json",
             "metaData": {"userAgent": USER_AGENT},
             "sessionId": _text("session_id", self.session_id),
             "attachments": [

@@ -473,6 +473,12 @@ AGENT_DIFFERENCES = [
         for name, (key, value) in AGENT_DEFAULTS.items()
     ),
     Difference(
+        "an answer in JSON is requested with its generation",
+        "the package requests none, with which the platform refuses JSON",
+        lambda case: _has_answer_class(case) or _submits(case, output_format=("json",)),
+        _where("runResponseGeneration"),
+    ),
+    Difference(
         "a session is continued by its id in the submission",
         "the package posts a message to the session: settings of a run change the session for all later runs, and"
         " variables and queries that are no text are refused",

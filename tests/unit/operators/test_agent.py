@@ -218,7 +218,12 @@ class TestExpectedOutput:
     """A class of pydantic."""
 
     @pytest.mark.parametrize(
-        "answer", ['{"rating": "5", "day": "2026-01-01"}', {"rating": 5, "day": "2026-01-01", "more": 1}]
+        "answer",
+        [
+            '{"rating": "5", "day": "2026-01-01"}',
+            '```json\n{"rating": 5, "day": "2026-01-01"}\n```\n',
+            {"rating": 5, "day": "2026-01-01", "more": 1},
+        ],
     )
     def test_a_matching_answer_is_returned_as_json(self, answer: Any, emulator: Emulator) -> None:
         result = run(answer, expected_output=Answer) if isinstance(answer, str) else complete(answer)

@@ -357,6 +357,7 @@ def test_no_valid_input_is_lost(
     links = [link["url"] if isinstance(link, dict) else link for link in attachments]
     assert [link["url"] for link in sent.get("attachments", [])] == links
     assert sent["executionParams"].get("outputFormat") == output_format
+    assert sent["runResponseGeneration"] == (output_format == "json")
     assert sent["executionParams"].get("budget", {}) == {BUDGET[name]: cap for name, cap in budget.items()}
     (tool,) = sent.get("tools", [{"parameters": []}])
     assert {one["name"]: one["value"] for one in tool["parameters"]} == parameters
