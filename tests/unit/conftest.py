@@ -1,9 +1,10 @@
-"""Fixtures of unit tests: where batches store their files, and the log of tasks."""
+"""Fixtures of unit tests: where batches store their files, how their inputs differ, and the log of tasks."""
 
 from __future__ import annotations
 
 import itertools
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,12 @@ def kind(request: pytest.FixtureRequest) -> Kind:
     """Models, and agents."""
     chosen: Kind = request.param
     return chosen
+
+
+@pytest.fixture
+def tag() -> str:
+    """The prefix of the inputs of one test, as all tests share one emulator."""
+    return f"{os.getpid()}-{next(_numbers)}"
 
 
 @pytest.fixture

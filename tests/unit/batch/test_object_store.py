@@ -8,15 +8,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from airflow_provider_aixplain.batch import object_store as module
-from airflow_provider_aixplain.batch.commit_log import CommitLog, Fenced
 from airflow_provider_aixplain.batch.object_store import ObjectStore, store_at
 from airflow_provider_aixplain.exceptions import AixplainInputError
-from tests.unit.batch.batches import FailingCalls
+from tests.unit.batch.batches import fail_calls
 
 
 @pytest.fixture
@@ -31,11 +29,10 @@ def test_an_object_is_created_once(store: ObjectStore) -> None:
 
     def is_created(number: int) -> bool:
         barrier.wait()
-        try:
+        with suppress(FileExistsError):
             store.put_if_absent("log/name", b"%d" % number)
-        except FileExistsError:
-            return False
-        return True
+            return True
+        return False
 
     with ThreadPoolExecutor(8) as pool:
         created = list(pool.map(is_created, range(8)))
@@ -72,7 +69,7 @@ def test_the_probe_accepts_this_storage_and_leaves_nothing(store: ObjectStore) -
 @pytest.mark.parametrize("kind", ["ignores the keyword", "does not know the keyword", "looks before it writes"])
 def test_a_storage_without_put_if_absent_is_refused(objects: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = store_at(f"{objects}/refused-{kind[:4]}")
-    pipe_file = store._path.fs.pipe_file
+    exists, pipe_file = store._path.fs.exists, store._path.fs.pipe_file
     barrier = threading.Barrier(module.PROBES)
 
     def replace(path: str, value: bytes, mode: str = "overwrite") -> None:
@@ -84,17 +81,13 @@ def test_a_storage_without_put_if_absent_is_refused(objects: str, kind: str, mon
             barrier.wait()
         pipe_file(path, value)
 
-    exists = store._path.fs.exists
     monkeypatch.setattr(store._path.fs, "pipe_file", replace)
     with pytest.raises(AixplainInputError, match=r"result_path: .*s3fs, gcsfs and adlfs .* from 2024\.12\.0 on"):
         store.probe()
 
 
 def test_a_file_system_without_hard_links_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def link(*_: Any) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", link)
+    fail_calls(monkeypatch, os, "link", range(100), PermissionError(errno.EPERM, "Operation not permitted"))
     store = store_at(f"file://{tmp_path}/out")
     store.make()
     with pytest.raises(AixplainInputError, match="has no hard links"):
@@ -102,50 +95,11 @@ def test_a_file_system_without_hard_links_is_refused(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("conflicts", [2, 4])
-def test_a_conflict_of_an_object_storage_is_retried(
-    objects: str, conflicts: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_conflict_of_puts_is_retried(objects: str, conflicts: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """S3 answers 409 to concurrent puts, which s3fs raises as OSError."""
     monkeypatch.setattr(module, "CONFLICT_DELAYS", (0, 0, 0))
     store = store_at(f"{objects}/conflict-{conflicts}")
-    FailingCalls(monkeypatch, store._path.fs, "pipe_file", set(range(1, conflicts + 1)))
+    fail_calls(monkeypatch, store._path.fs, "pipe_file", range(1, conflicts + 1))
     with nullcontext() if conflicts < 4 else pytest.raises(OSError, match="SlowDown"):
         store.put_if_absent("name", b"1")
     assert store.get_many(["name"]) == [b"1" if conflicts < 4 else None]
-
-
-@pytest.mark.parametrize("error", [FileExistsError, OSError])
-def test_a_lost_answer_commits_once(place: str, error: type[OSError], monkeypatch: pytest.MonkeyPatch) -> None:
-    """An NFS client repeats a request whose answer was lost, and gets the answer that the file exists."""
-    store, applied = store_at(place), list[int]()
-    store.make()
-    log = CommitLog(store, lambda record: applied.append(record["n"]))
-    log.claim([], "owner")
-    put = type(store).put_if_absent
-
-    def lose(self: Any, name: str, content: bytes) -> None:
-        put(self, name, content)
-        raise error
-
-    monkeypatch.setattr(type(store), "put_if_absent", lose)
-    if error is OSError:
-        with pytest.raises(OSError, match=r"^$"):
-            log.append([{"n": 1}], fenced=True, commit_id="commit")
-        log.catch_up()  # another task applies the commit first
-    log.append([{"n": 1}], fenced=True, commit_id="commit")
-    assert applied == [record["n"] for record in log.read()] == [1]
-
-
-def test_a_commit_that_cannot_be_read_yet_is_not_overwritten(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on NFS, which may show a folder as it was half a minute ago."""
-    store = store_at(place)
-    store.make()
-    first, second = CommitLog(store, lambda record: None), CommitLog(store, lambda record: None)
-    first.claim([], "first")
-    with monkeypatch.context() as patch:
-        patch.setattr(type(store), "get_many", lambda self, names: [None] * len(names))
-        with pytest.raises(OSError, match="cannot be read yet"):
-            second.claim([], "second")
-    second.claim([], "second")
-    with pytest.raises(Fenced):
-        first.append([], fenced=True)

@@ -23,7 +23,7 @@ from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 from tests.support.deployment import Emulator
 from tests.support.task_log import TaskLog
 from tests.unit.batch import batches
-from tests.unit.batch.batches import begin_batch, ledger_of, submitted, trigger_of
+from tests.unit.batch.batches import begin_batch, reopen, submitted, trigger_of
 
 pytestmark = pytest.mark.usefixtures("connection")
 TAGS = (f"t{os.getpid()}-{number}" for number in itertools.count())
@@ -125,7 +125,7 @@ def test_storage_errors_are_in_the_tasks_log(
 ) -> None:
     batch = begin_batch(f"file://{tmp_path}/out", [next(TAGS)], delay=0)
     monkeypatch.setattr(retrying, "RETRY_DELAY", 0.01)
-    batches.FailingCalls(monkeypatch, Batch, "claim", {1})
+    batches.fail_calls(monkeypatch, Batch, "claim", {1})
     asyncio.run(anext(trigger_of(batch).run()))
     (line,) = task_log.lines()
     assert "storage errors: 1" in line
@@ -135,7 +135,7 @@ def test_storage_errors_are_in_the_tasks_log(
 def test_a_stopped_trigger_logs_how_many_runs_are_billed(tmp_path: Path, emulator: Emulator, task_log: TaskLog) -> None:
     tag = next(TAGS)
     batch = begin_batch(f"file://{tmp_path}/out", [f"{tag} {number}" for number in range(20)], delay=60)
-    stopped_once(lambda: len(ledger_of(batch).rows(AttemptEvent.ACCEPTED)) == 4, trigger_of(batch, max_in_flight=4))
+    stopped_once(lambda: len(reopen(batch).ledger.rows(AttemptEvent.ACCEPTED)) == 4, trigger_of(batch, max_in_flight=4))
     (line,) = task_log.lines()
     assert "cannot cancel them: 4." in line
     assert line.endswith(f"recorded at {batch}")
@@ -176,4 +176,4 @@ def test_a_batchkilled_on_its_worker_submits_no_more(tmp_path: Path, emulator: E
 
 
 def _accepted(path: Path) -> list[int]:
-    return ledger_of(Batch(f"file://{path}")).rows(AttemptEvent.ACCEPTED) if (path / "log").is_dir() else []
+    return reopen(Batch(f"file://{path}")).ledger.rows(AttemptEvent.ACCEPTED) if (path / "log").is_dir() else []

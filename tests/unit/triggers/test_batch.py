@@ -17,20 +17,17 @@ from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.protocol.assets import Asset
 from airflow_provider_aixplain.triggers import batch as trigger_module
 from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
-from tests.support.deployment import AIRFLOW_3, Emulator
+from tests.support.deployment import AIRFLOW_3, Emulator, wait_until
 from tests.unit.batch.batches import (
-    FailingCalls,
     begin_batch,
     delete,
-    id_of,
-    ledger_of,
+    fail_calls,
+    reopen,
     results,
     run,
     submitted,
     trigger_of,
-    until,
 )
-from tests.unit.batch.conftest import tag as tag
 
 pytestmark = pytest.mark.usefixtures("connection")
 INTENT, ACCEPTED = AttemptEvent.INTENT, AttemptEvent.ACCEPTED
@@ -53,7 +50,7 @@ def test_a_stopped_trigger_awaits_the_answers_in_flight(place: str, emulator: Em
         async def stop() -> None:
             trigger = trigger_of(batch, max_in_flight=10)
             task = asyncio.ensure_future(anext(trigger.run()))
-            await until(lambda: submitted(emulator, tag))
+            await asyncio.to_thread(wait_until, lambda: submitted(emulator, tag), "a submission", every=0.01)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -61,7 +58,7 @@ def test_a_stopped_trigger_awaits_the_answers_in_flight(place: str, emulator: Em
         asyncio.run(stop())
     finally:
         emulator.set_faults()
-    known = ledger_of(batch)
+    known = reopen(batch).ledger
     assert known.rows(INTENT) == []
     assert len(known.rows(ACCEPTED)) == sum(submitted(emulator, tag).values()) > 0
     run(batch, max_in_flight=30)
@@ -77,13 +74,13 @@ def test_a_fenced_trigger_resumes_if_the_new_owner_is_gone(
     monkeypatch.setattr(retrying, "RETRY_DELAY", 0.01)
     texts = [f"{tag} {number}" for number in range(40)]
     batch = begin_batch(place, texts, delay=0.4)
-    other, batch_id = Batch(place), id_of(batch)
+    other, batch_id = Batch(place), batch.header.batch
 
     async def both() -> Any:
         trigger = trigger_of(batch, max_in_flight=5, wait_time=0.2)
         first = asyncio.ensure_future(anext(trigger.run()))
-        await until(lambda: submitted(emulator, tag))
-        FailingCalls(monkeypatch, Batch, "read", {1, 3})
+        await asyncio.to_thread(wait_until, lambda: submitted(emulator, tag), "a submission", every=0.01)
+        fail_calls(monkeypatch, Batch, "read", {1, 3})
         if is_running:
             limits = Limits(max_in_flight=5, wait_time=0.2)
             await Engine(AixplainHook(), Asset("model", "echo"), other, batch_id, limits).run()
@@ -103,7 +100,7 @@ def test_a_storage_that_keeps_failing_ends_the_wait(place: str, monkeypatch: pyt
     monkeypatch.setattr(retrying, "RETRY_DELAY", 0.01)
     batch = begin_batch(place, ["a"])
     trigger = trigger_of(batch)
-    FailingCalls(monkeypatch, Batch, "read", set(range(10_000)))
+    fail_calls(monkeypatch, Batch, "read", range(10_000))
     with pytest.raises(OSError, match="SlowDown"):
         asyncio.run(trigger._is_finished_by_new_owner(batch))
 
@@ -116,7 +113,7 @@ def test_a_deleted_batch_ends_its_trigger(place: str, gone: str, monkeypatch: py
     if gone == "its place":
         begin_batch(place, ["of another model"])
     else:
-        delete(batch, "log" if gone == "the log" else f"rows-{id_of(batch)}.jsonl")
+        delete(batch, "log" if gone == "the log" else f"rows-{batch.header.batch}.jsonl")
     (event,) = events_of(trigger)
     error = event.payload["error"]
     assert error is None if gone == "the log" else "is incomplete" in str(error)
