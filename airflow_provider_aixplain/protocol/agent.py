@@ -269,6 +269,7 @@ def _attachment(place: str, value: Any, convert: Convert | None) -> dict[str, An
     media_type = fields.get("mimeType") or (None if by_name == UNKNOWN_TYPE else by_name)
     kind = fields.get("type") or (media_type and _attachment_type(media_type))
     known = {"type": kind, "mimeType": media_type}
+    url = getattr(url, "download_url", url)  # of an uploaded file
     return {"url": url, "name": name, **{key: text for key, text in known.items() if text}}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mimetypes
 import re
 from dataclasses import dataclass, replace
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlencode, urlsplit
 
 from airflow_provider_aixplain.protocol.failure import InvalidInput
@@ -14,10 +14,14 @@ from airflow_provider_aixplain.protocol.wire import (
     Credential,
     NoResponse,
     Request,
+    is_http_url,
     read_object,
     require_success,
     unusable_answer_error,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MIB = 1024 * 1024
 SIZE_LIMITS = {
@@ -52,26 +56,43 @@ _TYPES = {
 }
 
 
+class UploadLink(str):
+    """The link to an uploaded file.
+
+    :param download_url: the URL to read it from, which agents accept in attachments; by default the link itself.
+    """
+
+    download_url: str
+
+    def __new__(cls, link: str, download_url: str = "") -> Self:
+        """Return the link."""
+        self = super().__new__(cls, link)
+        self.download_url = download_url or link
+        return self
+
+
 @dataclass(frozen=True)
 class Slot:
     """An upload slot that the platform grants for a file.
 
     :param key: the file's name in the store.
     :param upload_url: the presigned URL to upload to.
+    :param download_url: the URL to read the file from; empty if the platform names none.
     """
 
     key: str
     upload_url: str
+    download_url: str = ""
 
     @property
-    def link(self) -> str:
+    def link(self) -> UploadLink:
         """The link that a model accepts: ``s3://bucket/key``, with the bucket of the upload URL."""
         parts = urlsplit(self.upload_url)
         bucket = (parts.hostname or "").partition(".")[0]
         # s3.region.amazonaws.com/bucket/key, or a store at an IP address
         if bucket.isdigit() or bucket.startswith("s3") or bucket == parts.hostname:
             bucket = parts.path.lstrip("/").partition("/")[0]
-        return f"s3://{bucket}/{self.key}"
+        return UploadLink(f"s3://{bucket}/{self.key}", self.download_url)
 
 
 def is_store(host: str) -> bool:
@@ -123,7 +144,8 @@ def read_slot(outcome: Answer | NoResponse) -> Slot:
     if not isinstance(key, str) or not isinstance(url, str) or not key or not url:
         # Not the answer itself: its URL is presigned.
         raise unusable_answer_error("upload", "names no key and uploadUrl", ", ".join(sorted(body)))
-    return Slot(key, url)
+    download_url: Any = body.get("downloadUrl")
+    return Slot(key, url, download_url if is_http_url(download_url) else "")
 
 
 def transfer_request(slot: Slot, name: str, file: BinaryIO) -> Request:

@@ -167,7 +167,8 @@ class TestFiles:
         assert link.startswith("s3://")
         assert payload["query"]["file"] == link
         known = {"name": "a.csv", "type": "text", "mimeType": "text/csv"}
-        assert payload["attachments"] == [{"url": link, **known}, {"url": link, "name": "b"}]
+        url = f"{emulator.url}/emulator/store/{link.removeprefix('s3://emulator/')}"
+        assert payload["attachments"] == [{"url": url, **known}, {"url": url, "name": "b"}]
 
     def test_a_file_above_the_limit_is_named(self, tmp_path: Path, emulator: Emulator) -> None:
         with (tmp_path / "a.png").open("wb") as file:

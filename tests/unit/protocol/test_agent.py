@@ -18,6 +18,7 @@ from airflow_provider_aixplain.protocol.agent import BUDGET, OUTPUT_FORMATS, Age
 from airflow_provider_aixplain.protocol.assets import Asset
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.protocol.payload import ModelInput
+from airflow_provider_aixplain.protocol.upload import UploadLink
 from airflow_provider_aixplain.protocol.values import NOT_JSON
 from tests.support.fuzzing import examples
 from tests.unit.protocol.strategies import OBJECTS
@@ -155,6 +156,14 @@ def test_parameters_of_tools_become_names_and_values() -> None:
     tools = Lazy({"id": "search", "parameters": {"limit": 5, "site": None, "tone": Tone.KIND}}, {"id": "none"})
     sent = [{"name": "limit", "value": 5}, {"name": "site", "value": None}, {"name": "tone", "value": "kind"}]
     assert body(tools=tools)["tools"] == [{"id": "search", "parameters": sent}]
+
+
+def test_an_uploaded_attachment_has_the_url_to_read_it_from() -> None:
+    def link(value: Any) -> Any:
+        return UploadLink("s3://b/k", "https://b/k?signature=1") if isinstance(value, File) else NOT_JSON
+
+    sent = json.loads(AgentInput("a", {"input": File()}, attachments=[File()]).body(link))
+    assert (sent["query"]["input"], sent["attachments"][0]["url"]) == ("s3://b/k", "https://b/k?signature=1")
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,13 @@ def test_the_requests_carry_no_key_to_the_store() -> None:
 
 def test_a_slot_is_read() -> None:
     body = {"key": "u/a.wav", "uploadUrl": PUT, "downloadUrl": "https://h"}
-    assert upload.read_slot(Answer(200, json.dumps(body).encode())) == Slot("u/a.wav", PUT)
+    assert upload.read_slot(Answer(200, json.dumps(body).encode())) == Slot("u/a.wav", PUT, "https://h")
+
+
+@pytest.mark.parametrize("url", [None, 5, "s3://b/k"])
+def test_without_a_download_url_the_link_replaces_it(url: Any) -> None:
+    slot = upload.read_slot(Answer(200, json.dumps({"key": "k", "uploadUrl": PUT, "downloadUrl": url}).encode()))
+    assert slot.link.download_url == slot.link
 
 
 @pytest.mark.parametrize("body", [{}, {"key": "a"}, {"key": "", "uploadUrl": PUT}, {"key": "a", "uploadUrl": 5}])
