@@ -471,6 +471,10 @@ class TestAgents:
         submitted = [run for run in deployment.emulator.runs() if run["payload"].get("query", {}).get("input") == query]
         assert len(submitted) == (1 if AIRFLOW_3 or task_id != "killed" else 2)
 
+    def test_mapped_answers_are_validated(self, deployment: Deployment, agents: str) -> None:
+        outputs = [deployment.airflow.xcoms("agents", agents, "validated", index)["output"] for index in range(2)]
+        assert outputs == [{"rating": 1}, {"rating": 2}]
+
     def test_a_budget_ends_a_run_with_a_warning(self, deployment: Deployment, agents: str) -> None:
         response = self.result(deployment, agents, "over_budget")
         assert len(response["data"]["steps"]) == 3

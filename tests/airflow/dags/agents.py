@@ -8,12 +8,17 @@ from datetime import timedelta
 
 import pendulum
 from airflow.providers.common.compat.sdk import dag, get_current_context, task
+from pydantic import BaseModel
 
 from airflow_provider_aixplain.operators.aixplain import AixplainRunAgentOperator
 from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
 
 REVIEWS = "What a wonderful lamp!\nThe lamp is broken, and nobody answers."
 LARGE = 5_000_000
+
+
+class Rating(BaseModel):
+    rating: int
 
 
 class KilledBeforeTheDeferral(AixplainRunAgentOperator):
@@ -43,6 +48,10 @@ def agents():
     echo("large", variables={"steps_bytes": LARGE}, multiple_outputs=False)
     echo("growing", variables={"progress_bytes": LARGE, "delay": 15}, multiple_outputs=False)
     echo("killed", KilledBeforeTheDeferral, retries=5, retry_delay=timedelta(seconds=1))
+
+    AixplainRunAgentOperator.partial(task_id="validated", agent_id="echo-agent", expected_output=Rating).expand(
+        query=['{"rating": 1}', '{"rating": 2}']
+    )
 
     @task.aixplain_agent(agent_id="echo-agent")
     def decorated():
