@@ -447,6 +447,9 @@ class TestAgents:
         assert xcoms in ({}, response)
         return response
 
+    def submissions(self, deployment: Deployment, query: str) -> int:
+        return sum((run["payload"].get("query") or {}).get("input") == query for run in deployment.emulator.runs())
+
     def test_all_tasks_succeed_except_the_aborted_one(self, deployment: Deployment, agents: str) -> None:
         states = {ti["task_id"]: ti["state"] for ti in deployment.airflow.tasks("agents", agents)}
         assert {name for name, state in states.items() if state != "success"} == {"aborted"}
@@ -468,8 +471,7 @@ class TestAgents:
     def test_each_mode_returns_the_answer_of_one_run(self, deployment: Deployment, agents: str, task_id: str) -> None:
         query = "submitted" if task_id == "sensor" else task_id
         assert self.result(deployment, agents, task_id)["output"] == query
-        submitted = [run for run in deployment.emulator.runs() if run["payload"].get("query", {}).get("input") == query]
-        assert len(submitted) == (1 if AIRFLOW_3 or task_id != "killed" else 2)
+        assert self.submissions(deployment, query) == (1 if AIRFLOW_3 or task_id != "killed" else 2)
 
     def test_mapped_answers_are_validated(self, deployment: Deployment, agents: str) -> None:
         outputs = [deployment.airflow.xcoms("agents", agents, "validated", index)["output"] for index in range(2)]
@@ -484,6 +486,14 @@ class TestAgents:
         log = deployment.airflow.log("agents", agents, "growing")
         assert log.count("Deferred: ") == 1
         assert len(json.dumps(self.result(deployment, agents, "large")["data"]["steps"])) > 4_900_000
+
+    @pytest.mark.skipif(not AIRFLOW_3, reason="the task state store came with Airflow 3.3")
+    def test_an_agent_that_is_cleared_after_its_success_runs_again(self, deployment: Deployment, agents: str) -> None:
+        """Last in this class: the other tests count submissions."""
+        body = {"dry_run": False, "dag_run_id": agents, "task_ids": ["decorated"], "only_failed": False}
+        deployment.airflow.call("POST", "/dags/agents/clearTaskInstances", json=body)
+        wait_until(lambda: self.submissions(deployment, "decorated") == 2, "the second submission")
+        deployment.airflow.finish("agents", agents)
 
 
 def test_a_worker_stores_a_large_result(deployment: Deployment) -> None:
