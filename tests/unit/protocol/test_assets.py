@@ -100,3 +100,8 @@ def test_an_argument_that_is_no_dict_is_named() -> None:
     for value in ("", [], 0):
         with pytest.raises(InvalidInput, match=r"variables is a (str|list|int): give a dict from names to values"):
             require_mapping("variables", value)
+
+
+def test_the_names_of_outputs_are_known_without_a_response() -> None:
+    assert Asset("agent", "a").output_names == ("output", "session_id", "request_id", "artifacts")
+    assert Asset("model", "a").output_names == ()
