@@ -1,4 +1,4 @@
-"""Apache Airflow provider for aiXplain: run hosted AI models as deferred tasks."""
+"""Apache Airflow provider for aiXplain: run hosted AI agents and models as deferrable tasks."""
 
 from __future__ import annotations
 

@@ -39,7 +39,8 @@ CONN_FIELDS = {
         "Allow plain http", "Send the key unencrypted to machines other than localhost", "boolean", default=False
     ),
     "web_url": _field(
-        "Site with the models' pages", "Used for the link of a task; default: https://platform.aixplain.com"
+        "Site with the pages of models and agents",
+        "Used for the link of a task; default: https://platform.aixplain.com",
     ),
 }
 """The additional fields of the Connection form: the keys of the extra."""
@@ -63,7 +64,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-aixplain",
         "name": INTEGRATION,
-        "description": "Run AI models hosted on `aiXplain <https://aixplain.com/>`__ as deferred tasks.",
+        "description": "Run AI agents and models hosted on `aiXplain <https://aixplain.com/>`__ as deferrable tasks.",
         "versions": [__version__],
         "integrations": [
             {
