@@ -25,7 +25,7 @@ def wait_in_event_loop(client: AsyncClient, url: str) -> Outcome:
 
 
 @pytest.mark.parametrize("way", [wait_blocking, wait_in_event_loop])
-def test_the_first_failed_poll_and_the_recovery_are_logged_as_warnings(
+def test_the_first_failed_poll_and_the_recovery_are_warnings(
     way: Callable[[AsyncClient, str], Outcome], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -45,7 +45,7 @@ def test_the_first_failed_poll_and_the_recovery_are_logged_as_warnings(
     assert lines[1][1].endswith(" s; failed polls: 2")
 
 
-def test_failed_polls_are_reported_to_a_callback_instead_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_callback_receives_failed_polls_instead_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     failures: list[str] = []
 
@@ -94,7 +94,7 @@ def test_the_steps_of_a_batch_are_not_logged(caplog: pytest.LogCaptureFixture) -
     assert not [record for record in caplog.records if "Step" in record.getMessage()]
 
 
-def test_only_the_large_response_of_a_finished_run_is_read_in_full() -> None:
+def test_only_a_finished_run_has_its_large_response_read_completely() -> None:
     """Without a size limit, as in a batch. The beginning of its answer shows first that the run has finished."""
     unfinished = {"data": {"steps": [step("find", "x" * 3 * MAX_RESPONSE_BYTES)]}, "completed": False}
     finished = {**unfinished, "completed": True}

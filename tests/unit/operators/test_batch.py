@@ -105,7 +105,7 @@ def test_results_repeat_columns_of_the_input(place: str) -> None:
         (Path, "mkdir", PermissionError(13, "Permission denied"), "result_path.*Permission denied"),
     ],
 )
-def test_an_error_of_a_storage_is_final_only_if_it_lasts(
+def test_a_storage_error_is_final_only_if_it_lasts(
     tmp_path: Path, kind: Any, name: str, error: OSError, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "in.csv").write_text("text\na\n")
@@ -226,7 +226,7 @@ def test_rows_that_cannot_succeed_end_it_for_good(tmp_path: Path) -> None:
         batch(tmp_path, ["a"], model_id="nobodys").execute(CONTEXT)
 
 
-def test_spent_credits_end_it_for_good_and_a_higher_limit_goes_on(tmp_path: Path, emulator: Emulator, tag: str) -> None:
+def test_spent_credits_end_it_until_the_limit_is_higher(tmp_path: Path, emulator: Emulator, tag: str) -> None:
     texts = [f"{tag} {number}" for number in range(6)]
     with pytest.raises(AixplainPermanentError, match=r"max_credits is 1e-05.*rows are left\. Raise it"):
         batch(tmp_path, texts, max_credits=1e-5, max_in_flight=1).execute(CONTEXT)

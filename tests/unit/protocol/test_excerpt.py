@@ -71,7 +71,7 @@ def test_the_steps_that_fit_are_read(answer: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("state", [UNFINISHED, {"completed": True}])
 @pytest.mark.parametrize("data", ["x, y" * 1000, {"steps": STEPS}, [STEPS]])
-def test_the_rest_is_not_read_if_the_beginning_states_the_end(state: dict[str, Any], data: Any) -> None:
+def test_nothing_is_read_after_a_beginning_that_states_the_end(state: dict[str, Any], data: Any) -> None:
     body = json.dumps({**state, "data": data}).encode()
     assert Excerpt(body[:200], len(body)).is_done
     body = json.dumps({"data": data, **state}).encode()

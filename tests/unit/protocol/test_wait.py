@@ -66,7 +66,7 @@ def test_consecutive_refusals_end_the_wait(status_code: int) -> None:
 
 
 @given(st.floats(0, 1000), st.floats(0, 1))
-def test_the_last_poll_falls_on_the_deadline_with_time_for_an_answer(elapsed: float, chance: float) -> None:
+def test_the_last_poll_is_at_the_deadline_and_may_be_answered(elapsed: float, chance: float) -> None:
     waiting = wait()
     for delay in (waiting.delay(elapsed, chance), waiting.first_delay(elapsed, chance)):
         assert delay >= 0
@@ -108,7 +108,7 @@ def test_a_finished_run_reports_the_recovery_only() -> None:
     assert recovery == Report("Polling works again after 50 s; failed polls: 1", is_warning=True)
 
 
-def test_polls_that_fail_now_and_then_do_not_flood_the_log() -> None:
+def test_polls_that_sometimes_fail_do_not_flood_the_log() -> None:
     answers = [(failed_poll(503) if second % 2 else RUNNING, float(second)) for second in range(7200)]
     warnings = [report for report in reports(wait(timeout=1e6), answers) if report and report.is_warning]
     assert 2 < len(warnings) < 50
@@ -176,7 +176,7 @@ def test_retry_after_does_not_exceed_the_deadline() -> None:
     assert waiting.delay(90, 0.5) == 10
 
 
-def test_an_answer_that_is_too_large_ends_the_wait_at_once() -> None:
+def test_an_answer_above_the_limit_ends_the_wait_at_once() -> None:
     response = failed_poll(200)
     response.failure = Failure(ErrorCategory.SIZE, 200)
     waiting = wait()

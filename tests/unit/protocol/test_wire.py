@@ -367,7 +367,7 @@ def test_the_error_for_a_large_answer_names_the_remedy() -> None:
         assert refused.failure.category is ErrorCategory.PLATFORM
 
 
-def test_the_large_answer_of_an_unfinished_run_has_the_steps_that_fit() -> None:
+def test_a_large_unfinished_answer_has_the_steps_that_fit() -> None:
     def read(excerpt: bytes) -> ModelResponse:
         return wire.read_poll(Answer(200, b'{"data": ', is_cut=True, excerpt=excerpt, redact=redact))
 
