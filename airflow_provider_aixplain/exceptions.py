@@ -66,7 +66,7 @@ class AixplainUntrustedUrl(AixplainPermanentError):
 
 
 class AixplainRunFailed(AixplainError):
-    """The model or the agent ran and failed."""
+    """The model or agent ran and failed, or an agent's answer does not match its ``expected_output``."""
 
 
 class AixplainAwaitedRunFailed(AixplainRunFailed, AixplainPermanentError):

@@ -1,4 +1,4 @@
-"""Files as input: :class:`Upload` marks a file in a run's input, and the model receives a link to the uploaded file.
+"""Files as input: :class:`Upload` marks a file in a run's input, which is sent as a link to the uploaded file.
 
 Nothing else is uploaded, neither a string with a path nor an ``ObjectStoragePath``. Both can come from outside (Airflow
 creates an ``ObjectStoragePath`` from the JSON of an XCom), and could name any file that the worker can read.
@@ -27,7 +27,7 @@ MAX_PATH_LENGTH = 4096
 
 
 class Upload(ResolveMixin):
-    """Marks a file to be uploaded as input of a run; the model receives a link to it.
+    """Marks a file to be uploaded as input of a run; the model or agent receives a link to it.
 
     Only Python code can create one. It has no serialized form: it cannot be stored in an XCom, and Airflow's
     deserializers cannot create one from JSON. The file is sent to the platform, so do not mark a path that comes from

@@ -25,7 +25,7 @@ class RunSettings:
     :param end_from_trigger: whether the trigger finishes the task when the run has succeeded, and pushes its XComs.
     :param do_xcom_push: whether a trigger that finishes the task pushes any XComs.
     :param multiple_outputs: whether each field of the response is an XCom of its own, beside ``return_value``.
-    :param polling: ``backoff``: by ``wait_time``; or ``adaptive``: by the durations of earlier runs of the model.
+    :param polling: ``backoff``: by ``wait_time``; or ``adaptive``: by the durations of earlier runs of the asset.
     :param model_id: the model's id, for ``adaptive``, metrics and the result; empty if it is not known.
     :param agent_id: the agent's id instead, if the run is an agent's.
     :raises AixplainInputError: if a duration is invalid.
@@ -46,7 +46,7 @@ class RunSettings:
 
     @property
     def asset(self) -> Asset:
-        """What is run."""
+        """The model or agent that is run."""
         return make_asset(self.model_id, self.agent_id)
 
     def __post_init__(self) -> None:

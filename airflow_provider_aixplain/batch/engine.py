@@ -32,6 +32,8 @@ from airflow_provider_aixplain.submission import IN_FLIGHT_MARGIN
 T = TypeVar("T")
 
 NO_RESPONSE = ModelResponse(ResponseStatus.FAILED)
+"""Stands for a response that is missing, in the result of a row."""
+
 ROWS_PER_READ = 200
 """The number of rows that are read at once."""
 

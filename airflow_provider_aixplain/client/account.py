@@ -61,9 +61,9 @@ class Platform:
     max_answer: int = MAX_ANSWER_MIB * MIB
     proxy: str | None = field(default=None, repr=False)
 
-    def page(self, asset: Asset) -> str:
+    def page_url(self, asset: Asset) -> str:
         """Return the URL of the page of a model or an agent."""
-        return f"{self.web_url}/{asset.page}"
+        return f"{self.web_url}/{asset.page_path}"
 
     def trusts(self, url: str) -> bool:
         """Return whether a URL may receive the key: its origin is an endpoint's, or in ``trusted_origins``."""
@@ -84,8 +84,8 @@ class Platform:
     def trusts_with_files(self, url: str) -> bool:
         """Return whether files may be sent to a URL, and read from it.
 
-        It is in one of the platform's stores, or may receive the key. An agent's answer names the URLs of downloads, so
-        text from outside may have chosen them, such as one in the worker's network.
+        They may if the URL is in one of the platform's stores, or may receive the key. An agent's answer contains the
+        URLs of downloads. Text from outside can have chosen them, and a URL can name a host in the worker's network.
         """
         try:
             scheme, _, host = parse_origin(url).rpartition(":")[0].partition("://")

@@ -1,4 +1,4 @@
-"""The Model API as coroutines: submissions, polls and waits on one account."""
+"""The platform's API as coroutines: submissions, polls and waits on one account."""
 
 from __future__ import annotations
 
@@ -114,6 +114,7 @@ class AsyncClient(Client):
     async def _apoll(
         self, lease: Lease, request: wire.Request, timeout: float | None, max_size: int | None
     ) -> ModelResponse:
+        """Poll once. Without ``max_size``, read the answer of a finished run again if it exceeds 128 KiB."""
         first_size = MAX_RESPONSE_BYTES if max_size is None else max_size
         response = wire.read_poll(await self._asend(lease, request, timeout, first_size))
         if max_size is None and response.failure and response.failure.is_too_large:  # the run has finished

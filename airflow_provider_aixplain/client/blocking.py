@@ -1,4 +1,4 @@
-"""The Model API as blocking calls on one account."""
+"""The platform's API as blocking calls on one account."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Client:
         """Start the run of an agent or a team agent and do not wait for it. It is billed, and sent exactly once.
 
         :param agent_id: the agent's id on the platform.
-        :param query: what the agent is asked: a string, or a dict that is sent unchanged.
+        :param query: the question or task: a string, or a dict that is sent unchanged.
         :param name: a prefix for log lines.
         :param settings: the other fields of :class:`~airflow_provider_aixplain.protocol.agent.AgentInput`, such as
             ``session_id`` and ``budget``. Each ``Upload`` in ``query``, ``variables`` or ``attachments`` is uploaded
@@ -141,7 +141,7 @@ class Client:
     def submit(self, run: RunInput, name: str, *, declared: ModelParameters | None = None) -> ModelResponse:
         """Start a run and do not wait for it. It is billed, and sent exactly once.
 
-        :param run: the asset and its input.
+        :param run: the input, which names its asset.
         :param name: a prefix for log lines.
         :param declared: the parameters that a model declares; the input is checked against them.
         :return: in progress with its poll URL as ``url``; or the final result; or failed, with the reason.
@@ -346,7 +346,7 @@ class Client:
             return model_record.read_model(self._send(wire.model_record_by_name_request(backend, name)))
 
     def upload_file(self, path: ObjectStoragePath) -> str:
-        """Upload a file, and return a link that a model accepts as input.
+        """Upload a file, and return a link that a model or an agent accepts as input.
 
         :param path: a local file, or one in an object storage. It is streamed, not held in memory.
         :return: ``s3://bucket/key``. The platform keeps the file for a limited time.
@@ -368,7 +368,7 @@ class Client:
         """Download a file from one of the platform's stores, such as an artifact. The key is not sent.
 
         :param url: a presigned link, or one that everybody can read.
-        :param timeout: the time limit, in seconds.
+        :param timeout: the time limit, in seconds; default: an hour.
         :return: the content in pieces. Nothing is sent before the first one is requested.
         :raises AixplainUntrustedUrl: if the link is in no store, and its origin is not trusted.
         :raises AixplainError: if the store refuses.

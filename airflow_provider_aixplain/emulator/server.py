@@ -117,9 +117,9 @@ class Emulator:
             if self.file_of(link) is None:
                 raise error(web.HTTPBadRequest, f"attachments: no uploaded file {link}")
         session_id = payload.get("sessionId")
-        # The legacy package makes up the ids of its sessions.
-        is_own = request.path.startswith("/sdk/") and str(session_id).startswith(f"{agent_id}_")
-        if session_id and not self.conversation(agent_id, session_id) and not is_own:
+        # The legacy package creates the ids of its sessions itself.
+        is_legacy_session = request.path.startswith("/sdk/") and str(session_id).startswith(f"{agent_id}_")
+        if session_id and not self.conversation(agent_id, session_id) and not is_legacy_session:
             raise error(web.HTTPBadRequest, f"sessionId: agent {agent_id} has no session {session_id}")
         run = self.add_run(
             id=secrets.token_urlsafe(24),
@@ -301,7 +301,7 @@ class Emulator:
         if agent_id := fields.get("agent_id"):
             kind = AgentRun
             earlier = self.conversation(agent_id, fields["session_id"]) if payload.get("sessionId") else []
-            job = self.ask(agent_id, payload, fields["seconds"], [run.output for run in earlier])
+            job = self.run_agent(agent_id, payload, fields["seconds"], [run.output for run in earlier])
         else:
             model = self.model(fields["model_id"])
             job = asyncio.to_thread(lambda: model.run(self.with_files(payload)))
@@ -312,17 +312,17 @@ class Emulator:
         self.delete_old_runs()
         return run
 
-    async def ask(
+    async def run_agent(
         self, agent_id: str, payload: dict[str, Any], seconds: float, earlier: list[asyncio.Future[Outcome]]
     ) -> Outcome:
-        """Let an agent work, after it has finished the earlier runs of its conversation."""
+        """Run an agent once the earlier runs of its conversation have finished."""
         steps = [step for outcome in await asyncio.gather(*earlier) for step in outcome.steps]
 
-        def ask() -> Outcome:
+        def read_and_work() -> Outcome:
             texts = [self.with_files(attachment)["url"] for attachment in payload.get("attachments") or []]
             return work(agent_id, payload, seconds, texts, steps)
 
-        return await asyncio.to_thread(ask)
+        return await asyncio.to_thread(read_and_work)
 
     def conversation(self, agent_id: str, session_id: str) -> list[Run]:
         """Return the runs of a session of an agent."""

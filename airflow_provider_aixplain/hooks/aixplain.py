@@ -1,4 +1,4 @@
-"""The hook: the Model API with the credentials and endpoints of an Airflow Connection."""
+"""The hook: the platform's API with the credentials and endpoints of an Airflow Connection."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class AixplainHook(AsyncClient, BaseHook):
         return {name: create_field(**attributes) for name, attributes in CONN_FIELDS.items()}
 
     def test_connection(self) -> tuple[bool, str]:
-        """Test the Connection. It costs nothing: no model runs.
+        """Test the Connection. It costs nothing: no model or agent runs.
 
         :return: whether it works, and a message: which URL accepts the key, or what is wrong.
         """

@@ -81,7 +81,7 @@ class Mapper:
     :param parameter_columns: parameters or variables that are columns, by name.
     :param key: the column with the key; None: the number of the row, from 1.
     :param include_columns: the columns that the result repeats.
-    :param shared: what all runs share.
+    :param shared: the input that all runs share, without that of the row; default: a model's.
     :raises InvalidInput: if parameters would replace the ``data`` or ``input`` that a column holds.
     """
 

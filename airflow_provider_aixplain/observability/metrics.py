@@ -1,7 +1,8 @@
 """Run cost and wait duration, reported through Airflow's Stats.
 
 Airflow sends them to StatsD, OpenTelemetry or Datadog, as configured. All names start with ``aixplain.``. Each metric
-has the tags ``model_id`` or ``agent_id``, and ``outcome``; plain StatsD has no tags, and sums up everything.
+has the tags ``model_id`` or ``agent_id``, and ``outcome``. Plain StatsD has no tags, and adds up all models,
+agents and outcomes.
 
 ==================  =========  ============================================================================
 name                kind       meaning
@@ -94,9 +95,9 @@ def outcome_of(error: AixplainError) -> str:
 
 
 def _tags(asset: Asset, outcome: str, response: ModelResponse | Mapping[str, Any]) -> dict[str, str]:
-    sent = response.get("asset")
-    sent_id = sent.get("assetId") or sent.get("id") if isinstance(sent, Mapping) else None
-    return {asset.id_name: clean_tag(asset.id or sent_id or "unknown"), "outcome": outcome}
+    record = response.get("asset")
+    record_id = record.get("assetId") or record.get("id") if isinstance(record, Mapping) else None
+    return {asset.id_name: clean_tag(asset.id or record_id or "unknown"), "outcome": outcome}
 
 
 def clean_tag(value: object) -> str:

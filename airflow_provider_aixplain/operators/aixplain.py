@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow_provider_aixplain.exceptions import AixplainInputError, AixplainRunTimeout, translate_protocol_errors
 from airflow_provider_aixplain.operators.run import RunBaseOperator
-from airflow_provider_aixplain.protocol.agent import AgentInput
+from airflow_provider_aixplain.protocol.agent import AgentInput, is_pydantic_class
 from airflow_provider_aixplain.protocol.payload import ModelInput
 from airflow_provider_aixplain.protocol.response import ModelResponse
 from airflow_provider_aixplain.protocol.values import to_printable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
 _CODE_BLOCK = re.compile(r"\A\s*```\w*\n(.*)```\s*\Z", re.DOTALL)
-"""An answer that is a code block of Markdown: language models often return JSON so."""
+"""An answer that is a code block of Markdown: language models often return JSON this way."""
 
 
 class AixplainRunModelOperator(RunBaseOperator):
@@ -60,12 +60,12 @@ class AixplainRunModelOperator(RunBaseOperator):
         self.stream = stream
         super().__init__(**kwargs)  # after the input, which start_trigger_args needs: Airflow reads it in this call
         if stream:
-            self._sent = "the stream"
+            self._request_name = "the stream"
         if stream and not self.wait_for_completion:
             raise AixplainInputError("stream and wait_for_completion=False: choose one, as a stream is read to its end")
 
     def run_input(self) -> ModelInput:
-        """Return what starts the run."""
+        """Return the input of the run."""
         return ModelInput(self.model_id, self.data, self.parameters)
 
     def _submit(self) -> ModelResponse:
@@ -102,7 +102,7 @@ class AixplainRunAgentOperator(RunBaseOperator):
     An argument that is None is not sent: the agent's own setting applies.
 
     :param agent_id: the agent's id on the platform. (templated)
-    :param query: what the agent is asked: a string, or a dict that is sent unchanged. An
+    :param query: the question or task: a string, or a dict that is sent unchanged. An
         :class:`~airflow_provider_aixplain.files.Upload` in it is uploaded, and sent as a link. (templated)
     :param variables: the values of the placeholders in the agent's instructions, by name. (templated)
     :param session_id: the ``session_id`` of an earlier run, to continue its conversation. (templated)
@@ -164,7 +164,7 @@ class AixplainRunAgentOperator(RunBaseOperator):
         super().__init__(**kwargs)  # after the input, as for a model
         with translate_protocol_errors():
             self.run_input().check_settings()
-        if isinstance(expected_output, type) and hasattr(expected_output, "model_json_schema"):
+        if is_pydantic_class(expected_output):
             # Airflow stores and compares arguments: a schema has the same text in every process, a class has not.
             self.output_type, self.expected_output = expected_output, expected_output.model_json_schema()
         if artifacts_path is not None and not self.wait_for_completion:
@@ -173,7 +173,7 @@ class AixplainRunAgentOperator(RunBaseOperator):
             )
 
     def run_input(self) -> AgentInput:
-        """Return what starts the run."""
+        """Return the input of the run."""
         return AgentInput(
             self.agent_id,
             self.query,
@@ -209,8 +209,8 @@ class AixplainRunAgentOperator(RunBaseOperator):
             kind = self.output_type
             try:
                 text = _CODE_BLOCK.sub(r"\1", answer) if isinstance(answer, str) else None
-                model = kind.model_validate(answer) if text is None else kind.model_validate_json(text)
-                output = model.model_dump(mode="json")
+                instance = kind.model_validate(answer) if text is None else kind.model_validate_json(text)
+                output = instance.model_dump(mode="json")
             except ValueError as error:
                 message = f"the answer does not match expected_output: {error}"
                 event = {**event, "status": "failed", "message": to_printable(message)}

@@ -168,12 +168,13 @@ class DeferrableRunBaseOperator(TemplatedOperator):
     def set_link(self, context: Context) -> None:
         """Set :attr:`asset_page`, the target of this task's link. Errors are only logged."""
         try:
-            self.asset_page = self.hook.platform.page(self.asset) if self.asset.id else ""
+            self.asset_page = self.hook.platform.page_url(self.asset) if self.asset.id else ""
             task_instance = context.get("ti")
             if task_instance is not None and not compat.stores_links():
                 task_instance.xcom_push(key=ASSET_LINK.xcom_key, value=self.asset_page)
         except Exception as error:
-            self.log.warning("%s: no link to its page: %s: %s", self.run_name, type(error).__name__, error)
+            message = "%s: the task has no link to its %s: %s: %s"
+            self.log.warning(message, self.run_name, self.asset.kind, type(error).__name__, error)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Return the lineage of the run. Only the openlineage provider calls this."""

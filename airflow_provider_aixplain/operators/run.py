@@ -59,7 +59,7 @@ class _StartTriggerArgs:
 class RunBaseOperator(DeferrableRunBaseOperator):
     """A task that submits a run, and returns its result.
 
-    The idempotency record of its submission lets a later try find the run. A subclass names the run in
+    The idempotency record of its submission lets a later try find the run. A subclass returns the input of the run from
     :meth:`run_input`.
 
     :param name: the name of the run in the log; default: the task's id. (templated)
@@ -127,10 +127,10 @@ class RunBaseOperator(DeferrableRunBaseOperator):
         self.wait_time = wait.wait_time
         self.timeout = wait.timeout
         self._submission: Submission | None = None
-        self._sent = "the submission"
+        self._request_name = "the submission"
 
     def run_input(self) -> RunInput:
-        """Return what starts the run."""
+        """Return the input of the run."""
         raise NotImplementedError
 
     @property
@@ -242,7 +242,7 @@ class RunBaseOperator(DeferrableRunBaseOperator):
                 store.clear()
             outcome = "failed" if response.failure is None else "refused" if is_rejected(response) else "orphaned"
             count_end(self.asset, outcome, response.to_dict())
-            raise submission_error(response, self.asset, self._sent)
+            raise submission_error(response, self.asset, self._request_name)
         if response.status is ResponseStatus.IN_PROGRESS:
             self.log.info("%s: submitted a run of %s: %s", self.run_name, self.asset, to_printable(response.url))
         return response

@@ -1,4 +1,4 @@
-"""A poll schedule learned from the durations of a model's earlier runs.
+"""A poll schedule learned from the durations of earlier runs of the same model or agent.
 
 It polls rarely while a run can hardly have finished, and often when it is likely to finish.
 
@@ -22,7 +22,7 @@ from airflow_provider_aixplain.protocol.schedule import MIN_WAIT, Backoff, jitte
 from airflow_provider_aixplain.protocol.values import parse_number
 
 MAX_SAMPLES = 64
-"""Run times that are kept of a model; the oldest are dropped, so that the schedule follows changes."""
+"""Run times that are kept of a model or agent; the oldest are dropped, so that the schedule follows changes."""
 
 MIN_SAMPLES = 5
 """Run times that a schedule needs."""
@@ -41,7 +41,7 @@ MAX_START_DELAY = 10.0
 
 
 class Plan:
-    """A schedule for a model with known run times. All times are seconds, ``elapsed`` since the submission.
+    """A schedule for a model or agent with known run times. All times are seconds, ``elapsed`` since the submission.
 
     :param run_times: at least one, not negative.
     :param fallback: the schedule for runs that take longer than all known ones.
@@ -92,7 +92,10 @@ class Plan:
 
 
 class RunTimes:
-    """The durations of a model's last runs, from submission to completion, as accurately as their waits observed."""
+    """The durations of the last runs of a model or agent, from submission to completion.
+
+    They are as accurate as the waits observed them.
+    """
 
     def __init__(self) -> None:
         self._samples: deque[float] = deque(maxlen=MAX_SAMPLES)
@@ -121,7 +124,7 @@ class RunTimes:
             self._add(earliest + chance * (finished_by - earliest))
 
     def schedule(self, fallback: Backoff) -> Plan | Backoff:
-        """Return the schedule for the model's next run.
+        """Return the schedule for the next run.
 
         :param fallback: the schedule while too few run times are known.
         """

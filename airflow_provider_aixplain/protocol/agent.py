@@ -25,13 +25,14 @@ SHARED_SETTINGS = ("tools", "output_format", "expected_output", "max_tokens", "m
 """The fields of an ``AgentInput`` that the runs of a batch share."""
 
 BUDGET = {"max_cost": "maxCost", "max_duration_seconds": "maxDurationSeconds", "max_iterations": "maxIterations"}
-"""The caps of a budget, and their names on the wire."""
+"""The caps of a budget: the names of the arguments, and those in the request."""
 
 USER_AGENT = "airflow-provider-aixplain"
 """Without a version: the request has to be the same on a later try, also after an upgrade."""
 
 _ATTACHMENT_KEYS = ("url", "name", "type", "mimeType")
-_LINKS = ("https://", "http://", "s3://")
+_LINK_PREFIXES = ("https://", "http://", "s3://")
+# Subtypes of media types, by the platform's kind of attachment.
 _DOCUMENTS = ("pdf", "msword", "vnd.ms-excel", "vnd.ms-powerpoint")
 _OFFICE = "vnd.openxmlformats-officedocument."
 _LANGUAGES = ("c", "c++", "go", "java-source", "javascript", "python", "ruby", "rust", "shellscript")
@@ -40,10 +41,10 @@ _CODE = ("javascript", "typescript", *(f"x-{name}" for name in _LANGUAGES))
 
 @dataclass(frozen=True)
 class AgentInput:
-    """What starts the run of an agent. None is not sent: the agent's own setting applies.
+    """The input of an agent's run. A field that is None is not sent: the agent's own setting applies.
 
     :param agent_id: the id of an agent or a team agent on the platform.
-    :param query: what the agent is asked: a string, or a dict that is sent unchanged.
+    :param query: the question or task: a string, or a dict that is sent unchanged.
     :param variables: the values of the placeholders in the agent's instructions, by name.
     :param session_id: the session of an earlier run, to continue its conversation.
     :param attachments: links, ``Upload`` objects, or dicts of ``url`` (one of them), ``name``, ``type`` and
@@ -80,7 +81,8 @@ class AgentInput:
     def with_row(self, fields: Mapping[str, Any], parameters: Mapping[str, Any]) -> AgentInput:
         """Return the input of the run of a row.
 
-        :param fields: the fields of its query: ``row_name``, if the row is a single value.
+        :param fields: the fields of the query; of a row that is a single value only ``row_name``.
+        :param parameters: the variables of the query, by name.
         """
         return replace(self, query=fields, variables=parameters)
 
@@ -99,13 +101,13 @@ class AgentInput:
             "id": str(self.agent_id),
             "query": self._query(convert),
             "executionParams": params,
-            # aiXplain's instructions for builders of agents: the platform refuses JSON without it (AX-VAL-1000).
+            # By aiXplain's instructions for builders of agents, the platform refuses JSON without it (AX-VAL-1000).
             "runResponseGeneration": params.get("outputFormat") == "json",
             "metaData": {"userAgent": USER_AGENT},
-            "sessionId": _text("session_id", self.session_id),
+            "sessionId": _check_session(self.session_id),
             "attachments": [
-                _attachment(f"attachments[{index}]", value, convert)
-                for index, value in enumerate(_list("attachments", self.attachments))
+                _make_attachment(f"attachments[{index}]", value, convert)
+                for index, value in enumerate(_require_list("attachments", self.attachments))
             ],
             "tools": self._tools(),
         }
@@ -123,12 +125,12 @@ class AgentInput:
         self._tools()
 
     def _tools(self) -> list[Any]:
-        tools = [_tool(f"tools[{index}]", tool) for index, tool in enumerate(_list("tools", self.tools))]
+        tools = [_make_tool(f"tools[{index}]", tool) for index, tool in enumerate(_require_list("tools", self.tools))]
         return [tool for tool in tools if tool["parameters"]]
 
     def _query(self, convert: Convert | None) -> dict[str, Any]:
-        query = _sendable("query", self.query, convert)
-        variables = _sendable("variables", require_mapping("variables", self.variables), convert)
+        query = _to_sendable("query", self.query, convert)
+        variables = _to_sendable("variables", require_mapping("variables", self.variables), convert)
         if isinstance(query, str) and not _is_blank(query):
             if "input" in variables:
                 raise InvalidInput(
@@ -146,8 +148,8 @@ class AgentInput:
         params = {
             "outputFormat": self.output_format or ("json" if isinstance(schema, dict) else None),
             "expectedOutput": schema,
-            "maxTokens": _number("max_tokens", self.max_tokens, is_integer=True),
-            "maxTime": _number("max_time", self.max_time),
+            "maxTokens": _require_number("max_tokens", self.max_tokens, is_integer=True),
+            "maxTime": _require_number("max_time", self.max_time),
             "budget": self._budget() or None,
         }
         return {key: value for key, value in params.items() if value is not None}
@@ -157,27 +159,27 @@ class AgentInput:
         if value is None:
             return None
         is_text_format = self.output_format in ("text", "markdown")
-        if isinstance(value, type) and hasattr(value, "model_json_schema") and not is_text_format:
+        if is_pydantic_class(value) and not is_text_format:
             try:
                 schema = _schema(value)
             except Exception as error:  # of pydantic, which protocol/ does not import
                 raise InvalidInput(f"expected_output is {value.__name__}, which has no JSON schema: {error}") from None
-            return _sendable("expected_output", schema)
+            return _to_sendable("expected_output", schema)
         if isinstance(value, Mapping) and value and not is_text_format:
-            return json.dumps(_sendable("expected_output", value))
+            return json.dumps(_to_sendable("expected_output", value))
         if isinstance(value, str) and value.strip():
             if self.output_format != "json" or parse_json(value) is not NOT_JSON:
                 return value
             raise InvalidInput("expected_output is not JSON, while output_format is json: give a dict, or JSON text")
-        needed = "a text" if is_text_format else "a text, a dict or a class of pydantic"
-        raise InvalidInput(f"expected_output is {value!r:.100}: give {needed}")
+        accepted = "a text" if is_text_format else "a text, a dict or a class of pydantic"
+        raise InvalidInput(f"expected_output is {value!r:.100}: give {accepted}")
 
     def _budget(self) -> dict[str, Any]:
         budget = require_mapping("budget", self.budget)
         if unknown := [name for name in budget if name not in BUDGET]:
             raise InvalidInput(f"budget has the unknown key {unknown[0]!r}: the keys are {', '.join(BUDGET)}")
         caps = {
-            wire_name: _number(f"budget[{name!r}]", budget.get(name), is_integer=name == "max_iterations")
+            wire_name: _require_number(f"budget[{name!r}]", budget.get(name), is_integer=name == "max_iterations")
             for name, wire_name in BUDGET.items()
         }
         return {name: cap for name, cap in caps.items() if cap is not None}
@@ -188,8 +190,10 @@ def shared_input(
 ) -> ModelInput | AgentInput:
     """Return what the runs of a batch share: an input without ``data`` or ``query``.
 
-    :param settings: fields of ``AgentInput``, by name.
-    :raises InvalidInput: unless exactly one id is given; or if the settings are those of no agent.
+    :param model_id: the id of a model; None for an agent.
+    :param agent_id: the id of an agent; None for a model.
+    :param settings: the :data:`SHARED_SETTINGS` of the agent, by name; None for a model.
+    :raises InvalidInput: unless exactly one id is given; or if a setting is invalid, or is given for a model.
     """
     if model_id is not None and agent_id is None:
         if settings is not None:
@@ -205,8 +209,13 @@ def shared_input(
     return run
 
 
+def is_pydantic_class(value: Any) -> bool:
+    """Return whether an ``expected_output`` is a class of pydantic."""
+    return isinstance(value, type) and hasattr(value, "model_json_schema")
+
+
 def input_type(arguments: Collection[str]) -> type[ModelInput] | type[AgentInput]:
-    """Return the class of a run's input with these arguments."""
+    """Return the class of the input that has these arguments."""
     return AgentInput if "query" in arguments else ModelInput
 
 
@@ -220,34 +229,34 @@ def _is_blank(value: Any) -> bool:
     return isinstance(value, str) and not value.strip()
 
 
-def _sendable(name: str, value: Any, convert: Convert | None = None) -> Any:
+def _to_sendable(name: str, value: Any, convert: Convert | None = None) -> Any:
     try:
         return to_sendable(value, name, convert)
     except RecursionError:
         raise InvalidInput(f"{name} refers to itself or nests too deeply for JSON") from None
 
 
-def _text(name: str, value: Any) -> str | None:
+def _check_session(value: Any) -> str | None:
     if value is not None and not (isinstance(value, str) and value.strip() and value.isprintable()):
-        raise InvalidInput(f"{name} is {value!r:.100}: give the {name} of an earlier run, or None")
+        raise InvalidInput(f"session_id is {value!r:.100}: give the session_id of an earlier run, or None")
     return value
 
 
-def _list(name: str, value: Any) -> Sequence[Any]:
+def _require_list(name: str, value: Any) -> Sequence[Any]:
     # Airflow passes the results of mapped tasks as a sequence of its own.
     if value is not None and (not isinstance(value, Sequence) or isinstance(value, (str, bytes, bytearray))):
         raise InvalidInput(f"{name} is a {type(value).__name__}: give a list")
     return value or ()
 
 
-def _number(name: str, value: Any, *, is_integer: bool = False) -> Any:
+def _require_number(name: str, value: Any, *, is_integer: bool = False) -> Any:
     number = None if isinstance(value, str) else parse_number(value)
     if value is not None and (number is None or number <= 0 or (is_integer and number != int(number))):
         raise InvalidInput(f"{name} is {value!r:.100}: give {'an integer' if is_integer else 'a number'} above 0")
     return int(number) if is_integer and number is not None else number
 
 
-def _attachment(place: str, value: Any, convert: Convert | None) -> dict[str, Any]:
+def _make_attachment(place: str, value: Any, convert: Convert | None) -> dict[str, Any]:
     fields = dict(value) if isinstance(value, Mapping) else {"url": value}
     if unknown := [key for key in fields if key not in _ATTACHMENT_KEYS]:
         raise InvalidInput(
@@ -258,19 +267,19 @@ def _attachment(place: str, value: Any, convert: Convert | None) -> dict[str, An
     for key, text in fields.items():
         if text is not None and not isinstance(text, str):
             raise InvalidInput(f"{place}[{key!r}] is a {type(text).__name__}: give a string, or None")
-    if source is None or (isinstance(source, str) and not source.startswith(_LINKS)):
+    if source is None or (isinstance(source, str) and not source.startswith(_LINK_PREFIXES)):
         raise InvalidInput(f"{place} is {source!r:.200}: give a link (https:// or s3://), or an Upload of a file")
-    url = _sendable(place, source, convert)
+    url = _to_sendable(place, source, convert)
     if not isinstance(url, str):
         raise InvalidInput(f"{place} is a {type(source).__name__}: give a link, or an Upload of a file")
-    in_url = re.split("[?#]", url)[0].rpartition("/")[2]
-    name = fields.get("name") or (in_url if isinstance(source, str) else str(getattr(source, "name", in_url)))
-    by_name = content_type(name)
-    media_type = fields.get("mimeType") or (None if by_name == UNKNOWN_TYPE else by_name)
+    url_name = re.split("[?#]", url)[0].rpartition("/")[2]
+    name = fields.get("name") or (url_name if isinstance(source, str) else str(getattr(source, "name", url_name)))
+    guess = content_type(name)
+    media_type = fields.get("mimeType") or (None if guess == UNKNOWN_TYPE else guess)
     kind = fields.get("type") or (media_type and _attachment_type(media_type))
-    known = {"type": kind, "mimeType": media_type}
+    types = {"type": kind, "mimeType": media_type}
     url = getattr(url, "download_url", url)  # of an uploaded file
-    return {"url": url, "name": name, **{key: text for key, text in known.items() if text}}
+    return {"url": url, "name": name, **{key: text for key, text in types.items() if text}}
 
 
 def _attachment_type(media_type: str) -> str:
@@ -283,10 +292,10 @@ def _attachment_type(media_type: str) -> str:
     return main if main in ("image", "video", "audio", "text") else "unknown"
 
 
-def _tool(place: str, tool: Any) -> dict[str, Any]:
+def _make_tool(place: str, tool: Any) -> dict[str, Any]:
     tool_id = tool.get("id") if isinstance(tool, Mapping) else None
     if not isinstance(tool_id, str) or not tool_id.strip() or tool.keys() - {"id", "parameters"}:
         raise InvalidInput(f"{place} is {tool!r:.200}: give a dict of id and parameters")
     place = f"{place}['parameters']"
-    parameters = _sendable(place, require_mapping(place, tool.get("parameters")))
+    parameters = _to_sendable(place, require_mapping(place, tool.get("parameters")))
     return {"id": tool_id, "parameters": [{"name": name, "value": value} for name, value in parameters.items()]}

@@ -1,4 +1,4 @@
-"""Artifacts: the files that an agent makes. Names, links and sizes come from its answer, so from outside."""
+"""Artifacts: the files that an agent creates. Names, links and sizes come from its answer, so they are not trusted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_ARTIFACTS = 100
 """The number of artifacts of a run that are stored. Each one is a request, a file and an entry in an XCom."""
 
 MAX_NAME_BYTES = 150
-"""The end of a file's name that is kept, with its suffix. File systems accept 255 bytes."""
+"""Bytes of a file's name that are kept: its end, with the suffix. File systems accept 255 bytes."""
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 

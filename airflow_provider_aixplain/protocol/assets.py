@@ -1,6 +1,6 @@
-"""Assets: the models and agents that the platform runs. They differ in what starts a run, and in what its result means.
+"""Assets: the models and agents that the platform runs. They differ in the input and the result of a run.
 
-What starts a run is a :class:`RunInput`: a ``ModelInput`` or an ``AgentInput``.
+The input is a :class:`RunInput`: a ``ModelInput`` or an ``AgentInput``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Asset:
         return f"{self.kind}_id"
 
     @property
-    def page(self) -> str:
+    def page_path(self) -> str:
         """The path of its page on the platform's site."""
         return f"discover/{self.kind}/{quote(self.id, safe='')}"
 
@@ -61,7 +61,7 @@ class Asset:
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """The names of :meth:`outputs`."""
+        """The names of the fields that :meth:`outputs` returns."""
         return tuple(self.outputs({"data": None, "additional_fields": {}}))
 
     def outputs(self, response: ModelResponse | Mapping[str, Any]) -> dict[str, Any]:
@@ -99,7 +99,7 @@ class Endpoints(Protocol):
 
 
 class RunInput(Protocol):
-    """What starts a run: the asset and its input."""
+    """The input of a run, and the asset that it is for."""
 
     @property
     def asset(self) -> Asset:
@@ -115,7 +115,7 @@ class RunInput(Protocol):
 
 @dataclass(frozen=True)
 class PreparedInput:
-    """What starts a run whose request is complete, such as that of a row of a batch.
+    """The input of a run whose request is already complete, such as that of a batch's row.
 
     :param asset: the asset to run.
     :param body: the body of the request, as JSON.
@@ -147,12 +147,12 @@ def _agent_outputs(response: ModelResponse | Mapping[str, Any]) -> dict[str, Any
     data = answer if isinstance(answer, Mapping) else {"output": None if answer == "" else answer}
     artifacts = data.get("artifacts")
     # The result of a run need not repeat the id, which its poll URL contains.
-    in_url = re.search("/agents/([^/]+)/result", url) if isinstance(url, str) else None
+    url_match = re.search("/agents/([^/]+)/result", url) if isinstance(url, str) else None
     return {
         "output": data.get("output"),
         "session_id": _first_id(fields.get("sessionId"), data.get("session_id"), data.get("sessionId")),
         "request_id": _first_id(
-            fields.get("requestId"), data.get("request_id"), data.get("requestId"), in_url and in_url[1]
+            fields.get("requestId"), data.get("request_id"), data.get("requestId"), url_match and url_match[1]
         ),
         "artifacts": artifacts if isinstance(artifacts, list) else [],
     }

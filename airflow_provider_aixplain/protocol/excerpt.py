@@ -12,7 +12,7 @@ MAX_SCALAR = 100
 MAX_TOP_LEVEL = 64 * 1024
 """Bytes of the top level that are kept in addition to the beginning of an answer."""
 
-# Each match is a string, whose group is missing if its end has not arrived, or a bracket. It never backtracks.
+# A match is a bracket, or a string, whose group is missing if its end has not arrived. The pattern never backtracks.
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(")?|[{}\[\]]', re.DOTALL)
 _CLOSERS = {b"{": b"}", b"[": b"]"}
 _QUOTE, _OPENERS = ord('"'), b"{["
@@ -54,26 +54,26 @@ class Excerpt:
             self.is_done = True
 
     def _read_head(self, head: bytes) -> None:
-        is_open: list[bytes] = []
+        closers: list[bytes] = []
         end = 0
         for token in _TOKEN.finditer(head):
             mark = token[0]
             if mark[0] == _QUOTE:
                 continue
             if mark in _OPENERS:
-                is_open.append(_CLOSERS[mark])
-            elif is_open:
-                is_open.pop()
+                closers.append(_CLOSERS[mark])
+            elif closers:
+                closers.pop()
             end = token.end()
-        self._depth = len(is_open)
-        self._json += head[:end] + b"".join(reversed(is_open[2:]))
+        self._depth = len(closers)
+        self._json += head[:end] + b"".join(reversed(closers[2:]))
         self._scan(head[end:])
         # At the top level the head may end within a value, which is left out.
-        known = self._json.rpartition(b",")[0] if self._depth == 1 else self._json
-        known = known + b"".join(reversed(is_open[:2]))
-        values = read_json(bytes(known))
+        candidate = self._json.rpartition(b",")[0] if self._depth == 1 else self._json
+        candidate = candidate + b"".join(reversed(closers[:2]))
+        values = read_json(bytes(candidate))
         if isinstance(values, dict) and (values.get("completed") is True or values.keys() >= {"status", "completed"}):
-            self._json, self.is_done = known, True
+            self._json, self.is_done = candidate, True
 
     def _scan(self, piece: bytes) -> None:
         """Keep what is at the top level: the brackets of nested values, but not what is between them."""
@@ -85,7 +85,7 @@ class Excerpt:
             if mark == _QUOTE:
                 if token[1] is None:
                     end = token.start()
-                    # The mark at the start makes the rest of a long string unequal to any value.
+                    # The mark "…" before the rest of a long string makes it unequal to any status.
                     self._rest = piece[end:] if len(piece) - end < MAX_SCALAR else '"…'.encode() + piece[token.end() :]
             elif mark in _OPENERS:
                 self._depth += 1

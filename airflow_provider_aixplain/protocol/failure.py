@@ -76,7 +76,7 @@ class Failure:
 
     @property
     def is_denied(self) -> bool:
-        """Whether the platform refused the key, or does not know the run or model."""
+        """Whether the platform refused the key, or does not know the run, model or agent."""
         return self.category in (ErrorCategory.AUTHENTICATION, ErrorCategory.RESOURCE)
 
 

@@ -61,7 +61,7 @@ def build_payload(
 
 @dataclass(frozen=True)
 class ModelInput:
-    """What starts the run of a model.
+    """The input of a model's run.
 
     :param model_id: the model's id on the platform.
     :param data: the input of the model: a string, or any other JSON value.
@@ -83,7 +83,8 @@ class ModelInput:
     def with_row(self, fields: Mapping[str, Any], parameters: Mapping[str, Any]) -> ModelInput:
         """Return the input of the run of a row.
 
-        :param fields: the fields of its payload: ``row_name``, if the row is a single value.
+        :param fields: the fields of the payload; of a row that is a single value only ``row_name``.
+        :param parameters: further parameters of the model, by name.
         """
         return ModelInput(self.model_id, fields, parameters)
 

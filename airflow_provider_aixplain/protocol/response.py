@@ -25,12 +25,13 @@ class ModelResponse:
     :mod:`~airflow_provider_aixplain.protocol.statuses`. A status in another spelling is kept in ``additional_fields``.
 
     :param status: the state of the run.
-    :param data: the output of the model: a string, or any other JSON value.
+    :param data: the output of the model: a string, or any other JSON value; for an agent an object
+        with fields such as ``output`` and ``steps``.
     :param details: further output, an object or a list.
     :param completed: whether the run has finished.
     :param error_message: the platform's message: why the run failed, or a warning if it succeeded; otherwise empty.
     :param used_credits: the cost of the run, in credits; 0 if the platform does not state it.
-    :param run_time: how long the model ran, in seconds; 0 if the platform does not state it.
+    :param run_time: how long the model or agent ran, in seconds; 0 if the platform does not state it.
     :param usage: token counts (``prompt_tokens``, ``completion_tokens``, ``total_tokens``) if the supplier reports
         them: numbers, numeric strings, ``"NaN"`` or null.
     :param url: the poll URL of an accepted run.

@@ -49,7 +49,7 @@ class Decision:
 class Submission:
     """A recorded submission of a task.
 
-    :param fingerprint: identifies endpoint, model and input.
+    :param fingerprint: identifies the endpoint, the model or agent, and the input.
     :param submitted_at: the time of the submission, in ISO 8601.
     :param poll_url: where to poll the run; None until the platform has accepted the submission.
     :param is_delivered: whether the task has received the result.
@@ -127,7 +127,7 @@ def is_rejected(response: ModelResponse) -> bool:
 def _reason_not_resumable(earlier: Submission, fingerprint: str, response: ModelResponse | None) -> str:
     url = to_printable(earlier.poll_url)
     if earlier.fingerprint != fingerprint:
-        return f"model, input or endpoint differ from those of the earlier try, whose run continues: {url}"
+        return f"model or agent, input or endpoint differ from those of the earlier try, whose run continues: {url}"
     if response is not None and is_not_found(response):
         return f"the platform does not know the run of the earlier try: {url}"
     if response is not None and response.completed and response.status is ResponseStatus.FAILED:

@@ -30,7 +30,8 @@ class Steps:
     def new_lines(self, response: ModelResponse) -> list[str]:
         """Return a line for each step that has finished since the last answer, and for each change of the progress.
 
-        When the run has finished, the steps count as finished too. A step is known by its id, or else by its position.
+        When the run has finished, the steps count as finished too. A step is identified by its id or
+        position.
 
         :param response: the answer to a poll. The answer of a model gives no lines.
         """
@@ -39,8 +40,8 @@ class Steps:
         if steps and isinstance(steps, list):
             finished = list(self._select_new(steps, has_run_finished=response.completed))
             lines = [_describe_step(number, step) for number, step in finished[:MAX_LINES]]
-            more = len(finished) - MAX_LINES
-            return [*lines, f"{more} more steps have finished"] if more > 0 else lines
+            remaining = len(finished) - MAX_LINES
+            return [*lines, f"{remaining} more steps have finished"] if remaining > 0 else lines
         progress = response.additional_fields.get("progress")
         if not isinstance(progress, dict) or (line := _describe_progress(progress)) == self._progress:
             return []
@@ -66,10 +67,10 @@ class Steps:
 def _describe_step(number: int, step: dict[str, Any]) -> str:
     unit = step.get("unit")
     kind = _text(unit.get("type")) if isinstance(unit, dict) else ""
-    used = _name(unit) or _text(step.get("action"))
+    unit_name = _name(unit) or _text(step.get("action"))
     return _line(
         f"Step {number}",
-        [_name(step.get("agent")) or _name(step.get("agent_name")), f"{kind} {used}".strip()],
+        [_name(step.get("agent")) or _name(step.get("agent_name")), f"{kind} {unit_name}".strip()],
         next((text for key in ("task", "thought", "reason") if (text := _text(step.get(key)))), ""),
         *find_step_figures(step),
         error=step.get("error") or step.get("error_message"),
@@ -84,16 +85,16 @@ def _describe_progress(progress: dict[str, Any]) -> str:
         f"Step {number:g} of {total:g}" if number and total else "Step",
         [_name(progress.get("agent")), f"tool {tool}" if tool else _text(progress.get("stage"))],
         _text(progress.get("reason")) or _text(progress.get("message")),
-        # While the tool runs, its time grows with each poll, which would give a line for each.
+        # While the tool runs, its time grows, so that each poll would log a line.
         parse_number(seconds) or 0 if success is not None and is_figure(seconds) else 0,
         error=success is False,
     )
 
 
-def _line(subject: str, who: list[str], purpose: str, seconds: float, credits: float = 0, *, error: Any) -> str:
+def _line(subject: str, actors: list[str], purpose: str, seconds: float, credits: float = 0, *, error: Any) -> str:
     figures = [f"{seconds:.1f} s"] if seconds else []
     figures += [f"{credits:g} credits"] if credits else []
-    parts = [f"{subject}: {', '.join(filter(None, who)) or 'unnamed'}"]
+    parts = [f"{subject}: {', '.join(filter(None, actors)) or 'unnamed'}"]
     parts += [f": {purpose}"] if purpose else []
     parts += [f" ({', '.join(figures)})"] if figures else []
     if error:

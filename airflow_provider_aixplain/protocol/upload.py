@@ -1,4 +1,4 @@
-"""Uploads: how a file becomes a link that a model accepts as input."""
+"""Uploads: how a file becomes a link that a model or an agent accepts as input."""
 
 from __future__ import annotations
 

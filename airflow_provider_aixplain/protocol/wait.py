@@ -78,7 +78,7 @@ class Wait:
     :param wait_time: the first interval between two polls, in seconds or as a timedelta.
     :param timeout: when the wait ends, in seconds or as a timedelta. The run continues: the platform cannot cancel it.
     :param retry_budget: seconds of consecutive refusals after which the wait fails.
-    :param run_times: durations of the model's earlier runs, for an adaptive schedule; default: backoff.
+    :param run_times: durations of earlier runs of the same model or agent, for an adaptive schedule; default: backoff.
     :raises InvalidInput: if a duration is negative or not a duration.
     """
 

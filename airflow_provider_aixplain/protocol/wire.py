@@ -246,7 +246,7 @@ def read_poll(outcome: Answer | NoResponse) -> ModelResponse:
 
     :param outcome: the outcome of a :func:`poll_request`.
     :return: the run's state; failed and not completed, with the reason as ``failure``, if the poll failed, or if the
-        run has finished and its answer is cut. That of an unfinished run has the steps that fit.
+        run has finished and its answer is cut. If the run has not finished, a cut answer gives the steps that fit.
     """
     if isinstance(outcome, NoResponse):
         return _failed(Failure(ErrorCategory.PLATFORM), f"No response: {outcome.reason}", completed=False)
@@ -256,8 +256,8 @@ def read_poll(outcome: Answer | NoResponse) -> ModelResponse:
     if isinstance(body, dict):
         response = read_response(body)
         # An error without either key is a gateway's, not the run's.
-        is_of_run = not response.error_message or not body.keys().isdisjoint(("status", "completed"))
-        if is_of_run and not (outcome.excerpt and response.completed):
+        is_run_state = not response.error_message or not body.keys().isdisjoint(("status", "completed"))
+        if is_run_state and not (outcome.excerpt and response.completed):
             return response
     return _failed(*_malformed(outcome, "does not state whether the run has finished"), completed=False)
 

@@ -234,8 +234,8 @@ class _Exchange:
         decoder = Decoder(response.headers.get("content-encoding", ""))
         limit = self.pooled.platform.max_answer if 200 <= response.status <= 299 else 0
         try:
-            async for received in response.content.iter_any():
-                for piece in decoder.decode(received):
+            async for chunk in response.content.iter_any():
+                for piece in decoder.decode(chunk):
                     if excerpt is None:
                         body += piece
                         if len(body) <= self.max_size:

@@ -9,7 +9,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_aixplain import compat
-from airflow_provider_aixplain.client.aio import MAX_RESPONSE_BYTES as MAX_RESPONSE_BYTES
+from airflow_provider_aixplain.client.aio import MAX_RESPONSE_BYTES
 from airflow_provider_aixplain.exceptions import AixplainPermanentError
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.loop_local import LoopLocal

@@ -71,7 +71,7 @@ class TriggererPlacement:
                 if isinstance(settings, StartSettings):
                     store = trigger.store
                     if fields:  # no worker stores the link
-                        fields[ASSET_LINK.xcom_key] = (await trigger.hook.aplatform()).page(settings.asset)
+                        fields[ASSET_LINK.xcom_key] = (await trigger.hook.aplatform()).page_url(settings.asset)
                 await store.push(result, fields)
         except TooManyPushes as error:
             trigger.log.info("A worker finishes the task, which is faster now: %s", error)

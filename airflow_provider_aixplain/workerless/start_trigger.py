@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_aixplain import compat
+from airflow_provider_aixplain.client.aio import MAX_RESPONSE_BYTES
 from airflow_provider_aixplain.exceptions import AixplainError, AixplainPermanentError, submission_error, to_event
 from airflow_provider_aixplain.protocol.agent import input_type
 from airflow_provider_aixplain.protocol.assets import RunInput
@@ -30,7 +31,7 @@ from airflow_provider_aixplain.submission import (
     seconds_since,
 )
 from airflow_provider_aixplain.templates import TemplateChecks
-from airflow_provider_aixplain.triggers.aixplain import MAX_RESPONSE_BYTES, AixplainModelRunTrigger
+from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
 from airflow_provider_aixplain.workerless.start_settings import StartSettings, resolve_references
 from airflow_provider_aixplain.workerless.submission_slots import SLOTS
 from airflow_provider_aixplain.workerless.xcom_store import IdempotencyRecord, XComIdempotencyStore
@@ -146,7 +147,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
         return await asyncio.to_thread(self.hook.fingerprint, self._run_input())
 
     def _run_input(self) -> RunInput:
-        """Return what starts the run, from the rendered attributes."""
+        """Return the input of the run, from the rendered attributes."""
         names = self.settings.run_input
         return input_type(names)(**{name: getattr(self, name) for name in names})
 

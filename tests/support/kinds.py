@@ -50,10 +50,10 @@ class Kind:
         return {**self.failing, self.parameters: {**self.failing.get(self.parameters, {}), **parameters}}
 
     def payload(self, text: Any, **parameters: Any) -> dict[str, Any]:
-        """Return what of a submission is the input: a text, and parameters."""
+        """Return the part of a submission that is its input: a text, and parameters."""
         return {"query": {"input": text, **parameters}} if self.name == "agent" else {"data": text, **parameters}
 
-    def sent(self, run: Mapping[str, Any]) -> dict[str, Any]:
+    def input_of(self, run: Mapping[str, Any]) -> dict[str, Any]:
         """Return the part of a submission that :meth:`payload` returns."""
         payload = run["payload"]
         return {"query": payload["query"]} if self.name == "agent" else dict(payload)

@@ -39,7 +39,7 @@ def made_by(returned: Any, kind: Kind = MODEL, **arguments: Any) -> Any:
 def sent(emulator: Emulator, returned: Any, kind: Kind = MODEL, **arguments: Any) -> Any:
     context: Any = {}
     made_by(returned, kind, **arguments).execute(context)
-    return kind.sent(emulator.runs()[-1])
+    return kind.input_of(emulator.runs()[-1])
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_the_trigger_stores_neither_key_nor_input(kind: Kind, emulator: Emulator
         kind.default.get("model_id", ""),
         kind.default.get("agent_id", ""),
     )
-    assert kind.sent(emulator.runs()[-1]) == kind.payload(REVIEW)
+    assert kind.input_of(emulator.runs()[-1]) == kind.payload(REVIEW)
 
 
 def test_it_can_wait_on_the_worker() -> None:
@@ -338,7 +338,7 @@ class TestLaterTries:
         assert text in str(tries.run()["data"])
         assert submissions(emulator, text) == 1
 
-    def test_a_resumed_run_keeps_its_age_and_gets_a_new_timeout(self, kind: Kind, emulator: Emulator) -> None:
+    def test_a_resumed_run_keeps_its_age_with_a_new_timeout(self, kind: Kind, emulator: Emulator) -> None:
         text = f"a {kind.name} is deferred"
         tries = Tries(kind, **kind.echo(text, delay=60), deferrable=True, timeout=100)
         settings = []

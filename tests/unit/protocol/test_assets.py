@@ -35,7 +35,7 @@ def outputs(url: str | None = None, **answer: Any) -> dict[str, Any]:
     ],
 )
 def test_names_of_an_asset(asset: Asset, shown: str, title: str, id_name: str, page: str) -> None:
-    assert (str(asset), asset.title, asset.id_name, asset.page) == (shown, title, id_name, page)
+    assert (str(asset), asset.title, asset.id_name, asset.page_path) == (shown, title, id_name, page)
 
 
 def test_an_id_names_the_kind() -> None:

@@ -19,9 +19,10 @@ import pytest
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_aixplain.client.account import Platform
+from airflow_provider_aixplain.client.aio import MAX_RESPONSE_BYTES
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.protocol.wait import Wait
-from airflow_provider_aixplain.triggers.aixplain import MAX_RESPONSE_BYTES, AixplainModelRunTrigger
+from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
 from tests.support.deployment import AIRFLOW_3, Emulator, Processes
 from tests.support.scripted import Handler, Server, serve
 
