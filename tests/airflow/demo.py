@@ -152,7 +152,8 @@ def show(airflow: Airflow, runs: dict[str, str]) -> int:
         )
     failed = [ti for dag_id in runs for ti in found[dag_id] if ti["state"] != "success"]
     if failed:
-        console.print(f"{len(failed)} runs failed. The log of the first one ends with:")
+        total = sum(map(len, found.values()))
+        console.print(f"{len(failed)} of {total} runs failed. The log of the first one ends with:")
         dag_id, run_id, task_id, index = _place(failed[0])
         console.print(airflow.log(dag_id, run_id, task_id, 1, index)[-2000:], markup=False)
     return 1 if failed else 0

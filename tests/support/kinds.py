@@ -1,4 +1,4 @@
-"""Models and agents: what a test of a promise that holds for both needs to run them on the emulator."""
+"""Models and agents: the arguments with which a test runs both on the emulator."""
 
 from __future__ import annotations
 

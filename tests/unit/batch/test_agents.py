@@ -77,7 +77,7 @@ def test_an_empty_query_is_a_bad_row(row: Any, mapping: dict[str, Any], reason: 
     assert problem.startswith(reason)
 
 
-def test_invalid_settings_are_refused_when_it_is_defined(tmp_path: Path) -> None:
+def test_invalid_settings_are_refused_in_the_dag_file(tmp_path: Path) -> None:
     with pytest.raises(AixplainInputError, match=r"^give either model_id or agent_id$"):
         batch(tmp_path, ["a"], model_id="echo")
     with pytest.raises(AixplainInputError, match=r"^budget\['max_cost'\] is -1"):
