@@ -132,7 +132,7 @@ def find_reason(body: Mapping[str, Any]) -> str:
         body.get("error"),
         # data is the model's output: a number in its "error", such as an error rate, is not a reason.
         error if isinstance(error, (str, dict)) else None,
-        _governance(data),
+        _governance_reason(data),
     )
     reason = next((text for value in reasons if (text := _text(value))), "")
     supplier = _text(body.get("supplierError"))
@@ -208,7 +208,7 @@ def _time(step: dict[str, Any], *keys: str) -> datetime | None:
     return next((time for key in keys if (time := parse_time(step.get(key)))), None)
 
 
-def _governance(data: Any) -> str:
+def _governance_reason(data: Any) -> str:
     """Return why the platform ended an agent's run early, such as at the cap of its budget; empty if it did not."""
     status = to_text(data.get("governanceStatus")) if isinstance(data, dict) else ""
     return f"{status}: {_text(data.get('governanceReason')) or NO_REASON}" if status.startswith("BLOCKED") else ""

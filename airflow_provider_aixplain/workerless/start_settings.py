@@ -47,7 +47,10 @@ class StartSettings(RunSettings):
         return cls(**settings, run_input=vars(kind(stored.get(kind.id_name, ""), **rest)))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields by name, with those of the input beside the others: Airflow renders only these."""
+        """Return the fields by name.
+
+        Those of the input are beside the others, because Airflow renders only attributes of a trigger.
+        """
         stored = super().to_dict()
         run_input: dict[str, Any] = stored.pop("run_input")
         return {**run_input, **stored}
