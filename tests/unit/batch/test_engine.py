@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -311,7 +311,7 @@ def test_a_fenced_process_commits_only_facts(place: str, platform: Platform, sta
 def test_a_folder_deleted_while_it_runs_stops_it(place: str, tag: str, emulator: Emulator) -> None:
     """Into a folder of an object storage that was deleted, objects can still be put."""
     batch = begin_batch(place, [f"{tag} {number}" for number in range(40)], delay=0.5)
-    engine = engine_of(batch, max_in_flight=2)
+    engine, late = engine_of(batch, max_in_flight=2), engine_of(batch)
     with ThreadPoolExecutor() as pool:
         running = pool.submit(asyncio.run, engine.run())
         wait_until(lambda: engine.open_runs, "a run", every=0.01)
@@ -320,7 +320,7 @@ def test_a_folder_deleted_while_it_runs_stops_it(place: str, tag: str, emulator:
             running.result()
     assert sum(submitted(emulator, tag).values()) < 40
     with pytest.raises(BatchDeleted, match="was deleted"):
-        Batch(place).claim("gone", "an engine")
+        asyncio.run(late.run())
 
 
 # Real processes that are killed and frozen
@@ -363,9 +363,11 @@ def test_frozen_at_any_moment_it_is_complete(
     try:
         with batches.engines_of(batch, "0.5", "0.3", "0.5") as start:
             for _ in range(8):
-                frozen.append(start())
+                pid = start()
                 time.sleep(dice.uniform(0.1, 0.8))  # any moment is meant
-                os.kill(frozen[-1], signal.SIGSTOP)
+                with suppress(ProcessLookupError):  # it has ended, if one that was frozen before its claim was resumed
+                    os.kill(pid, signal.SIGSTOP)
+                    frozen.append(pid)
                 if len(frozen) > 2:
                     os.kill(frozen.pop(dice.randrange(len(frozen))), signal.SIGCONT)
                 if dice.random() < 0.3:

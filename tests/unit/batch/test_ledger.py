@@ -103,6 +103,6 @@ def test_records_of_an_earlier_batch_change_nothing() -> None:
 
 
 def test_costs_are_added_in_decimal() -> None:
-    costs = [{"used_credits": number, "run_time": number, "tokens": "7"} for number in (0.1, 0.2)]
+    costs: list[Record] = [{"used_credits": number, "run_time": number, "tokens": "7"} for number in (0.1, 0.2)]
     totals = fold([result_record(row, 1.0, **cost) for row, cost in enumerate(costs)]).totals
     assert (totals.credits, totals.run_time, totals.tokens) == (0.3, 0.3, 14)
