@@ -21,6 +21,7 @@ import pendulum
 import psutil
 import requests
 from airflow import __version__ as airflow_version
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_fixed
 
 from airflow_provider_aixplain.emulator.server import connection_to
 
@@ -55,6 +56,11 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = 120, ev
             return value
         time.sleep(every)
     raise TimeoutError(f"{what}: not within {seconds:g} s")
+
+
+def _status(error: BaseException) -> int:
+    """Return the HTTP status of an error; 0 if it has none."""
+    return error.response.status_code if isinstance(error, requests.HTTPError) else 0
 
 
 class Processes:
@@ -337,8 +343,16 @@ class Airflow:
             )
         return False
 
+    @retry(
+        retry=retry_if_exception(
+            lambda error: isinstance(error, requests.HTTPError) and error.response.status_code >= 500
+        ),
+        wait=wait_fixed(1),
+        stop=stop_after_attempt(10),
+        reraise=True,
+    )
     def call(self, method: str, path: str, **kwargs: Any) -> Any:
-        """Call the REST API.
+        """Call the REST API. On a busy machine SQLite may be locked, so a call that fails is repeated.
 
         :param path: path after the version, such as ``/dags``.
         :raises requests.HTTPError: for an error status.
@@ -366,19 +380,16 @@ class Airflow:
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
         """Start a run of a DAG as soon as the DAG has been parsed, and return its id."""
         wait_until(lambda: self.has_dag(dag_id), f"DAG {dag_id}")
-        # With an id of its own it can be started again: SQLite may be locked on a busy machine.
+        # With an id of its own the run can be started again after an error.
         body: dict[str, Any] = {"conf": dict(conf or {}), "dag_run_id": f"test_{secrets.token_hex(6)}"}
         if AIRFLOW_3:
             body["logical_date"] = None
 
-        def exists() -> bool:
-            with suppress(requests.HTTPError):
-                self.call("POST", f"/dags/{dag_id}/dagRuns", json=body)
-            with suppress(requests.HTTPError):
-                return bool(self.state(dag_id, body["dag_run_id"]))
-            return False
-
-        wait_until(exists, f"a run of DAG {dag_id}", 60)
+        try:
+            self.call("POST", f"/dags/{dag_id}/dagRuns", json=body)
+        except requests.HTTPError as error:
+            if _status(error) != requests.codes.conflict:  # that of a call that was repeated although it had succeeded
+                raise
         return str(body["dag_run_id"])
 
     def state(self, dag_id: str, run_id: str) -> str:
