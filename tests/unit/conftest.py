@@ -49,8 +49,8 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 @pytest.fixture
 def tag() -> str:
-    """The prefix of the inputs of one test, as all tests share one emulator."""
-    return f"{os.getpid()}-{next(_numbers)}"
+    """The prefix of the inputs of one test, as all tests share one emulator. It is no part of another one's."""
+    return f"tag-{next(_numbers):04}-{os.getpid()}"
 
 
 @pytest.fixture
