@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +24,6 @@ from tests.support.deployment import Emulator
 from tests.support.scripted import Handler, serve
 
 CONTEXT: Any = {}
-TAGS = (f"a{os.getpid()}-{number}" for number in count())
 
 
 class Answer(BaseModel):
@@ -129,25 +126,23 @@ def test_a_failed_row_names_its_request(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("connection")
-def test_other_settings_or_another_agent_are_another_input(tmp_path: Path, emulator: Emulator) -> None:
-    text = next(TAGS)
+def test_other_settings_or_another_agent_are_another_input(tmp_path: Path, emulator: Emulator, tag: str) -> None:
     for _ in range(2):
-        batch(tmp_path, [text], agent_settings={"max_tokens": 10}).execute(CONTEXT)
+        batch(tmp_path, [tag], agent_settings={"max_tokens": 10}).execute(CONTEXT)
     changes: list[dict[str, Any]] = [
         {"agent_settings": {"max_tokens": 20}},
         {"agent_id": "review-team", "agent_settings": {"max_tokens": 10}},
     ]
     for change in changes:
         with pytest.raises(AixplainInputError, match="holds the batch of another input, agent or endpoint"):
-            batch(tmp_path, [text], **change).execute(CONTEXT)
-    assert [payload["executionParams"] for payload in sent(emulator, text)] == [{"maxTokens": 10}]
+            batch(tmp_path, [tag], **change).execute(CONTEXT)
+    assert [payload["executionParams"] for payload in sent(emulator, tag)] == [{"maxTokens": 10}]
 
 
 @pytest.mark.usefixtures("connection")
-def test_its_trigger_runs_the_agent(tmp_path: Path) -> None:
-    text = next(TAGS)
+def test_its_trigger_runs_the_agent(tmp_path: Path, tag: str) -> None:
     with pytest.raises(TaskDeferred) as deferred:
-        batch(tmp_path, [text], deferrable=True, agent_settings={"expected_output": Answer}).execute(CONTEXT)
+        batch(tmp_path, [tag], deferrable=True, agent_settings={"expected_output": Answer}).execute(CONTEXT)
     stored = json.loads(json.dumps(deferred.value.trigger.serialize()[1]))
     assert stored["agent_id"] == "echo-agent"
     assert "model_id" not in stored
@@ -156,7 +151,7 @@ def test_its_trigger_runs_the_agent(tmp_path: Path) -> None:
         return [event.payload["error"] async for event in AixplainBatchTrigger(**stored).run()]
 
     assert asyncio.run(run()) == [None]
-    assert [result["data"] for result in read_results(f"file://{tmp_path}/out")] == [text]
+    assert [result["data"] for result in read_results(f"file://{tmp_path}/out")] == [tag]
 
 
 @pytest.mark.usefixtures("connection")

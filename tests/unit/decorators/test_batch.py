@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
-import os
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -22,7 +20,6 @@ from tests.support.deployment import Emulator
 pytestmark = pytest.mark.usefixtures("connection")
 CONTEXT: Any = {}
 NOW = {"parameters": {"delay": 0}, "deferrable": False, "wait_time": 0.2}
-TAGS = (f"d{os.getpid()}-{number}" for number in itertools.count())
 KINDS = ("generator", "async generator", "async", "async that returns a generator", "map")
 
 
@@ -82,13 +79,13 @@ def function_of(kind: str, rows: list[Any], calls: list[int]) -> Any:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_attempt_calls_it_once(tmp_path: Path, kind: str, emulator: Emulator) -> None:
-    text, calls = next(TAGS), list[int]()
+def test_each_attempt_calls_it_once(tmp_path: Path, kind: str, emulator: Emulator, tag: str) -> None:
+    calls: list[int] = []
     for attempt in (1, 2):
-        manifest = run_batch(tmp_path, function_of(kind, [f"{text} 1", f"{text} 2"], calls))
+        manifest = run_batch(tmp_path, function_of(kind, [f"{tag} 1", f"{tag} 2"], calls))
         assert (manifest["succeeded"], len(calls)) == (2, attempt)
-    assert results(tmp_path) == {1: f"{text} 1", 2: f"{text} 2"}
-    assert sum(text in str(run["payload"].get("data")) for run in emulator.runs()) == 2, "a retry submits nothing"
+    assert results(tmp_path) == {1: f"{tag} 1", 2: f"{tag} 2"}
+    assert sum(tag in str(run["payload"].get("data")) for run in emulator.runs()) == 2, "a retry submits nothing"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -127,15 +124,16 @@ def test_rows_are_not_held_in_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["generator", "async generator"])
-def test_an_error_in_it_submits_nothing_and_a_retry_begins(tmp_path: Path, kind: str, emulator: Emulator) -> None:
-    text = next(TAGS)
+def test_an_error_in_it_submits_nothing_and_a_retry_begins(
+    tmp_path: Path, kind: str, emulator: Emulator, tag: str
+) -> None:
 
     class Broken(list[str]):
         def __iter__(self) -> Iterator[str]:
-            yield text
+            yield tag
             raise LookupError("the source broke off")
 
     with pytest.raises(LookupError, match="the source broke off"):
         run_batch(tmp_path, function_of(kind, Broken(), []))
-    assert not any(text in str(run["payload"].get("data")) for run in emulator.runs())
-    assert run_batch(tmp_path, function_of(kind, [text], []))["succeeded"] == 1
+    assert not any(tag in str(run["payload"].get("data")) for run in emulator.runs())
+    assert run_batch(tmp_path, function_of(kind, [tag], []))["succeeded"] == 1
