@@ -133,10 +133,7 @@ class Client:
         with translate_protocol_errors():
             wait = Wait(wait_time=wait_time, timeout=timeout)
         start = time.monotonic()
-        response = self.run_agent_async(agent_id, query, name, **settings)
-        if response.status is not ResponseStatus.IN_PROGRESS:
-            return response
-        return self._wait_for_response(response.url or "", wait, name, start)
+        return self._finish(self.run_agent_async(agent_id, query, name, **settings), wait, name, start)
 
     def submit(self, run: RunInput, name: str, *, declared: ModelParameters | None = None) -> ModelResponse:
         """Start a run and do not wait for it. It is billed, and sent exactly once.
@@ -188,10 +185,7 @@ class Client:
         request = self._request(ModelInput(model_id, data, parameters).direct_request, declared)
         start = time.monotonic()
         limit = min(wait.poll_timeout(0), MAX_TIMEOUT)
-        response = wire.read_submission(self._send(request, limit))
-        if response.status is not ResponseStatus.IN_PROGRESS:
-            return response
-        return self._wait_for_response(response.url or "", wait, name, start)
+        return self._finish(wire.read_submission(self._send(request, limit)), wait, name, start)
 
     def run_stream(
         self,
@@ -432,6 +426,12 @@ class Client:
     def __getstate__(self) -> dict[str, Any]:
         """Leave connections out of copies and pickles."""
         return {**self.__dict__, "_session": None}
+
+    def _finish(self, submitted: ModelResponse, wait: Wait, name: str, start: float) -> ModelResponse:
+        """Return the response to a submission if it is final; otherwise wait for the run."""
+        if submitted.status is not ResponseStatus.IN_PROGRESS:
+            return submitted
+        return self._wait_for_response(submitted.url or "", wait, name, start)
 
     def _wait_for_response(self, poll_url: str, wait: Wait, name: str, start: float) -> ModelResponse:
         outcome = self.wait_for_run(poll_url, wait, name, start)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_aixplain.batch.object_store import ObjectStore, store_at
@@ -63,10 +63,11 @@ def store_artifacts(
     artifacts = list(result["artifacts"])
     folder = folder_name(str(result["request_id"] or event["poll_url"] or response))
     deadline, pauses = time.monotonic() + MAX_TRANSFER_TIMEOUT, iter(delays)
+    open_once = cache(partial(open_folder, uri))  # it reads the Connection; an error counts for each artifact
     for index, artifact in enumerate(artifacts[:MAX_ARTIFACTS]):
         file = file_name(index + 1, artifact)
         try:
-            store = partial(_store, hook, uri, folder, file, artifact, deadline)
+            store = partial(_store, hook, open_once, folder, file, artifact, deadline)
             artifacts[index] = stored_artifact(artifact, _retry(store, pauses))
             log.info("%s: stored an artifact: %s", name, artifacts[index]["path"])
         except Exception as error:
@@ -79,11 +80,13 @@ def store_artifacts(
     return {**event, "response": {**response, "data": {**response["data"], "artifacts": artifacts}}}
 
 
-def _store(hook: Client, uri: Any, folder: str, file: str, artifact: Any, deadline: float) -> str:
+def _store(
+    hook: Client, open_once: Callable[[], ObjectStore], folder: str, file: str, artifact: Any, deadline: float
+) -> str:
     """Store an artifact, completely or not at all, and return the URI of its file."""
     url, content = find_source(artifact, hook.platform.max_answer)
     pieces = [content] if url is None else hook.iter_download(url, deadline - time.monotonic())
-    store, path = open_folder(uri), f"{folder}/{file}"
+    store, path = open_once(), f"{folder}/{file}"
     store.make(folder)
     size, digest = 0, hashlib.sha256()
     with store.writing(path) as target:
