@@ -18,8 +18,9 @@ def ended():
     AixplainRunModelOperator(task_id="marked_failed", data="marked_failed", **LONG)
     AixplainRunModelOperator(task_id="marked_success", data="marked_success", **LONG)
     AixplainRunModelOperator(task_id="on_its_worker", data="on_its_worker", deferrable=False, **LONG)
+    # On a busy machine it takes up to half a minute until the task has deferred and its trigger is cancelled.
     AixplainRunModelOperator(
-        task_id="cleared_in_its_wait", model_id="echo", data="cleared_in_its_wait", parameters={"delay": 20}
+        task_id="cleared_in_its_wait", model_id="echo", data="cleared_in_its_wait", parameters={"delay": 60}
     )
     AixplainRunModelOperator(
         task_id="execution_timeout", data="execution_timeout", execution_timeout=timedelta(seconds=5), **LONG
