@@ -22,6 +22,7 @@ from airflow_provider_aixplain.exceptions import error_from_failure
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.inputs.rows import Row
 from airflow_provider_aixplain.observability.failure_summary import FailureSummary
+from airflow_provider_aixplain.observability.metrics import RunMetrics
 from airflow_provider_aixplain.protocol.adaptive import RunTimes
 from airflow_provider_aixplain.protocol.assets import Asset, PreparedInput
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
@@ -111,6 +112,7 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.ledger = batch.ledger
         self.failures = FailureSummary()
+        self.metrics = RunMetrics()
 
     def stop(self) -> None:
         """Submit no more rows, and return from :meth:`run` once the answer to each submission is committed.
@@ -271,8 +273,8 @@ class Engine:
             on_failed_poll = partial(self.failures.add, "failed polls")
             outcome = await self._hook.await_run(url, wait, age, name=str(work), on_failed_poll=on_failed_poll)
         error = None if outcome.status == "success" else outcome.message or outcome.status
-        is_known = outcome.status in ("success", "failed")
-        await self._commit_result(work, outcome.response or NO_RESPONSE, error, is_known=is_known)
+        await self._commit_result(work, outcome.response or NO_RESPONSE, outcome.status, error)
+        self.metrics.add_wait(self.asset, outcome, wait.polls, max(0.0, time.time() - work.attempt))
 
     def _needs_submission(self, work: _Work) -> bool:
         state = self._state(work.index)
@@ -296,6 +298,7 @@ class Engine:
             for attempt in self._state(work.index).intents:
                 work.attempt = attempt
                 await self._commit(work, AttemptEvent.IN_DOUBT, key=work.row.key)
+                self.metrics.add_end(self.asset, "orphaned", None)
 
     async def _account(self) -> Platform:
         """Return the account. Retry a Connection that cannot be read, because a secrets backend may be down."""
@@ -330,7 +333,8 @@ class Engine:
         if response.status is ResponseStatus.IN_PROGRESS:
             await self._commit(work, AttemptEvent.ACCEPTED, url=response.url or "")
         else:
-            await self._commit_result(work, response)
+            outcome = "success" if response.status is ResponseStatus.SUCCESS else "failed"
+            await self._commit_result(work, response, outcome)
 
     async def _handle_failure(
         self, work: _Work, response: ModelResponse, failure: Failure, key: str, acquired_at: float
@@ -354,24 +358,29 @@ class Engine:
                 self.failures.add("refused submissions", problem)
                 return
             if failure.category in (ErrorCategory.AUTHENTICATION, ErrorCategory.BILLING):  # every row would fail
+                self.metrics.add_end(self.asset, "refused", None)
                 raise error_from_failure(failure, f"{self.asset.title}: {response.error_message}")
             if is_temporary and time.monotonic() <= work.deadline:
                 self._rate_limiter.back_off(failure.retry_after, acquired_at)
                 self.failures.add("refused submissions", problem)
                 return
-        await self._commit_result(work, response)
+        await self._commit_result(work, response, "orphaned" if failure.may_be_accepted else "refused")
 
     async def _commit_result(
-        self, work: _Work, response: ModelResponse, error: str | None = None, *, is_known: bool = True
+        self, work: _Work, response: ModelResponse, outcome: str, error: str | None = None
     ) -> None:
         """Commit the result of an attempt.
 
         A result of the platform is a fact. A timeout or a failed request is a decision of the owner: after a takeover,
         the new owner still waits for the run, or submits the row.
+
+        :param outcome: as in metrics.
         """
+        is_known = outcome not in ("timeout", "error")
         result = make_result(work.index, work.row, work.attempt, response, error, self.asset, is_known=is_known)
         is_fact = is_known and not response.failure
         await self._committer.commit({"event": "result", "batch": self._batch_id, **result}, fenced=not is_fact)
+        self.metrics.add_end(self.asset, outcome, response)
 
     async def _call_storage(self, call: Callable[[], T]) -> T:
         """Return the result of a call in a thread. While the storage fails, retry the call and submit nothing.

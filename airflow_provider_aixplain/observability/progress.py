@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_aixplain.exceptions import AixplainError, to_event
-from airflow_provider_aixplain.observability.metrics import PREFIX
+from airflow_provider_aixplain.observability.metrics import PREFIX, clean_tag, tags_of_task, to_millionths
 
 if TYPE_CHECKING:
     from airflow_provider_aixplain.batch.engine import Engine
@@ -26,11 +26,13 @@ class ProgressReporter:
     """Logs the progress of a batch at intervals that double from 10 seconds to five minutes, and updates its metrics.
 
     :param engine: runs the batch.
+    :param task: the task instance, for the tags of the metrics.
     :param stats: returns Airflow's Stats.
     """
 
-    def __init__(self, engine: Engine, stats: Callable[[], Any]) -> None:
+    def __init__(self, engine: Engine, task: Any, stats: Callable[[], Any]) -> None:
         self._engine = engine
+        self._task = task
         self._stats = stats
         self._started_at = time.monotonic()
         self._done_before: int | None = None
@@ -44,11 +46,7 @@ class ProgressReporter:
         totals, rows, in_flight = self._engine.ledger.totals, len(self._engine.ledger.done), self._engine.in_flight
         if self._done_before is None and rows:
             self._done_before = totals.done
-        gauges = {"done": totals.done, "failed": totals.failed, "in_flight": in_flight, "credits": totals.credits}
-        with suppress(Exception):  # an error of the metrics must not stop the batch
-            stats, asset = self._stats(), self._engine.asset
-            for name, value in gauges.items():
-                stats.gauge(f"{PREFIX}.batch.{name}", value, tags={asset.id_name: asset.id})
+        send_metrics(self._engine, self._task, self._stats)
         elapsed = time.monotonic() - self._started_at
         if elapsed < self._next and not is_finished:
             return None
@@ -61,17 +59,39 @@ class ProgressReporter:
         )
 
 
+def send_metrics(engine: Engine, task: Any, stats: Callable[[], Any]) -> None:
+    """Send the metrics of the runs that have ended since the last call, and update the gauges of the batch.
+
+    :param task: the task instance, for the tags of the metrics.
+    :param stats: returns Airflow's Stats.
+    """
+    totals, asset = engine.ledger.totals, engine.asset
+    gauges = {
+        "done": totals.done,
+        "failed": totals.failed,
+        "in_flight": engine.in_flight,
+        "credits": round(to_millionths(totals.credits)),
+    }
+    with suppress(Exception):  # an error of the metrics must not stop the batch
+        engine.metrics.send(stats(), task)
+        # Not the id of the DAG run: Airflow drops it from StatsD unless configured otherwise.
+        tags = {**tags_of_task(task), asset.id_name: clean_tag(asset.id), "batch_id": engine.ledger.batch}
+        for name, value in gauges.items():
+            stats().gauge(f"{PREFIX}.batch.{name}", value, tags=tags)
+
+
 async def run_with_progress(
-    engine: Engine, running: asyncio.Future[None], log: Any, stats: Callable[[], Any]
+    engine: Engine, running: asyncio.Future[None], log: Any, task: Any, stats: Callable[[], Any]
 ) -> dict[str, Any] | None:
     """Report the progress of a batch until it has finished.
 
     :param running: the engine's run.
     :param log: the task log.
+    :param task: the task instance, for the tags of the metrics.
     :param stats: returns Airflow's Stats.
     :return: the error of the batch, as :func:`~airflow_provider_aixplain.exceptions.to_event` returns it; or None.
     """
-    reporter = ProgressReporter(engine, stats)
+    reporter = ProgressReporter(engine, task, stats)
     while True:
         done, _ = await asyncio.wait({running}, timeout=UPDATE_INTERVAL)
         if line := engine.failures.report(math.inf if done else time.monotonic()):

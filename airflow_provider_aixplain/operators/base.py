@@ -133,7 +133,7 @@ class DeferrableRunBaseOperator(TemplatedOperator):
             self.set_link(context)
         if event["status"] == "refused":
             error = from_event(event["error"])
-            count_end(self.asset, outcome_of(error), None)
+            count_end(self.asset, outcome_of(error), None, context.get("ti") or self)
             raise error
         if event["status"] == "success" and event["response"] is None:
             settings = settings or {}  # None if a trigger started the task: then the timeout counts from now
@@ -152,7 +152,7 @@ class DeferrableRunBaseOperator(TemplatedOperator):
         """
         response: dict[str, Any] = event["response"]
         self.response = response
-        count_end(self.asset, event["status"], response)
+        count_end(self.asset, event["status"], response, context.get("ti") or self)
         if event["status"] == "success":
             self.log.info("%s: %s succeeded after %s", self.run_name, self.asset, format_cost(response))
             self.log_warning(response)

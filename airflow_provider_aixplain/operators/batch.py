@@ -236,7 +236,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
         )
         if self.deferrable:
             self._defer(batch, header)
-        error = asyncio.run(self._run(batch, header))
+        error = asyncio.run(self._run(batch, header, context))
         return self.execute_complete(context, {"batch": header.batch, "error": error})
 
     def _refuse_nested(self, context: Context) -> None:
@@ -370,16 +370,18 @@ class AixplainBatchRunOperator(TemplatedOperator):
 
         return Batch(str(self.result_path))
 
-    async def _run(self, batch: Batch, header: Header) -> dict[str, Any] | None:
+    async def _run(self, batch: Batch, header: Header, context: Context) -> dict[str, Any] | None:
         """Run the batch on the worker."""
         from airflow_provider_aixplain.batch.engine import Engine
         from airflow_provider_aixplain.compat import worker_stats
-        from airflow_provider_aixplain.observability.progress import run_with_progress
+        from airflow_provider_aixplain.observability.progress import run_with_progress, send_metrics
 
         self._engine = engine = Engine(self.hook, self.asset, batch, header.batch, self.limits)
+        running, task = asyncio.ensure_future(engine.run()), context.get("ti") or self
         try:
-            return await run_with_progress(engine, asyncio.ensure_future(engine.run()), self.log, worker_stats)
+            return await run_with_progress(engine, running, self.log, task, worker_stats)
         finally:
+            send_metrics(engine, task, worker_stats)
             self._warn_of_open_runs()
 
     def on_kill(self) -> None:

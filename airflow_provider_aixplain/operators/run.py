@@ -162,7 +162,7 @@ class RunBaseOperator(DeferrableRunBaseOperator):
             submission, age = earlier, seconds_since(earlier.submitted_at)
         else:
             submission, age = Submission(fingerprint, now()), 0.0
-            response = self._submit_and_record(submission, store)
+            response = self._submit_and_record(context, submission, store)
         is_final = response.status is ResponseStatus.SUCCESS
         submission = replace(submission, poll_url=response.url, is_delivered=not self.wait_for_completion)
         self._submission = submission
@@ -171,7 +171,7 @@ class RunBaseOperator(DeferrableRunBaseOperator):
             return self.execute_complete(context, Outcome("success", "", response).to_event(response.url or ""))
         if not self.wait_for_completion:
             self.response = response.to_dict()
-            count_end(self.asset, "submitted", self.response)
+            count_end(self.asset, "submitted", self.response, context.get("ti") or self)
             return self.asset.result(self.response)
         return self._wait_for_run(context, submission, age)
 
@@ -217,10 +217,13 @@ class RunBaseOperator(DeferrableRunBaseOperator):
             self._defer(self.run_settings(poll_url=poll_url, submitted_at=submission.submitted_at, timeout=timeout))
         wait = Wait(wait_time=self.wait_time, timeout=timeout, retry_budget=RETRY_BUDGET)
         outcome = self.hook.wait_for_run(poll_url, wait, self.run_name)
-        count_wait(self.asset, outcome, wait.polls, seconds_since(submission.submitted_at))
+        seconds = seconds_since(submission.submitted_at)
+        count_wait(self.asset, outcome, wait.polls, seconds, context.get("ti") or self)
         return self.execute_complete(context, outcome.to_event(poll_url))
 
-    def _submit_and_record(self, submission: Submission, store: TaskStateIdempotencyStore) -> ModelResponse:
+    def _submit_and_record(
+        self, context: Context, submission: Submission, store: TaskStateIdempotencyStore
+    ) -> ModelResponse:
         """Submit the run.
 
         :return: a response in progress, or a final and successful one.
@@ -231,7 +234,7 @@ class RunBaseOperator(DeferrableRunBaseOperator):
         try:
             response = self._submit()
         except AixplainRunTimeout:
-            count_end(self.asset, "timeout", None)
+            count_end(self.asset, "timeout", None, context.get("ti") or self)
             raise
         except (AixplainError, OSError):
             # Raised before anything is sent, by the input or its files; a request that fails returns a response.
@@ -241,7 +244,7 @@ class RunBaseOperator(DeferrableRunBaseOperator):
             if is_rejected(response):
                 store.clear()
             outcome = "failed" if response.failure is None else "refused" if is_rejected(response) else "orphaned"
-            count_end(self.asset, outcome, response.to_dict())
+            count_end(self.asset, outcome, response.to_dict(), context.get("ti") or self)
             raise submission_error(response, self.asset, self._request_name)
         if response.status is ResponseStatus.IN_PROGRESS:
             self.log.info("%s: submitted a run of %s: %s", self.run_name, self.asset, to_printable(response.url))

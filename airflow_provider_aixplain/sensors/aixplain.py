@@ -105,7 +105,7 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
         self.set_link(context)
         if not self.deferrable:
             return super().execute(context)
-        outcome = self._poll()
+        outcome = self._poll(context)
         if outcome is None:
             self._defer(self.run_settings(poll_url=self.poll_url, timeout=min(self.longest_wait, MAX_DURATION)))
         # The sensor's method applies soft_fail; the override in DeferrableRunBaseOperator would omit the link.
@@ -118,7 +118,7 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
 
         :return: if it has, with the response as a dict as the value for XCom.
         """
-        outcome = self._poll()
+        outcome = self._poll(context)
         if outcome is None:
             return False
         return PokeReturnValue(is_done=True, xcom_value=self.execute_complete(context, outcome.to_event(self.poll_url)))
@@ -149,7 +149,7 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
         """The wait that judges this worker's polls, and the time when it began."""
         return Wait(self.wait_time, MAX_DURATION, RETRY_BUDGET), time.monotonic()
 
-    def _poll(self) -> Outcome | None:
+    def _poll(self, context: Context) -> Outcome | None:
         from airflow_provider_aixplain.client.blocking import MAX_POLL_TIMEOUT
 
         wait, started_at = self._wait
@@ -161,5 +161,5 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
         if outcome or not self._releases_worker:  # otherwise the process that polls next would log the steps again
             self.hook.log_steps(wait, response, self.run_name)
         if outcome:
-            count_wait(self.asset, outcome, wait.polls, elapsed)
+            count_wait(self.asset, outcome, wait.polls, elapsed, context.get("ti") or self)
         return outcome

@@ -88,7 +88,7 @@ class AixplainModelRunTrigger(BaseTrigger):
             outcome = Outcome("success", "its response is too large for an event: poll the run to read it")
         elapsed = seconds_since(str(settings.submitted_at))
         self.log.info("%s", run_summary(outcome, wait.polls, elapsed))
-        count_wait(settings.asset, outcome, wait.polls, elapsed, compat.triggerer_stats)
+        count_wait(settings.asset, outcome, wait.polls, elapsed, self.task_instance, compat.triggerer_stats)
         return outcome
 
     async def _finish(self, outcome: Outcome) -> TriggerEvent:

@@ -23,7 +23,7 @@ from airflow_provider_aixplain.compat import triggerer_stats
 from airflow_provider_aixplain.exceptions import AixplainPermanentError, to_event
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.observability.failure_summary import FailureSummary
-from airflow_provider_aixplain.observability.progress import run_with_progress, warn_of_open_runs
+from airflow_provider_aixplain.observability.progress import run_with_progress, send_metrics, warn_of_open_runs
 from airflow_provider_aixplain.protocol.assets import make_asset
 from airflow_provider_aixplain.submission import now
 from airflow_provider_aixplain.triggers.worker_release import wait_for_worker_release
@@ -120,13 +120,14 @@ class AixplainBatchTrigger(BaseTrigger):
         running = asyncio.wrap_future(thread.submit(asyncio.run, engine.run()))
         thread.shutdown(wait=False)
         try:
-            return await run_with_progress(engine, running, self.log, triggerer_stats)
+            return await run_with_progress(engine, running, self.log, self.task_instance, triggerer_stats)
         finally:
             # Submissions in flight are paid for: their answers are awaited and committed.
             engine.stop()
             while not running.done():
                 with suppress(asyncio.CancelledError, Exception):
                     await asyncio.shield(running)
+            send_metrics(engine, self.task_instance, triggerer_stats)
             # Not in on_kill, which Airflow calls only since 3.3.
             warn_of_open_runs(engine, self.log)
 

@@ -81,5 +81,5 @@ class TriggererPlacement:
                 "A worker finishes the task, as pushing its XComs failed: %s: %s", type(error).__name__, error
             )
             return None
-        count_end(settings.asset, "success", response, compat.triggerer_stats)
+        count_end(settings.asset, "success", response, trigger.task_instance, compat.triggerer_stats)
         return TaskSuccessEvent()

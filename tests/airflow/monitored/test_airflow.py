@@ -87,11 +87,11 @@ class TestMetrics:
         return monitored.metrics(name, **tags)
 
     def test_runs_and_their_cost_are_counted(self, monitored: Monitored, run_id: str) -> None:
-        tags = {"model_id": "sentiment", "outcome": "success"}
+        tags = {"dag_id": DAG, "task_id": "run", "model_id": "sentiment", "outcome": "success"}
         assert self.values(monitored, "runs", **tags) == ["1|c"]
         response = monitored.airflow.xcoms(DAG, run_id, "run")
         (credits,) = self.values(monitored, "credits", **tags)
-        assert float(credits.removesuffix("|c")) == pytest.approx(response["used_credits"])
+        assert int(credits.removesuffix("|c")) == round(response["used_credits"] * 1_000_000)
         for kind in ("prompt", "completion"):
             (tokens,) = self.values(monitored, "tokens", kind=kind, **tags)
             assert int(tokens.removesuffix("|c")) == response["usage"][f"{kind}_tokens"]
@@ -99,7 +99,7 @@ class TestMetrics:
         assert float(duration.removesuffix("|ms")) == 1000 * RUN_SECONDS
 
     def test_the_triggerer_counts_polls_and_wait_duration(self, monitored: Monitored, run_id: str) -> None:
-        tags = {"model_id": "sentiment", "outcome": "success"}
+        tags = {"dag_id": DAG, "task_id": "run", "model_id": "sentiment", "outcome": "success"}
         (polls,) = self.values(monitored, "polls", **tags)
         assert int(polls.removesuffix("|c")) >= 1
         (waited,) = self.values(monitored, "wait_duration", **tags)

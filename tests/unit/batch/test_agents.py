@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from airflow_provider_aixplain.batch.batch import read_results
 from airflow_provider_aixplain.exceptions import AixplainInputError, AixplainPermanentError, AixplainRunFailed
 from airflow_provider_aixplain.inputs.rows import Mapper, Row, read
+from airflow_provider_aixplain.observability.metrics import RunMetrics
 from airflow_provider_aixplain.observability.progress import ProgressReporter
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 from airflow_provider_aixplain.protocol.agent import AgentInput
@@ -185,7 +186,8 @@ def test_gauges_name_the_agent() -> None:
     found: list[Any] = []
     stats = SimpleNamespace(gauge=lambda name, value, tags: found.append((name, tags)))
     totals = SimpleNamespace(done=0, failed=0, credits=0.0)
-    ledger = SimpleNamespace(done=bytearray(1), totals=totals)
-    engine: Any = SimpleNamespace(asset=Asset("agent", "a"), in_flight=1, ledger=ledger)
-    ProgressReporter(engine, lambda: stats).report(is_finished=False)
-    assert found[0] == ("aixplain.batch.done", {"agent_id": "a"})
+    ledger = SimpleNamespace(done=bytearray(1), totals=totals, batch="1-0a")
+    engine: Any = SimpleNamespace(asset=Asset("agent", "a"), in_flight=1, ledger=ledger, metrics=RunMetrics())
+    ProgressReporter(engine, SimpleNamespace(dag_id="d", task_id="t"), lambda: stats).report(is_finished=False)
+    tags = {"dag_id": "d", "task_id": "t", "agent_id": "a", "batch_id": "1-0a"}
+    assert found[0] == ("aixplain.batch.done", tags)
