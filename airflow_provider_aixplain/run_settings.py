@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -26,6 +27,8 @@ class RunSettings:
     :param do_xcom_push: whether a trigger that finishes the task pushes any XComs.
     :param multiple_outputs: whether each field of the response is an XCom of its own, beside ``return_value``.
     :param polling: ``backoff``: by ``wait_time``; or ``adaptive``: by the durations of earlier runs of the asset.
+    :param asset_page: the URL of the page of the model or agent; empty if it is not known.
+    :param usage: the usage record of earlier runs of the task instance, if the trigger finishes the task.
     :param model_id: the model's id, for ``adaptive``, metrics and the result; empty if it is not known.
     :param agent_id: the agent's id instead, if the run is an agent's.
     :raises AixplainInputError: if a duration is invalid.
@@ -41,6 +44,8 @@ class RunSettings:
     do_xcom_push: bool = True
     multiple_outputs: bool = True
     polling: str = "backoff"
+    asset_page: str = ""
+    usage: Mapping[str, Any] | None = None
     model_id: str = ""
     agent_id: str = ""
 

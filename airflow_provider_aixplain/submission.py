@@ -1,4 +1,4 @@
-"""The idempotency record of a task's submission, in the task state store of Airflow 3.3.
+"""The idempotency record of a task's submission, and its usage record, in the task state store of Airflow 3.3.
 
 With it, a later try finds the run of an earlier one. Airflow keeps the store when a task is cleared; only workers can
 access it.
@@ -9,12 +9,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from decimal import Decimal
+from functools import cached_property
 from typing import Any, cast
 
 import pendulum
 
 from airflow_provider_aixplain import compat
+from airflow_provider_aixplain.exceptions import AixplainPermanentError
+from airflow_provider_aixplain.protocol.assets import Asset
 from airflow_provider_aixplain.protocol.resumption import Decision, Submission
+from airflow_provider_aixplain.protocol.usage import USAGE_KEY, RunUsage, add_usage, newer, spent
 from airflow_provider_aixplain.protocol.values import to_printable
 
 log = logging.getLogger(__name__)
@@ -51,19 +56,64 @@ def log_resubmission(logger: Any, name: str, decision: Decision) -> None:
         logger.warning("%s: submitting again: %s", name, decision.reason)
 
 
+def check_budget(max_credits: float | None, usage: Mapping[str, Any] | None) -> None:
+    """Check that a task may submit a run.
+
+    :param max_credits: the argument; None: no limit.
+    :param usage: the usage record of the task instance, if there is one.
+    :raises AixplainPermanentError: if its runs have cost this much.
+    """
+    if max_credits is not None and spent(usage) >= Decimal(str(max_credits)):
+        raise AixplainPermanentError(
+            f"max_credits is {max_credits:g}, and the runs of this task have cost {spent(usage):f} credits: nothing was"
+            " submitted. Raise max_credits, and clear the task"
+        )
+
+
 class TaskStateIdempotencyStore:
-    """Stores a task's submission in Airflow's task state store. Below Airflow 3.3 there is no such store.
+    """Stores a task's submission and its usage record in Airflow's task state store, under one key.
+
+    Below Airflow 3.3 there is no such store: then nothing is stored, and :attr:`usage` holds the runs of this try only.
 
     :param context: the task's context.
-    :param durable: whether to store anything.
+    :param durable: whether to store the submission. The usage record is always stored.
     """
 
     def __init__(self, context: Mapping[str, Any], *, durable: bool) -> None:
-        self._store = compat.task_state_store(context) if durable else None
+        self._store = compat.task_state_store(context)
         self._task_instance = context.get("ti")
-        self.is_durable = self._store is not None
+        self.is_durable = durable and self._store is not None
         self.is_cleared = False
         """Whether the task was cleared after it had received its result. Set by :meth:`read`."""
+
+    @cached_property
+    def _stored(self) -> dict[str, Any]:
+        """What is stored: the fields of the submission and ``max_tries``, if there is one, and ``usage``."""
+        return dict((self._store and self._store.get(KEY)) or {})
+
+    @property
+    def usage(self) -> Mapping[str, Any] | None:
+        """The usage record of the task instance, as in :mod:`~airflow_provider_aixplain.protocol.usage`."""
+        return self._stored.get("usage")
+
+    def add_usage(
+        self, usage: RunUsage, asset: Asset, page: str, other: Mapping[str, Any] | None = None
+    ) -> dict[str, Any] | None:
+        """Add the usage of a run to the record, which the next change of the submission stores, or :meth:`save`.
+
+        :param usage: of the run, or of a batch.
+        :param asset: what was run.
+        :param page: the URL of its page on the platform.
+        :param other: another replica of the record, if there is one.
+        :return: the record; None if the earlier one could not be read, which is only logged.
+        """
+        try:
+            record = add_usage(newer(self.usage, other), usage, asset, page)
+            self._stored["usage"] = record
+            return record
+        except Exception as error:
+            log.warning("The cost of the run could not be recorded: %s: %s", type(error).__name__, error)
+            return None
 
     @property
     def is_later_try(self) -> bool:
@@ -72,16 +122,16 @@ class TaskStateIdempotencyStore:
 
     def read(self) -> Submission | None:
         """Return the submission of an earlier try."""
-        if self._store is None or not (stored := self._store.get(KEY)):
+        if not self.is_durable or "fingerprint" not in self._stored:
             return None
-        earlier = Submission.from_stored(stored)
+        earlier = Submission.from_stored(self._stored)
         # A trigger that finishes a task cannot write to this store, so only the task's XComs show that the result was
         # delivered. Airflow lists them to the first try after a clear, and deletes them, so that try stores the fact.
         if not earlier.is_delivered and compat.has_earlier_result(self._task_instance):
             earlier = replace(earlier, is_delivered=True)
-            self._store.set(KEY, {**asdict(earlier), "max_tries": stored["max_tries"]})
+            self._write(earlier, self._stored["max_tries"])
         # Airflow raises max_tries when a task is cleared, and keeps it from one retry to the next.
-        self.is_cleared = earlier.is_delivered and stored["max_tries"] != compat.max_tries(self._task_instance)
+        self.is_cleared = earlier.is_delivered and self._stored["max_tries"] != compat.max_tries(self._task_instance)
         return earlier
 
     def write_intent(self, submission: Submission) -> None:
@@ -89,8 +139,8 @@ class TaskStateIdempotencyStore:
 
         Errors of the store are raised: a run that no later try would find must not be billed.
         """
-        if self._store is not None:
-            self._store.set(KEY, {**asdict(submission), "max_tries": compat.max_tries(self._task_instance)})
+        if self.is_durable:
+            self._write(submission, compat.max_tries(self._task_instance))
 
     def write_accepted(self, submission: Submission) -> None:
         """Store the poll URL of a submission. Errors of the store are only logged, as the run exists."""
@@ -105,13 +155,54 @@ class TaskStateIdempotencyStore:
         try:
             if (earlier := self.read()) and not (earlier.is_delivered or self.is_cleared):
                 self.write_intent(replace(earlier, is_delivered=True))
+            else:
+                self._save()
         except Exception as error:
             log.warning("The delivery could not be stored, so a cleared task may return the same result: %s", error)
 
     def clear(self) -> None:
-        """Delete the record: there is no run that a later try could use. Errors of the store are only logged."""
+        """Delete the submission: there is no run that a later try could use. Errors of the store are only logged."""
         try:
-            if self._store is not None:
-                self._store.delete(KEY)
+            self._stored = {name: value for name, value in self._stored.items() if name == "usage"}
+            self._save()
         except Exception as error:
             log.warning("The record of the submission could not be deleted, so a retry still considers it: %s", error)
+
+    def save(self) -> None:
+        """Store the usage record, and the submission unchanged. Errors of the store are only logged."""
+        try:
+            self._save()
+        except Exception as error:
+            log.warning("The cost of the run could not be stored: %s: %s", type(error).__name__, error)
+
+    def _write(self, submission: Submission, max_tries: int | None) -> None:
+        self._stored |= {**asdict(submission), "max_tries": max_tries}
+        self._save()
+
+    def _save(self) -> None:
+        if self._store is None:
+            return
+        if self._stored:
+            self._store.set(KEY, self._stored)
+        else:
+            self._store.delete(KEY)
+
+
+def push_xcoms(context: Mapping[str, Any], xcoms: Mapping[str, Any]) -> None:
+    """Push XComs of the running task that are no result. Errors are only logged."""
+    try:
+        if (task_instance := context.get("ti")) is not None:
+            for key, value in xcoms.items():
+                task_instance.xcom_push(key=key, value=value)
+    except Exception as error:
+        log.warning("No XCom with the cost of the run: %s: %s", type(error).__name__, error)
+
+
+def pull_usage(context: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the usage record in the XComs of the running task; None if there is none, or it cannot be read."""
+    task_instance = context.get("ti")
+    try:
+        return task_instance and task_instance.xcom_pull(task_ids=task_instance.task_id, key=USAGE_KEY)
+    except Exception as error:
+        log.warning("The cost of earlier runs could not be read: %s: %s", type(error).__name__, error)
+        return None

@@ -76,7 +76,7 @@ class Run:
         }
 
     def journal(self) -> dict[str, Any]:
-        """Return the run's entry in the journal."""
+        """Return the run's entry in the journal; ``used_credits`` is None until it has finished."""
         return {
             "id": self.id,
             "model_id": self.model_id or None,
@@ -85,6 +85,7 @@ class Run:
             "payload": self.payload,
             "submitted_at": self.submitted_at,
             "finishes_at": self.finishes_at,
+            "used_credits": self.response().get("usedCredits"),
             "polled_at": list(self.polled_at),
             "polled_by": sorted(self.polled_by),
         }

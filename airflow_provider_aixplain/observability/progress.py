@@ -1,22 +1,30 @@
-"""Reports the progress of a batch in the task log and as metrics."""
+"""Reports the progress of a batch in the task log, as metrics and in the usage record."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+
+import pendulum
 
 from airflow_provider_aixplain.exceptions import AixplainError, to_event
 from airflow_provider_aixplain.observability.metrics import PREFIX, clean_tag, tags_of_task, to_millionths
+from airflow_provider_aixplain.protocol.usage import RunUsage
 
 if TYPE_CHECKING:
     from airflow_provider_aixplain.batch.engine import Engine
+    from airflow_provider_aixplain.batch.ledger import Ledger
 
 UPDATE_INTERVAL = 1.0
 """Seconds between two updates of the metrics."""
+
+USAGE_INTERVAL = 10.0
+"""Seconds between two updates of the usage record. Each of them is a request to Airflow."""
 
 FIRST_INTERVAL = 10.0
 LONGEST_INTERVAL = 300.0
@@ -80,8 +88,37 @@ def send_metrics(engine: Engine, task: Any, stats: Callable[[], Any]) -> None:
             stats().gauge(f"{PREFIX}.batch.{name}", value, tags=tags)
 
 
+def batch_usage(ledger: Ledger, in_flight: int = 0, *, is_finished: bool = False) -> RunUsage:
+    """Return what a batch has cost so far.
+
+    :param in_flight: the number of rows that are being processed.
+    :param is_finished: whether no process runs the batch any more.
+    """
+    totals, header = ledger.totals, ledger.header
+    return RunUsage(
+        id=ledger.batch,
+        runs={"success": totals.succeeded, "failed": totals.failed},
+        credits=Decimal(repr(totals.credits)),
+        tokens=totals.tokens,
+        batch={
+            "rows": len(ledger.done),
+            "done": totals.done,
+            "failed": totals.failed,
+            "in_flight": in_flight,
+            "started_at": header.started_at if header else None,
+            "updated_at": pendulum.now("UTC").isoformat(),
+            "is_finished": is_finished,
+        },
+    )
+
+
 async def run_with_progress(
-    engine: Engine, running: asyncio.Future[None], log: Any, task: Any, stats: Callable[[], Any]
+    engine: Engine,
+    running: asyncio.Future[None],
+    log: Any,
+    task: Any,
+    stats: Callable[[], Any],
+    publish: Callable[[RunUsage], Awaitable[None]],
 ) -> dict[str, Any] | None:
     """Report the progress of a batch until it has finished.
 
@@ -89,15 +126,23 @@ async def run_with_progress(
     :param log: the task log.
     :param task: the task instance, for the tags of the metrics.
     :param stats: returns Airflow's Stats.
+    :param publish: updates the usage record of the task instance. Its errors are only logged.
     :return: the error of the batch, as :func:`~airflow_provider_aixplain.exceptions.to_event` returns it; or None.
     """
     reporter = ProgressReporter(engine, task, stats)
+    next_usage = time.monotonic()
     while True:
         done, _ = await asyncio.wait({running}, timeout=UPDATE_INTERVAL)
         if line := engine.failures.report(math.inf if done else time.monotonic()):
             log.warning("%s", line)
         if line := reporter.report(is_finished=bool(done)):
             log.info("%s", line)
+        if engine.ledger.header and time.monotonic() >= next_usage and not done:
+            next_usage = time.monotonic() + USAGE_INTERVAL
+            try:
+                await publish(batch_usage(engine.ledger, engine.in_flight))
+            except Exception as problem:
+                log.warning("The cost so far could not be recorded: %s: %s", type(problem).__name__, problem)
         if done:
             error = running.exception()
             if error is not None and not isinstance(error, AixplainError):

@@ -27,6 +27,18 @@ def one_of(name: str, value: Any, *choices: str) -> Any:
     return value
 
 
+def positive(name: str, value: Any, kind: Any = (int, float)) -> Any:
+    """Return an argument that has to be a finite number above 0.
+
+    :param name: the argument's name, for the error.
+    :param kind: the types that it may have.
+    :raises AixplainInputError: if it is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value < float("inf"):
+        raise AixplainInputError(f"{name} is {value!r}: give a number above 0")
+    return value
+
+
 def deferrable_or_default(deferrable: bool | None) -> bool:
     """Return the argument ``deferrable``, or ``[aixplain] deferrable`` of Airflow's configuration if it is None."""
     return conf.getboolean("aixplain", "deferrable", fallback=True) if deferrable is None else deferrable

@@ -20,14 +20,21 @@ from airflow_provider_aixplain.exceptions import (
 )
 from airflow_provider_aixplain.observability.links import ASSET_LINK
 from airflow_provider_aixplain.observability.metrics import count_end, outcome_of
-from airflow_provider_aixplain.operators.arguments import RESUMED_WITHOUT_EVENT
+from airflow_provider_aixplain.operators.arguments import RESUMED_WITHOUT_EVENT, is_nested
 from airflow_provider_aixplain.placement import PLACEMENT
 from airflow_provider_aixplain.protocol.assets import Asset
 from airflow_provider_aixplain.protocol.response import ModelResponse, format_cost
+from airflow_provider_aixplain.protocol.usage import USAGE_KEY, run_usage
 from airflow_provider_aixplain.protocol.values import to_printable
 from airflow_provider_aixplain.protocol.wait import RETRY_BUDGET, Wait
 from airflow_provider_aixplain.run_settings import RunSettings
-from airflow_provider_aixplain.submission import now, seconds_since
+from airflow_provider_aixplain.submission import (
+    TaskStateIdempotencyStore,
+    now,
+    pull_usage,
+    push_xcoms,
+    seconds_since,
+)
 from airflow_provider_aixplain.templates import TemplatedOperator
 
 if TYPE_CHECKING:
@@ -52,6 +59,7 @@ class DeferrableRunBaseOperator(TemplatedOperator):
     that name, while this provider lets a worker finish the task."""
 
     polling: str = "backoff"
+    durable: bool = False
 
     asset_page: str | None = None
     """The URL of the page of the model or agent; empty if none is named, None if it was not looked up."""
@@ -59,7 +67,13 @@ class DeferrableRunBaseOperator(TemplatedOperator):
     response: dict[str, Any] | None = None
     """The ModelResponse of the finished run, for listeners."""
 
+    submitted_at: str | None = None
+    """When the run was submitted, in ISO 8601; None if it is not known."""
+
     _is_link_stored = False
+
+    _usage_of_trigger: Mapping[str, Any] | None = None
+    """The usage record that a trigger has pushed, if no worker has started this task."""
 
     @property
     def operator_extra_links(self) -> Collection[BaseOperatorLink]:  # type: ignore[override] # Airflow takes both
@@ -103,6 +117,7 @@ class DeferrableRunBaseOperator(TemplatedOperator):
             "do_xcom_push": self.do_xcom_push,
             "multiple_outputs": bool(self.multiple_outputs),
             "polling": self.polling,
+            "asset_page": self.asset_page or "",
             self.asset.id_name: self.asset.id,
         }
         return RunSettings(**{**settings, **run})
@@ -131,9 +146,12 @@ class DeferrableRunBaseOperator(TemplatedOperator):
         if settings is None:
             self._is_link_stored = False  # no worker has started this task
             self.set_link(context)
+            self._usage_of_trigger = pull_usage(context)
+        else:
+            self.asset_page, self.submitted_at = settings["asset_page"], settings["submitted_at"]
         if event["status"] == "refused":
             error = from_event(event["error"])
-            count_end(self.asset, outcome_of(error), None, context.get("ti") or self)
+            self.record_end(context, outcome_of(error), None)
             raise error
         if event["status"] == "success" and event["response"] is None:
             settings = settings or {}  # None if a trigger started the task: then the timeout counts from now
@@ -152,13 +170,51 @@ class DeferrableRunBaseOperator(TemplatedOperator):
         """
         response: dict[str, Any] = event["response"]
         self.response = response
-        count_end(self.asset, event["status"], response, context.get("ti") or self)
+        self.record_end(context, event["status"], response, event["poll_url"])
         if event["status"] == "success":
             self.log.info("%s: %s succeeded after %s", self.run_name, self.asset, format_cost(response))
             self.log_warning(response)
             return self.asset.result(response)
         error, problem = _ERRORS[event["status"]]
         raise error(f"{self.asset.title}: {problem}: {event['message']}; poll URL: {event['poll_url']}")
+
+    def record_end(
+        self,
+        context: Context,
+        outcome: str,
+        response: Mapping[str, Any] | None,
+        poll_url: str = "",
+        store: TaskStateIdempotencyStore | None = None,
+    ) -> None:
+        """Count an outcome of a run in the metrics, and in the usage record of the task instance.
+
+        If the task is about to fail, what the run has cost is pushed as XComs, as for a run that has succeeded.
+
+        :param outcome: as in the metric ``aixplain.runs``.
+        :param response: the ModelResponse as a dict, if there is one.
+        :param poll_url: the poll URL, if it is known.
+        :param store: the store of this task, if it is open already.
+        """
+        count_end(self.asset, outcome, response, context.get("ti") or self)
+        wait_time = seconds_since(self.submitted_at) if self.submitted_at else None
+        store = store or self._open_store(context)
+        usage = run_usage(outcome, response, poll_url, wait_time)
+        record = store.add_usage(usage, self.asset, self.asset_page or "", self._usage_of_trigger)
+        self._store_end(store, outcome)
+        xcoms: dict[str, Any] = {USAGE_KEY: record}
+        if outcome not in ("success", "submitted"):
+            figures = response or {}
+            costs = {name: figures[name] for name in ("used_credits", "run_time", "usage") if figures.get(name)}
+            xcoms |= {**costs, "url": usage.id, self.asset.id_name: self.asset.id}
+        push_xcoms(context, {key: value for key, value in xcoms.items() if value})
+
+    def _open_store(self, context: Context) -> TaskStateIdempotencyStore:
+        # The store belongs to the outer task, and would mix up the runs of several calls within that task.
+        return TaskStateIdempotencyStore(context, durable=self.durable and not is_nested(self, context))
+
+    def _store_end(self, store: TaskStateIdempotencyStore, outcome: str) -> None:
+        """Store the usage record and what a later try has to know about the end of a run."""
+        store.save()
 
     def log_warning(self, response: Mapping[str, Any] | ModelResponse) -> None:
         """Log the warning in the response of a run that succeeded, such as an unknown status."""

@@ -25,11 +25,13 @@ from airflow_provider_aixplain.operators.arguments import (
     RESUMED_WITHOUT_EVENT,
     deferrable_or_default,
     one_of,
+    positive,
     refuse_nested,
 )
 from airflow_provider_aixplain.protocol.agent import AgentInput, shared_input
+from airflow_provider_aixplain.protocol.usage import USAGE_KEY, RunUsage, add_usage
 from airflow_provider_aixplain.protocol.wait import to_seconds
-from airflow_provider_aixplain.submission import now, seconds_since
+from airflow_provider_aixplain.submission import TaskStateIdempotencyStore, now, push_xcoms, seconds_since
 from airflow_provider_aixplain.templates import TemplatedOperator
 
 if TYPE_CHECKING:
@@ -159,9 +161,9 @@ class AixplainBatchRunOperator(TemplatedOperator):
         self.encoding = encoding
         self.delimiter = delimiter
         self.aixplain_conn_id = aixplain_conn_id
-        self.max_in_flight = _positive("max_in_flight", max_in_flight, int)
-        self.max_per_second = None if max_per_second is None else _positive("max_per_second", max_per_second)
-        self.max_credits = None if max_credits is None else _positive("max_credits", max_credits)
+        self.max_in_flight = positive("max_in_flight", max_in_flight, int)
+        self.max_per_second = None if max_per_second is None else positive("max_per_second", max_per_second)
+        self.max_credits = None if max_credits is None else positive("max_credits", max_credits)
         self.result_format = one_of("result_format", result_format, "jsonl", "parquet")
         self.on_bad_row = one_of("on_bad_row", on_bad_row, "fail", "skip")
         self.on_changed_input = one_of("on_changed_input", on_changed_input, "fail", "restart")
@@ -212,7 +214,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
 
             check_parquet()
         batch = self._batch()
-        url = self._submission_url()
+        url, page = self._submission_url(), self.hook.platform.page_url(self.asset)
         with _translate_write_errors(batch), TemporaryFile() as spool:
             header = self._prepare(batch, url, spool)
         requeued = batch.requeue_failed()
@@ -225,7 +227,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
                 header.rows,
                 batch,
             )
-            return self.execute_complete(context, {"batch": header.batch, "error": None})
+            return self.execute_complete(context, {"batch": header.batch, "error": None}, page)
         self.log.info(
             "%d rows at %s: %d have a result, %d are to be run%s",
             header.rows,
@@ -234,15 +236,21 @@ class AixplainBatchRunOperator(TemplatedOperator):
             left,
             f", {requeued} of them again" if requeued else "",
         )
+        store = self._open_store(context)
+        earlier = store.usage if store.is_later_try else None
         if self.deferrable:
-            self._defer(batch, header)
-        error = asyncio.run(self._run(batch, header, context))
-        return self.execute_complete(context, {"batch": header.batch, "error": error})
+            self._defer(batch, header, earlier, page)
+        error = asyncio.run(self._run(batch, header, context, earlier, page))
+        return self.execute_complete(context, {"batch": header.batch, "error": error}, page)
 
     def _refuse_nested(self, context: Context) -> None:
         refuse_nested(self, context, releases_worker=self.deferrable, remedy="deferrable=False")
 
-    def _defer(self, batch: Batch, header: Header) -> NoReturn:
+    def _open_store(self, context: Context) -> TaskStateIdempotencyStore:
+        """Return the store of the usage record. The submissions of a batch are in its commit log."""
+        return TaskStateIdempotencyStore(context, durable=False)
+
+    def _defer(self, batch: Batch, header: Header, earlier: Mapping[str, Any] | None, page: str) -> NoReturn:
         from airflow_provider_aixplain.triggers.batch import AixplainBatchTrigger
 
         trigger = AixplainBatchTrigger(
@@ -252,17 +260,28 @@ class AixplainBatchRunOperator(TemplatedOperator):
             agent_id=self.agent_id or "",
             aixplain_conn_id=self.aixplain_conn_id,
             limits=asdict(self.limits),
+            usage=earlier,
+            asset_page=page,
         )
-        self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout)
+        self.defer(
+            trigger=trigger,
+            method_name="execute_complete",
+            kwargs={"asset_page": page},
+            timeout=self.execution_timeout,
+        )
 
-    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
+    def execute_complete(
+        self, context: Context, event: dict[str, Any] | None = None, asset_page: str = ""
+    ) -> dict[str, Any]:
         """Publish the results of the batch.
 
         :param event: the payload of the trigger's event.
+        :param asset_page: the URL of the page of the model or agent.
         :return: the manifest.
         :raises AixplainError: if too many rows failed for ``fail_on``, rows have no result, or there is no event.
         """
         from airflow_provider_aixplain.batch.batch import BatchDeleted
+        from airflow_provider_aixplain.observability.progress import batch_usage
 
         if event is None:
             raise AixplainError(f"{RESUMED_WITHOUT_EVENT}. A retry, or a clear, runs the rows that have no result")
@@ -272,6 +291,10 @@ class AixplainBatchRunOperator(TemplatedOperator):
         except BatchDeleted as error:
             raise AixplainError(f"result_path: {error}") from None
         manifest, reason = self._publish(batch, header, is_complete=not event["error"])
+        store = self._open_store(context)
+        record = store.add_usage(batch_usage(batch.ledger, is_finished=True), self.asset, asset_page)
+        store.save()
+        push_xcoms(context, {USAGE_KEY: record} if record else {})
         if event["error"]:
             raise from_event(event["error"])
         self._check_results(batch, header, manifest["path"], reason)
@@ -370,16 +393,26 @@ class AixplainBatchRunOperator(TemplatedOperator):
 
         return Batch(str(self.result_path))
 
-    async def _run(self, batch: Batch, header: Header, context: Context) -> dict[str, Any] | None:
-        """Run the batch on the worker."""
+    async def _run(
+        self, batch: Batch, header: Header, context: Context, earlier: Mapping[str, Any] | None, page: str
+    ) -> dict[str, Any] | None:
+        """Run the batch on the worker.
+
+        :param earlier: the usage record of earlier tries.
+        :param page: the URL of the page of the model or agent.
+        """
         from airflow_provider_aixplain.batch.engine import Engine
         from airflow_provider_aixplain.compat import worker_stats
         from airflow_provider_aixplain.observability.progress import run_with_progress, send_metrics
 
         self._engine = engine = Engine(self.hook, self.asset, batch, header.batch, self.limits)
         running, task = asyncio.ensure_future(engine.run()), context.get("ti") or self
+
+        async def publish(usage: RunUsage) -> None:
+            push_xcoms(context, {USAGE_KEY: add_usage(earlier, usage, self.asset, page)})
+
         try:
-            return await run_with_progress(engine, running, self.log, task, worker_stats)
+            return await run_with_progress(engine, running, self.log, task, worker_stats, publish)
         finally:
             send_metrics(engine, task, worker_stats)
             self._warn_of_open_runs()
@@ -480,9 +513,3 @@ def _translate_write_errors(batch: Batch) -> Iterator[None]:
         raise AixplainInputError(
             f"result_path: {batch} cannot be written: {error}. Name a folder that workers and triggerers can write to"
         ) from error
-
-
-def _positive(name: str, value: Any, kind: Any = (int, float)) -> Any:
-    if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value < float("inf"):
-        raise AixplainInputError(f"{name} is {value!r}: give a number above 0")
-    return value

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -11,24 +13,27 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from airflow_provider_aixplain import compat
 from airflow_provider_aixplain.exceptions import (
     AixplainError,
+    AixplainInputError,
     AixplainPermanentError,
     AixplainRunTimeout,
     submission_error,
     translate_protocol_errors,
 )
-from airflow_provider_aixplain.observability.metrics import count_end, count_wait
-from airflow_provider_aixplain.operators.arguments import deferrable_or_default, is_nested, one_of, refuse_nested
+from airflow_provider_aixplain.observability.metrics import count_wait
+from airflow_provider_aixplain.operators.arguments import deferrable_or_default, one_of, positive, refuse_nested
 from airflow_provider_aixplain.operators.base import DeferrableRunBaseOperator
 from airflow_provider_aixplain.placement import PLACEMENT
 from airflow_provider_aixplain.protocol.assets import Asset, RunInput
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.resumption import Action, Submission, decide, is_not_found, is_rejected
+from airflow_provider_aixplain.protocol.usage import earlier_usage, has_counted
 from airflow_provider_aixplain.protocol.values import to_printable
 from airflow_provider_aixplain.protocol.wait import MAX_DURATION, RETRY_BUDGET, Outcome, Wait
 from airflow_provider_aixplain.submission import (
     NOT_FOUND_ATTEMPTS,
     NOT_FOUND_DELAY,
     TaskStateIdempotencyStore,
+    check_budget,
     log_resubmission,
     now,
     seconds_since,
@@ -72,6 +77,9 @@ class RunBaseOperator(DeferrableRunBaseOperator):
         continues, as the platform cannot cancel it.
     :param durable: whether a later try of the task resumes the run of an earlier try instead of paying for another
         (Airflow 3.3 and later; below it each try submits). A run that failed is submitted again.
+    :param max_credits: what all tries of the task may cost together, in credits. Once they have cost this much, a try
+        that would submit again fails without retry. One run may exceed it, as its cost is known only afterwards. With
+        a higher limit a cleared task submits again. Default: no limit. (Airflow 3.3 and later)
     :param end_from_trigger: whether the trigger finishes the task when its run has succeeded, and pushes the XComs, so
         that no worker is started for that. A worker still finishes a task that would lose something, such as outlets,
         an ``on_success_callback``, a listener, an XCom backend or a response of more than 128 KiB, and the task's log
@@ -105,6 +113,7 @@ class RunBaseOperator(DeferrableRunBaseOperator):
         wait_time: float | timedelta = 0.5,
         timeout: float | timedelta = 86400,
         durable: bool = True,
+        max_credits: float | None = None,
         end_from_trigger: bool = False,
         start_from_trigger: bool = False,
         on_orphaned_submission: Literal["resubmit", "fail"] = "resubmit",
@@ -118,6 +127,11 @@ class RunBaseOperator(DeferrableRunBaseOperator):
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable_or_default(deferrable)
         self.durable = durable
+        self.max_credits = None if max_credits is None else positive("max_credits", max_credits)
+        if max_credits is not None and not compat.is_at_least(3, 3):
+            raise AixplainInputError(
+                "max_credits needs Airflow 3.3 or later, which keeps what earlier tries of a task have cost"
+            )
         self.ends_from_trigger = end_from_trigger
         self.start_from_trigger = start_from_trigger
         self.on_orphaned_submission = one_of("on_orphaned_submission", on_orphaned_submission, "resubmit", "fail")
@@ -165,24 +179,28 @@ class RunBaseOperator(DeferrableRunBaseOperator):
             response = self._submit_and_record(context, submission, store)
         is_final = response.status is ResponseStatus.SUCCESS
         submission = replace(submission, poll_url=response.url, is_delivered=not self.wait_for_completion)
-        self._submission = submission
+        self._submission, self.submitted_at = submission, submission.submitted_at
         store.write_accepted(submission)
         if is_final:
             return self.execute_complete(context, Outcome("success", "", response).to_event(response.url or ""))
         if not self.wait_for_completion:
             self.response = response.to_dict()
-            count_end(self.asset, "submitted", self.response, context.get("ti") or self)
+            self.record_end(context, "submitted", self.response, store=store)
             return self.asset.result(self.response)
-        return self._wait_for_run(context, submission, age)
+        return self._wait_for_run(context, submission, age, store.usage)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Return the result of the run, or raise its error, and update the stored record."""
+        """Return the result of the run, or raise its error."""
         self._submission = None
-        if event["status"] == "success":
-            self._open_store(context).mark_delivered()
-        elif event["status"] == "failed":
-            self._open_store(context).clear()
         return super().execute_complete(context, event)
+
+    def _store_end(self, store: TaskStateIdempotencyStore, outcome: str) -> None:
+        if outcome == "success":
+            store.mark_delivered()
+        elif outcome in ("failed", "refused"):
+            store.clear()
+        else:
+            store.save()
 
     def on_kill(self) -> None:
         """Log that the run continues although the task was ended on its worker."""
@@ -204,17 +222,21 @@ class RunBaseOperator(DeferrableRunBaseOperator):
         reason = f"a trigger would lose {loss}" if loss else "this task was started on a worker"
         self.log.info("%s: a worker submits the run, as %s", self.run_name, reason)
 
-    def _wait_for_run(self, context: Context, submission: Submission, age: float) -> dict[str, Any]:
+    def _wait_for_run(
+        self, context: Context, submission: Submission, age: float, usage: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
         """Defer, or wait on the worker.
 
         :param age: the seconds between the submission and this try.
+        :param usage: the usage record of earlier runs.
         """
         poll_url = submission.poll_url or ""
         self.hook.platform.check_trusted(poll_url)
         timeout = self.longest_wait
         if self.deferrable:
             timeout = min(timeout + age, MAX_DURATION)
-            self._defer(self.run_settings(poll_url=poll_url, submitted_at=submission.submitted_at, timeout=timeout))
+            run = {"poll_url": poll_url, "submitted_at": submission.submitted_at, "timeout": timeout}
+            self._defer(self.run_settings(**run, usage=usage if self.ends_from_trigger else None))
         wait = Wait(wait_time=self.wait_time, timeout=timeout, retry_budget=RETRY_BUDGET)
         outcome = self.hook.wait_for_run(poll_url, wait, self.run_name)
         seconds = seconds_since(submission.submitted_at)
@@ -227,24 +249,24 @@ class RunBaseOperator(DeferrableRunBaseOperator):
         """Submit the run.
 
         :return: a response in progress, or a final and successful one.
+        :raises AixplainPermanentError: if earlier runs of the task have cost ``max_credits``.
         :raises AixplainError: if the platform refused the submission, or the run has failed.
         """
+        check_budget(self.max_credits, store.usage)
         store.write_intent(submission)
         self._submission = submission
         try:
             response = self._submit()
         except AixplainRunTimeout:
-            count_end(self.asset, "timeout", None, context.get("ti") or self)
+            self.record_end(context, "timeout", None, store=store)
             raise
         except (AixplainError, OSError):
             # Raised before anything is sent, by the input or its files; a request that fails returns a response.
             store.clear()
             raise
         if response.status is ResponseStatus.FAILED:
-            if is_rejected(response):
-                store.clear()
             outcome = "failed" if response.failure is None else "refused" if is_rejected(response) else "orphaned"
-            count_end(self.asset, outcome, response.to_dict(), context.get("ti") or self)
+            self.record_end(context, outcome, response.to_dict(), store=store)
             raise submission_error(response, self.asset, self._request_name)
         if response.status is ResponseStatus.IN_PROGRESS:
             self.log.info("%s: submitted a run of %s: %s", self.run_name, self.asset, to_printable(response.url))
@@ -275,6 +297,8 @@ class RunBaseOperator(DeferrableRunBaseOperator):
             raise AixplainPermanentError(f"{self.asset.title}: {decision.reason}. Clear the task to submit again")
         if decision.action is Action.RESUBMIT or response is None:
             log_resubmission(self.log, self.run_name, decision)
+            if poll_url and not has_counted(store.usage, poll_url):
+                self._count_earlier(store, poll_url, response)
             return None
         self.log.info("%s: re-attached to the run of an earlier try: %s", self.run_name, to_printable(poll_url))
         if response.completed:
@@ -282,6 +306,15 @@ class RunBaseOperator(DeferrableRunBaseOperator):
             return response
         # A failed poll describes the network or the key, not the run.
         return ModelResponse(ResponseStatus.IN_PROGRESS, url=poll_url)
+
+    def _count_earlier(self, store: TaskStateIdempotencyStore, poll_url: str, response: ModelResponse | None) -> None:
+        """Add the run of an earlier try to the usage record: its try was stopped, or a trigger finished the task.
+
+        :param response: the answer to a poll of it, if there was one.
+        """
+        with suppress(AixplainError):  # the Connection no longer trusts the URL
+            response = response or self.hook.poll(poll_url, self.run_name)
+        store.add_usage(earlier_usage(response, poll_url), self.asset, self.asset_page or "")
 
     def _poll(self, poll_url: str) -> ModelResponse:
         """Poll once, or for a minute while the platform does not know the run."""
@@ -296,10 +329,6 @@ class RunBaseOperator(DeferrableRunBaseOperator):
     def _refuse_nested(self, context: Context) -> None:
         defers = self.deferrable and self.wait_for_completion
         refuse_nested(self, context, releases_worker=defers, remedy="deferrable=False")
-
-    def _open_store(self, context: Context) -> TaskStateIdempotencyStore:
-        # The store belongs to the outer task, and would mix up the runs of several calls within that task.
-        return TaskStateIdempotencyStore(context, durable=self.durable and not is_nested(self, context))
 
     def _submit(self) -> ModelResponse:
         return self.hook.submit(self.run_input(), self.run_name)

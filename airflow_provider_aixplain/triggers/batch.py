@@ -11,8 +11,10 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from airflow.providers.common.compat.sdk import XCom
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_aixplain import compat
 from airflow_provider_aixplain.batch.batch import Batch, BatchDeleted
 from airflow_provider_aixplain.batch.commit_log import Fenced
 from airflow_provider_aixplain.batch.engine import Engine, Limits
@@ -25,6 +27,7 @@ from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.observability.failure_summary import FailureSummary
 from airflow_provider_aixplain.observability.progress import run_with_progress, send_metrics, warn_of_open_runs
 from airflow_provider_aixplain.protocol.assets import make_asset
+from airflow_provider_aixplain.protocol.usage import USAGE_KEY, RunUsage, add_usage
 from airflow_provider_aixplain.submission import now
 from airflow_provider_aixplain.triggers.worker_release import wait_for_worker_release
 
@@ -60,6 +63,8 @@ class AixplainBatchTrigger(BaseTrigger):
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``.
     :param limits: the fields of :class:`~airflow_provider_aixplain.batch.engine.Limits`.
     :param agent_id: the id of an agent, instead of a model's.
+    :param usage: the usage record of earlier tries of the task instance, if there is one.
+    :param asset_page: the URL of the page of the model or agent.
     """
 
     def __init__(
@@ -70,6 +75,8 @@ class AixplainBatchTrigger(BaseTrigger):
         aixplain_conn_id: str = "aixplain_default",
         limits: Mapping[str, Any] | None = None,
         agent_id: str = "",
+        usage: Mapping[str, Any] | None = None,
+        asset_page: str = "",
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow types only what it names a parameter of
         self.result_path = result_path
@@ -77,10 +84,13 @@ class AixplainBatchTrigger(BaseTrigger):
         self.asset = make_asset(model_id, agent_id)
         self.aixplain_conn_id = aixplain_conn_id
         self.limits = Limits(**(limits or {}))
+        self.usage = usage
+        self.asset_page = asset_page
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments of this trigger."""
-        stored = {name: getattr(self, name) for name in ("result_path", "batch", "aixplain_conn_id")}
+        names = ("result_path", "batch", "aixplain_conn_id", "usage", "asset_page")
+        stored = {name: getattr(self, name) for name in names}
         stored |= {self.asset.id_name: self.asset.id, "limits": asdict(self.limits)}
         return f"{type(self).__module__}.{type(self).__qualname__}", stored
 
@@ -120,7 +130,9 @@ class AixplainBatchTrigger(BaseTrigger):
         running = asyncio.wrap_future(thread.submit(asyncio.run, engine.run()))
         thread.shutdown(wait=False)
         try:
-            return await run_with_progress(engine, running, self.log, self.task_instance, triggerer_stats)
+            return await run_with_progress(
+                engine, running, self.log, self.task_instance, triggerer_stats, self._publish_usage
+            )
         finally:
             # Submissions in flight are paid for: their answers are awaited and committed.
             engine.stop()
@@ -130,6 +142,13 @@ class AixplainBatchTrigger(BaseTrigger):
             send_metrics(engine, self.task_instance, triggerer_stats)
             # Not in on_kill, which Airflow calls only since 3.3.
             warn_of_open_runs(engine, self.log)
+
+    async def _publish_usage(self, usage: RunUsage) -> None:
+        """Update the usage record in the task's XComs, which a trigger can do since Airflow 3.3."""
+        if compat.can_push_xcoms() and not compat.is_inline(self):
+            record = add_usage(self.usage, usage, self.asset, self.asset_page)
+            names = ("dag_id", "task_id", "run_id", "map_index")
+            await XCom.aset(USAGE_KEY, record, **{name: getattr(self.task_instance, name) for name in names})
 
     async def _is_finished_by_new_owner(self, batch: Batch) -> bool:
         """Wait until the batch is finished or deleted; return False if the new owner stops committing before.

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_aixplain import compat
 from airflow_provider_aixplain.observability.links import ASSET_LINK
 from airflow_provider_aixplain.observability.metrics import count_end
+from airflow_provider_aixplain.protocol.usage import USAGE_KEY, add_usage, run_usage
+from airflow_provider_aixplain.submission import seconds_since
 from airflow_provider_aixplain.workerless.eligibility import (
     reason_not_end_from_trigger,
     reason_not_start_from_trigger,
@@ -38,6 +40,7 @@ class TriggererPlacement:
             run_input=vars(task.run_input()),
             name=task.name,
             durable=task.durable,
+            max_credits=task.max_credits,
             on_orphaned_submission=task.on_orphaned_submission,
             reason_not_end_from_trigger=reason,
         )
@@ -64,15 +67,18 @@ class TriggererPlacement:
         try:
             # TaskSuccessEvent could carry the XComs, but Airflow 3.3.2 stores such XComs as JSON strings, and commits
             # each of them separately after the task has finished.
-            if settings.do_xcom_push:
-                store = XComIdempotencyStore(trigger.task_instance)
-                result = settings.asset.result(response)
-                fields = dict(result) if settings.multiple_outputs else {}
-                if isinstance(settings, StartSettings):
-                    store = trigger.store
-                    if fields:  # no worker stores the link
-                        fields[ASSET_LINK.xcom_key] = (await trigger.hook.aplatform()).page_url(settings.asset)
-                await store.push(result, fields)
+            store = XComIdempotencyStore(trigger.task_instance)
+            page, earlier = settings.asset_page, settings.usage
+            fields: dict[str, Any] = {}
+            result = settings.asset.result(response) if settings.do_xcom_push else None
+            if result and settings.multiple_outputs:
+                fields |= result
+            if isinstance(settings, StartSettings):
+                page, earlier = (await trigger.hook.aplatform()).page_url(settings.asset), await store.usage()
+                fields[ASSET_LINK.xcom_key] = page  # no worker stores the link
+            usage = run_usage("success", response, settings.poll_url, seconds_since(str(settings.submitted_at)))
+            fields[USAGE_KEY] = add_usage(earlier, usage, settings.asset, page)
+            await store.push(result, fields)
         except TooManyPushes as error:
             trigger.log.info("A worker finishes the task, which is faster now: %s", error)
             return None

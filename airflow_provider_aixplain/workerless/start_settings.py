@@ -26,6 +26,7 @@ class StartSettings(RunSettings):
     :param run_input: the fields of ``ModelInput`` or ``AgentInput``, by name.
     :param name: the name of the run in the log; default: the task's id.
     :param durable: whether to resume the run of an earlier try; a trigger that is started again always does.
+    :param max_credits: what all tries of the task may cost together, in credits; None: no limit.
     :param on_orphaned_submission: what to do if it is unknown whether an earlier submission was accepted: ``resubmit``,
         or ``fail``.
     :param reason_not_end_from_trigger: for the log: what would be lost if the trigger finished the task, if anything.
@@ -34,6 +35,7 @@ class StartSettings(RunSettings):
     run_input: Mapping[str, Any]
     name: str | None = None
     durable: bool = True
+    max_credits: float | None = None
     on_orphaned_submission: str = "resubmit"
     reason_not_end_from_trigger: str | None = None
 

@@ -20,12 +20,14 @@ from airflow_provider_aixplain.protocol.agent import input_type
 from airflow_provider_aixplain.protocol.assets import RunInput
 from airflow_provider_aixplain.protocol.response import FIELDS, ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.resumption import Action, decide, is_not_found, is_rejected
+from airflow_provider_aixplain.protocol.usage import add_usage, earlier_usage, has_counted
 from airflow_provider_aixplain.protocol.values import to_printable
 from airflow_provider_aixplain.protocol.wait import MAX_DURATION, Outcome
 from airflow_provider_aixplain.submission import (
     IN_FLIGHT_MARGIN,
     NOT_FOUND_ATTEMPTS,
     NOT_FOUND_DELAY,
+    check_budget,
     log_resubmission,
     now,
     seconds_since,
@@ -124,6 +126,8 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
                     return earlier.final_response()
                 fingerprint = fingerprint or await self._prepare()
                 if earlier == discarded:  # no record, or still the one that this trigger has discarded
+                    if self.settings.max_credits is not None:
+                        check_budget(self.settings.max_credits, await store.usage())
                     started_at = now()
                     intent = IdempotencyRecord(fingerprint, started_at, try_id=store.try_id, tried_at=started_at)
                     await store.write(intent)
@@ -200,6 +204,8 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
             raise AixplainPermanentError(f"{title}: {decision.reason}. Clear the task to submit again")
         if decision.action is Action.RESUBMIT:
             log_resubmission(self.log, self.run_name, decision)
+            if earlier.poll_url:
+                await self._count_earlier(earlier.poll_url)
             keys = (*FIELDS, *self.settings.asset.output_names)
             return await store.start_over(earlier, keys) if is_cleared else earlier
         if not is_same_try:
@@ -208,6 +214,15 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
         self._adopt(earlier)
         self.log.info("%s: re-attached to the run of an earlier try: %s", self.run_name, to_printable(earlier.poll_url))
         return None
+
+    async def _count_earlier(self, poll_url: str) -> None:
+        """Add the run of an earlier try to the usage record, if its try was stopped before it had the result."""
+        usage = await self.store.usage()
+        if not has_counted(usage, poll_url):
+            response = await self.hook.apoll(poll_url, max_size=MAX_RESPONSE_BYTES)
+            asset = self.settings.asset
+            page = (await self.hook.aplatform()).page_url(asset)
+            await self.store.write_usage(add_usage(usage, earlier_usage(response, poll_url), asset, page))
 
     async def _poll(self, poll_url: str) -> ModelResponse:
         """Poll once, or for a minute while the platform does not know the run."""

@@ -17,6 +17,7 @@ from airflow_provider_aixplain.compat import RETURN_KEY
 from airflow_provider_aixplain.loop_local import LoopLocal
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.resumption import Submission
+from airflow_provider_aixplain.protocol.usage import USAGE_KEY
 from airflow_provider_aixplain.submission import KEY
 
 RUN_KEY = "aixplain_run"
@@ -141,15 +142,26 @@ class XComIdempotencyStore:
             await asyncio.to_thread(XCom.delete, key, **self._task)
         return delivered
 
-    async def push(self, response: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+    async def usage(self) -> Mapping[str, Any] | None:
+        """Return the usage record of the task instance; None if there is none."""
+        record: Mapping[str, Any] | None = await self._get(USAGE_KEY)
+        return record
+
+    async def write_usage(self, record: Mapping[str, Any]) -> None:
+        """Store the usage record."""
+        await XCom.aset(USAGE_KEY, dict(record), **self._task)
+
+    async def push(self, response: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> None:
         """Push the task's result, the whole response last.
 
-        :param fields: what is an XCom of its own as well, by key.
+        :param response: the result; None if the task pushes none.
+        :param fields: the other XComs, by key.
         :raises TooManyPushes: if a worker would finish the task sooner.
         """
         with BACKPRESSURE.get().slots(len(fields) + 1):
             await asyncio.gather(*(XCom.aset(name, value, **self._task) for name, value in fields.items()))
-            await XCom.aset(RETURN_KEY, dict(response), **self._task)
+            if response is not None:
+                await XCom.aset(RETURN_KEY, dict(response), **self._task)
 
     async def pull(self, task_id: str, key: str) -> Any:
         """Return another task's XCom; None if there is none.

@@ -252,7 +252,7 @@ class TestExpectedOutput:
         for count in (1, 2):
             with pytest.raises(AixplainRunFailed, match="does not match expected_output"):
                 tries.run()
-            assert not tries.store
+            assert not tries.submission
             assert submissions(emulator, text) == count
 
     def test_a_submission_is_not_checked(self) -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -58,13 +59,15 @@ def test_the_trigger_stores_neither_key_nor_input(kind: Kind, emulator: Emulator
     assert isinstance(trigger, AixplainModelRunTrigger)
     _, stored = trigger.serialize()
     assert deferred.value.kwargs == {"settings": stored}
-    assert all(isinstance(value, (str, float, bool)) for value in stored.values()), "flat JSON"
+    assert all(isinstance(value, (str, float, bool)) or value is None for value in stored.values()), "flat JSON"
     run = {"poll_url", "aixplain_conn_id", "wait_time", "timeout", "submitted_at", "deferred_at"}
     assert set(stored) == run | {
         "end_from_trigger",
         "do_xcom_push",
         "multiple_outputs",
         "polling",
+        "asset_page",
+        "usage",
         "model_id",
         "agent_id",
     }
@@ -314,14 +317,31 @@ class Tries:
         self.max_tries = 0
         self.try_number = 1
         self.xcoms: list[str] = []
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = json.loads(json.dumps(value))
+
+    @property
+    def submission(self) -> dict[str, Any]:
+        """The record of the submission, without that of the usage."""
+        stored = self.store.get("aixplain_submission", {})
+        return {name: value for name, value in stored.items() if name != "usage"}
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        """The usage record, of which the XCom is a replica."""
+        assert self.store["aixplain_submission"]["usage"] == self.pushed["aixplain_usage"]
+        usage: dict[str, Any] = self.pushed["aixplain_usage"]
+        return usage
 
     def run(self, **arguments: Any) -> Any:
         task = operator(self.kind, **{**self.arguments, **arguments})
         from_server = SimpleNamespace(xcom_keys_to_clear=self.xcoms)
         tries = {"max_tries": self.max_tries, "try_number": self.try_number}
-        instance = SimpleNamespace(**tries, _ti_context_from_server=from_server)
+        instance = SimpleNamespace(**tries, _ti_context_from_server=from_server, xcom_push=self.xcom_push)
         context: Any = {"task_state_store": self.store, "ti": instance}
-        self.xcoms = []  # Airflow deletes them when a task starts again
+        self.xcoms, self.pushed = [], {}  # Airflow deletes them when a task starts again
         response = task.execute(context)
         self.xcoms = ["return_value"] if task.do_xcom_push else []
         return response
@@ -392,7 +412,7 @@ class TestLaterTries:
             with pytest.raises(AixplainRunFailed):
                 tries.run()
         assert len(emulator.runs()) == before + 2
-        assert not tries.store
+        assert not tries.submission
 
     def test_a_run_that_failed_between_tries_is_submitted_again(self, emulator: Emulator) -> None:
         before = len(emulator.runs())
@@ -435,7 +455,7 @@ class TestLaterTries:
         monkeypatch.setattr(Platform, "trusts", lambda self, url: "execute" not in url)
         with pytest.raises(AixplainError):
             tries.run(**arguments)
-        assert not tries.store
+        assert not tries.submission
 
     def test_without_durable_each_try_submits(self, emulator: Emulator, task_log: TaskLog) -> None:
         tries = Tries(model_id="echo", data="not durable", parameters={"delay": 0}, durable=False)
@@ -445,7 +465,7 @@ class TestLaterTries:
         tries.run()
         assert submissions(emulator, "not durable") == 2
         assert str(task_log).count(f"tries: {NOT_DURABLE}") == 1
-        assert not tries.store
+        assert not tries.submission
 
     def test_the_record_holds_neither_key_nor_input(self, kind: Kind, connection: dict[str, object]) -> None:
         tries = Tries(kind, **kind.echo("secret-input", delay=0.1))
@@ -462,7 +482,7 @@ class TestLaterTries:
             tries = Tries(kind, aixplain_conn_id="refusing", on_orphaned_submission="fail")
             with pytest.raises(AixplainError):
                 tries.run()
-            assert bool(tries.store) is (status_code >= 500)
+            assert bool(tries.submission) is (status_code >= 500)
 
     def test_an_orphan_is_submitted_again_or_fails_once(self, kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
         with serve(Handler.reset) as server:
@@ -671,7 +691,9 @@ class TestNested:
             task = operator(deferrable=False, wait_time=0.2, parameters={"delay": 0})
             response = task.execute(within(Outer(task_id="outer"), task_state_store=store))
             assert response["data"] == "positive"
-        assert store == {}, "several calls in one task would take each other's runs for their own"
+        stored = store["aixplain_submission"]
+        assert set(stored) == {"usage"}, "several calls in one task would take each other's runs for their own"
+        assert stored["usage"]["runs"] == {"success": 2}
         submitted = operator(wait_for_completion=False).execute(within(Outer(task_id="outer")))
         assert submitted["status"] == "IN_PROGRESS"
 
@@ -718,3 +740,76 @@ def test_the_configuration_decides_unless_the_task_does(
     assert [task.deferrable for task in tasks(deferrable=None)] == [is_deferrable] * 7
     assert [task.deferrable for task in tasks(deferrable=True)] == [True] * 7
     assert [task.deferrable for task in tasks(deferrable=False)] == [False] * 7
+
+
+class TestUsage:
+    """The usage record of the task instance adds up all its tries."""
+
+    def test_all_tries_are_added_up(self, kind: Kind, emulator: Emulator) -> None:
+        before = len(emulator.runs())
+        tries = Tries(kind, **kind.fail(delay=0.1))
+        for _ in range(2):
+            with pytest.raises(AixplainRunFailed):
+                tries.run()
+        tries.run(**kind.echo("in the end", delay=0.1))
+        costs = [Decimal(str(run["used_credits"])) for run in emulator.runs()[before:]]
+        assert tries.usage["runs"] == {"failed": 2, "success": 1}
+        assert Decimal(tries.usage["credits"]) == sum(costs) > 0
+
+    def test_a_failed_run_leaves_its_cost_in_xcoms(self, kind: Kind, emulator: Emulator) -> None:
+        tries = Tries(kind, **kind.fail(delay=0.1))
+        with pytest.raises(AixplainRunFailed):
+            tries.run()
+        assert tries.pushed["used_credits"] == emulator.runs()[-1]["used_credits"] > 0
+        assert emulator.runs()[-1]["id"] in tries.pushed["url"]
+        assert {"run_time", "aixplain_usage", f"{kind.name}_id"} <= set(tries.pushed)
+
+    def test_a_resumed_run_counts_once(self, kind: Kind, emulator: Emulator) -> None:
+        tries = Tries(kind, **kind.echo("a late end", delay=1.0))
+        with pytest.raises(AixplainRunTimeout):
+            tries.run(timeout=0)
+        assert tries.usage["runs"] == {"timeout": 1}
+        tries.run()
+        assert tries.usage["runs"] == {"success": 1}
+        assert Decimal(tries.usage["credits"]) == Decimal(str(emulator.runs()[-1]["used_credits"]))
+
+    def test_the_run_of_a_stopped_try_is_counted_by_the_next(self, emulator: Emulator) -> None:
+        """A trigger has finished the task, or a worker died, before the store had the cost."""
+        tries = Tries(model_id="echo", data="stopped", parameters={"delay": 0})
+        tries.run()
+        del tries.store["aixplain_submission"]["usage"]
+        tries.max_tries += 1  # the task is cleared
+        tries.run()
+        costs = [Decimal(str(run["used_credits"])) for run in emulator.runs()[-2:]]
+        assert tries.usage["runs"] == {"success": 2}
+        assert Decimal(tries.usage["credits"]) == sum(costs)
+
+    def test_the_cost_of_a_task_is_bounded(self, kind: Kind, emulator: Emulator) -> None:
+        before = len(emulator.runs())
+        tries = Tries(kind, **kind.fail(delay=0.1), max_credits=1e-6)
+        with pytest.raises(AixplainRunFailed):
+            tries.run()
+        cost = tries.usage["credits"]
+        with pytest.raises(AixplainPermanentError, match=rf"max_credits is 1e-06, .* have cost {cost} credits"):
+            tries.run()
+        assert len(emulator.runs()) == before + 1
+        with pytest.raises(AixplainRunFailed):
+            tries.run(max_credits=1)
+        assert len(emulator.runs()) == before + 2
+
+    @pytest.mark.parametrize("max_credits", [0, -1, True, "1", float("inf")])
+    def test_an_invalid_bound_is_refused(self, max_credits: Any) -> None:
+        with pytest.raises(AixplainInputError, match="max_credits is"):
+            operator(max_credits=max_credits)
+
+    def test_errors_of_the_store_lose_no_result(self, caplog: pytest.LogCaptureFixture) -> None:
+        class Broken(Store):
+            def set(self, key: str, value: Any) -> None:
+                if "usage" in value:
+                    raise OSError("no store")
+                super().set(key, value)
+
+        tries = Tries(model_id="echo", data="broken", parameters={"delay": 0})
+        tries.store = Broken()
+        assert tries.run()["data"] == "broken"
+        assert "no store" in caplog.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 from tests.support.deployment import Emulator
 from tests.support.task_log import TaskLog
 from tests.unit.batch.batches import fail_calls, submitted
+from tests.unit.operators.test_aixplain import Tries
 
 pytestmark = pytest.mark.usefixtures("connection")
 CONTEXT: Any = {}
@@ -56,7 +58,7 @@ def test_it_defers_to_a_trigger_without_the_input(tmp_path: Path) -> None:
     _, stored = deferred.value.trigger.serialize()
     assert stored["result_path"] == f"file://{tmp_path}/out"
     assert stored["limits"]["max_in_flight"] == 7
-    assert set(stored) == {"result_path", "batch", "model_id", "aixplain_conn_id", "limits"}
+    assert set(stored) == {"result_path", "batch", "model_id", "aixplain_conn_id", "limits", "usage", "asset_page"}
     assert deferred.value.method_name == "execute_complete"
 
     event = {"batch": stored["batch"], "error": None}
@@ -240,3 +242,20 @@ def test_resuming_without_an_event_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(AixplainError, match=r"use another AIRFLOW_HOME for it\. A retry") as raised:
         batch(tmp_path, ["a"]).resume_execution("execute_complete", {}, CONTEXT)
     assert not isinstance(raised.value, AirflowFailException)
+
+
+def test_the_usage_of_a_replaced_batch_is_kept(tmp_path: Path) -> None:
+    """The record counts a resumed batch once, and adds a batch that replaces it."""
+    tries = Tries()
+    context: Any = {"ti": tries, "task_state_store": tries.store}
+
+    def run(texts: list[str], **arguments: Any) -> Decimal:
+        return Decimal(repr(batch(tmp_path, texts, **arguments).execute(context)["credits"]))
+
+    first = run(["a", "b"])
+    assert run(["a", "b"]) == first
+    assert (tries.usage["runs"], Decimal(tries.usage["credits"])) == ({"success": 2}, first)
+    state = tries.usage["batch"]
+    assert (state["rows"], state["done"], state["failed"], state["is_finished"]) == (2, 2, 0, True)
+    second = run(["c"], on_changed_input="restart")
+    assert (tries.usage["runs"], Decimal(tries.usage["credits"])) == ({"success": 3}, first + second)

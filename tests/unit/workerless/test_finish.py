@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.triggers.base import TaskSuccessEvent
+from pytest_mock import MockerFixture
 
+from airflow_provider_aixplain.protocol.assets import Asset
+from airflow_provider_aixplain.protocol.usage import RunUsage, add_usage
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
 from tests.unit.triggers.test_aixplain import events_of, restored, submit
+
+MODEL = Asset("model", "sentiment")
 
 pytestmark = pytest.mark.usefixtures("connection")
 
@@ -32,11 +39,19 @@ def test_an_inline_trigger_finishes_no_task(
     assert "end_from_trigger is ignored" in logged
 
 
-def test_a_success_finishes_the_task_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_success_finishes_the_task_at_once(monkeypatch: pytest.MonkeyPatch, mocker: MockerFixture) -> None:
     monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "600")
-    trigger = AixplainModelRunTrigger(submit(), end_from_trigger=True, do_xcom_push=False, wait_time=0.2)
-    (event,) = events_of(restored(trigger))
+    pushed = mocker.patch("airflow_provider_aixplain.workerless.xcom_store.XCom.aset")
+    earlier = add_usage(None, RunUsage("earlier", {"failed": 1}, Decimal("0.1")), MODEL)
+    settings: dict[str, Any] = {"end_from_trigger": True, "do_xcom_push": False, "usage": earlier}
+    trigger = restored(AixplainModelRunTrigger(submit(), wait_time=0.2, model_id="sentiment", **settings))
+    trigger.task_instance = SimpleNamespace(id=1, dag_id="dag", task_id="task", run_id="run", map_index=-1)
+    (event,) = events_of(trigger)
     assert isinstance(event, TaskSuccessEvent)
+    ((key, record),) = (call.args for call in pushed.call_args_list)
+    assert key == "aixplain_usage"
+    assert record["runs"] == {"failed": 1, "success": 1}
+    assert Decimal(record["credits"]) > Decimal("0.1")
 
 
 def test_a_worker_finishes_a_failed_task() -> None:

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_aixplain.protocol.assets import Asset
+from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.protocol.usage import (
+    RunUsage,
+    add_usage,
+    count_runs,
+    count_tokens,
+    earlier_usage,
+    has_counted,
+    newer,
+    run_usage,
+    spent,
+)
+
+MODEL = Asset("model", "sentiment")
+URL = "https://example.com/api/v1/data/1"
+
+
+def test_a_record_holds_what_a_page_shows() -> None:
+    response = {"used_credits": "0.25", "run_time": 3.5, "usage": {"total_tokens": 7}, "url": URL, "data": "secret"}
+    record = add_usage(None, run_usage("success", response, wait_time=4.00049), MODEL, "https://example.com/page")
+    assert record == {
+        "model_id": "sentiment",
+        "page": "https://example.com/page",
+        "runs": {"success": 1},
+        "credits": "0.25",
+        "tokens": 7,
+        "run_time": 3.5,
+        "wait_time": 4.0,
+        "last_id": URL,
+        "earlier": {},
+    }
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 10**12), st.integers(0, 3))))
+def test_each_run_counts_once_and_exactly(answers: list[tuple[int, int, int]]) -> None:
+    """A task waits for one run at a time, but may learn its cost several times: the last answer counts."""
+    record: dict[str, Any] | None = None
+    runs: list[tuple[int, Decimal]] = []
+    for run, millionths, tokens in answers:
+        cost = Decimal(millionths).scaleb(-6)
+        usage = RunUsage(str(run) if run else "", {"success": 1}, cost, tokens)
+        record = json.loads(json.dumps(add_usage(record, usage, MODEL)))
+        if runs and run and runs[-1][0] == run:
+            runs.pop()
+        runs.append((run, cost))
+    assert count_runs(record) == len(runs)
+    assert spent(record) == sum((cost for _, cost in runs), Decimal(0))
+
+
+def test_a_timeout_is_replaced_by_the_end_of_its_run() -> None:
+    late = add_usage(None, run_usage("timeout", None, URL), MODEL)
+    assert has_counted(late, URL)
+    record = add_usage(late, run_usage("success", {"used_credits": 1}, URL), MODEL)
+    assert (record["runs"], record["credits"]) == ({"success": 1}, "1")
+
+
+@pytest.mark.parametrize("credits", [None, "NaN", -1, True, [], float("inf")])
+def test_a_cost_that_is_no_number_counts_as_unknown(credits: Any) -> None:
+    record = add_usage(None, run_usage("failed", {"used_credits": credits, "run_time": None}), Asset("agent", "a"))
+    assert (record["credits"], record["run_time"], record["agent_id"]) == ("0", None, "a")
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        ({"total_tokens": "12"}, 12),
+        ({"prompt_tokens": 3, "completion_tokens": 4}, 7),
+        ({"total_tokens": "NaN", "prompt_tokens": None}, 0),
+        (None, 0),
+        ("many", 0),
+    ],
+)
+def test_tokens(usage: Any, tokens: int) -> None:
+    assert count_tokens(usage) == tokens
+
+
+@pytest.mark.parametrize(
+    ("response", "runs", "credits"),
+    [
+        (ModelResponse(ResponseStatus.SUCCESS, completed=True, used_credits=1), {"success": 1}, "1"),
+        (ModelResponse(ResponseStatus.FAILED, completed=True, used_credits=2), {"failed": 1}, "2"),
+        (ModelResponse(ResponseStatus.IN_PROGRESS), {"error": 1}, "0"),
+        (ModelResponse(ResponseStatus.FAILED, error_message="no connection"), {"error": 1}, "0"),
+        (None, {"error": 1}, "0"),
+    ],
+)
+def test_the_run_of_a_stopped_try(response: ModelResponse | None, runs: dict[str, int], credits: str) -> None:
+    record = add_usage(None, earlier_usage(response, URL), MODEL)
+    assert (record["runs"], record["credits"]) == (runs, credits)
+
+
+def test_the_replica_with_more_runs_is_the_newer_one() -> None:
+    one = add_usage(None, run_usage("failed", None), MODEL)
+    two = add_usage(one, run_usage("success", None), MODEL)
+    assert newer(one, two) == newer(two, one) == newer(two, None) == newer(None, two) == two
+    assert newer(None, None) is None
+    assert spent(None) == 0
