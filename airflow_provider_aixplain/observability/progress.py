@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from airflow_provider_aixplain.batch.engine import Engine
     from airflow_provider_aixplain.batch.ledger import Ledger
 
-UPDATE_INTERVAL = 1.0
-"""Seconds between two updates of the metrics."""
+UPDATE_INTERVAL = 0.25
+"""Seconds between two updates of the metrics. A process that is killed loses what it has counted since the last one."""
 
 USAGE_INTERVAL = 10.0
 """Seconds between two updates of the usage record. Each of them is a request to Airflow."""
@@ -82,6 +82,8 @@ def send_metrics(engine: Engine, task: Any, stats: Callable[[], Any]) -> None:
     }
     with suppress(Exception):  # an error of the metrics must not stop the batch
         engine.metrics.send(stats(), task)
+        if not engine.ledger.batch:  # the batch was not read yet
+            return
         # Not the id of the DAG run: Airflow drops it from StatsD unless configured otherwise.
         tags = {**tags_of_task(task), asset.id_name: clean_tag(asset.id), "batch_id": engine.ledger.batch}
         for name, value in gauges.items():

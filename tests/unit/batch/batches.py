@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -108,6 +109,17 @@ def run(batch: Batch, conn_id: str = "aixplain_default", **limits: Any) -> Engin
     engine = engine_of(batch, conn_id, **limits)
     asyncio.run(engine.run())
     return engine
+
+
+def outcomes(engine: Engine) -> Counter[str]:
+    """Return the runs that an engine has counted in its metrics, by outcome."""
+    counts: Counter[str] = Counter()
+
+    def incr(name: str, count: int, tags: dict[str, str]) -> None:
+        counts.update({tags["outcome"]: count} if name == "aixplain.runs" else {})
+
+    engine.metrics.send(SimpleNamespace(incr=incr, timing=lambda *_, **__: None), None)
+    return counts
 
 
 def trigger_of(batch: Batch, **limits: Any) -> AixplainBatchTrigger:

@@ -29,7 +29,7 @@ from airflow_provider_aixplain.exceptions import AixplainPermanentError
 from tests.support.deployment import Emulator, wait_until
 from tests.support.scripted import Handler, serve
 from tests.unit.batch import batches
-from tests.unit.batch.batches import begin_batch, engine_of, reopen, results, run, submitted
+from tests.unit.batch.batches import begin_batch, engine_of, outcomes, reopen, results, run, submitted
 
 pytestmark = pytest.mark.usefixtures("connection")
 
@@ -129,17 +129,18 @@ WARNING = b'{"completed": true, "status": "SUCCESS", "data": "hi", "error_messag
 
 
 @pytest.mark.parametrize(
-    ("answer", "submissions", "expected"),
+    ("answer", "submissions", "outcome", "expected"),
     [
-        ((429, b"{}", {"Retry-After": "1"}), 3, {"status": "SUCCESS", "data": "done"}),
-        ((503, b"{}", {}), 2, {"status": "FAILED", "may_succeed": True}),
-        ((200, WARNING, {}), 2, {"status": "SUCCESS", "data": "hi", "error": None}),
-        ((200, b'{"status": "ABORTED"}', {}), 2, {"error": "ABORTED: the platform gives no reason"}),
+        ((429, b"{}", {"Retry-After": "1"}), 3, "success", {"status": "SUCCESS", "data": "done"}),
+        ((503, b"{}", {}), 2, "orphaned", {"status": "FAILED", "may_succeed": True}),
+        ((422, b"{}", {}), 2, "refused", {"status": "FAILED"}),
+        ((200, WARNING, {}), 2, "success", {"status": "SUCCESS", "data": "hi", "error": None}),
+        ((200, b'{"status": "ABORTED"}', {}), 2, "failed", {"error": "ABORTED: the platform gives no reason"}),
     ],
-    ids=["overloaded", "may have arrived", "immediate success with a warning", "immediate failure"],
+    ids=["overloaded", "may have arrived", "refused", "immediate success with a warning", "immediate failure"],
 )
 def test_an_answer_decides_whether_a_row_is_submitted_again(
-    place: str, platform: Platform, answer: Any, submissions: int, expected: dict[str, Any]
+    place: str, platform: Platform, answer: Any, submissions: int, outcome: str, expected: dict[str, Any]
 ) -> None:
     platform.answers = [answer]
     batch = begin_batch(place, ["a", "b"])
@@ -151,6 +152,7 @@ def test_an_answer_decides_whether_a_row_is_submitted_again(
     first, second = sorted(results(batch), key=lambda result: result["row"])
     assert expected.items() <= first.items()
     assert second["status"] == "SUCCESS"
+    assert outcomes(engine) == Counter([outcome, "success"])
 
 
 @pytest.mark.parametrize(
@@ -163,8 +165,10 @@ def test_an_answer_decides_whether_a_row_is_submitted_again(
 def test_a_refusal_of_every_row_ends_the_batch(place: str, platform: Platform, answers: Any, error: str) -> None:
     platform.answers = [*answers]
     batch = begin_batch(place, list("abcde"))
+    engine = engine_of(batch, "scripted", max_in_flight=1)
     with pytest.raises(AixplainPermanentError, match=error):
-        run(batch, "scripted", max_in_flight=1)
+        asyncio.run(engine.run())
+    assert outcomes(engine) == {"refused": 1}
     assert len(platform.submissions) == len(answers)
     assert results(batch) == []
     run(batch, "scripted")
@@ -219,10 +223,10 @@ def test_an_engine_that_is_stopped_before_it_runs_does_nothing(place: str, emula
 
 def test_a_row_that_has_timed_out_is_polled_again(place: str, emulator: Emulator, tag: str) -> None:
     batch = begin_batch(place, [f"{tag} {number}" for number in range(3)], delay=1)
-    run(batch, timeout=0.3)
+    assert outcomes(run(batch, timeout=0.3)) == {"timeout": 3}
     assert [(result["status"], result["is_known"]) for result in results(batch)] == [("FAILED", False)] * 3
     assert batches.requeue_failed(batch) == 3
-    run(batch)
+    assert outcomes(run(batch)) == {"success": 3}
     assert [result["status"] for result in results(batch)] == ["SUCCESS"] * 3
     assert set(submitted(emulator, tag).values()) == {1}, "and is not paid twice"
 

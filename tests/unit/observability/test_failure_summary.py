@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,8 +19,10 @@ from airflow_provider_aixplain.batch import retrying
 from airflow_provider_aixplain.batch.batch import Batch
 from airflow_provider_aixplain.batch.ledger import AttemptEvent
 from airflow_provider_aixplain.exceptions import AixplainError
+from airflow_provider_aixplain.observability import progress
 from airflow_provider_aixplain.observability.failure_summary import LONGEST_INTERVAL, FailureSummary
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
+from airflow_provider_aixplain.triggers import batch as batch_trigger
 from tests.support.deployment import Emulator
 from tests.support.task_log import TaskLog
 from tests.unit.batch import batches
@@ -139,6 +142,21 @@ def test_a_stopped_trigger_logs_how_many_runs_are_billed(tmp_path: Path, emulato
     (line,) = task_log.lines()
     assert "cannot cancel them: 4." in line
     assert line.endswith(f"recorded at {batch}")
+
+
+def test_a_stopped_trigger_sends_all_that_it_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+
+    def incr(name: str, count: int, tags: dict[str, str]) -> None:
+        if name == "aixplain.runs":
+            counted.append(count)
+
+    stats = SimpleNamespace(incr=incr, timing=lambda *_, **__: None)
+    monkeypatch.setattr(batch_trigger, "triggerer_stats", lambda: stats)
+    monkeypatch.setattr(progress, "UPDATE_INTERVAL", 3600)
+    batch = begin_batch(f"file://{tmp_path}/out", [f"{next(TAGS)} {number}" for number in range(30)], delay=0.2)
+    stopped_once(lambda: reopen(batch).ledger.totals.done >= 4, trigger_of(batch, max_in_flight=4))
+    assert sum(counted) == reopen(batch).ledger.totals.succeeded >= 4
 
 
 def test_a_trigger_that_has_finished_warns_of_nothing(tmp_path: Path, task_log: TaskLog) -> None:
