@@ -17,7 +17,7 @@ CHECKS += $(shell $(PYTHON) -c 'import sys; print("common-ai" * (sys.version_inf
 JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stop test lint format core oldest common-ai browser test-faults bench constraints clean
+.PHONY: help demo stop test lint format core oldest common-ai programs test-faults bench constraints clean
 .DELETE_ON_ERROR:
 .SECONDARY: # keep environments: make would delete them as intermediate files
 
@@ -68,10 +68,10 @@ oldest: .venv/oldest/.ready ## Test the transports with the oldest HTTP clients 
 common-ai: $(COMMON_AI)/.ready ## Test the hook for the provider common.ai
 	AIRFLOW_HOME=$(CURDIR)/.test/home-common-ai $(COMMON_AI)/bin/python -m pytest -q tests/common_ai
 
-# Without a browser, its tests are skipped.
-real-3.3.2: browser
-browser: $(VENV)/.ready
-	@$(VENV)/bin/python -m tests.support.services chromium
+# Without these programs, the tests that need them are skipped.
+real-3.3.2: programs
+programs: $(VENV)/.ready
+	@$(VENV)/bin/python -m tests.support.services chromium prometheus prometheus-statsd-exporter
 
 FAULTS := tests/airflow/test_faults.py tests/airflow/test_killed_triggers.py
 test-faults: $(VENV)/.ready ## Kill processes, on PostgreSQL, two triggerers and Celery: some 35 minutes

@@ -65,6 +65,11 @@ class Monitored:
                 values.append(value)
         return values
 
+    @property
+    def lines(self) -> list[str]:
+        """All metrics that Airflow has sent, in StatsD's format."""
+        return list(self._metrics)
+
     def facets(self) -> list[dict[str, Any]]:
         """Return this provider's facets in the events of OpenLineage."""
         events = [json.loads(line) for line in self.lineage.read_text().splitlines()] if self.lineage.exists() else []

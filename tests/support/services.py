@@ -1,4 +1,4 @@
-"""Services that tests need: PostgreSQL, Redis, an S3 server and a browser.
+"""Services that tests need: PostgreSQL, Redis, an S3 server, Prometheus and a browser.
 
 ``python -m tests.support.services PROGRAM...`` installs missing programs with ``apt-get``, if it runs as root.
 Otherwise it reports them, and tests that need them are skipped. With ``--required`` it fails in CI.
@@ -19,9 +19,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import requests
+
 from tests.support.deployment import Processes, free_port, wait_until
 
-PACKAGES = {"postgres": "postgresql", "redis-server": "redis-server", "chromium": "chromium"}
+PACKAGES = {
+    "postgres": "postgresql",
+    "redis-server": "redis-server",
+    "chromium": "chromium",
+    "prometheus": "prometheus",
+    "prometheus-statsd-exporter": "prometheus-statsd-exporter",
+}
 """Debian's package of each program."""
 
 SERVICES = ("postgres", "redis-server")
@@ -123,6 +131,53 @@ class ObjectStore:
         """Register the scheme ``s3`` in all processes of an Airflow, as Amazon's provider does."""
         (home / "config").mkdir()
         (home / "config" / "airflow_local_settings.py").write_text(ATTACH)
+
+
+class Prometheus:
+    """A Prometheus server that reads a statsd exporter.
+
+    :param processes: the deployment that they belong to.
+    :param mapping: the configuration of the exporter.
+    :param config: the configuration of Prometheus, in which ``localhost:9102`` is the exporter.
+    """
+
+    def __init__(self, processes: Processes, mapping: str, config: str) -> None:
+        self._statsd, exporter, server = free_port(), free_port(), free_port()
+        self._url = f"http://127.0.0.1:{server}"
+        mapping_path, config_path = processes.home / "statsd.yml", processes.home / "prometheus.yml"
+        mapping_path.write_text(mapping)
+        config_path.write_text(config.replace("localhost:9102", f"127.0.0.1:{exporter}"))
+        processes.start(
+            "exporter",
+            str(_require("prometheus-statsd-exporter")),
+            f"--statsd.mapping-config={mapping_path}",
+            "--statsd.listen-udp=",
+            f"--statsd.listen-tcp=127.0.0.1:{self._statsd}",
+            f"--web.listen-address=127.0.0.1:{exporter}",
+        )
+        processes.start(
+            "prometheus",
+            str(_require("prometheus")),
+            f"--config.file={config_path}",
+            f"--storage.tsdb.path={processes.home / 'prometheus'}",
+            f"--web.listen-address=127.0.0.1:{server}",
+        )
+        wait_until(lambda: processes.check() or all(map(_listens, (self._statsd, server))), "Prometheus", 60)
+
+    def send(self, lines: list[str]) -> None:
+        """Send lines in StatsD's format to the exporter, over TCP, which loses none."""
+        with socket.create_connection(("127.0.0.1", self._statsd)) as connection:
+            connection.sendall("".join(f"{line}\n" for line in lines).encode())
+
+    def query(self, expression: str, time: float) -> list[dict[str, Any]]:
+        """Return the result of a query, one element per series.
+
+        :param time: when it is evaluated, in seconds since the epoch.
+        """
+        response = requests.get(f"{self._url}/api/v1/query", {"query": expression, "time": f"{time:.3f}"}, timeout=10)
+        response.raise_for_status()
+        result: list[dict[str, Any]] = response.json()["data"]["result"]
+        return result
 
 
 ATTACH = """

@@ -105,6 +105,16 @@ class TestMetrics:
         (waited,) = self.values(monitored, "wait_duration", **tags)
         assert 1000 * RUN_SECONDS <= float(waited.removesuffix("|ms")) < 60_000
 
+    def test_each_row_of_a_batch_is_counted(self, monitored: Monitored, run_id: str) -> None:
+        tags = {"dag_id": DAG, "task_id": "batch", "model_id": "sentiment"}
+        manifest = monitored.airflow.xcoms(DAG, run_id, "batch")["return_value"]
+        for name, total in {"runs": 3, "credits": round(manifest["credits"] * 1_000_000)}.items():
+            counts = self.values(monitored, name, outcome="success", **tags)
+            assert sum(int(count.removesuffix("|c")) for count in counts) == total
+        assert len(self.values(monitored, "wait_duration", outcome="success", **tags)) == 3
+        assert self.values(monitored, "batch.done", **tags)[-1] == "3|g"
+        assert len({line.split("batch_id=")[1].split(":")[0] for line in monitored.lines if "batch_id=" in line}) == 1
+
     def test_a_run_without_waiting_is_counted_as_submitted(self, monitored: Monitored, run_id: str) -> None:
         assert self.values(monitored, "runs", model_id="echo", outcome="submitted") == ["1|c"]
 

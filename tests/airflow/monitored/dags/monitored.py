@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
 
 with DAG("monitored", schedule=None):
@@ -33,4 +36,10 @@ with DAG("monitored", schedule=None):
     mapped.expand(text=["one", "two"])  # type: ignore[attr-defined]
 
     AixplainRunModelOperator(task_id="run", model_id="sentiment", data="A wonderful lamp.")
+    AixplainBatchRunOperator(
+        task_id="batch",
+        model_id="sentiment",
+        input=["A wonderful lamp.", "A late clock.", "A red door."],
+        result_path=f"file://{os.environ['AIRFLOW_HOME']}/batch",
+    )
     AixplainRunModelOperator(task_id="listened_to", model_id="echo", data="listener", end_from_trigger=True)
