@@ -226,3 +226,32 @@ def _is_of_airflow(value: Any) -> bool:
     kind = value if isinstance(value, type) else type(value)
     module = kind.__module__
     return module.partition(".")[0] == "airflow" and not module.startswith("airflow.providers")
+
+
+# The page in Airflow's UI, from Airflow 3.1 on
+
+
+def table(name: str) -> Any:
+    """Return a table of Airflow's database, such as ``dag_run``."""
+    require(importlib.import_module("airflow.models"), "import_all_models")()
+    tables = _import_first("Base", "airflow.models.base").metadata.tables
+    if name not in tables:
+        raise UnsupportedAirflowError(f"table {name} in its database")
+    return tables[name]
+
+
+def database_session() -> Any:
+    """Return a context manager with a session on Airflow's database, in the API server."""
+    return _import_first("create_session", "airflow.utils.session")(scoped=False)
+
+
+def current_user() -> Any:
+    """Return FastAPI's dependency for the user of Airflow's session, which answers 401 without one."""
+    return _import_first("get_user", "airflow.api_fastapi.core_api.security")
+
+
+def readable_dag_ids(user: Any, session: Any) -> set[str]:
+    """Return the DAGs that a user may read."""
+    manager = _import_first("get_auth_manager", "airflow.api_fastapi.app")()
+    readable: set[str] = require(manager, "get_authorized_dag_ids")(user=user, session=session)
+    return readable

@@ -195,6 +195,36 @@ class TestTriggers:
             compat.can_push_xcoms()
 
 
+@needs_airflow_3
+class TestPage:
+    def test_a_missing_table_is_an_error(self) -> None:
+        needed = {
+            "dag_run": {"id", "dag_id", "run_id", "run_after", "updated_at"},
+            "task_instance": {"dag_id", "run_id", "task_id", "map_index", "state"},
+            "xcom": {"dag_run_id", "task_id", "map_index", "key", "value"},
+            "task_state_store": {"dag_run_id", "task_id", "map_index", "key", "value"},
+        }
+        for name, columns in needed.items():
+            assert columns <= set(compat.table(name).c.keys())
+        with pytest.raises(UnsupportedAirflowError, match="table usage in its database"):
+            compat.table("usage")
+
+    @pytest.mark.parametrize(
+        ("read", "module", "name"),
+        [
+            (compat.database_session, "airflow.utils.session", "create_session"),
+            (compat.current_user, "airflow.api_fastapi.core_api.security", "get_user"),
+            (lambda: compat.readable_dag_ids("user", None), "airflow.api_fastapi.app", "get_auth_manager"),
+        ],
+    )
+    def test_a_missing_name_is_an_error(
+        self, read: Callable[[], Any], module: str, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delattr(importlib.import_module(module), name)
+        with pytest.raises(UnsupportedAirflowError, match=name):
+            read()
+
+
 class TestImports:
     @pytest.mark.parametrize(
         ("read", "modules", "name"),

@@ -94,7 +94,9 @@ def test_distributions_are_complete_and_reproducible(tmp_path: Path, monkeypatch
     )
     package = ROOT / "airflow_provider_aixplain"
     assert set(inside) == {
-        str(path.relative_to(ROOT)) for path in package.rglob("*") if path.suffix == ".py" or path.name == "py.typed"
+        str(path.relative_to(ROOT))
+        for path in package.rglob("*")
+        if path.suffix == ".py" or path.name == "py.typed" or path.parent == package / "ui/static"
     }
 
 

@@ -1,0 +1,1 @@
+"""The page aiXplain in Airflow's UI."""
