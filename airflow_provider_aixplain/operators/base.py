@@ -198,14 +198,14 @@ class DeferrableRunBaseOperator(TemplatedOperator):
         count_end(self.asset, outcome, response, context.get("ti") or self)
         wait_time = seconds_since(self.submitted_at) if self.submitted_at else None
         store = store or self._open_store(context)
-        usage = run_usage(outcome, response, poll_url, wait_time)
+        usage = run_usage(outcome, response, poll_url or (outcome == "orphaned" and self.submitted_at) or "", wait_time)
         record = store.add_usage(usage, self.asset, self.asset_page or "", self._usage_of_trigger)
         self._store_end(store, outcome)
         xcoms: dict[str, Any] = {USAGE_KEY: record}
         if outcome not in ("success", "submitted"):
             figures = response or {}
             costs = {name: figures[name] for name in ("used_credits", "run_time", "usage") if figures.get(name)}
-            xcoms |= {**costs, "url": usage.id, self.asset.id_name: self.asset.id}
+            xcoms |= {**costs, "url": poll_url or figures.get("url"), self.asset.id_name: self.asset.id}
         push_xcoms(context, {key: value for key, value in xcoms.items() if value})
 
     def _open_store(self, context: Context) -> TaskStateIdempotencyStore:

@@ -254,7 +254,7 @@ class RunBaseOperator(DeferrableRunBaseOperator):
         """
         check_budget(self.max_credits, store.usage)
         store.write_intent(submission)
-        self._submission = submission
+        self._submission, self.submitted_at = submission, submission.submitted_at
         try:
             response = self._submit()
         except AixplainRunTimeout:
@@ -292,13 +292,13 @@ class RunBaseOperator(DeferrableRunBaseOperator):
         if decision.action is Action.REATTACH and poll_url:
             response = self._poll(poll_url)
             decision = decide_now(response=response)
+        if earlier and decision.action is not Action.REATTACH and not has_counted(store.usage, earlier.run_id):
+            self._count_earlier(store, earlier, response)
         if decision.action is Action.FAIL:
             store.clear()
             raise AixplainPermanentError(f"{self.asset.title}: {decision.reason}. Clear the task to submit again")
         if decision.action is Action.RESUBMIT or response is None:
             log_resubmission(self.log, self.run_name, decision)
-            if poll_url and not has_counted(store.usage, poll_url):
-                self._count_earlier(store, poll_url, response)
             return None
         self.log.info("%s: re-attached to the run of an earlier try: %s", self.run_name, to_printable(poll_url))
         if response.completed:
@@ -307,14 +307,17 @@ class RunBaseOperator(DeferrableRunBaseOperator):
         # A failed poll describes the network or the key, not the run.
         return ModelResponse(ResponseStatus.IN_PROGRESS, url=poll_url)
 
-    def _count_earlier(self, store: TaskStateIdempotencyStore, poll_url: str, response: ModelResponse | None) -> None:
+    def _count_earlier(
+        self, store: TaskStateIdempotencyStore, earlier: Submission, response: ModelResponse | None
+    ) -> None:
         """Add the run of an earlier try to the usage record: its try was stopped, or a trigger finished the task.
 
         :param response: the answer to a poll of it, if there was one.
         """
-        with suppress(AixplainError):  # the Connection no longer trusts the URL
-            response = response or self.hook.poll(poll_url, self.run_name)
-        store.add_usage(earlier_usage(response, poll_url), self.asset, self.asset_page or "")
+        if earlier.poll_url and response is None:
+            with suppress(AixplainError):  # the Connection no longer trusts the URL
+                response = self.hook.poll(earlier.poll_url, self.run_name)
+        store.add_usage(earlier_usage(earlier, response), self.asset, self.asset_page or "")
 
     def _poll(self, poll_url: str) -> ModelResponse:
         """Poll once, or for a minute while the platform does not know the run."""

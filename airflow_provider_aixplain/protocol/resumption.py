@@ -71,6 +71,11 @@ class Submission:
         return bool(self.poll_url)
 
     @property
+    def run_id(self) -> str:
+        """What identifies its run in the usage record: the poll URL, or the time of a submission without one."""
+        return self.poll_url or self.submitted_at
+
+    @property
     def orphan_message(self) -> str:
         """The description of a submission whose answer is not known."""
         return (

@@ -28,6 +28,7 @@ from typing import Any
 
 from airflow_provider_aixplain.protocol.assets import Asset
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.protocol.resumption import Submission
 from airflow_provider_aixplain.protocol.values import parse_number
 
 USAGE_KEY = "aixplain_usage"
@@ -41,8 +42,9 @@ TOKENS = {"prompt": "prompt_tokens", "completion": "completion_tokens"}
 class RunUsage:
     """What a run, or a batch, has cost so far.
 
-    :param id: the poll URL of the run, or the id of the batch; empty if it has none. A later figure of the same id
-        replaces the earlier one, so that a run is counted once however often a task waits for it.
+    :param id: identifies it: the poll URL of a run, the time of a submission without one, or the id of a batch; may be
+        empty. A later figure of the same id replaces the earlier one, so that a run is counted once however often a
+        task waits for it.
     :param runs: the number of runs by outcome.
     :param credits: the cost.
     :param tokens: the tokens.
@@ -61,18 +63,18 @@ class RunUsage:
 
 
 def run_usage(
-    outcome: str, response: Mapping[str, Any] | None, poll_url: str = "", wait_time: float | None = None
+    outcome: str, response: Mapping[str, Any] | None, run_id: str = "", wait_time: float | None = None
 ) -> RunUsage:
     """Return what a single run has cost.
 
     :param outcome: as in the metric ``aixplain.runs``.
     :param response: the ModelResponse as a dict, if there is one.
-    :param poll_url: the poll URL; default: the one in the response.
+    :param run_id: the ``id``; default: the poll URL in the response.
     :param wait_time: as in :class:`RunUsage`.
     """
     figures = response or {}
     return RunUsage(
-        id=poll_url or str(figures.get("url") or ""),
+        id=run_id or str(figures.get("url") or ""),
         runs={outcome: 1},
         credits=Decimal(str(max(0, parse_number(figures.get("used_credits")) or 0))),
         tokens=count_tokens(figures.get("usage")),
@@ -81,15 +83,18 @@ def run_usage(
     )
 
 
-def earlier_usage(response: ModelResponse | None, poll_url: str) -> RunUsage:
-    """Return what the run of an earlier try has cost; nothing that is known, with the outcome ``error``, otherwise.
+def earlier_usage(submission: Submission, response: ModelResponse | None) -> RunUsage:
+    """Return what the run of an earlier try has cost, as far as it is known.
 
+    :param submission: the record of the earlier try.
     :param response: the answer to a poll of the run, if there is one.
-    :param poll_url: its poll URL.
     """
+    if not submission.is_answered:
+        return run_usage("orphaned", None, submission.run_id)
     if response is None or not response.completed:
-        return run_usage("error", None, poll_url)
-    return run_usage("failed" if response.status is ResponseStatus.FAILED else "success", response.to_dict(), poll_url)
+        return run_usage("error", None, submission.run_id)
+    outcome = "failed" if response.status is ResponseStatus.FAILED else "success"
+    return run_usage(outcome, response.to_dict(), submission.run_id)
 
 
 def count_tokens(usage: Any) -> int:
@@ -138,9 +143,9 @@ def count_runs(record: Mapping[str, Any] | None) -> int:
     return sum(record["runs"].values()) if record else 0
 
 
-def has_counted(record: Mapping[str, Any] | None, poll_url: str) -> bool:
+def has_counted(record: Mapping[str, Any] | None, run_id: str) -> bool:
     """Return whether the last run of a record is this one."""
-    return record is not None and record["last_id"] == poll_url
+    return record is not None and record["last_id"] == run_id
 
 
 def spent(record: Mapping[str, Any] | None) -> Decimal:

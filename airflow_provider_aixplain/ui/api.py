@@ -116,7 +116,9 @@ def read_usage(query: Annotated[UsageQuery, Query()], user: User) -> dict[str, A
             "batches": [
                 {**_row(task, usage), "batch": usage.batch.model_dump(mode="json")}
                 for task, usage in in_progress
-                if usage.batch and not usage.batch.is_finished and query.filters.accept(task.dag_id, usage.asset, usage.outcomes)
+                if usage.batch
+                and not usage.batch.is_finished
+                and query.filters.accept(task.dag_id, usage.asset, usage.outcomes)
             ],
             "runs": [_row(*records[key]) for key in keys if key in records],
         }
@@ -164,7 +166,9 @@ def _csv_day(start: datetime, end: datetime, readable: set[str], filters: Filter
             for task, usage in read_period(session, start, end)
             if task.dag_id in readable and filters.accept(task.dag_id, usage.asset, usage.outcomes)
         ]
-    rows = [_row(*record) for record in sorted(records, key=lambda record: (record[0].run_after, record[0]), reverse=True)]
+    rows = [
+        _row(*record) for record in sorted(records, key=lambda record: (record[0].run_after, record[0]), reverse=True)
+    ]
     for row in rows:
         row["outcomes"] = " ".join(f"{outcome}={number}" for outcome, number in row["outcomes"].items())
     return _csv(*([row.get(column) for column in COLUMNS] for row in rows))

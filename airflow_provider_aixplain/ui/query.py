@@ -82,7 +82,13 @@ def _read(session: Session, condition: Any) -> Iterator[Record]:
         table = compat.table(name)
         rows = session.execute(
             select(
-                run.id, run.dag_id, run.run_id, run.run_after, table.c.task_id, table.c.map_index, cast(table.c.value, Text)
+                run.id,
+                run.dag_id,
+                run.run_id,
+                run.run_after,
+                table.c.task_id,
+                table.c.map_index,
+                cast(table.c.value, Text),
             )
             .join(table, table.c.dag_run_id == run.id)
             .where(table.c.key == key, condition(table.c))

@@ -331,7 +331,9 @@ def asset_fields(asset: str) -> dict[str, str]:
 
 
 def _ids(kind: str, assets: Iterable[str]) -> list[str]:
-    return sorted(asset.removeprefix(kind) for asset in assets if asset.startswith(kind) and asset != kind)[:MAX_OPTIONS]
+    return sorted(asset.removeprefix(kind) for asset in assets if asset.startswith(kind) and asset != kind)[
+        :MAX_OPTIONS
+    ]
 
 
 def _merge_small(stacked: dict[str, Decimal], largest: set[str]) -> dict[str, str]:
@@ -340,9 +342,7 @@ def _merge_small(stacked: dict[str, Decimal], largest: set[str]) -> dict[str, st
     return {**shown, "other": show(add(rest))} if rest else shown
 
 
-def select_rows(
-    days: Sequence[tuple[Rows, set[int]]], sort: str, limit: int, offset: int
-) -> list[tuple[int, int]]:
+def select_rows(days: Sequence[tuple[Rows, set[int]]], sort: str, limit: int, offset: int) -> list[tuple[int, int]]:
     """Return one page of the table, as indexes of day and row.
 
     :param days: the rows of each day in order of time, and which of its groups are shown.

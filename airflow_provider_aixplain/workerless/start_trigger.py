@@ -204,8 +204,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
             raise AixplainPermanentError(f"{title}: {decision.reason}. Clear the task to submit again")
         if decision.action is Action.RESUBMIT:
             log_resubmission(self.log, self.run_name, decision)
-            if earlier.poll_url:
-                await self._count_earlier(earlier.poll_url)
+            await self._count_earlier(earlier)
             keys = (*FIELDS, *self.settings.asset.output_names)
             return await store.start_over(earlier, keys) if is_cleared else earlier
         if not is_same_try:
@@ -215,14 +214,14 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
         self.log.info("%s: re-attached to the run of an earlier try: %s", self.run_name, to_printable(earlier.poll_url))
         return None
 
-    async def _count_earlier(self, poll_url: str) -> None:
-        """Add the run of an earlier try to the usage record, if its try was stopped before it had the result."""
+    async def _count_earlier(self, earlier: IdempotencyRecord) -> None:
+        """Add an earlier run to the usage record, unless its try did it."""
         usage = await self.store.usage()
-        if not has_counted(usage, poll_url):
-            response = await self.hook.apoll(poll_url, max_size=MAX_RESPONSE_BYTES)
-            asset = self.settings.asset
+        if not has_counted(usage, earlier.run_id):
+            url, asset = earlier.poll_url, self.settings.asset
+            response = await self.hook.apoll(url, max_size=MAX_RESPONSE_BYTES) if url else earlier.final_response()
             page = (await self.hook.aplatform()).page_url(asset)
-            await self.store.write_usage(add_usage(usage, earlier_usage(response, poll_url), asset, page))
+            await self.store.write_usage(add_usage(usage, earlier_usage(earlier, response), asset, page))
 
     async def _poll(self, poll_url: str) -> ModelResponse:
         """Poll once, or for a minute while the platform does not know the run."""

@@ -492,6 +492,7 @@ class TestLaterTries:
                 with pytest.raises(AixplainError, match="may have received the submission"):
                     tries.run()
                 assert len(server.asked) == submissions
+                assert tries.usage["runs"] == {"orphaned": submissions}
             with pytest.raises(AixplainPermanentError, match=r"unknown whether .* Clear the task"):
                 tries.run(on_orphaned_submission="fail")
             assert len(server.asked) == 2

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_aixplain.protocol.assets import Asset
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
+from airflow_provider_aixplain.protocol.resumption import Submission
 from airflow_provider_aixplain.protocol.usage import (
     RunUsage,
     add_usage,
@@ -86,17 +87,22 @@ def test_tokens(usage: Any, tokens: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("response", "runs", "credits"),
+    ("url", "response", "runs", "credits"),
     [
-        (ModelResponse(ResponseStatus.SUCCESS, completed=True, used_credits=1), {"success": 1}, "1"),
-        (ModelResponse(ResponseStatus.FAILED, completed=True, used_credits=2), {"failed": 1}, "2"),
-        (ModelResponse(ResponseStatus.IN_PROGRESS), {"error": 1}, "0"),
-        (ModelResponse(ResponseStatus.FAILED, error_message="no connection"), {"error": 1}, "0"),
-        (None, {"error": 1}, "0"),
+        (URL, ModelResponse(ResponseStatus.SUCCESS, completed=True, used_credits=1), {"success": 1}, "1"),
+        (URL, ModelResponse(ResponseStatus.FAILED, completed=True, used_credits=2), {"failed": 1}, "2"),
+        (URL, ModelResponse(ResponseStatus.IN_PROGRESS), {"error": 1}, "0"),
+        (URL, ModelResponse(ResponseStatus.FAILED, error_message="no connection"), {"error": 1}, "0"),
+        (URL, None, {"error": 1}, "0"),
+        (None, None, {"orphaned": 1}, "0"),
     ],
 )
-def test_the_run_of_a_stopped_try(response: ModelResponse | None, runs: dict[str, int], credits: str) -> None:
-    record = add_usage(None, earlier_usage(response, URL), MODEL)
+def test_the_run_of_a_stopped_try(
+    url: str | None, response: ModelResponse | None, runs: dict[str, int], credits: str
+) -> None:
+    submission = Submission("fingerprint", "2026-11-26T00:00:00Z", url)
+    record = add_usage(None, earlier_usage(submission, response), MODEL)
+    assert has_counted(record, submission.run_id)
     assert (record["runs"], record["credits"]) == (runs, credits)
 
 
