@@ -94,11 +94,11 @@ class CountedDays:
     def _outdated(self, periods: dict[Period, Fingerprint]) -> Iterator[Period]:
         for period, fingerprint in periods.items():
             counted = self._days.get(period)
-            if counted is None:
+            if counted is None or (
+                not (counted.is_settled and counted.fingerprint == fingerprint)
+                and time.monotonic() - counted.counted_at >= self._max_age
+            ):
                 yield period
-            elif counted.fingerprint != fingerprint or not counted.is_settled:
-                if time.monotonic() - counted.counted_at >= self._max_age:
-                    yield period
 
     def _priority(self, period: Period) -> tuple[bool, float]:
         """Missing days first, the newest first; then the day that was counted first."""

@@ -1,4 +1,4 @@
-"""The plugin that adds the page to Airflow's UI. Workers and schedulers import it too, so it imports next to nothing."""
+"""The plugin that adds the page to Airflow's UI. Workers and schedulers import it too, so it imports very little."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class AixplainPlugin(AirflowPlugin):
 
     name = "aixplain"
     if compat.is_at_least(3, 1):
-        react_apps = [  # noqa: RUF012 -- as Airflow declares it
+        react_apps = [
             {**_PAGE, "destination": "nav", "url_route": "aixplain", "nav_top_level": True},
             {**_PAGE, "destination": "dag", "url_route": "aixplain-dag"},
         ]
-        fastapi_apps = [{"name": "aixplain", "url_prefix": "/aixplain", "app": app}]  # noqa: RUF012
+        fastapi_apps = [{"name": "aixplain", "url_prefix": "/aixplain", "app": app}]

@@ -1,4 +1,4 @@
-"""Reads usage records in Airflow's database: by the time of DAG runs and by primary keys, as XComs have no such index."""
+"""Reads usage records by the time of DAG runs and by primary keys, as the table of XComs has no index on its time."""
 
 from __future__ import annotations
 

@@ -321,7 +321,7 @@ def describe(buckets: Counter[int]) -> dict[str, float | int | None]:
 
 def show(value: Decimal) -> str:
     """Return all digits of a number, without an exponent and trailing zeros."""
-    return format(value.normalize(EXACT) if value else 0, "f")
+    return format(value.normalize(EXACT), "f")
 
 
 def asset_fields(asset: str) -> dict[str, str]:

@@ -69,21 +69,46 @@ class Year:
     def tables(self) -> Iterator[tuple[str, list[str], Iterable[tuple[Any, ...]]]]:
         """Return name, columns and rows of each table."""
         dates = ["start_date", "end_date", "updated_at"]
-        yield "dag_run", ["id", "dag_id", "run_id", "run_type", "state", "run_after", *dates, "conf"], (
-            (index + 1, *self._names(index), "scheduled", "success", at, at, at, at, "{}")
-            for index, at in enumerate(self.times)
+        yield (
+            "dag_run",
+            ["id", "dag_id", "run_id", "run_type", "state", "run_after", *dates, "conf"],
+            (
+                (index + 1, *self._names(index), "scheduled", "success", at, at, at, at, "{}")
+                for index, at in enumerate(self.times)
+            ),
         )
         columns = ["id", "dag_id", "run_id", "task_id", "state", "pool", "pool_slots", *dates, "try_number"]
-        yield "task_instance", columns, (
-            (uuid.UUID(int=index + 1).hex, *self._names(index // TASKS), task, "success", "default_pool", 1, at, at, at, 1)
-            for index, task, at in self._tasks()
+        yield (
+            "task_instance",
+            columns,
+            (
+                (
+                    uuid.UUID(int=index + 1).hex,
+                    *self._names(index // TASKS),
+                    task,
+                    "success",
+                    "default_pool",
+                    1,
+                    at,
+                    at,
+                    at,
+                    1,
+                )
+                for index, task, at in self._tasks()
+            ),
         )
         yield "xcom", ["dag_run_id", "dag_id", "run_id", "task_id", "key", "value", "timestamp"], self._xcoms()
         columns = ["dag_run_id", "dag_id", "run_id", "task_id", "key", "value", "updated_at"]
-        yield "task_state_store", columns, (
-            (index // TASKS + 1, *self._names(index // TASKS), task, "aixplain_submission", stored, at)
-            for (index, task, at), record in zip(self._tasks(), self._records(), strict=True)
-            for stored in [json.dumps({"fingerprint": "f" * 64, "submitted_at": at, "poll_url": at, "usage": record})]
+        yield (
+            "task_state_store",
+            columns,
+            (
+                (index // TASKS + 1, *self._names(index // TASKS), task, "aixplain_submission", stored, at)
+                for (index, task, at), record in zip(self._tasks(), self._records(), strict=True)
+                for stored in [
+                    json.dumps({"fingerprint": "f" * 64, "submitted_at": at, "poll_url": at, "usage": record})
+                ]
+            ),
         )
 
     def _names(self, index: int) -> tuple[str, str]:
@@ -198,7 +223,9 @@ def main() -> None:
                 connection.exec_driver_sql("VACUUM ANALYZE")
         print(f"{runs} runs inserted in {time.perf_counter() - begin:.0f} s")
         page = Page(airflow)
-        requests.get(f"{airflow.url}/aixplain/api/usage?limit=0", headers=page.headers, timeout=60)  # imports its modules
+        requests.get(
+            f"{airflow.url}/aixplain/api/usage?limit=0", headers=page.headers, timeout=60
+        )  # imports its modules
         before = page.memory()
         year = str(datetime.now(timezone.utc).date() - timedelta(days=DAYS - 1))
         queries: dict[str, dict[str, Any]] = {
@@ -208,7 +235,9 @@ def main() -> None:
             "a year of a DAG": {"start": year, "dag_id": "dag_07", "group": "dag"},
         }
         rows = [page.measure(name, before, query) for name, query in queries.items()]
-    report("usage_page", f"The page with {runs} runs in a year, on {'SQLite' if arguments.sqlite else 'PostgreSQL'}", rows)
+    report(
+        "usage_page", f"The page with {runs} runs in a year, on {'SQLite' if arguments.sqlite else 'PostgreSQL'}", rows
+    )
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import StaticPool
 
 from airflow_provider_aixplain import compat
 from tests.support.deployment import AIRFLOW_3
@@ -18,10 +18,10 @@ if not AIRFLOW_3:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
+def database() -> Database:
     """A database with Airflow's tables for task instances."""
-    engine = create_engine(f"sqlite:///{tmp_path}/airflow.db")
-    for name in ("dag_run", "task_instance", "xcom", "task_state_store"):
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    for name in ("log_template", "dag_run", "task_instance", "xcom", "task_state_store"):
         compat.table(name).create(engine)
     return Database(engine)
 

@@ -38,9 +38,9 @@ class Server:
     def __init__(self, url: str) -> None:
         self.url = url
         self.tokens = {
-            user: requests.post(
-                f"{url}/auth/token", json={"username": user, "password": password}, timeout=30
-            ).json()["access_token"]
+            user: requests.post(f"{url}/auth/token", json={"username": user, "password": password}, timeout=30).json()[
+                "access_token"
+            ]
             for user, password in PASSWORDS.items()
         }
 
@@ -86,7 +86,11 @@ def test_the_default_is_the_last_thirty_days(server: Server) -> None:
     assert answer["totals"] == {"credits": "4", "runs": 31, "tasks": 31, "tokens": 310, "outcomes": {"success": 31}}
     assert len(answer["days"]) == 30
     assert answer["days"][-1]["credits"] == {"model:sentiment": "0.1", "model:batch": "1"}
-    assert answer["durations"]["run_time"] == {"median": pytest.approx(2, rel=0.05), "p95": pytest.approx(2, rel=0.05), "count": 30}
+    assert answer["durations"]["run_time"] == {
+        "median": pytest.approx(2, rel=0.05),
+        "p95": pytest.approx(2, rel=0.05),
+        "count": 30,
+    }
 
 
 def test_a_page_of_runs_has_all_fields(server: Server) -> None:
@@ -95,7 +99,11 @@ def test_a_page_of_runs_has_all_fields(server: Server) -> None:
     assert answer["runs"] == [
         {
             **{"dag_id": "alice_dag", "run_id": "run_41", "task_id": "run", "map_index": 3},
-            **{"run_after": (NOW - timedelta(days=100)).isoformat(), "model_id": "sentiment", "page": "https://h/sentiment"},
+            **{
+                "run_after": (NOW - timedelta(days=100)).isoformat(),
+                "model_id": "sentiment",
+                "page": "https://h/sentiment",
+            },
             **{"credits": "7", "tokens": 10, "run_time": None, "wait_time": None, "outcomes": {"failed": 2}},
         }
     ]
