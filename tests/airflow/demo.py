@@ -65,7 +65,8 @@ def main() -> int:
     finally:
         if keep and code == 0:
             LEFT_RUNNING.write_text(json.dumps({p.pid: created(p.pid) for p in processes.running.values()}))
-            console.print(f"Airflow is left running at {url}; [bold]make stop[/] stops it.")
+            console.print(f"Airflow is left running. What its runs cost: [bold]{url}/plugin/aixplain[/]")
+            console.print("[bold]make stop[/] stops it.")
         else:
             console.print("Stopping everything that was started ...")
             signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -150,6 +151,7 @@ def show(airflow: Airflow, runs: dict[str, str]) -> int:
             f" {airflow.wall_seconds(DAG_ID, runs[DAG_ID]):.0f} s on {SLOTS} worker slots. Tasks that wait on workers"
             f" would need at least {run_time / SLOTS:.0f} s."
         )
+    show_spend(airflow)
     failed = [ti for dag_id in runs for ti in found[dag_id] if ti["state"] != "success"]
     if failed:
         total = sum(map(len, found.values()))
@@ -157,6 +159,20 @@ def show(airflow: Airflow, runs: dict[str, str]) -> int:
         dag_id, run_id, task_id, index = _place(failed[0])
         console.print(airflow.log(dag_id, run_id, task_id, 1, index)[-2000:], markup=False)
     return 1 if failed else 0
+
+
+def show_spend(airflow: Airflow) -> None:
+    """Print what the page aiXplain in Airflow's UI shows of each task."""
+    page = airflow.usage()
+    table = Table("DAG", "task", "model or agent", title="Spend, as on the page aiXplain in Airflow's UI")
+    for heading in ("runs", "credits"):
+        table.add_column(heading, justify="right")
+    for row in page["tasks"]:
+        asset = row.get("model_id") or row.get("agent_id") or ""
+        table.add_row(row["dag_id"], row["task_id"], asset, str(row["runs"]), row["credits"])
+    table.add_section()
+    table.add_row("all", "", "", str(page["totals"]["runs"]), page["totals"]["credits"])
+    console.print(table)
 
 
 def tasks(airflow: Airflow, dag_id: str, run_id: str) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -376,6 +377,56 @@ def test_a_batch_survives_kills_at_every_stage(tmp_path: Path, kind: str, rows: 
     assert (manifest["rows"], manifest["succeeded"]) == (rows, rows)
     assert set(submitted) == set(found)
     assert again <= orphaned
+
+
+def test_the_page_accounts_for_every_run(tmp_path: Path) -> None:
+    """With failed runs, retries, and killed workers and triggerers, all but the runs of orphaned submissions."""
+    runs, rows, kills = 360 // SHARE, 100 // SHARE, max(3, 10 // SHARE)
+    (tmp_path / "input.jsonl").write_text(
+        "".join(json.dumps({"data": f"row {n}", "delay": 5}) + "\n" for n in range(rows))
+    )
+    places = {"input": f"file://{tmp_path}/input.jsonl", "result_path": f"file://{tmp_path}/results"}
+    with deploy(tmp_path) as deployment:
+        deployment.emulator.set_faults(submission_seconds=0.2)  # so that some are in flight at each kill
+        run_ids = {
+            "spending": deployment.airflow.trigger("spending", {"runs": runs}),
+            "batch_model": deployment.airflow.trigger("batch_model", places),
+        }
+        for turn in range(kills):
+            count = (turn + 1) * runs // (kills + 1)
+            deployment.wait_until(lambda count=count: len(deployment.emulator.runs()) >= count, f"{count} submissions")
+            if turn % 2:
+                deployment.processes.kill(TRIGGERERS[turn // 2 % 2])
+                deployment.airflow.start_component(TRIGGERERS[turn // 2 % 2])
+            else:
+                kill_a_worker(deployment)
+        deployment.wait_until(
+            lambda: all(deployment.airflow.state(*dag_run) in ("success", "failed") for dag_run in run_ids.items()),
+            "the DAG runs to finish",
+            1500,
+        )
+        page = deployment.airflow.usage()
+        manifest = deployment.airflow.xcoms("batch_model", run_ids["batch_model"], "batch")["return_value"]
+        submitted = deployment.emulator.runs()
+    known = [run for run in submitted if run["polled_at"]]  # nothing polls a run whose poll URL was lost
+    account = sum((Decimal(str(run["used_credits"])) for run in known), Decimal(0))
+    outcomes = page["totals"]["outcomes"]
+    orphaned = outcomes.get("orphaned", 0) + len(manifest["orphaned"])
+    Console().print(
+        f"{len(submitted)} runs, {kills} kills: {page['totals']['credits']} credits on the page, {account} on the"
+        f" account without {len(submitted) - len(known)} orphaned runs; {orphaned} are named as such ({outcomes})"
+    )
+    assert Decimal(page["totals"]["credits"]) == account
+    assert len(submitted) - len(known) <= orphaned
+    assert outcomes["failed"] >= runs // 10
+
+
+def kill_a_worker(deployment: Deployment) -> None:
+    """Kill the process of a task that runs a model, if there is one."""
+    found = deployment.query("SELECT pid FROM task_instance WHERE state = 'running' AND task_id LIKE 'spend%'")
+    for (pid,) in random.sample(found, min(1, len(found))):
+        with suppress(psutil.NoSuchProcess, TypeError):
+            psutil.Process(pid).kill()
 
 
 def kill_at_random(deployment: Deployment, dag_id: str, run_id: str, states: tuple[str, ...]) -> list[str]:

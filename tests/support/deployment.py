@@ -357,14 +357,28 @@ class Airflow:
         :param path: path after the version, such as ``/dags``.
         :raises requests.HTTPError: for an error status.
         """
-        if AIRFLOW_3 and self._token is None:
-            self._token = requests.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
-        headers = {**kwargs.pop("headers", {}), **({"Authorization": f"Bearer {self._token}"} if AIRFLOW_3 else {})}
+        headers = {**kwargs.pop("headers", {}), **self._headers}
         url = f"{self.url}/api/{'v2' if AIRFLOW_3 else 'v1'}{path}"
         auth = None if AIRFLOW_3 else ("admin", "admin")
         response = requests.request(method, url, timeout=60, headers=headers, auth=auth, **kwargs)
         response.raise_for_status()
         return response.json() if response.content else None
+
+    def usage(self, **query: Any) -> dict[str, Any]:
+        """Return the data of the page aiXplain once all days are counted."""
+
+        def read() -> dict[str, Any]:
+            answer = requests.get(f"{self.url}/aixplain/api/usage", query, headers=self._headers, timeout=60)
+            answer.raise_for_status()
+            return dict(answer.json())
+
+        return wait_until(lambda: (answer := read())["is_complete"] and answer, "the page to count all days")
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        if AIRFLOW_3 and self._token is None:
+            self._token = requests.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
+        return {"Authorization": f"Bearer {self._token}"} if AIRFLOW_3 else {}
 
     def has_dag(self, dag_id: str) -> bool:
         """Whether the DAG has been parsed.
@@ -421,12 +435,12 @@ class Airflow:
     def xcoms(
         self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, keys: Sequence[str] | None = None
     ) -> dict[str, Any]:
-        """Return XComs of a task instance by key; default: all except those of operator links."""
+        """Return XComs of a task instance by key; default: all except those of links and of the usage record."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries"
         index = {"map_index": map_index}
         if keys is None:
             entries = self.call("GET", path, params={**index, "limit": 100})["xcom_entries"]
-            keys = [entry["key"] for entry in entries if not entry["key"].startswith("_link_")]
+            keys = [key for entry in entries if not (key := entry["key"]).startswith(("_link_", "aixplain_usage"))]
         deserialize = {} if AIRFLOW_3 else {"stringify": False}
         return {
             key: self.call("GET", f"{path}/{key}", params={**index, **deserialize})["value"]

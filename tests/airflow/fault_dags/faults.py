@@ -64,8 +64,40 @@ def started():
         )
 
 
+@dag(start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None, params={"runs": 10})
+def spending():
+    """Runs of all kinds that cost something: mapped ones, of which every tenth fails, and ones in triggers."""
+
+    @task
+    def inputs(params=None):
+        return [
+            {"data": f"input {index}", "model_id": "echo" if index % 10 else "fail"} for index in range(params["runs"])
+        ]
+
+    AixplainRunModelOperator.partial(
+        task_id="spend",
+        parameters={"delay": 8},
+        retries=2,
+        retry_delay=timedelta(seconds=1),
+        multiple_outputs=False,
+    ).expand_kwargs(inputs())
+    for index in range(30):
+        AixplainRunModelOperator(
+            task_id=f"spend_{index}",
+            model_id="echo" if index % 3 else "fail",
+            data=f"input {index} of a trigger",
+            parameters={"delay": 8},
+            retries=2,
+            retry_delay=timedelta(seconds=1),
+            start_from_trigger=index % 2 == 0,
+            end_from_trigger=True,
+            multiple_outputs=False,
+        )
+
+
 faults()
 started()
+spending()
 for kind, arguments in BATCHES.items():
     with DAG(f"batch_{kind}", schedule=None, params={"input": "", "result_path": ""}):
         AixplainBatchRunOperator(
