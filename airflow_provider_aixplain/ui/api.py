@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_val
 from airflow_provider_aixplain import compat
 from airflow_provider_aixplain.ui.days import DAY, CountedDays, PeriodTooLargeError, midnight
 from airflow_provider_aixplain.ui.query import read_fingerprints, read_in_progress, read_period, read_tasks
-from airflow_provider_aixplain.ui.usage import Filters, Summary, Task, Usage, asset_fields, select_rows, show
+from airflow_provider_aixplain.ui.usage import Filters, Record, Summary, asset_fields, select_rows, show
 
 STATIC = Path(__file__).parent / "static"
 BUNDLE = "aixplain.js"
@@ -106,7 +106,9 @@ def read_usage(query: Annotated[UsageQuery, Query()], user: User) -> dict[str, A
             rows = found[index][1]
             keys.append((rows.dag_run_id[row], groups[index][rows.group[row]].task_id, rows.map_index[row]))
         # Rights are checked again: SQLite gives the number of a deleted DAG run to another one.
-        records = {key: record for key, record in read_tasks(session, keys).items() if record[0].dag_id in readable}
+        records = {
+            key: record for key, record in read_tasks(session, keys).items() if record.dag_run.dag_id in readable
+        }
         in_progress = read_in_progress(session, start, until, readable)
         return {
             "start": start.isoformat(),
@@ -115,23 +117,26 @@ def read_usage(query: Annotated[UsageQuery, Query()], user: User) -> dict[str, A
             "days_left": days_left,
             **summary.answer(),
             "batches": [
-                {**_row(task, usage), "batch": usage.batch.model_dump(mode="json")}
-                for task, usage in in_progress
-                if usage.batch
-                and not usage.batch.is_finished
-                and query.filters.accept(task.dag_id, usage.asset, usage.outcomes)
+                {**_row(record), "batch": record.usage.batch.model_dump(mode="json")}
+                for record in in_progress
+                if record.usage.batch and not record.usage.batch.is_finished and _is_shown(record, query)
             ],
-            "runs": [_row(*records[key]) for key in keys if key in records],
+            "runs": [_row(records[key]) for key in keys if key in records],
         }
 
 
-def _row(task: Task, usage: Usage) -> dict[str, Any]:
+def _is_shown(record: Record, query: UsageQuery) -> bool:
+    return query.filters.accept(record.dag_run.dag_id, record.usage.asset, record.usage.outcomes)
+
+
+def _row(record: Record) -> dict[str, Any]:
+    dag_run, task_id, map_index, usage = record
     return {
-        "dag_id": task.dag_id,
-        "run_id": task.run_id,
-        "task_id": task.task_id,
-        "map_index": task.map_index,
-        "run_after": task.run_after.isoformat(),
+        "dag_id": dag_run.dag_id,
+        "run_id": dag_run.run_id,
+        "task_id": task_id,
+        "map_index": map_index,
+        "run_after": dag_run.run_after.isoformat(),
         **asset_fields(usage.asset),
         "page": usage.page,
         "credits": show(usage.credits),
@@ -153,23 +158,21 @@ def download(query: Annotated[UsageQuery, Query()], user: User) -> Response:
     def lines() -> Iterator[str]:
         yield _csv(COLUMNS)
         for day in reversed(dates):
-            yield _csv_day(max(start, midnight(day)), min(end, midnight(day) + DAY), readable, query.filters)
+            yield _csv_day(max(start, midnight(day)), min(end, midnight(day) + DAY), readable, query)
 
     name = f"aixplain-usage-{start.date()}-{end.date()}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)
 
 
-def _csv_day(start: datetime, end: datetime, readable: set[str], filters: Filters) -> str:
+def _csv_day(start: datetime, end: datetime, readable: set[str], query: UsageQuery) -> str:
     with compat.database_session() as session:
         records = [
-            (task, usage)
-            for task, usage in read_period(session, start, end)
-            if task.dag_id in readable and filters.accept(task.dag_id, usage.asset, usage.outcomes)
+            record
+            for record in read_period(session, start, end)
+            if record.dag_run.dag_id in readable and _is_shown(record, query)
         ]
-    rows = [
-        _row(*record) for record in sorted(records, key=lambda record: (record[0].run_after, record[0]), reverse=True)
-    ]
+    rows = [_row(record) for record in sorted(records, key=lambda record: record.order, reverse=True)]
     for row in rows:
         row["outcomes"] = " ".join(f"{outcome}={number}" for outcome, number in row["outcomes"].items())
     return _csv(*([row.get(column) for column in COLUMNS] for row in rows))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection
 from datetime import date, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -12,13 +12,15 @@ from sqlalchemy import Text, and_, cast, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from airflow_provider_aixplain import compat
-from airflow_provider_aixplain.ui.usage import Record, Task, Usage, choose, parse_state, parse_xcom
+from airflow_provider_aixplain.protocol.usage import USAGE_KEY
+from airflow_provider_aixplain.submission import KEY as SUBMISSION_KEY
+from airflow_provider_aixplain.ui.usage import DagRun, Record, Usage, choose, parse_state, parse_xcom
 
 log = logging.getLogger(__name__)
 
 SOURCES: tuple[tuple[str, str, Callable[[str], Usage | None]], ...] = (
-    ("xcom", "aixplain_usage", parse_xcom),
-    ("task_state_store", "aixplain_submission", parse_state),
+    ("xcom", USAGE_KEY, parse_xcom),
+    ("task_state_store", SUBMISSION_KEY, parse_state),
 )
 """Tables with records, their keys there, and what reads them."""
 
@@ -48,19 +50,23 @@ def read_fingerprints(session: Session, start: datetime, end: datetime) -> dict[
     return {date.fromisoformat(str(day)): Fingerprint(count, updated_at) for day, count, updated_at in found}
 
 
-def read_period(session: Session, start: datetime, end: datetime) -> Iterator[Record]:
+def read_period(session: Session, start: datetime, end: datetime) -> list[Record]:
     """Return the records of the DAG runs of a period."""
     run = compat.table("dag_run").c
-    return _read(session, lambda source: and_(run.run_after >= start, run.run_after < end))
+    condition = and_(run.run_after >= start, run.run_after < end)
+    return _read(session, condition, lambda source: source.dag_run_id.in_(select(run.id).where(condition)))
 
 
 def read_tasks(session: Session, keys: Collection[tuple[int, str, int]]) -> dict[tuple[int, str, int], Record]:
     """Return the records of task instances, by DAG run, task and map index."""
-    found = _read(session, lambda source: tuple_(source.dag_run_id, source.task_id, source.map_index).in_(keys))
-    return {(task.dag_run_id, task.task_id, task.map_index): (task, usage) for task, usage in found} if keys else {}
+    in_runs = compat.table("dag_run").c.id.in_({key[0] for key in keys})
+    found = _read(
+        session, in_runs, lambda source: tuple_(source.dag_run_id, source.task_id, source.map_index).in_(keys)
+    )
+    return {record.key: record for record in found}
 
 
-def read_in_progress(session: Session, start: datetime, end: datetime, dag_ids: Collection[str]) -> Iterable[Record]:
+def read_in_progress(session: Session, start: datetime, end: datetime, dag_ids: Collection[str]) -> list[Record]:
     """Return the records of task instances that run or are deferred, the newest DAG runs first."""
     run, task = compat.table("dag_run").c, compat.table("task_instance").c
     found = session.execute(
@@ -74,36 +80,37 @@ def read_in_progress(session: Session, start: datetime, end: datetime, dag_ids: 
     return [records[key] for key in keys if key in records]
 
 
-def _read(session: Session, condition: Any) -> Iterator[Record]:
-    """Return records by a condition on DAG runs and on the table that has the records."""
+def _read(session: Session, in_runs: Any, condition: Callable[[Any], Any]) -> list[Record]:
+    """Return records.
+
+    :param in_runs: a condition on DAG runs.
+    :param condition: returns a condition on the columns of a table with records.
+    """
     run = compat.table("dag_run").c
-    found: dict[Task, list[Usage | None]] = {}
+    dag_runs = session.execute(select(run.id, run.dag_id, run.run_id, run.run_after).where(in_runs))
+    known = {dag_run[0]: DagRun(*dag_run) for dag_run in dag_runs}
+    # SQLite would read all records by the index on the key. Of an expression it uses none.
+    is_sqlite = session.get_bind().dialect.name == "sqlite"
+    found: dict[tuple[int, str, int], list[Usage | None]] = {}
     for index, (name, key, parse) in enumerate(SOURCES[: 2 if compat.is_at_least(3, 3) else 1]):
-        table = compat.table(name)
+        source = compat.table(name).c
         rows = session.execute(
-            select(
-                run.id,
-                run.dag_id,
-                run.run_id,
-                run.run_after,
-                table.c.task_id,
-                table.c.map_index,
-                cast(table.c.value, Text),
+            select(source.dag_run_id, source.task_id, source.map_index, cast(source.value, Text)).where(
+                (source.key.concat("") if is_sqlite else source.key) == key, condition(source)
             )
-            .join(table, table.c.dag_run_id == run.id)
-            .where(table.c.key == key, condition(table.c))
         )
-        for *identity, text in rows:
-            task = Task(*identity)
+        for dag_run_id, task_id, map_index, text in rows:
             try:
                 usage = parse(text)
             except ValueError:
                 _log_malformed(name, key)
                 continue
-            found.setdefault(task, [None, None])[index] = usage
-    for task, records in found.items():
-        if chosen := choose(*records):
-            yield task, chosen
+            found.setdefault((dag_run_id, task_id, map_index), [None, None])[index] = usage
+    return [
+        Record(known[dag_run_id], task_id, map_index, usage)
+        for (dag_run_id, task_id, map_index), records in found.items()
+        if (usage := choose(*records)) and dag_run_id in known
+    ]
 
 
 @lru_cache

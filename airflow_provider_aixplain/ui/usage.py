@@ -13,10 +13,10 @@ from decimal import Context, Decimal
 from itertools import islice
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, Field, NonNegativeFloat, NonNegativeInt, model_validator
+from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, model_validator
 
 EXACT = Context(prec=80)
-"""Adds without rounding: a record's credits have at most 30 decimals and are below 10**20."""
+"""Adds without rounding: a record's credits have at most 50 digits, and 30 of them after the point."""
 
 TOP_STACKS, TOP_TASKS, MAX_OPTIONS = 9, 10, 1000
 
@@ -27,13 +27,6 @@ SHORTEST = 1e-3
 """Seconds: shorter durations count as none."""
 
 NOTHING = Decimal(0)
-
-
-def _check_credits(value: Decimal) -> Decimal:
-    exponent = value.as_tuple().exponent
-    if not isinstance(exponent, int) or exponent < -30 or (value and value.adjusted() >= 20):
-        raise ValueError("not a finite number below 10**20 with at most 30 decimals")
-    return value
 
 
 class Batch(BaseModel):
@@ -55,7 +48,7 @@ class Usage(BaseModel):
     agent_id: str | None = None
     page: str = ""
     runs: dict[Annotated[str, Field(max_length=50)], NonNegativeInt]
-    credits: Annotated[Decimal, AfterValidator(_check_credits)]
+    credits: Annotated[Decimal, Field(max_digits=50, decimal_places=30, allow_inf_nan=False)]
     tokens: Annotated[NonNegativeInt, Field(lt=2**63)] = 0
     run_time: Annotated[NonNegativeFloat, Field(allow_inf_nan=False)] | None = None
     wait_time: Annotated[NonNegativeFloat, Field(allow_inf_nan=False)] | None = None
@@ -84,18 +77,32 @@ class _State(BaseModel):
     usage: Usage | None = None
 
 
-class Task(NamedTuple):
-    """The identity of a task instance."""
+class DagRun(NamedTuple):
+    """The identity of a DAG run."""
 
-    dag_run_id: int
+    id: int
     dag_id: str
     run_id: str
     run_after: datetime
+
+
+class Record(NamedTuple):
+    """The usage of a task instance."""
+
+    dag_run: DagRun
     task_id: str
     map_index: int
+    usage: Usage
 
+    @property
+    def key(self) -> tuple[int, str, int]:
+        """DAG run, task and map index."""
+        return self.dag_run.id, self.task_id, self.map_index
 
-Record = tuple[Task, Usage]
+    @property
+    def order(self) -> tuple[datetime, int, str, int]:
+        """What the table is sorted by."""
+        return self.dag_run.run_after, *self.key
 
 
 def parse_xcom(text: str) -> Usage:
@@ -162,12 +169,13 @@ def count_day(records: Iterable[Record]) -> Day:
     found: dict[tuple[str, str, str, tuple[str, ...]], list[Usage]] = defaultdict(list)
     numbers: dict[tuple[str, str, str, tuple[str, ...]], int] = {}
     rows = Rows(array("I"), array("q"), array("i"), array("d"))
-    for task, usage in sorted(records, key=lambda record: (record[0].run_after, record[0])):
-        key = task.dag_id, task.task_id, usage.asset, tuple(sorted(usage.outcomes))
+    for record in sorted(records, key=lambda record: record.order):
+        usage = record.usage
+        key = record.dag_run.dag_id, record.task_id, usage.asset, tuple(sorted(usage.outcomes))
         found[key].append(usage)
         rows.group.append(numbers.setdefault(key, len(numbers)))
-        rows.dag_run_id.append(task.dag_run_id)
-        rows.map_index.append(task.map_index)
+        rows.dag_run_id.append(record.dag_run.id)
+        rows.map_index.append(record.map_index)
         rows.credits.append(float(usage.credits))
     return Day([_sum_up(key, usages) for key, usages in found.items()], rows)
 
@@ -248,7 +256,8 @@ class Summary:
         self._stacks: dict[str, dict[str, Decimal]] = {}
         self._outcomes: dict[str, Counter[str]] = {}
         self._per_task: dict[tuple[str, str], tuple[Decimal, int, str]] = {}
-        self._run_times, self._wait_times = Counter[int](), Counter[int]()
+        self._run_times: list[bytes] = []
+        self._wait_times: list[bytes] = []
         self._tasks = self._tokens = 0
         self._dag_ids, self._assets, self._seen_outcomes = set[str](), set[str](), set[str]()
 
@@ -274,8 +283,8 @@ class Summary:
             stacked[stack] = EXACT.add(stacked.get(stack, NOTHING), group.credits)
             spent, runs, _ = self._per_task.get(task, (NOTHING, 0, ""))
             self._per_task[task] = EXACT.add(spent, group.credits), runs + sum(group.runs), group.asset
-            self._run_times.update(group.run_times)
-            self._wait_times.update(group.wait_times)
+            self._run_times.append(group.run_times)
+            self._wait_times.append(group.wait_times)
         if shown:
             self._stacks[day], self._outcomes[day] = stacked, counts
         return shown
@@ -314,8 +323,9 @@ class Summary:
         }
 
 
-def describe(buckets: Counter[int]) -> dict[str, float | int | None]:
-    """Return median, 95th percentile and number of durations."""
+def describe(durations: Iterable[bytes]) -> dict[str, float | int | None]:
+    """Return median, 95th percentile and number of durations, of their buckets."""
+    buckets = Counter(b"".join(durations))
     return {"median": quantile(buckets, 0.5), "p95": quantile(buckets, 0.95), "count": buckets.total()}
 
 

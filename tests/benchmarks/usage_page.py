@@ -37,10 +37,11 @@ OTHERS = [
 DATA = json.dumps("The quick brown fox jumps over the lazy dog. " * 6)
 
 
-def make_record(chance: random.Random) -> dict[str, Any]:
-    """Return a usage record as the operators write it."""
-    is_agent, outcome = chance.random() < 0.2, "failed" if chance.random() < 0.03 else "success"
-    asset = chance.choice(AGENTS if is_agent else MODELS)
+def make_record(chance: random.Random, index: int) -> dict[str, Any]:
+    """Return a usage record as the operators write it: a task runs mostly the same asset."""
+    is_agent, outcome = index % TASKS == 0, "failed" if chance.random() < 0.03 else "success"
+    assets = AGENTS if is_agent else MODELS
+    asset = chance.choice(assets) if chance.random() < 0.05 else assets[index % (DAGS * TASKS) % len(assets)]
     return {
         "agent_id" if is_agent else "model_id": asset,
         "page": f"https://platform.aixplain.com/discover/{'agent' if is_agent else 'model'}/{asset}",
@@ -120,8 +121,8 @@ class Year:
 
     def _records(self) -> Iterator[dict[str, Any]]:
         chance = random.Random(1)
-        for _ in range(self.dag_runs * TASKS):
-            yield make_record(chance)
+        for index in range(self.dag_runs * TASKS):
+            yield make_record(chance, index)
 
     def _xcoms(self) -> Iterator[tuple[Any, ...]]:
         for (index, task, at), record in zip(self._tasks(), self._records(), strict=True):

@@ -37,7 +37,6 @@ class Stats:
     def timing(self, stat: str, dt: Any, *, tags: Any = None) -> None:
         self.metrics.append((stat, dt, tags))
 
-
     gauge = incr
 
 

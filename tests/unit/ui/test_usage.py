@@ -12,18 +12,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_aixplain.ui import usage as module
-from airflow_provider_aixplain.ui.usage import Filters, Summary, Task, Usage, count_day, parse_xcom, select_rows
+from airflow_provider_aixplain.ui.usage import (
+    DagRun,
+    Filters,
+    Record,
+    Summary,
+    Usage,
+    count_day,
+    parse_xcom,
+    select_rows,
+)
 from tests.support.usage import NOON, make_usage
 
 ALL = Filters()
 
 
-def record(dag_id: str = "dag", task_id: str = "run", number: int = 1, **fields: Any) -> tuple[Task, Usage]:
-    return Task(number, dag_id, f"run_{number}", NOON, task_id, -1), Usage.model_validate(make_usage(**fields))
+def record(dag_id: str = "dag", task_id: str = "run", number: int = 1, **fields: Any) -> Record:
+    run = DagRun(number, dag_id, f"run_{number}", NOON)
+    return Record(run, task_id, -1, Usage.model_validate(make_usage(**fields)))
 
 
 def summarize(
-    *records: tuple[Task, Usage], readable: Any = ("dag", "other"), filters: Filters = ALL, stack: str = "asset"
+    *records: Record, readable: Any = ("dag", "other"), filters: Filters = ALL, stack: str = "asset"
 ) -> dict[str, Any]:
     summary = Summary(readable, filters, stack)
     summary.add_day("2026-11-20", count_day(records).groups)
@@ -50,15 +60,15 @@ class TestRecords:
     )
     def test_a_malformed_record_is_an_error(self, fields: dict[str, Any]) -> None:
         parse_xcom(json.dumps(make_usage()))
-        with pytest.raises(ValueError, match=r"validation error|not a finite|needed"):
+        with pytest.raises(ValueError, match="validation error"):
             parse_xcom(json.dumps({**make_usage(), **fields}))
 
     def test_a_link_to_a_script_is_dropped(self) -> None:
-        assert record(page="javascript:alert(1)")[1].page == ""
-        assert record(page="https://h/m")[1].page == "https://h/m"
+        assert record(page="javascript:alert(1)").usage.page == ""
+        assert record(page="https://h/m").usage.page == "https://h/m"
 
     def test_internal_fields_are_ignored(self) -> None:
-        assert "last" not in record(last={"key": "secret"})[1].model_dump()
+        assert "last" not in record(last={"key": "secret"}).usage.model_dump()
 
 
 class TestSums:
