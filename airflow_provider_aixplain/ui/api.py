@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +19,16 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_val
 from airflow_provider_aixplain import compat
 from airflow_provider_aixplain.ui.days import DAY, CountedDays, PeriodTooLargeError, midnight
 from airflow_provider_aixplain.ui.query import read_fingerprints, read_in_progress, read_period, read_tasks
-from airflow_provider_aixplain.ui.usage import Filters, Record, Summary, asset_fields, select_rows, show
+from airflow_provider_aixplain.ui.usage import (
+    Filters,
+    Record,
+    Summary,
+    asset_fields,
+    asset_of,
+    outcomes_of,
+    select_rows,
+    show,
+)
 
 STATIC = Path(__file__).parent / "static"
 BUNDLE = "aixplain.js"
@@ -117,33 +127,34 @@ def read_usage(query: Annotated[UsageQuery, Query()], user: User) -> dict[str, A
             "days_left": days_left,
             **summary.answer(),
             "batches": [
-                {**_row(record), "batch": record.usage.batch.model_dump(mode="json")}
+                {**_row(record), "batch": batch}
                 for record in in_progress
-                if record.usage.batch and not record.usage.batch.is_finished and _is_shown(record, query)
+                if (batch := record.usage.get("batch")) and not batch["is_finished"] and _is_shown(record, query)
             ],
             "runs": [_row(records[key]) for key in keys if key in records],
         }
 
 
 def _is_shown(record: Record, query: UsageQuery) -> bool:
-    return query.filters.accept(record.dag_run.dag_id, record.usage.asset, record.usage.outcomes)
+    return query.filters.accept(record.dag_run.dag_id, asset_of(record.usage), outcomes_of(record.usage))
 
 
 def _row(record: Record) -> dict[str, Any]:
     dag_run, task_id, map_index, usage = record
+    page = usage.get("page", "")
     return {
         "dag_id": dag_run.dag_id,
         "run_id": dag_run.run_id,
         "task_id": task_id,
         "map_index": map_index,
         "run_after": dag_run.run_after.isoformat(),
-        **asset_fields(usage.asset),
-        "page": usage.page,
-        "credits": show(usage.credits),
-        "tokens": usage.tokens,
-        "run_time": usage.run_time,
-        "wait_time": usage.wait_time,
-        "outcomes": usage.outcomes,
+        **asset_fields(asset_of(usage)),
+        "page": page if page.startswith(("https://", "http://")) else "",  # no script in a link
+        "credits": show(Decimal(usage["credits"])),
+        "tokens": usage.get("tokens", 0),
+        "run_time": usage.get("run_time"),
+        "wait_time": usage.get("wait_time"),
+        "outcomes": outcomes_of(usage),
     }
 
 

@@ -72,7 +72,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         database = Database(engine)
         for day in range(40):
             database.add("alice_dag", make_usage("0.1", run_time=2.0), NOW - timedelta(days=day), task_id="=task")
-        database.add("alice_dag", make_usage("7", runs={"failed": 2}), NOW - timedelta(days=100), map_index=3)
+        database.add(
+            "alice_dag",
+            make_usage("7", runs={"failed": 2}, page="javascript:alert(1)"),
+            NOW - timedelta(days=100),
+            map_index=3,
+        )
         database.add("bob_dag", make_usage("5", agent_id="bobs", runs={"refused": 1}), NOW)
         for dag_id in ("alice_dag", "bob_dag"):
             database.add(dag_id, make_usage("1", model_id="batch", batch=BATCH), NOW, state="deferred", task_id="batch")
@@ -102,12 +107,13 @@ def test_a_page_of_runs_has_all_fields(server: Server) -> None:
             **{
                 "run_after": (NOW - timedelta(days=100)).isoformat(),
                 "model_id": "sentiment",
-                "page": "https://h/sentiment",
+                "page": "",
             },
             **{"credits": "7", "tokens": 10, "run_time": None, "wait_time": None, "outcomes": {"failed": 2}},
         }
     ]
-    newest = server.usage(limit=2, offset=1)["runs"]
+    newest = server.usage(limit=2, offset=1, model_id="sentiment")["runs"]
+    assert newest[0]["page"] == "https://h/sentiment"
     assert newest[0]["run_after"] > newest[1]["run_after"]
 
 
