@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import requests
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, update
 
-from airflow_provider_aixplain import __version__
+from airflow_provider_aixplain import __version__, compat
 from airflow_provider_aixplain.ui import api
 from tests.support.deployment import Airflow, Processes
 from tests.support.usage import Database, add_dags, make_usage
@@ -35,8 +35,9 @@ BATCH = {
 class Server:
     """An API server, and the pages of its users."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, database: Database) -> None:
         self.url = url
+        self.database = database
         self.tokens = {
             user: requests.post(f"{url}/auth/token", json={"username": user, "password": password}, timeout=30).json()[
                 "access_token"
@@ -82,7 +83,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         for dag_id in ("alice_dag", "bob_dag"):
             database.add(dag_id, make_usage("1", model_id="batch", batch=BATCH), NOW, state="deferred", task_id="batch")
         database.add("alice_dag", {"version": 9}, NOW)
-        yield Server(airflow.url)
+        yield Server(airflow.url, database)
 
 
 def test_the_default_is_the_last_thirty_days(server: Server) -> None:
@@ -144,6 +145,18 @@ def test_a_user_sees_nothing_of_hidden_dags(server: Server) -> None:
     assert (theirs["totals"]["credits"], theirs["filters"]["dag_ids"]) == ("6", ["bob_dag"])
     assert "alice" not in str(theirs)
     assert "alice" not in str(server.csv("bob"))
+
+
+def test_a_kept_day_gives_no_row_of_another_dag(server: Server) -> None:
+    """As when SQLite gives the number of a deleted DAG run to another one."""
+    day = NOW - timedelta(days=300)
+    period = {"start": str(day.date()), "end": str(day.date() + timedelta(days=1))}
+    server.database.add("alice_dag", make_usage(page="https://h/of-bob"), day)
+    assert "of-bob" in str(server.usage(**period)["runs"])
+    runs = compat.table("dag_run")
+    with server.database.engine.begin() as connection:
+        connection.execute(update(runs).where(runs.c.run_after == day).values(dag_id="bob_dag", updated_at=day))
+    assert server.usage(**period)["runs"] == []
 
 
 @pytest.mark.parametrize("path", ["aixplain/api/usage", "aixplain/api/usage.csv"])
