@@ -17,7 +17,7 @@ CHECKS += $(shell $(PYTHON) -c 'import sys; print("common-ai" * (sys.version_inf
 JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stop test lint format core oldest common-ai programs test-faults bench constraints clean
+.PHONY: help demo stop test lint format ui core oldest common-ai programs test-faults bench constraints clean
 .DELETE_ON_ERROR:
 .SECONDARY: # keep environments: make would delete them as intermediate files
 
@@ -42,6 +42,9 @@ lint: $(VENV)/.ready ## Check code style, format, types and the words of all tex
 format: $(VENV)/.ready ## Fix style and format where a tool can
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+ui: ## Build the page in Airflow's UI from ui/, after its tests; needs Node.js 20.11
+	cd ui && npm ci --no-audit --no-fund && npm run build
 
 test-%: ## Run the tests on one Airflow, 3.3.2 or 2.11.2; PYTEST_ARGS selects some
 	$(MAKE) -j2 -O real-$* units-$*
@@ -147,4 +150,4 @@ constraints-%: $(VENV)/.ready
 COMPILE = $(VENV)/bin/uv pip compile -q --upgrade --no-header --no-annotate --python-version 3.10
 
 clean: stop ## Remove everything that these targets created
-	rm -rf .venv .test .demo .bench dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .test .demo .bench dist ui/node_modules ui/.test .mypy_cache .pytest_cache .ruff_cache .hypothesis
