@@ -38,7 +38,7 @@ const nameOf = (row) => row.agent_id === undefined ? `model:${row.model_id}` : `
 const KEYS = { asset: nameOf, dag: ({ dag_id }) => `dag:${dag_id}`, kind: (row) => `kind:${nameOf(row).split(":")[0]}` };
 function groupBy(rows, keyOf) {
   const groups = new Map();
-  for (const row of rows) groups.set(keyOf(row), [...(groups.get(keyOf(row)) ?? []), row]);
+  for (const row of rows) groups.get(keyOf(row))?.push(row) ?? groups.set(keyOf(row), [row]);
   return groups;
 }
 const cost = (rows) => rows.reduce((sum, { micros }) => sum + micros, 0);
@@ -64,7 +64,7 @@ function usage(query, kind) {
   const [offset, limit] = [Number(query.get("offset")), Number(query.get("limit"))];
   const now = Date.now();
   const batch = (rows, done, failed, minutes) => ({ rows, done, failed, in_flight: 100, is_finished: false, started_at: new Date(now - minutes * 60_000).toISOString(), updated_at: new Date(now).toISOString() });
-  const distinct = (values) => [...new Set(values.filter((item) => item !== undefined))].sort();
+  const distinct = (values) => [...new Set(values.filter(Boolean))].sort();
   return {
     start: new Date(start).toISOString(), end: new Date(end).toISOString(),
     is_complete: kind !== "partial", days_left: kind === "partial" ? 212 : 0,

@@ -86,7 +86,8 @@ async function fetchUsage(query: URLSearchParams, signal: AbortSignal): Promise<
   return body as Usage;
 }
 
-const REFRESH_INTERVAL = 10_000; // milliseconds
+// Milliseconds. While days are being counted, each request counts some of them.
+const [REFRESH_INTERVAL, COUNTING_INTERVAL] = [10_000, 1000];
 
 interface Answer {
   data?: Usage;
@@ -101,8 +102,8 @@ export function useUsage(search: string, dagId: string | undefined): Answer & { 
   useEffect(() => {
     const controller = new AbortController();
     let timer: ReturnType<typeof setTimeout>;
-    const refreshLater = () => {
-      timer = setTimeout(() => (document.hidden ? refreshLater() : void load(true)), REFRESH_INTERVAL);
+    const refreshLater = (interval = REFRESH_INTERVAL) => {
+      timer = setTimeout(() => (document.hidden ? refreshLater(interval) : void load(true)), interval);
     };
     const load = async (isRefresh: boolean) => {
       const now = new Date();
@@ -110,7 +111,8 @@ export function useUsage(search: string, dagId: string | undefined): Answer & { 
       try {
         const data = await fetchUsage(query, controller.signal);
         setAnswer({ data, isLoading: false });
-        if (data.batches.length || !data.is_complete) refreshLater();
+        if (!data.is_complete) refreshLater(COUNTING_INTERVAL);
+        else if (data.batches.length) refreshLater();
       } catch (error) {
         if (controller.signal.aborted) return;
         const known = error instanceof ApiError ? error : new ApiError("retry", String(error));

@@ -35,7 +35,7 @@ export function StackedBars(props: Props) {
         {series.map(({ key }, index) => (
           <li key={key} title={nameOf(key)}>
             <span className="aix-swatch" style={{ background: `var(${colorOf(key, index)})` }} />
-            <span className="aix-ellipsis">{nameOf(key)}</span>
+            {shorten(nameOf(key))}
           </li>
         ))}
       </ul>

@@ -151,7 +151,7 @@ function MultiSelect(props: { label: string; options: string[]; selected: string
           />
           <div className="aix-options">
             {shown.map((value) => (
-              <label key={value} title={value}>
+              <label key={value}>
                 <input
                   type="checkbox"
                   checked={selected.includes(value)}
@@ -159,7 +159,7 @@ function MultiSelect(props: { label: string; options: string[]; selected: string
                     onChange(target.checked ? [...selected, value] : selected.filter((other) => other !== value))
                   }
                 />
-                <span className="aix-ellipsis">{value}</span>
+                <span>{value}</span>
               </label>
             ))}
             {shown.length === 0 && <p className="aix-muted">{all.length ? "No match" : "None in this period"}</p>}

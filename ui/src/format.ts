@@ -14,11 +14,12 @@ export function formatCredits(value: string): string {
 
 /** The exact sum of decimal strings. */
 export function sumCredits(values: string[]): string {
-  const scale = Math.max(0, ...values.map((value) => (value.split(".")[1] ?? "").length));
-  const sum = values.reduce((total, value) => {
-    const [whole = "0", decimals = ""] = value.split(".");
-    return total + BigInt(whole + decimals.padEnd(scale, "0"));
-  }, 0n);
+  const numbers = values.map((value) => {
+    const [, whole = "0", decimals = "", exponent = "0"] = /^(-?\d+)(?:\.(\d+))?(?:e([+-]?\d+))?$/i.exec(value) ?? [];
+    return { digits: BigInt(whole + decimals), scale: decimals.length - Number(exponent) };
+  });
+  const scale = Math.max(0, ...numbers.map((number) => number.scale));
+  const sum = numbers.reduce((total, number) => total + number.digits * 10n ** BigInt(scale - number.scale), 0n);
   const digits = String(sum).padStart(scale + 1, "0");
   return scale ? `${digits.slice(0, -scale)}.${digits.slice(-scale)}`.replace(/\.?0+$/, "") : digits;
 }

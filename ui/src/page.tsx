@@ -75,7 +75,9 @@ function Results({ usage, state, change, isDagShown }: ResultsProps) {
       outcomes: outcomes.sort((one, two) => OUTCOMES.indexOf(one.key) - OUTCOMES.indexOf(two.key)),
     };
   }, [usage]);
-  if (!totals.runs && !batches.length) return <Empty state={state} change={change} isDagShown={isDagShown} />;
+  if (!totals.runs && !batches.length) {
+    return usage.is_complete ? <Empty state={state} change={change} isDagShown={isDagShown} /> : <Skeleton />;
+  }
   const groups = isDagShown ? GROUPS : { asset: GROUPS.asset, kind: GROUPS.kind };
   return (
     <>
@@ -103,10 +105,8 @@ function Results({ usage, state, change, isDagShown }: ResultsProps) {
           sum={sumCredits}
         />
       </div>
-      <div className="aix-pair">
-        <ExpensiveTasks tasks={tasks} isDagShown={isDagShown} />
-        <Durations durations={durations} />
-      </div>
+      <Durations durations={durations} />
+      <ExpensiveTasks tasks={tasks} isDagShown={isDagShown} />
       <Runs usage={usage} state={state} change={change} isDagShown={isDagShown} />
     </>
   );

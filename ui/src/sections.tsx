@@ -88,13 +88,17 @@ export function Durations({ durations }: { durations: Usage["durations"] }) {
               {name} <span className="aix-muted">{note}</span>
             </h3>
             <div className="aix-span" aria-hidden>
-              <span style={{ width: `${(100 * (p95 ?? 0)) / longest}%` }} />
-              <span style={{ width: `${(100 * (median ?? 0)) / longest}%` }} />
+              <span className="aix-within" style={{ width: `${(100 * (p95 ?? 0)) / longest}%` }} />
+              <span className="aix-median" style={{ width: `${(100 * (median ?? 0)) / longest}%` }} />
             </div>
             <dl>
-              <dt>Median</dt>
+              <dt>
+                <span className="aix-swatch aix-median" /> Median
+              </dt>
               <dd>{formatSeconds(median)}</dd>
-              <dt>95 % within</dt>
+              <dt>
+                <span className="aix-swatch aix-within" /> 95 % within
+              </dt>
               <dd>{formatSeconds(p95)}</dd>
               <dt>Runs measured</dt>
               <dd>{formatCount(count)}</dd>

@@ -23,6 +23,7 @@ test("sums of credits are exact", () => {
   assert.equal(format.sumCredits(["9007199254740993", "0.000000000000000001"]), "9007199254740993.000000000000000001");
   assert.equal(format.sumCredits(["0.5", "9.5", "90"]), "100");
   assert.equal(format.sumCredits(["100"]), "100");
+  assert.equal(format.sumCredits(["1E-7", "2.5e+3"]), "2500.0000001");
   assert.equal(format.sumCredits([]), "0");
 });
 
