@@ -24,8 +24,10 @@ export function PeriodSelector({ state, change }: SelectorProps) {
   return (
     <div className="aix-row">
       <Choice label="Period" choices={PERIODS} value={state.period} onChange={(period) => change({ period })} />
-      <DayInput label="From" value={state.from} max={state.to} onChange={(from) => change({ from, to: state.to })} />
-      <DayInput label="To" value={state.to} min={state.from} onChange={(to) => change({ from: state.from, to })} />
+      <div className="aix-row">
+        <DayInput label="From" value={state.from} max={state.to} onChange={(from) => change({ from, to: state.to })} />
+        <DayInput label="To" value={state.to} min={state.from} onChange={(to) => change({ from: state.from, to })} />
+      </div>
     </div>
   );
 }
