@@ -4,7 +4,7 @@ import { readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { build, transform } from "esbuild";
 
 const STATIC = "../airflow_provider_aixplain/ui/static";
-const GLOBALS = { react: "React", "react/jsx-runtime": "ReactJSXRuntime", "react-router-dom": "ReactRouterDOM" };
+const GLOBALS = { react: "React", "react/jsx-runtime": "ReactJSXRuntime" };
 
 // tests/unit/ui/test_bundle.py computes the same hash.
 function hashSources() {
@@ -16,11 +16,11 @@ function hashSources() {
   return hash.digest("hex");
 }
 
-// Airflow provides React and its router as globals: a second React would not share the page's contexts.
+// Airflow provides React as a global: a second one would not share the contexts of the first.
 const hostGlobals = {
   name: "host-globals",
   setup({ onResolve, onLoad }) {
-    onResolve({ filter: /^react(\/jsx-runtime|-router-dom)?$/ }, ({ path }) => ({ path, namespace: "host" }));
+    onResolve({ filter: /^react(\/jsx-runtime)?$/ }, ({ path }) => ({ path, namespace: "host" }));
     onLoad({ filter: /.*/, namespace: "host" }, ({ path }) => ({ contents: `module.exports = globalThis.${GLOBALS[path]}` }));
   },
 };

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.sdk import AirflowPlugin
+from airflow.providers.common.compat.sdk import AirflowPlugin, conf
 
 from airflow_provider_aixplain import __version__, compat
 
 Message = MutableMapping[str, Any]
 
-# Relative to the address of Airflow's UI, which may have a base path.
-_PAGE = {"name": "aiXplain", "bundle_url": f"aixplain/static/aixplain.js?v={__version__}"}
+# With the base path of Airflow's UI: below 3.3 Airflow imports the address as it is, where a relative one fails.
+_BASE_PATH = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
+_PAGE = {"name": "aiXplain", "bundle_url": f"{_BASE_PATH}/aixplain/static/aixplain.js?v={__version__}"}
 
 
 async def app(

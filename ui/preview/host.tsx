@@ -5,8 +5,9 @@ import { createRoot } from "react-dom/client";
 import * as ReactRouterDOM from "react-router-dom";
 
 const { createBrowserRouter, RouterProvider, useParams, useLocation } = ReactRouterDOM;
-Object.assign(globalThis, { React, ReactJSXRuntime, ReactRouterDOM });
-document.documentElement.classList.toggle("dark", new URLSearchParams(location.search).has("dark"));
+const parameters = new URLSearchParams(location.search);
+Object.assign(globalThis, { React, ReactJSXRuntime, ...(parameters.has("bare") ? {} : { ReactRouterDOM }) });
+document.documentElement.classList.toggle("dark", parameters.has("dark"));
 await import(/* @vite-ignore */ new URL("aixplain/static/aixplain.js", document.baseURI).href);
 const Plugin = Reflect.get(globalThis, "aiXplain") as React.ComponentType<{ dagId?: string }>;
 

@@ -1,5 +1,5 @@
 // Shows the built page without Airflow, on invented data: npm run preview, then open the address that it prints.
-// Parameters of the page's address: dark; case=empty, login, missing, broken, refused, slow or one (one run).
+// Parameters of the page's address: dark; bare (without Airflow's router); case=empty, login, missing, broken, refused, slow or one (one run).
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { build } from "esbuild";

@@ -1,16 +1,18 @@
 // The page "aiXplain": what runs cost, in the navigation for all DAGs and as the tab of one DAG.
-import { useMemo } from "react";
-import { useSearchParams } from "react-router-dom";
+import { useEffect, useMemo } from "react";
 import { type ApiError, type Usage, apiUrl, useUsage } from "./api";
 import { StackedBars } from "./chart";
 import { Choice, Filters, PeriodSelector, noFilters } from "./controls";
 import { formatCount, formatCredits, seriesName, sumCredits } from "./format";
 import { type Change, GROUPS, type State, apiQuery, changeParams, csvQuery, readState } from "./query";
+import { useSearchParams } from "./router";
 import { Batches, Durations, ExpensiveTasks, Runs, Totals } from "./sections";
 import { listDays, toSeries } from "./series";
 import css from "./styles.css";
 
 const OUTCOMES = ["success", "submitted", "failed", "timeout", "error", "refused", "orphaned"];
+
+let isFirst = true;
 
 /** @param dagId - the DAG of the tab; undefined in the navigation. */
 export function Page({ dagId }: { dagId?: string }) {
@@ -18,6 +20,11 @@ export function Page({ dagId }: { dagId?: string }) {
   const { data, error, isLoading, retry } = useUsage(params.toString(), dagId);
   const now = new Date();
   const state = readState(params, now);
+  useEffect(() => {
+    // Airflow mounts the page anew when the address changes for the first time: now, before a list is open.
+    if (isFirst) setParams(params, { replace: true });
+    isFirst = false;
+  }, []);
   const change = (wanted: Change) => setParams(changeParams(params, wanted));
   const isDagShown = dagId === undefined;
   return (

@@ -1,6 +1,5 @@
 // The parts of the page below its filters, except the charts.
 import type { ReactNode } from "react";
-import { Link } from "react-router-dom";
 import type { BatchRow, Duration, Outcomes, RunFields, TaskRow, Usage } from "./api";
 import {
   assetName,
@@ -14,6 +13,7 @@ import {
   webUrl,
 } from "./format";
 import { type Change, PAGE_SIZE, type Sort, type State } from "./query";
+import { Link } from "./router";
 
 const path = (...parts: string[]) => parts.map((part) => `/${encodeURIComponent(part)}`).join("");
 

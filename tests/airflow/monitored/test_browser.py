@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 from urllib.parse import urlsplit
 
 import pytest
@@ -150,3 +152,86 @@ def test_the_xcom_page_shows_the_fields(page: Page, task_page: str) -> None:
         expect(page.get_by_role("cell", name=key, exact=True)).to_be_visible()
     expect(page.get_by_text("positive").first).to_be_visible()
     picture(page, "xcoms")
+
+
+LIGHT_BACKGROUNDS = """
+() => {
+  const pixel = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const isLight = element => {
+    pixel.clearRect(0, 0, 1, 1);
+    pixel.fillStyle = getComputedStyle(element).backgroundColor;
+    pixel.fillRect(0, 0, 1, 1);
+    const [red, green, blue, alpha] = pixel.getImageData(0, 0, 1, 1).data;
+    return alpha > 0 && red + green + blue > 300;
+  };
+  const elements = [...document.querySelectorAll("body, .aix, .aix *")];
+  return elements.filter(element => element.offsetHeight > 20 && element.ariaPressed !== "true" && isLight(element))
+    .map(element => element.outerHTML.slice(0, 100));
+}
+"""
+"""JavaScript that finds what is light in dark mode, except for bars and for the button of the present choice."""
+
+
+@pytest.fixture(scope="module")
+def two_dags(monitored: Monitored) -> None:
+    """Runs of a DAG that succeeds and of one that fails."""
+    assert monitored.finished
+    monitored.run("retried")
+
+
+@pytest.mark.usefixtures("two_dags")
+class TestUsagePage:
+    def check_total(self, page: Page, monitored: Monitored, **query: str) -> None:
+        credits = monitored.airflow.usage(**query)["totals"]["credits"]
+        expect(page.locator(".aix-tiles").get_by_title(f"{credits} credits", exact=True)).to_be_visible()
+
+    def test_the_navigation_opens_a_page_of_all_dags(self, monitored: Monitored, page: Page) -> None:
+        page.goto("/")
+        page.get_by_role("link", name="aiXplain").click()
+        self.check_total(page, monitored)
+        for name in ("decorated", "mapped [1]", "fails_twice"):
+            expect(page.get_by_role("cell").get_by_role("link", name=name, exact=True)).to_be_visible()
+        picture(page, "usage")
+
+    def test_a_filter_is_in_the_address(self, monitored: Monitored, page: Page) -> None:
+        page.goto("/plugin/aixplain")
+        page.get_by_role("button", name="Model All").click()
+        page.get_by_role("checkbox", name="fail").check()
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("checkbox")).to_have_count(0)
+        expect(page).to_have_url(re.compile("model_id=fail"))
+        page.reload()
+        self.check_total(page, monitored, model_id="fail")
+        expect(page.get_by_role("link", name="decorated")).to_have_count(0)
+        page.go_back()
+        expect(page.get_by_role("link", name="decorated").first).to_be_visible()
+
+    def test_a_run_links_to_its_task_instance(self, monitored: Monitored, page: Page) -> None:
+        page.goto("/plugin/aixplain?dag_id=monitored")
+        page.get_by_role("cell").get_by_role("link", name="mapped [1]", exact=True).click()
+        expect(page).to_have_url(re.compile(f"/dags/monitored/runs/{monitored.finished}/tasks/mapped/mapped/1"))
+        expect(page.get_by_role("link", name="Logs")).to_be_visible()
+
+    def test_the_csv_has_the_same_sum(self, monitored: Monitored, page: Page) -> None:
+        page.goto("/plugin/aixplain?model_id=sentiment")
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Download CSV").click()
+        with open(download.value.path(), newline="", encoding="utf-8") as file:
+            total = sum(Decimal(row["credits"]) for row in csv.DictReader(file))
+        assert total == Decimal(monitored.airflow.usage(model_id="sentiment")["totals"]["credits"]) > 0
+
+    def test_the_tab_of_a_dag_shows_only_this_dag(self, monitored: Monitored, page: Page) -> None:
+        page.goto("/dags/retried")
+        page.locator("a[href$='/dags/retried/plugin/aixplain-dag']").click()
+        self.check_total(page, monitored, dag_id="retried")
+        expect(page.get_by_role("link", name="decorated")).to_have_count(0)
+        expect(page.get_by_role("button", name=re.compile("^DAG"))).to_have_count(0)
+
+    def test_nothing_is_light_in_dark_mode(self, page: Page) -> None:
+        page.goto("/plugin/aixplain")
+        expect(page.get_by_role("heading", name="Runs", exact=True)).to_be_visible()
+        assert page.evaluate(LIGHT_BACKGROUNDS)
+        page.emulate_media(color_scheme="dark")
+        expect(page.locator("html.dark")).to_have_count(1)
+        picture(page, "usage-dark")
+        assert page.evaluate(LIGHT_BACKGROUNDS) == []
