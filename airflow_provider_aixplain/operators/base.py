@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink
 
@@ -50,6 +50,12 @@ GRACE = timedelta(minutes=1)
 
 class DeferrableRunBaseOperator(TemplatedOperator):
     """A task that defers until a run has finished; a worker resumes it in :meth:`resume_from_trigger`."""
+
+    input_fields: ClassVar[tuple[str, ...]] = ()
+    """The templated arguments that are the run's input."""
+
+    artifacts_path: Any = None
+    """The folder in which the task stores what the run has created."""
 
     aixplain_conn_id: str
     wait_time: float
@@ -234,9 +240,10 @@ class DeferrableRunBaseOperator(TemplatedOperator):
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Return the lineage of the run. Only the openlineage provider calls this."""
-        from airflow_provider_aixplain.observability.lineage import lineage_of
+        from airflow_provider_aixplain.observability.lineage import lineage_of, uploaded_files
 
-        return lineage_of(self.asset, self.response)
+        files = uploaded_files([getattr(self, name) for name in self.input_fields])
+        return lineage_of(self.asset, self.response, files, self.artifacts_path)
 
     def get_openlineage_facets_on_failure(self, task_instance: Any) -> Any:
         """Return the lineage of a run that failed."""

@@ -118,6 +118,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json"}
     ui_color = "#e5f0ff"
     _engine: Engine | None = None
+    _manifest: dict[str, Any] | None = None
 
     def __init__(
         self,
@@ -291,6 +292,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
         except BatchDeleted as error:
             raise AixplainError(f"result_path: {error}") from None
         manifest, reason = self._publish(batch, header, is_complete=not event["error"])
+        self._manifest = manifest
         store = self._open_store(context)
         record = store.add_usage(batch_usage(batch.ledger, is_finished=True), self.asset, asset_page)
         store.save()
@@ -299,6 +301,17 @@ class AixplainBatchRunOperator(TemplatedOperator):
             raise from_event(event["error"])
         self._check_results(batch, header, manifest["path"], reason)
         return manifest
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Return the lineage of the batch. Only the openlineage provider calls this."""
+        from airflow_provider_aixplain.observability.lineage import files_of_batch, lineage_of
+
+        manifest = self._manifest
+        return lineage_of(self.asset, manifest, files_of_batch(self.input), manifest and manifest["path"])
+
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> Any:
+        """Return the lineage of a batch that failed."""
+        return self.get_openlineage_facets_on_complete(task_instance)
 
     def _submission_url(self) -> str:
         """Return the URL to which rows are submitted."""

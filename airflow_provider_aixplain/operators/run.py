@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_aixplain import compat
 from airflow_provider_aixplain.exceptions import (
@@ -96,9 +96,6 @@ class RunBaseOperator(DeferrableRunBaseOperator):
     :param multiple_outputs: whether each field is an XCom of its own.
     :raises AixplainInputError: if an argument can make no valid request.
     """
-
-    input_fields: ClassVar[tuple[str, ...]]
-    """The templated arguments that are the run's input."""
 
     ui_color = "#e5f0ff"
     start_trigger_args = _StartTriggerArgs()

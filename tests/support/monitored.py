@@ -25,6 +25,7 @@ class Monitored:
     """
 
     def __init__(self, processes: Processes, dags: Path) -> None:
+        self.dags = dags
         self._metrics: list[str] = []
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._listener.bind(("127.0.0.1", 0))
@@ -70,10 +71,10 @@ class Monitored:
         """All metrics that Airflow has sent, in StatsD's format."""
         return list(self._metrics)
 
-    def facets(self) -> list[dict[str, Any]]:
-        """Return this provider's facets in the events of OpenLineage."""
+    def lineage_events(self) -> dict[str, dict[str, Any]]:
+        """Return the last event of OpenLineage with this provider's facet of each task, by its full name."""
         events = [json.loads(line) for line in self.lineage.read_text().splitlines()] if self.lineage.exists() else []
-        return [event["run"]["facets"]["aixplain_run"] for event in events if "aixplain_run" in event["run"]["facets"]]
+        return {event["job"]["name"]: event for event in events if "aixplain_run" in event["run"]["facets"]}
 
     def _listen(self) -> None:
         while True:

@@ -128,10 +128,9 @@ def test_a_listener_makes_a_worker_finish_the_task(monitored: Monitored, run_id:
 
 
 def test_openlineage_events_have_model_cost_and_time(monitored: Monitored, run_id: str) -> None:
-    def facet() -> dict[str, Any] | None:
-        return next((facet for facet in monitored.facets() if facet.get("modelId") == "sentiment"), None)
-
-    found = wait_until(facet, "the facet", 60)
+    event = wait_until(lambda: monitored.lineage_events().get("monitored.run"), "the event", 60)
+    found = event["run"]["facets"]["aixplain_run"]
+    assert found["modelId"] == "sentiment"
     response = monitored.airflow.xcoms(DAG, run_id, "run")
     assert found["status"] == "SUCCESS"
     assert (found["pollUrl"], found["runTime"]) == (response["url"], RUN_SECONDS)

@@ -1,0 +1,34 @@
+"""Tasks whose lineage is checked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_aixplain.files import Upload
+from airflow_provider_aixplain.operators.aixplain import AixplainRunAgentOperator
+from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
+
+ROWS = f"file://{Path(__file__).parent}/rows.jsonl"
+OUT = f"file://{os.environ['AIRFLOW_HOME']}/traced"
+
+with DAG("traced", schedule=None):
+    AixplainBatchRunOperator(
+        task_id="batch",
+        model_id="echo",
+        input=ROWS,
+        data="text",
+        result_path=f"{OUT}/batch",
+    )
+    AixplainBatchRunOperator(
+        task_id="failed_batch", model_id="fail", input=ROWS, data="text", result_path=f"{OUT}/failed"
+    )
+    AixplainRunAgentOperator(
+        task_id="agent",
+        agent_id="echo-agent",
+        query="traced",
+        attachments=[Upload(ROWS)],
+        artifacts_path=f"{OUT}/artifacts",
+    )
