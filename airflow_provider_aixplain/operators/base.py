@@ -20,6 +20,7 @@ from airflow_provider_aixplain.exceptions import (
 )
 from airflow_provider_aixplain.observability.links import ASSET_LINK
 from airflow_provider_aixplain.observability.metrics import count_end, outcome_of
+from airflow_provider_aixplain.observability.outlets import add_to_outlet_events
 from airflow_provider_aixplain.operators.arguments import RESUMED_WITHOUT_EVENT, is_nested
 from airflow_provider_aixplain.placement import PLACEMENT
 from airflow_provider_aixplain.protocol.assets import Asset
@@ -180,6 +181,7 @@ class DeferrableRunBaseOperator(TemplatedOperator):
         if event["status"] == "success":
             self.log.info("%s: %s succeeded after %s", self.run_name, self.asset, format_cost(response))
             self.log_warning(response)
+            add_to_outlet_events(context, self, response)
             return self.asset.result(response)
         error, problem = _ERRORS[event["status"]]
         raise error(f"{self.asset.title}: {problem}: {event['message']}; poll URL: {event['poll_url']}")

@@ -21,6 +21,7 @@ from airflow_provider_aixplain.exceptions import (
     from_event,
     translate_protocol_errors,
 )
+from airflow_provider_aixplain.observability.outlets import add_to_outlet_events
 from airflow_provider_aixplain.operators.arguments import (
     RESUMED_WITHOUT_EVENT,
     deferrable_or_default,
@@ -300,6 +301,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
         if event["error"]:
             raise from_event(event["error"])
         self._check_results(batch, header, manifest["path"], reason)
+        add_to_outlet_events(context, self, manifest)
         return manifest
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a task leaves in Airflow beside its result: lineage.
+"""What a task leaves in Airflow beside its result: lineage and asset events.
 
 The last module of its folder: it adds to the metrics that another one counts.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.deployment import wait_until
+from tests.support.deployment import AIRFLOW_3, wait_until
 from tests.support.monitored import Monitored
 
 DAG = "traced"
@@ -68,3 +68,19 @@ class TestLineage:
         assert names(event["inputs"]) == [dataset(f"{monitored.dags}/rows.jsonl")]
         assert names(event["outputs"]) == [dataset(f"{monitored.airflow.processes.home}/traced/artifacts")]
         assert event["run"]["facets"]["aixplain_run"]["agentId"] == "echo-agent"
+
+
+def test_asset_events_have_the_cost(monitored: Monitored, finished: str) -> None:
+    kind = "asset" if AIRFLOW_3 else "dataset"
+    events = monitored.airflow.call("GET", f"/{kind}s/events", params={"source_dag_id": DAG})[f"{kind}_events"]
+    extra = {event["source_task_id"]: event["extra"]["aixplain"] for event in events}
+    assert set(extra) == {"agent", "batch"}, "failed tasks have no events"
+    response = monitored.airflow.xcoms(DAG, finished, "agent", keys=["used_credits", "run_time"])
+    assert extra["agent"] == {
+        "agent_id": "echo-agent",
+        "credits": pytest.approx(response["used_credits"]),
+        "run_time": response["run_time"],
+    }
+    manifest = monitored.airflow.xcoms(DAG, finished, "batch", keys=["return_value"])["return_value"]
+    figures = {name: manifest[name] for name in ("credits", "run_time", "rows", "succeeded", "failed", "path")}
+    assert extra["batch"] == {"model_id": "echo", **figures}

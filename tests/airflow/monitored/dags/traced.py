@@ -1,11 +1,11 @@
-"""Tasks whose lineage is checked."""
+"""Tasks whose lineage and asset events are checked."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, Asset
 
 from airflow_provider_aixplain.files import Upload
 from airflow_provider_aixplain.operators.aixplain import AixplainRunAgentOperator
@@ -21,6 +21,7 @@ with DAG("traced", schedule=None):
         input=ROWS,
         data="text",
         result_path=f"{OUT}/batch",
+        outlets=[Asset(uri="file:///traced/results")],
     )
     AixplainBatchRunOperator(
         task_id="failed_batch", model_id="fail", input=ROWS, data="text", result_path=f"{OUT}/failed"
@@ -31,4 +32,5 @@ with DAG("traced", schedule=None):
         query="traced",
         attachments=[Upload(ROWS)],
         artifacts_path=f"{OUT}/artifacts",
+        outlets=[Asset(uri="file:///traced/answer")],
     )
