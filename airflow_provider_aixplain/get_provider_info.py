@@ -97,7 +97,9 @@ def get_provider_info() -> dict[str, Any]:
                 },
             }
         },
-        "extra-links": [f"{PACKAGE}.observability.links.AixplainAssetLink"],
+        "extra-links": [
+            f"{PACKAGE}.observability.links.Aixplain{kind}Link" for kind in ("Asset", "Manifest", "Results")
+        ],
         "connection-types": [
             {
                 "connection-type": "aixplain",

@@ -21,6 +21,7 @@ from airflow_provider_aixplain.exceptions import (
     from_event,
     translate_protocol_errors,
 )
+from airflow_provider_aixplain.observability.links import BATCH_LINKS
 from airflow_provider_aixplain.observability.outlets import add_to_outlet_events
 from airflow_provider_aixplain.operators.arguments import (
     RESUMED_WITHOUT_EVENT,
@@ -117,6 +118,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
         "aixplain_conn_id",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json"}
+    operator_extra_links = BATCH_LINKS
     ui_color = "#e5f0ff"
     _engine: Engine | None = None
     _manifest: dict[str, Any] | None = None

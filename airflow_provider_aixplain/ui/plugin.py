@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from airflow.providers.common.compat.sdk import AirflowPlugin, conf
 
 from airflow_provider_aixplain import __version__, compat
+from airflow_provider_aixplain.ui.links import AixplainUsageLink
 
 Message = MutableMapping[str, Any]
 
@@ -27,7 +28,10 @@ async def app(
 
 
 class AixplainPlugin(AirflowPlugin):
-    """The page in the navigation and as a tab of each DAG, and its API. Below Airflow 3.1 it adds nothing."""
+    """The page in the navigation and as a tab of each DAG, its API, and the links from tasks to it.
+
+    Below Airflow 3.1 it adds nothing.
+    """
 
     name = "aixplain"
     if compat.is_at_least(3, 1):
@@ -36,3 +40,4 @@ class AixplainPlugin(AirflowPlugin):
             {**_PAGE, "destination": "dag", "url_route": "aixplain-dag"},
         ]
         fastapi_apps = [{"name": "aixplain", "url_prefix": "/aixplain", "app": app}]
+        operator_extra_links = [AixplainUsageLink()]

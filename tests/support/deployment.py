@@ -280,6 +280,7 @@ class Airflow:
             # DAG files do not change, so parsing them again wastes CPU, unless the first time has failed.
             f"{'dag_processor' if AIRFLOW_3 else 'scheduler'}__min_file_process_interval": 60,
             "usage_data_collection__enabled": False,
+            "webserver__base_url": self.url,
             "webserver__web_server_host": "127.0.0.1",
             "webserver__workers": 1,
             # On a busy machine Airflow 2 may miscount gunicorn's workers, and then stops the web server after this

@@ -92,5 +92,6 @@ def dags_for(folder: Path) -> Path:
         for example in examples("dag"):
             (dags / f"{example.name}.py").write_text(example.code, encoding="utf-8")
     else:
-        (dags / "retried.py").unlink()
+        for name in ("retried", "linked"):
+            (dags / f"{name}.py").unlink()
     return dags

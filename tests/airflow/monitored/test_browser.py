@@ -128,6 +128,12 @@ def task_page(monitored: Monitored) -> str:
     return f"/dags/monitored/runs/{monitored.finished}/tasks/run"
 
 
+@pytest.fixture(scope="module")
+def batch_page(monitored: Monitored) -> str:
+    """The path of the page of a finished batch, whose results no browser can open."""
+    return f"/dags/docs_batch/runs/{monitored.run('docs_batch')}/tasks/analyse"
+
+
 def test_the_log_reports_the_result(page: Page, task_page: str) -> None:
     page.goto(task_page)
     expect(page.get_by_text(f"model sentiment succeeded after {RUN_SECONDS:.1f} s")).to_be_visible()
@@ -144,6 +150,14 @@ def test_an_extra_link_opens_the_models_page(monitored: Monitored, page: Page, t
     expect(opened.value.get_by_role("heading")).to_have_text("VADER")
     assert opened.value.url == f"{monitored.emulator.url}/discover/model/sentiment"
     opened.value.close()
+
+
+@pytest.mark.parametrize("name", ["Results", "Manifest"])
+def test_the_links_of_a_batch_open_its_manifest(page: Page, batch_page: str, name: str) -> None:
+    page.goto(f"{batch_page}/details")
+    page.get_by_role("link", name=name, exact=True).click()
+    expect(page.get_by_role("cell", name="return_value", exact=True)).to_be_visible()
+    expect(page.get_by_text("results.jsonl").first).to_be_visible()
 
 
 def test_the_xcom_page_shows_the_fields(page: Page, task_page: str) -> None:

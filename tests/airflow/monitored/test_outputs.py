@@ -1,4 +1,4 @@
-"""What a task leaves in Airflow beside its result: lineage and asset events.
+"""What a task leaves in Airflow beside its result: lineage, asset events and links.
 
 The last module of its folder: it adds to the metrics that another one counts.
 """
@@ -6,6 +6,7 @@ The last module of its folder: it adds to the metrics that another one counts.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,14 @@ DAG = "traced"
 
 
 @pytest.fixture(scope="module")
-def run_id(monitored: Monitored) -> str:
-    """A run of the DAG ``traced``."""
+def linked(monitored: Monitored) -> str | None:
+    """A run of the DAG ``linked``, which has just started; None on Airflow 2."""
+    return monitored.airflow.trigger("linked") if AIRFLOW_3 else None
+
+
+@pytest.fixture(scope="module")
+def run_id(monitored: Monitored, linked: str | None) -> str:
+    """A run of the DAG ``traced``, with which a run of ``linked`` has started."""
     return monitored.airflow.trigger(DAG)
 
 
@@ -31,6 +38,65 @@ def finished(monitored: Monitored, run_id: str) -> str:
     expected = {"batch": "success", "failed_batch": "failed", "agent": "success"}
     assert states == set(expected.items())
     return run_id
+
+
+def links(monitored: Monitored, dag_id: str, run_id: str, task_id: str, **query: int) -> dict[str, str | None]:
+    path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/links"
+    found = monitored.airflow.call("GET", path, params=query)
+    shown: dict[str, str | None] = found["extra_links"] if AIRFLOW_3 else found
+    return shown
+
+
+@pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 runs one task at a time here")
+class TestLinksOfATask:
+    """In the order of the states. A link without URL is not shown."""
+
+    def wait_for(self, monitored: Monitored, run_id: str, task_id: str, condition: Callable[[Any], Any]) -> None:
+        def is_reached() -> bool:
+            return all(condition(ti) for ti in monitored.airflow.tasks("linked", run_id) if ti["task_id"] == task_id)
+
+        wait_until(is_reached, f"{task_id}: the state")
+
+    @pytest.mark.parametrize(
+        ("task_id", "condition", "has_page"),
+        [
+            ("running", lambda ti: ti["state"] == "running", False),
+            ("deferred", lambda ti: ti["state"] == "deferred", True),
+            ("failed", lambda ti: ti["try_number"] == 2 and ti["state"] == "failed", True),
+            ("deferred", lambda ti: ti["state"] == "success", True),
+        ],
+        ids=["running", "deferred", "failed", "succeeded"],
+    )
+    def test_no_link_leads_nowhere(
+        self, monitored: Monitored, run_id: str, linked: str, task_id: str, condition: Any, has_page: bool
+    ) -> None:
+        self.wait_for(monitored, linked, task_id, condition)
+        model = "fail" if task_id == "failed" else "echo"
+        page = f"{monitored.emulator.url}/discover/model/{model}" if has_page else None
+        usage = f"{monitored.airflow.url}/plugin/aixplain?dag_id=linked"
+        expected = {"aiXplain page": page, "aiXplain usage": usage}
+        assert links(monitored, "linked", linked, task_id) == expected
+        if task_id == "failed":
+            assert links(monitored, "linked", linked, task_id, try_number=1) == expected
+
+    @pytest.mark.parametrize("index", [0, 1])
+    def test_mapped_tasks_have_links_of_their_own(self, monitored: Monitored, linked: str, index: int) -> None:
+        self.wait_for(monitored, linked, "decorated", lambda ti: ti["state"] == "success")
+        shown = links(monitored, "linked", linked, "decorated", map_index=index)
+        assert {name for name, url in shown.items() if url} == {"aiXplain page", "aiXplain usage"}
+
+
+@pytest.mark.parametrize("task_id", ["batch", "failed_batch"])
+def test_a_batch_links_to_its_results_and_manifest(monitored: Monitored, finished: str, task_id: str) -> None:
+    shown = links(monitored, DAG, finished, task_id)
+    base = f"{monitored.airflow.url}/dags/{DAG}"
+    page = (
+        f"{base}/runs/{finished}/tasks/{task_id}/xcom"
+        if AIRFLOW_3
+        else f"{base}/grid?dag_run_id={finished}&task_id={task_id}&tab=xcom"
+    )
+    assert (shown.pop("Results"), shown.pop("Manifest")) == (page, page), "a browser cannot open file://"
+    assert set(shown) == ({"aiXplain usage"} if AIRFLOW_3 else set())
 
 
 def dataset(path: str) -> dict[str, str]:

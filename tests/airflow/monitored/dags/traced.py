@@ -1,4 +1,4 @@
-"""Tasks whose lineage and asset events are checked."""
+"""Tasks whose lineage, asset events and links are checked."""
 
 from __future__ import annotations
 
