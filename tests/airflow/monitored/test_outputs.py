@@ -1,4 +1,4 @@
-"""What a task leaves in Airflow beside its result: lineage, asset events and links.
+"""What a task leaves in Airflow beside its result: lineage, asset events and links; and pools that limit its runs.
 
 The last module of its folder: it adds to the metrics that another one counts.
 """
@@ -27,6 +27,8 @@ def linked(monitored: Monitored) -> str | None:
 @pytest.fixture(scope="module")
 def run_id(monitored: Monitored, linked: str | None) -> str:
     """A run of the DAG ``traced``, with which a run of ``linked`` has started."""
+    pool = {"name": "two_runs", "slots": 2, "include_deferred": True}
+    monitored.airflow.call("POST", "/pools", json=pool)
     return monitored.airflow.trigger(DAG)
 
 
@@ -35,7 +37,7 @@ def finished(monitored: Monitored, run_id: str) -> str:
     """The same run when it has finished."""
     monitored.airflow.finish(DAG, run_id)
     states = {(ti["task_id"], ti["state"]) for ti in monitored.airflow.tasks(DAG, run_id)}
-    expected = {"batch": "success", "failed_batch": "failed", "agent": "success"}
+    expected = {"batch": "success", "failed_batch": "failed", "agent": "success", "pooled": "success"}
     assert states == set(expected.items())
     return run_id
 
@@ -150,3 +152,14 @@ def test_asset_events_have_the_cost(monitored: Monitored, finished: str) -> None
     manifest = monitored.airflow.xcoms(DAG, finished, "batch", keys=["return_value"])["return_value"]
     figures = {name: manifest[name] for name in ("credits", "run_time", "rows", "succeeded", "failed", "path")}
     assert extra["batch"] == {"model_id": "echo", **figures}
+
+
+def test_a_pool_limits_the_paid_runs_in_flight(monitored: Monitored, finished: str) -> None:
+    runs = [run for run in monitored.emulator.runs() if "pooled" in str(run["payload"].get("data"))]
+    assert len(runs) == 4
+    moments = [(run[name], step) for run in runs for name, step in (("submitted_at", 1), ("finishes_at", -1))]
+    in_flight, most = 0, 0
+    for _, step in sorted(moments):
+        in_flight += step
+        most = max(most, in_flight)
+    assert most <= 2

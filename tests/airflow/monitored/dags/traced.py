@@ -1,4 +1,4 @@
-"""Tasks whose lineage, asset events and links are checked."""
+"""Tasks whose lineage, asset events and links are checked, and runs that a pool limits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from airflow.providers.common.compat.sdk import DAG, Asset
 
 from airflow_provider_aixplain.files import Upload
-from airflow_provider_aixplain.operators.aixplain import AixplainRunAgentOperator
+from airflow_provider_aixplain.operators.aixplain import AixplainRunAgentOperator, AixplainRunModelOperator
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 
 ROWS = f"file://{Path(__file__).parent}/rows.jsonl"
@@ -34,3 +34,7 @@ with DAG("traced", schedule=None):
         artifacts_path=f"{OUT}/artifacts",
         outlets=[Asset(uri="file:///traced/answer")],
     )
+    limited = AixplainRunModelOperator.partial(
+        task_id="pooled", model_id="echo", parameters={"delay": 8}, pool="two_runs"
+    )
+    limited.expand(data=[f"pooled {number}" for number in range(4)])
