@@ -17,8 +17,8 @@ from openlineage.client.naming import dataset as naming
 
 from airflow_provider_aixplain import __version__
 from airflow_provider_aixplain.files import Upload, is_object_path, to_printable_path
-from airflow_provider_aixplain.observability.metrics import TOKENS
 from airflow_provider_aixplain.protocol.assets import Asset
+from airflow_provider_aixplain.protocol.usage import TOKENS
 from airflow_provider_aixplain.protocol.values import parse_number, to_sendable
 
 

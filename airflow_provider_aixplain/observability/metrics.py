@@ -23,16 +23,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from airflow_provider_aixplain.compat import worker_stats
 from airflow_provider_aixplain.exceptions import AixplainError, AixplainPermanentError, AixplainRunFailed
+from airflow_provider_aixplain.protocol.usage import TOKENS, credits_of
 from airflow_provider_aixplain.protocol.values import parse_number
 
 if TYPE_CHECKING:
@@ -42,33 +42,39 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PREFIX = "aixplain"
-TOKENS = {"prompt": "prompt_tokens", "completion": "completion_tokens"}
-
 MAX_TAG_LENGTH = 55
 """Characters of a tag's value. Airflow drops a metric whose name, with all tags in InfluxDB's format, exceeds 250."""
 
+P = ParamSpec("P")
 Tags = tuple[tuple[str, str], ...]
 
 
-@contextmanager
-def _best_effort() -> Iterator[None]:
-    """Log errors of metrics, and of figures that a supplier sends, instead of losing the result."""
-    try:
-        yield
-    except Exception as error:
-        log.warning("No metrics of this run: %s: %s", type(error).__name__, error)
+def _best_effort(method: Callable[P, None]) -> Callable[P, RunMetrics]:
+    """Make a method return its object, and log the first error instead of raising it: no result may be lost."""
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> RunMetrics:
+        metrics: Any = args[0]
+        try:
+            method(*args, **kwargs)
+        except Exception as error:
+            if not metrics.has_failed:
+                log.warning("The metrics of this task are incomplete: %s: %s", type(error).__name__, error)
+            metrics.has_failed = True
+        return metrics  # type: ignore[no-any-return]
+
+    return call
 
 
 class RunMetrics:
     """Metrics of runs, added up until they are sent. One thread may add to them while another one sends them."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._counts: defaultdict[tuple[str, Tags], Decimal] = defaultdict(Decimal)
-        self._times: list[tuple[str, Tags, float]] = []
+        self.has_failed = False
+        self._added: deque[tuple[str, Tags, int | Decimal | timedelta]] = deque()
+        self._fractions: defaultdict[tuple[str, Tags], int | Decimal] = defaultdict(int)
 
-    @_best_effort()
+    @_best_effort
     def add_end(self, asset: Asset, outcome: str, response: ModelResponse | Mapping[str, Any] | None) -> None:
         """Add an outcome of a run, and the cost of a run that has finished.
 
@@ -78,20 +84,18 @@ class RunMetrics:
         """
         figures: Any = response or {}
         tags = _tags(asset, outcome, figures)
-        with self._lock:
-            self._counts["runs", tags] += 1
-            if outcome not in ("success", "failed"):
-                return  # a later outcome of the same run reports its cost
-            if (used_credits := parse_number(figures.get("used_credits"))) and used_credits > 0:
-                self._counts["credits", tags] += to_millionths(used_credits)
-            usage = figures.get("usage")
-            for kind, name in TOKENS.items():
-                if isinstance(usage, Mapping) and (tokens := parse_number(usage.get(name))) and tokens > 0:
-                    self._counts["tokens", (*tags, ("kind", kind))] += int(tokens)
-            if (run_time := parse_number(figures.get("run_time"))) and run_time > 0:
-                self._times.append(("run_duration", tags, run_time))
+        self._added.append(("runs", tags, 1))
+        if outcome not in ("success", "failed"):
+            return  # a later outcome of the same run reports its cost
+        self._added.append(("credits", tags, to_millionths(credits_of(figures))))
+        usage = figures.get("usage")
+        for kind, name in TOKENS.items() if isinstance(usage, Mapping) else ():
+            tokens = max(0, parse_number(usage.get(name)) or 0)
+            self._added.append(("tokens", (*tags, ("kind", kind)), int(tokens)))
+        if (run_time := parse_number(figures.get("run_time"))) and run_time > 0:
+            self._added.append(("run_duration", tags, timedelta(seconds=run_time)))
 
-    @_best_effort()
+    @_best_effort
     def add_wait(self, asset: Asset, outcome: Outcome, polls: int, seconds: float) -> None:
         """Add a wait for a run.
 
@@ -101,68 +105,41 @@ class RunMetrics:
         :param seconds: the duration of the wait.
         """
         tags = _tags(asset, outcome.status, outcome.response or {})
-        with self._lock:
-            self._counts["polls", tags] += polls
-            self._times.append(("wait_duration", tags, seconds))
+        self._added.append(("polls", tags, polls))
+        self._added.append(("wait_duration", tags, timedelta(seconds=seconds)))
 
-    def send(self, stats: Any, task: Any) -> None:
+    @_best_effort
+    def send(
+        self,
+        task: Any,
+        stats: Callable[[], Any] = worker_stats,
+        gauges: Mapping[str, int] | None = None,
+        gauge_tags: Tags = (),
+    ) -> None:
         """Send everything that was added since the last call. A fraction of a count is kept for the next one.
 
-        :param stats: Airflow's Stats.
-        :param task: as for :func:`count_end`.
+        :param task: the task instance in which this happens, so for a nested operator that of the outer task; or
+            anything else with ``dag_id`` and ``task_id``. What has neither counts as ``unknown``.
+        :param stats: returns Airflow's Stats; default: those of a worker.
+        :param gauges: gauges to send too, by name.
+        :param gauge_tags: their tags, beside those of the task.
         """
-        task_tags = tags_of_task(task)
-        with self._lock:
-            counts, self._counts = self._counts, defaultdict(Decimal)
-            times, self._times = self._times, []
-            for key, count in counts.items():
-                if fraction := count - round(count):  # half to even
-                    self._counts[key] = fraction
+        backend, counts = stats(), self._fractions
+        task_tags = {name: clean_tag(getattr(task, name, None) or "unknown") for name in ("dag_id", "task_id")}
+        self._fractions = defaultdict(int)
+        for _ in range(len(self._added)):
+            name, tags, value = self._added.popleft()
+            if isinstance(value, timedelta):
+                backend.timing(f"aixplain.{name}", value, tags=task_tags | dict(tags))
+            else:
+                counts[name, tags] += value
         for (name, tags), count in counts.items():
-            if whole := round(count):
-                stats.incr(f"{PREFIX}.{name}", whole, tags={**task_tags, **dict(tags)})
-        for name, tags, seconds in times:
-            stats.timing(f"{PREFIX}.{name}", timedelta(seconds=seconds), tags={**task_tags, **dict(tags)})
-
-
-def count_end(
-    asset: Asset,
-    outcome: str,
-    response: Mapping[str, Any] | None,
-    task: Any,
-    stats: Callable[[], Any] | None = None,
-) -> None:
-    """Count an outcome of a run, and its cost.
-
-    :param asset: what was run; if its id is not known, that in the response counts, if any.
-    :param outcome: see above.
-    :param response: the ModelResponse as a dict, if there is one.
-    :param task: the task instance in which this happens, so for a nested operator that of the outer task; or anything
-        else with ``dag_id`` and ``task_id``. What has neither counts as ``unknown``.
-    :param stats: returns Airflow's Stats; default: those of a worker.
-    """
-    with _best_effort():
-        metrics = RunMetrics()
-        metrics.add_end(asset, outcome, response)
-        metrics.send((stats or worker_stats)(), task)
-
-
-def count_wait(
-    asset: Asset, outcome: Outcome, polls: int, seconds: float, task: Any, stats: Callable[[], Any] | None = None
-) -> None:
-    """Count a wait for a run.
-
-    :param asset: as for :func:`count_end`.
-    :param outcome: the outcome of the wait.
-    :param polls: how many polls were made.
-    :param seconds: the duration of the wait.
-    :param task: as for :func:`count_end`.
-    :param stats: as for :func:`count_end`.
-    """
-    with _best_effort():
-        metrics = RunMetrics()
-        metrics.add_wait(asset, outcome, polls, seconds)
-        metrics.send((stats or worker_stats)(), task)
+            if whole := round(count):  # half to even
+                backend.incr(f"aixplain.{name}", whole, tags=task_tags | dict(tags))
+            if count != whole:
+                self._fractions[name, tags] = count - whole
+        for gauge, current in (gauges or {}).items():
+            backend.gauge(f"aixplain.{gauge}", current, tags=task_tags | dict(gauge_tags))
 
 
 def outcome_of(error: AixplainError) -> str:
@@ -173,20 +150,16 @@ def outcome_of(error: AixplainError) -> str:
     return "refused" if is_refusal else "orphaned"
 
 
-def to_millionths(used_credits: float) -> Decimal:
+def to_millionths(used_credits: Decimal) -> Decimal:
     """Return credits in millionths, exactly. Many metrics servers round counts to integers."""
-    return Decimal(repr(used_credits)).scaleb(6)
-
-
-def tags_of_task(task: Any) -> dict[str, str]:
-    """Return the tags that name a task, see :func:`count_end`."""
-    return {name: clean_tag(getattr(task, name, None) or "unknown") for name in ("dag_id", "task_id")}
+    return used_credits.scaleb(6)
 
 
 def _tags(asset: Asset, outcome: str, response: ModelResponse | Mapping[str, Any]) -> Tags:
-    record = response.get("asset")
-    record_id = record.get("assetId") or record.get("id") if isinstance(record, Mapping) else None
-    return (asset.id_name, clean_tag(asset.id or record_id or "unknown")), ("outcome", outcome)
+    asset_id: Any = asset.id
+    if not asset_id and isinstance(record := response.get("asset"), Mapping):
+        asset_id = record.get("assetId") or record.get("id")
+    return (asset.id_name, clean_tag(asset_id or "unknown")), ("outcome", outcome)
 
 
 def clean_tag(value: object) -> str:

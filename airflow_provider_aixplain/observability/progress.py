@@ -6,14 +6,13 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pendulum
 
 from airflow_provider_aixplain.exceptions import AixplainError, to_event
-from airflow_provider_aixplain.observability.metrics import PREFIX, clean_tag, tags_of_task, to_millionths
+from airflow_provider_aixplain.observability.metrics import clean_tag, to_millionths
 from airflow_provider_aixplain.protocol.usage import RunUsage
 
 if TYPE_CHECKING:
@@ -73,21 +72,16 @@ def send_metrics(engine: Engine, task: Any, stats: Callable[[], Any]) -> None:
     :param task: the task instance, for the tags of the metrics.
     :param stats: returns Airflow's Stats.
     """
-    totals, asset = engine.ledger.totals, engine.asset
+    totals, asset, batch = engine.ledger.totals, engine.asset, engine.ledger.batch
     gauges = {
-        "done": totals.done,
-        "failed": totals.failed,
-        "in_flight": engine.in_flight,
-        "credits": round(to_millionths(totals.credits)),
+        "batch.done": totals.done,
+        "batch.failed": totals.failed,
+        "batch.in_flight": engine.in_flight,
+        "batch.credits": round(to_millionths(Decimal(repr(totals.credits)))),
     }
-    with suppress(Exception):  # an error of the metrics must not stop the batch
-        engine.metrics.send(stats(), task)
-        if not engine.ledger.batch:  # the batch was not read yet
-            return
-        # Not the id of the DAG run: Airflow drops it from StatsD unless configured otherwise.
-        tags = {**tags_of_task(task), asset.id_name: clean_tag(asset.id), "batch_id": engine.ledger.batch}
-        for name, value in gauges.items():
-            stats().gauge(f"{PREFIX}.batch.{name}", value, tags=tags)
+    # Not the id of the DAG run: Airflow drops it from StatsD unless configured otherwise.
+    tags = (asset.id_name, clean_tag(asset.id)), ("batch_id", batch)
+    engine.metrics.send(task, stats, gauges if batch else None, tags)  # without a batch id, none was read yet
 
 
 def batch_usage(ledger: Ledger, in_flight: int = 0, *, is_finished: bool = False) -> RunUsage:

@@ -19,7 +19,7 @@ from airflow_provider_aixplain.exceptions import (
     from_event,
 )
 from airflow_provider_aixplain.observability.links import ASSET_LINK
-from airflow_provider_aixplain.observability.metrics import count_end, outcome_of
+from airflow_provider_aixplain.observability.metrics import RunMetrics, outcome_of
 from airflow_provider_aixplain.observability.outlets import add_to_outlet_events
 from airflow_provider_aixplain.operators.arguments import RESUMED_WITHOUT_EVENT, is_nested
 from airflow_provider_aixplain.placement import PLACEMENT
@@ -203,7 +203,7 @@ class DeferrableRunBaseOperator(TemplatedOperator):
         :param poll_url: the poll URL, if it is known.
         :param store: the store of this task, if it is open already.
         """
-        count_end(self.asset, outcome, response, context.get("ti") or self)
+        RunMetrics().add_end(self.asset, outcome, response).send(context.get("ti") or self)
         wait_time = seconds_since(self.submitted_at) if self.submitted_at else None
         store = store or self._open_store(context)
         usage = run_usage(outcome, response, poll_url or (outcome == "orphaned" and self.submitted_at) or "", wait_time)

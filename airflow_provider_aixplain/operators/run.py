@@ -19,7 +19,7 @@ from airflow_provider_aixplain.exceptions import (
     submission_error,
     translate_protocol_errors,
 )
-from airflow_provider_aixplain.observability.metrics import count_wait
+from airflow_provider_aixplain.observability.metrics import RunMetrics
 from airflow_provider_aixplain.operators.arguments import deferrable_or_default, one_of, positive, refuse_nested
 from airflow_provider_aixplain.operators.base import DeferrableRunBaseOperator
 from airflow_provider_aixplain.placement import PLACEMENT
@@ -237,7 +237,7 @@ class RunBaseOperator(DeferrableRunBaseOperator):
         wait = Wait(wait_time=self.wait_time, timeout=timeout, retry_budget=RETRY_BUDGET)
         outcome = self.hook.wait_for_run(poll_url, wait, self.run_name)
         seconds = seconds_since(submission.submitted_at)
-        count_wait(self.asset, outcome, wait.polls, seconds, context.get("ti") or self)
+        RunMetrics().add_wait(self.asset, outcome, wait.polls, seconds).send(context.get("ti") or self)
         return self.execute_complete(context, outcome.to_event(poll_url))
 
     def _submit_and_record(

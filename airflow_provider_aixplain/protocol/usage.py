@@ -76,7 +76,7 @@ def run_usage(
     return RunUsage(
         id=run_id or str(figures.get("url") or ""),
         runs={outcome: 1},
-        credits=Decimal(str(max(0, parse_number(figures.get("used_credits")) or 0))),
+        credits=credits_of(figures),
         tokens=count_tokens(figures.get("usage")),
         run_time=parse_number(figures.get("run_time")) or None,
         wait_time=wait_time,
@@ -95,6 +95,11 @@ def earlier_usage(submission: Submission, response: ModelResponse | None) -> Run
         return run_usage("error", None, submission.run_id)
     outcome = "failed" if response.status is ResponseStatus.FAILED else "success"
     return run_usage(outcome, response.to_dict(), submission.run_id)
+
+
+def credits_of(response: Mapping[str, Any] | ModelResponse) -> Decimal:
+    """Return the ``used_credits`` of a response; 0 if it does not state them."""
+    return Decimal(repr(max(0, parse_number(response.get("used_credits")) or 0)))
 
 
 def count_tokens(usage: Any) -> int:

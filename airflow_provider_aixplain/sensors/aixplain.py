@@ -17,7 +17,7 @@ from airflow_provider_aixplain.exceptions import (
     AixplainRunTimeout,
     translate_protocol_errors,
 )
-from airflow_provider_aixplain.observability.metrics import count_wait
+from airflow_provider_aixplain.observability.metrics import RunMetrics
 from airflow_provider_aixplain.operators.arguments import deferrable_or_default, one_of, refuse_nested
 from airflow_provider_aixplain.operators.base import DeferrableRunBaseOperator
 from airflow_provider_aixplain.protocol import wire
@@ -161,5 +161,5 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
         if outcome or not self._releases_worker:  # otherwise the process that polls next would log the steps again
             self.hook.log_steps(wait, response, self.run_name)
         if outcome:
-            count_wait(self.asset, outcome, wait.polls, elapsed, context.get("ti") or self)
+            RunMetrics().add_wait(self.asset, outcome, wait.polls, elapsed).send(context.get("ti") or self)
         return outcome

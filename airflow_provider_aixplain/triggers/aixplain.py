@@ -13,7 +13,7 @@ from airflow_provider_aixplain.client.aio import MAX_RESPONSE_BYTES
 from airflow_provider_aixplain.exceptions import AixplainPermanentError
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.loop_local import LoopLocal
-from airflow_provider_aixplain.observability.metrics import count_wait
+from airflow_provider_aixplain.observability.metrics import RunMetrics
 from airflow_provider_aixplain.observability.run_summary import run_summary
 from airflow_provider_aixplain.placement import PLACEMENT
 from airflow_provider_aixplain.protocol.adaptive import RunTimes
@@ -88,7 +88,8 @@ class AixplainModelRunTrigger(BaseTrigger):
             outcome = Outcome("success", "its response is too large for an event: poll the run to read it")
         elapsed = seconds_since(str(settings.submitted_at))
         self.log.info("%s", run_summary(outcome, wait.polls, elapsed))
-        count_wait(settings.asset, outcome, wait.polls, elapsed, self.task_instance, compat.triggerer_stats)
+        metrics = RunMetrics().add_wait(settings.asset, outcome, wait.polls, elapsed)
+        metrics.send(self.task_instance, compat.triggerer_stats)
         return outcome
 
     async def _finish(self, outcome: Outcome) -> TriggerEvent:

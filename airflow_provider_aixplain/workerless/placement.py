@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_aixplain import compat
 from airflow_provider_aixplain.observability.links import ASSET_LINK
-from airflow_provider_aixplain.observability.metrics import count_end
+from airflow_provider_aixplain.observability.metrics import RunMetrics
 from airflow_provider_aixplain.protocol.usage import USAGE_KEY, add_usage, run_usage
 from airflow_provider_aixplain.submission import seconds_since
 from airflow_provider_aixplain.workerless.eligibility import (
@@ -87,5 +87,5 @@ class TriggererPlacement:
                 "A worker finishes the task, as pushing its XComs failed: %s: %s", type(error).__name__, error
             )
             return None
-        count_end(settings.asset, "success", response, trigger.task_instance, compat.triggerer_stats)
+        RunMetrics().add_end(settings.asset, "success", response).send(trigger.task_instance, compat.triggerer_stats)
         return TaskSuccessEvent()

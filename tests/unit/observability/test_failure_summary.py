@@ -151,7 +151,7 @@ def test_a_stopped_trigger_sends_all_that_it_counted(tmp_path: Path, monkeypatch
         if name == "aixplain.runs":
             counted.append(count)
 
-    stats = SimpleNamespace(incr=incr, timing=lambda *_, **__: None)
+    stats = SimpleNamespace(incr=incr, timing=lambda *_, **__: None, gauge=lambda *_, **__: None)
     monkeypatch.setattr(batch_trigger, "triggerer_stats", lambda: stats)
     monkeypatch.setattr(progress, "UPDATE_INTERVAL", 3600)
     batch = begin_batch(f"file://{tmp_path}/out", [f"{next(TAGS)} {number}" for number in range(30)], delay=0.2)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_aixplain.exceptions import AixplainError, AixplainPermanentError, AixplainRunFailed
-from airflow_provider_aixplain.observability.metrics import RunMetrics, clean_tag, count_end, count_wait, outcome_of
+from airflow_provider_aixplain.observability.metrics import RunMetrics, clean_tag, outcome_of
 from airflow_provider_aixplain.observability.progress import send_metrics
 from airflow_provider_aixplain.protocol.assets import Asset
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
@@ -59,14 +59,16 @@ def response(**fields: Any) -> dict[str, Any]:
 def test_all_figures_of_a_run_are_counted(asset: Asset, name: str) -> None:
     stats = Stats()
     usage = {"prompt_tokens": 3, "completion_tokens": "4", "total_tokens": 7}
-    count_end(asset, "success", response(used_credits=0.25, run_time=1.5, usage=usage), TASK, lambda: stats)
+    RunMetrics().add_end(asset, "success", response(used_credits=0.25, run_time=1.5, usage=usage)).send(
+        TASK, lambda: stats
+    )
     tags = {**OF_TASK, name: "m", "outcome": "success"}
     assert stats.metrics == [
+        ("aixplain.run_duration", timedelta(seconds=1.5), tags),
         ("aixplain.runs", 1, tags),
         ("aixplain.credits", 250_000, tags),
         ("aixplain.tokens", 3, {**tags, "kind": "prompt"}),
         ("aixplain.tokens", 4, {**tags, "kind": "completion"}),
-        ("aixplain.run_duration", timedelta(seconds=1.5), tags),
     ]
 
 
@@ -83,7 +85,7 @@ def test_all_figures_of_a_run_are_counted(asset: Asset, name: str) -> None:
 )
 def test_invalid_figures_are_not_counted(fields: dict[str, Any]) -> None:
     stats = Stats()
-    count_end(MODEL, "failed", response(**fields), TASK, lambda: stats)
+    RunMetrics().add_end(MODEL, "failed", response(**fields)).send(TASK, lambda: stats)
     assert stats.metrics == [("aixplain.runs", 1, {**OF_TASK, "model_id": "m", "outcome": "failed"})]
 
 
@@ -91,7 +93,9 @@ def test_invalid_figures_are_not_counted(fields: dict[str, Any]) -> None:
 def test_only_a_finished_run_has_a_cost(outcome: str) -> None:
     """The run may be counted again, when it has finished."""
     stats = Stats()
-    count_end(MODEL, outcome, response(used_credits=1, run_time=1, usage={"prompt_tokens": 1}), TASK, lambda: stats)
+    RunMetrics().add_end(MODEL, outcome, response(used_credits=1, run_time=1, usage={"prompt_tokens": 1})).send(
+        TASK, lambda: stats
+    )
     assert [name for name, *_ in stats.metrics] == ["aixplain.runs"]
 
 
@@ -101,7 +105,7 @@ def test_only_a_finished_run_has_a_cost(outcome: str) -> None:
 )
 def test_credits_are_whole_millionths(used_credits: Any, counted: int) -> None:
     stats = Stats()
-    count_end(MODEL, "success", response(used_credits=used_credits), TASK, lambda: stats)
+    RunMetrics().add_end(MODEL, "success", response(used_credits=used_credits)).send(TASK, lambda: stats)
     counts = [count for name, count, _ in stats.metrics if name == "aixplain.credits"]
     assert counts == ([counted] if counted else [])
     assert all(type(count) is int for count in counts)
@@ -112,15 +116,15 @@ def test_what_is_added_up_is_sent_once() -> None:
     for _ in range(3):
         metrics.add_end(MODEL, "success", response(used_credits=0.1, run_time=2))
     metrics.add_wait(MODEL, Outcome("success", ""), 2, 4.0)
-    metrics.send(stats, TASK)
-    metrics.send(stats, TASK)
+    metrics.send(TASK, lambda: stats)
+    metrics.send(TASK, lambda: stats)
     tags = {**OF_TASK, "model_id": "m", "outcome": "success"}
     assert stats.metrics == [
+        *[("aixplain.run_duration", timedelta(seconds=2), tags)] * 3,
+        ("aixplain.wait_duration", timedelta(seconds=4), tags),
         ("aixplain.runs", 3, tags),
         ("aixplain.credits", 300_000, tags),
         ("aixplain.polls", 2, tags),
-        *[("aixplain.run_duration", timedelta(seconds=2), tags)] * 3,
-        ("aixplain.wait_duration", timedelta(seconds=4), tags),
     ]
 
 
@@ -129,15 +133,15 @@ def test_fractions_of_a_millionth_add_up(costs: list[int]) -> None:
     metrics, stats = RunMetrics(), Stats()
     for cost in costs:
         metrics.add_end(MODEL, "success", response(used_credits=cost / 10_000_000))
-        metrics.send(stats, TASK)
+        metrics.send(TASK, lambda: stats)
     counted = sum(count for name, count, _ in stats.metrics if name == "aixplain.credits")
     assert abs(counted * 10 - sum(costs)) <= 5
 
 
 def test_the_response_may_name_the_model() -> None:
     stats = Stats()
-    count_end(Asset(), "success", response(asset={"assetId": "asset-id"}), TASK, lambda: stats)
-    count_end(Asset(), "timeout", None, TASK, lambda: stats)
+    RunMetrics().add_end(Asset(), "success", response(asset={"assetId": "asset-id"})).send(TASK, lambda: stats)
+    RunMetrics().add_end(Asset(), "timeout", None).send(TASK, lambda: stats)
     assert [tags["model_id"] for *_, tags in stats.metrics] == ["asset-id", "unknown"]
 
 
@@ -147,7 +151,7 @@ def test_the_response_may_name_the_model() -> None:
 )
 def test_a_hostile_asset_id_is_cleaned(asset_id: Any) -> None:
     stats = Stats()
-    count_end(Asset(), "success", {"asset": {"assetId": asset_id}}, TASK, lambda: stats)
+    RunMetrics().add_end(Asset(), "success", {"asset": {"assetId": asset_id}}).send(TASK, lambda: stats)
     ((_, _, tags),) = stats.metrics
     assert re.fullmatch(r"[\w./-]{1,55}", tags["model_id"], re.ASCII)
     assert tags["model_id"] == asset_id or asset_id != "a/b-c.1"
@@ -161,7 +165,7 @@ def test_long_and_foreign_names_stay_distinct(names: set[str]) -> None:
 def test_what_names_no_task_is_unknown() -> None:
     """As the trigger in ``dag.test()``, whose task instance is None."""
     stats = Stats()
-    count_end(MODEL, "success", None, None, lambda: stats)
+    RunMetrics().add_end(MODEL, "success", None).send(None, lambda: stats)
     ((_, _, tags),) = stats.metrics
     assert (tags["dag_id"], tags["task_id"]) == ("unknown", "unknown")
 
@@ -173,9 +177,9 @@ def test_statsd_accepts_the_longest_names(monkeypatch: pytest.MonkeyPatch) -> No
     asset, sent = Asset("agent", "a@" * 100), Stats()
     stats = statsd_logger(sent)
     usage = {"prompt_tokens": 1, "completion_tokens": 1}
-    count_end(asset, "success", response(used_credits=1, run_time=1, usage=usage), task, lambda: stats)
-    count_end(asset, "submitted", None, task, lambda: stats)
-    count_wait(asset, Outcome("success", ""), 1, 1.0, task, lambda: stats)
+    RunMetrics().add_end(asset, "success", response(used_credits=1, run_time=1, usage=usage)).send(task, lambda: stats)
+    RunMetrics().add_end(asset, "submitted", None).send(task, lambda: stats)
+    RunMetrics().add_wait(asset, Outcome("success", ""), 1, 1.0).send(task, lambda: stats)
     totals = SimpleNamespace(done=1, failed=1, credits=1.5)
     ledger = SimpleNamespace(totals=totals, batch=f"{10**6}-{'f' * 12}")
     engine: Any = SimpleNamespace(asset=asset, in_flight=1, ledger=ledger, metrics=RunMetrics())
@@ -187,9 +191,9 @@ def test_statsd_accepts_the_longest_names(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_wait_is_counted() -> None:
     stats = Stats()
-    count_wait(MODEL, Outcome("timeout", "late"), 12, 90, TASK, lambda: stats)
+    RunMetrics().add_wait(MODEL, Outcome("timeout", "late"), 12, 90).send(TASK, lambda: stats)
     tags = {**OF_TASK, "model_id": "m", "outcome": "timeout"}
-    assert stats.metrics == [("aixplain.polls", 12, tags), ("aixplain.wait_duration", timedelta(seconds=90), tags)]
+    assert stats.metrics == [("aixplain.wait_duration", timedelta(seconds=90), tags), ("aixplain.polls", 12, tags)]
 
 
 @pytest.mark.parametrize(
@@ -206,13 +210,15 @@ def test_an_error_has_an_outcome(error: AixplainError, outcome: str) -> None:
     assert outcome_of(error) == outcome
 
 
-def test_errors_of_metrics_lose_no_result(caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_of_metrics_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     class Broken:
-        def incr(self, *_: Any, **__: Any) -> None:
+        def timing(self, *_: Any, **__: Any) -> None:
             raise OSError("no such host")
 
-    count_end(MODEL, "success", response(), TASK, Broken)
-    count_end(MODEL, "success", response(run_time=1), TASK, object)
+    metrics = RunMetrics()
+    for _ in range(3):  # as a batch does, many times
+        metrics.add_end(MODEL, "success", response(run_time=1)).send(TASK, Broken)
+    RunMetrics().add_end(MODEL, "success", response(run_time=1)).send(TASK, object)
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
 
 
@@ -226,8 +232,8 @@ def test_opentelemetry_accepts_the_metrics() -> None:
     reader = InMemoryMetricReader()
     stats = SafeOtelLogger(MeterProvider([reader]))
     for _ in range(2):
-        count_end(MODEL, "success", response(used_credits=0.25, run_time=1.5), TASK, lambda: stats)
-    count_wait(MODEL, Outcome("success", ""), 3, 2.0, TASK, lambda: stats)
+        RunMetrics().add_end(MODEL, "success", response(used_credits=0.25, run_time=1.5)).send(TASK, lambda: stats)
+    RunMetrics().add_wait(MODEL, Outcome("success", ""), 3, 2.0).send(TASK, lambda: stats)
     data: Any = reader.get_metrics_data()
     metrics = {one.name: one.data.data_points[0] for one in data.resource_metrics[0].scope_metrics[0].metrics}
     assert metrics["airflow.aixplain.runs"].value == 2
