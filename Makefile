@@ -74,7 +74,7 @@ common-ai: $(COMMON_AI)/.ready ## Test the hook for the provider common.ai
 # Without these programs, the tests that need them are skipped.
 real-3.3.2: programs
 programs: $(VENV)/.ready
-	@$(VENV)/bin/python -m tests.support.services chromium prometheus prometheus-statsd-exporter
+	@$(VENV)/bin/python -m tests.support.services chromium prometheus
 
 FAULTS := tests/airflow/test_faults.py tests/airflow/test_killed_triggers.py
 test-faults: $(VENV)/.ready ## Kill processes, on PostgreSQL, two triggerers and Celery: some 35 minutes

@@ -9,26 +9,29 @@ from __future__ import annotations
 import argparse
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
 from tests.support.deployment import Processes, free_port, wait_until
+from tests.support.scripted import Handler, serve
 
 PACKAGES = {
     "postgres": "postgresql",
     "redis-server": "redis-server",
     "chromium": "chromium",
     "prometheus": "prometheus",
-    "prometheus-statsd-exporter": "prometheus-statsd-exporter",
 }
 """Debian's package of each program."""
 
@@ -133,8 +136,31 @@ class ObjectStore:
         (home / "config" / "airflow_local_settings.py").write_text(ATTACH)
 
 
+class StandInExporter:
+    """Shows what the statsd exporter shows of Airflow's metrics, without the buckets of timers."""
+
+    def __init__(self) -> None:
+        self._series: dict[str, Decimal] = {}
+
+    def __call__(self, http: Handler) -> None:
+        text = "".join(f"{series} {value}\n" for series, value in list(self._series.items()))
+        http.answer(200, text.encode(), **{"Content-Type": "text/plain"})
+
+    def receive(self, lines: list[str]) -> None:
+        """Add up lines in StatsD's format, with tags in InfluxDB's."""
+        for line in lines:
+            metric, _, sent = line.rpartition(":")
+            value, kind = sent.split("|")
+            name, *tags = metric.split(",")
+            labels = ",".join('{}="{}"'.format(*tag.split("=")) for tag in tags)
+            suffix, unit = ("_sum", 1000) if kind == "ms" else ("", 1)
+            series = f"{re.sub('[^a-zA-Z0-9]', '_', name)}{suffix}{{{labels}}}"
+            before = Decimal(0) if kind == "g" else self._series.get(series, Decimal(0))
+            self._series[series] = before + Decimal(value) / unit
+
+
 class Prometheus:
-    """A Prometheus server that reads a statsd exporter.
+    """A Prometheus server that reads a statsd exporter, or its stand-in: Debian 12 has no package of the exporter.
 
     :param processes: the deployment that they belong to.
     :param mapping: the configuration of the exporter.
@@ -143,18 +169,21 @@ class Prometheus:
 
     def __init__(self, processes: Processes, mapping: str, config: str) -> None:
         self._statsd, exporter, server = free_port(), free_port(), free_port()
-        self._url = f"http://127.0.0.1:{server}"
-        mapping_path, config_path = processes.home / "statsd.yml", processes.home / "prometheus.yml"
-        mapping_path.write_text(mapping)
-        config_path.write_text(config.replace("localhost:9102", f"127.0.0.1:{exporter}"))
-        processes.start(
-            "exporter",
-            str(_require("prometheus-statsd-exporter")),
-            f"--statsd.mapping-config={mapping_path}",
-            "--statsd.listen-udp=",
-            f"--statsd.listen-tcp=127.0.0.1:{self._statsd}",
-            f"--web.listen-address=127.0.0.1:{exporter}",
-        )
+        self._url, self._stand_in = f"http://127.0.0.1:{server}", StandInExporter()
+        address, ports = f"127.0.0.1:{exporter}", [server]
+        if path := find("statsd_exporter"):
+            mapping_path = processes.home / "statsd.yml"
+            mapping_path.write_text(mapping)
+            addresses = f"--statsd.listen-tcp=127.0.0.1:{self._statsd}", f"--web.listen-address={address}"
+            options = f"--statsd.mapping-config={mapping_path}", "--statsd.listen-udp=", *addresses
+            processes.start("exporter", str(path), *options)
+            ports.append(self._statsd)
+        else:
+            stack = ExitStack()
+            address = urlsplit(stack.enter_context(serve(self._stand_in)).url).netloc
+            processes.add_cleanup(stack.close)
+        config_path = processes.home / "prometheus.yml"
+        config_path.write_text(config.replace("localhost:9102", address))
         processes.start(
             "prometheus",
             str(_require("prometheus")),
@@ -162,10 +191,13 @@ class Prometheus:
             f"--storage.tsdb.path={processes.home / 'prometheus'}",
             f"--web.listen-address=127.0.0.1:{server}",
         )
-        wait_until(lambda: processes.check() or all(map(_listens, (self._statsd, server))), "Prometheus", 60)
+        wait_until(lambda: processes.check() or all(map(_listens, ports)), "Prometheus", 60)
 
     def send(self, lines: list[str]) -> None:
         """Send lines in StatsD's format to the exporter, over TCP, which loses none."""
+        if not find("statsd_exporter"):
+            self._stand_in.receive(lines)
+            return
         with socket.create_connection(("127.0.0.1", self._statsd)) as connection:
             connection.sendall("".join(f"{line}\n" for line in lines).encode())
 

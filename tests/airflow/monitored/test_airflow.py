@@ -10,6 +10,7 @@ import json
 import os
 import re
 import subprocess
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -146,6 +147,23 @@ def test_a_retry_policy_decides_about_retries(monitored: Monitored) -> None:
     tries = {ti["task_id"]: (ti["state"], ti["try_number"]) for ti in monitored.airflow.tasks("retried", run_id)}
     assert tries == {"fails_once": ("failed", 1), "fails_twice": ("failed", 2)}
     assert "Retry policy decision" in monitored.airflow.log("retried", run_id, "fails_once")
+
+
+def test_credits_are_those_of_the_account(monitored: Monitored, run_id: str) -> None:
+    """To the last digit: of single runs, agents and a batch, and of failed runs, which the test before has added."""
+    runs = monitored.emulator.runs()
+    account = sum(Decimal(str(run["used_credits"])) for run in runs)
+    assert {bool(run["agent_id"]) for run in runs} == {True, False}
+
+    def millionths(**tags: str) -> int:
+        return sum(int(count.removesuffix("|c")) for count in monitored.metrics("credits", **tags))
+
+    def counted() -> Decimal:
+        repeated = millionths(task_id="again") + millionths(task_id="mapped_wait")  # of the run that "wait" counts
+        return Decimal(millionths() - repeated) / 1_000_000
+
+    wait_until(lambda: counted() >= account, f"{account} credits", 30)
+    assert counted() == account
 
 
 class TestConnections:

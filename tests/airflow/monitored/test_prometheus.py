@@ -1,4 +1,4 @@
-"""The recipe of docs/metrics.md: what a real Airflow has sent, through Debian's statsd exporter, in Prometheus."""
+"""The recipe of docs/metrics.md: what a real Airflow has sent, in Debian's Prometheus."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.documentation import ROOT
 from tests.support.monitored import Monitored
 from tests.support.services import Prometheus, missing
 
-if absent := missing("prometheus", "prometheus-statsd-exporter"):
+if absent := missing("prometheus"):
     pytest.skip(absent, allow_module_level=True)
 
 DAG = "monitored"

@@ -6,7 +6,7 @@ import os
 
 from airflow.providers.common.compat.sdk import DAG, task
 
-from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+from airflow_provider_aixplain.operators.aixplain import AixplainRunAgentOperator, AixplainRunModelOperator
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
 
@@ -36,6 +36,7 @@ with DAG("monitored", schedule=None):
     mapped.expand(text=["one", "two"])  # type: ignore[attr-defined]
 
     AixplainRunModelOperator(task_id="run", model_id="sentiment", data="A wonderful lamp.")
+    AixplainRunAgentOperator(task_id="agent", agent_id="echo-agent", query="A question.")
     AixplainBatchRunOperator(
         task_id="batch",
         model_id="sentiment",
