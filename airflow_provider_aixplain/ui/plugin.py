@@ -13,7 +13,7 @@ from airflow_provider_aixplain.ui.links import AixplainUsageLink
 
 Message = MutableMapping[str, Any]
 
-# With the base path of Airflow's UI: below 3.3 Airflow imports the address as it is, where a relative one fails.
+# With the base path of Airflow's UI: below 3.3 Airflow imports the address unchanged, and a relative one fails.
 _BASE_PATH = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
 _PAGE = {"name": "aiXplain", "bundle_url": f"{_BASE_PATH}/aixplain/static/aixplain.js?v={__version__}"}
 
