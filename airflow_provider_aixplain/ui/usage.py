@@ -6,11 +6,11 @@ import heapq
 import json
 import math
 from array import array
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from decimal import Context, Decimal
-from itertools import islice
+from itertools import compress, islice
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, TypeAdapter
@@ -176,18 +176,18 @@ class Day(NamedTuple):
 
 def count_day(records: Iterable[Record]) -> Day:
     """Sum up the records of a day."""
-    found: dict[tuple[str, str, str, tuple[str, ...]], list[Usage]] = defaultdict(list)
+    found: dict[tuple[str, str, str, tuple[str, ...]], list[Usage]] = {}
     numbers: dict[tuple[str, str, str, tuple[str, ...]], int] = {}
-    rows = Rows(array("I"), array("q"), array("i"), array("d"))
+    rows: list[tuple[int, int, int, float]] = []
     for record in sorted(records, key=lambda record: record.order):
         usage = record.usage
         key = record.dag_run.dag_id, record.task_id, asset_of(usage), tuple(sorted(outcomes_of(usage)))
-        found[key].append(usage)
-        rows.group.append(numbers.setdefault(key, len(numbers)))
-        rows.dag_run_id.append(record.dag_run.id)
-        rows.map_index.append(record.map_index)
-        rows.credits.append(float(usage["credits"]))
-    return Day([_sum_up(key, usages) for key, usages in found.items()], rows)
+        found.setdefault(key, []).append(usage)
+        number = numbers.setdefault(key, len(numbers))
+        rows.append((number, record.dag_run.id, record.map_index, float(usage["credits"])))
+    columns = zip(*rows, strict=True) if rows else ((), (), (), ())
+    kept = Rows(*(array(kind, column) for kind, column in zip("Iqid", columns, strict=True)))
+    return Day([_sum_up(key, usages) for key, usages in found.items()], kept)
 
 
 def _sum_up(key: tuple[str, str, str, tuple[str, ...]], usages: list[Usage]) -> Group:
@@ -266,16 +266,15 @@ class Summary:
         self._stacks: dict[str, dict[str, Decimal]] = {}
         self._outcomes: dict[str, Counter[str]] = {}
         self._per_task: dict[tuple[str, str], tuple[Decimal, int, str]] = {}
-        self._run_times: list[bytes] = []
-        self._wait_times: list[bytes] = []
+        self._run_times, self._wait_times = Counter[int](), Counter[int]()
         self._tasks = self._tokens = 0
         self._dag_ids, self._assets, self._seen_outcomes = set[str](), set[str](), set[str]()
 
-    def add_day(self, day: str, groups: Sequence[Group]) -> set[int]:
-        """Add a day, and return the indexes of those of its groups that are shown."""
+    def add_day(self, day: str, groups: Sequence[Group]) -> bytearray:
+        """Add a day, and return for each of its groups whether it is shown."""
         stacked: dict[str, Decimal] = {}
         counts = Counter[str]()
-        shown = set()
+        shown = bytearray(len(groups))
         for index, group in enumerate(groups):
             if group.dag_id not in self.readable:
                 continue
@@ -284,7 +283,7 @@ class Summary:
             self._seen_outcomes.update(group.outcomes)
             if not self.filters.accept(group.dag_id, group.asset, group.outcomes):
                 continue
-            shown.add(index)
+            shown[index] = True
             self._tasks += group.tasks
             self._tokens += group.tokens
             for outcome, number in zip(group.outcomes, group.runs, strict=True):
@@ -293,9 +292,10 @@ class Summary:
             stacked[stack] = EXACT.add(stacked.get(stack, NOTHING), group.credits)
             spent, runs, _ = self._per_task.get(task, (NOTHING, 0, ""))
             self._per_task[task] = EXACT.add(spent, group.credits), runs + sum(group.runs), group.asset
-            self._run_times.append(group.run_times)
-            self._wait_times.append(group.wait_times)
-        if shown:
+        accepted = list(compress(groups, shown))
+        self._run_times.update(b"".join(group.run_times for group in accepted))
+        self._wait_times.update(b"".join(group.wait_times for group in accepted))
+        if accepted:
             self._stacks[day], self._outcomes[day] = stacked, counts
         return shown
 
@@ -333,9 +333,8 @@ class Summary:
         }
 
 
-def describe(durations: Iterable[bytes]) -> dict[str, float | int | None]:
-    """Return median, 95th percentile and number of durations, of their buckets."""
-    buckets = Counter(b"".join(durations))
+def describe(buckets: Counter[int]) -> dict[str, float | int | None]:
+    """Return median, 95th percentile and number of durations."""
     return {"median": quantile(buckets, 0.5), "p95": quantile(buckets, 0.95), "count": buckets.total()}
 
 
@@ -362,20 +361,20 @@ def _merge_small(stacked: dict[str, Decimal], largest: set[str]) -> dict[str, st
     return {**shown, "other": show(add(rest))} if rest else shown
 
 
-def select_rows(days: Sequence[tuple[Rows, set[int]]], sort: str, limit: int, offset: int) -> list[tuple[int, int]]:
+def select_rows(days: Sequence[tuple[Rows, bytearray]], sort: str, limit: int, offset: int) -> list[tuple[int, int]]:
     """Return one page of the table, as indexes of day and row.
 
     :param days: the rows of each day in order of time, and which of its groups are shown.
     :param sort: ``run_after`` or ``credits``; with a ``-``, descending.
     """
     step = -1 if sort.startswith("-") else 1
-    shown = (
+    found = (
         (rows.credits[row], day, row)
-        for day, (rows, groups) in list(enumerate(days))[::step]
+        for day, (rows, shown) in list(enumerate(days))[::step]
         for row in range(len(rows.group))[::step]
-        if rows.group[row] in groups
+        if shown[rows.group[row]]
     )
     if sort.endswith("run_after"):
-        return [(day, row) for _, day, row in islice(shown, offset, offset + limit)]
+        return [(day, row) for _, day, row in islice(found, offset, offset + limit)]
     pick = heapq.nlargest if step < 0 else heapq.nsmallest
-    return [(day, row) for _, day, row in pick(offset + limit, shown)[offset:]]
+    return [(day, row) for _, day, row in pick(offset + limit, found)[offset:]]
