@@ -150,7 +150,7 @@ class StandInExporter:
         """Add up lines in StatsD's format, with tags in InfluxDB's."""
         for line in lines:
             metric, _, sent = line.rpartition(":")
-            value, kind = sent.split("|")
+            value, kind, *_ = sent.split("|")
             name, *tags = metric.split(",")
             labels = ",".join('{}="{}"'.format(*tag.split("=")) for tag in tags)
             suffix, unit = ("_sum", 1000) if kind == "ms" else ("", 1)
