@@ -181,7 +181,7 @@ function Progress({ row: { task_id, credits, batch } }: { row: BatchRow }) {
           <span className="aix-failed" style={{ width: share(failed) }} />
         </div>
         <span className="aix-muted">
-          {formatCount(done)} of {formatCount(rows)} rows done, {formatCount(failed)} failed, {formatCount(in_flight)} in flight
+          {formatCount(done)} of {formatCount(rows)} rows, {formatCount(failed)} failed, {formatCount(in_flight)} in flight
         </span>
       </div>
       <dl>

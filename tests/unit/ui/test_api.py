@@ -203,4 +203,4 @@ def test_the_page_is_in_the_navigation_and_in_dags(server: Server) -> None:
         ("nav", "aixplain"),
         ("dag", "aixplain-dag"),
     ]
-    assert {page["bundle_url"] for page in ours["react_apps"]} == {f"aixplain/static/aixplain.js?v={__version__}"}
+    assert {page["bundle_url"] for page in ours["react_apps"]} == {f"/aixplain/static/aixplain.js?v={__version__}"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -21,6 +22,17 @@ def test_the_plugin_is_an_entry_point() -> None:
 def test_only_airflow_3_1_shows_a_page() -> None:
     assert bool(getattr(AixplainPlugin, "react_apps", [])) is AIRFLOW_3
     assert bool(getattr(AixplainPlugin, "fastapi_apps", [])) is AIRFLOW_3
+
+
+@pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 shows no page")
+def test_the_bundle_has_airflows_base_path() -> None:
+    code = (
+        "from airflow_provider_aixplain.ui.plugin import AixplainPlugin\n"
+        "print({page['bundle_url'].partition('?')[0] for page in AixplainPlugin.react_apps})"
+    )
+    env = {**os.environ, "AIRFLOW__API__BASE_URL": "https://example.com/airflow/"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "{'/airflow/aixplain/static/aixplain.js'}"
 
 
 def test_the_plugin_imports_no_web_framework() -> None:
