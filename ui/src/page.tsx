@@ -21,7 +21,7 @@ export function Page({ dagId }: { dagId?: string }) {
   const now = new Date();
   const state = readState(params, now);
   useEffect(() => {
-    // Airflow mounts the page anew when the address changes for the first time: now, before a list is open.
+    // Airflow mounts the page again when the address changes for the first time: let it be now, before a list is open.
     if (isFirst) setParams(params, { replace: true });
     isFirst = false;
   }, []);
