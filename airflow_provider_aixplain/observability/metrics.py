@@ -156,10 +156,7 @@ def to_millionths(used_credits: Decimal) -> Decimal:
 
 
 def _tags(asset: Asset, outcome: str, response: ModelResponse | Mapping[str, Any]) -> Tags:
-    asset_id: Any = asset.id
-    if not asset_id and isinstance(record := response.get("asset"), Mapping):
-        asset_id = record.get("assetId") or record.get("id")
-    return (asset.id_name, clean_tag(asset_id or "unknown")), ("outcome", outcome)
+    return (asset.id_name, clean_tag(asset.or_reported(response).id or "unknown")), ("outcome", outcome)
 
 
 def clean_tag(value: object) -> str:

@@ -207,7 +207,8 @@ class DeferrableRunBaseOperator(TemplatedOperator):
         wait_time = seconds_since(self.submitted_at) if self.submitted_at else None
         store = store or self._open_store(context)
         usage = run_usage(outcome, response, poll_url or (outcome == "orphaned" and self.submitted_at) or "", wait_time)
-        record = store.add_usage(usage, self.asset, self.asset_page or "", self._usage_of_trigger)
+        asset = self.asset.or_reported(response)
+        record = store.add_usage(usage, asset, self.asset_page or "", self._usage_of_trigger)
         self._store_end(store, outcome)
         xcoms: dict[str, Any] = {USAGE_KEY: record}
         if outcome not in ("success", "submitted"):

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from airflow_provider_aixplain.protocol.values import Convert
 
 
+MAX_ID_LENGTH = 200
+"""Characters that are kept of an id that only a response states."""
+
+
 @dataclass(frozen=True)
 class Asset:
     """A model or an agent.
@@ -48,6 +52,15 @@ class Asset:
     def page_path(self) -> str:
         """The path of its page on the platform's site."""
         return f"discover/{self.kind}/{quote(self.id, safe='')}"
+
+    def or_reported(self, response: ModelResponse | Mapping[str, Any] | None) -> Asset:
+        """Return this asset or, if its id is not known, the one that the response of its run names.
+
+        :param response: the ModelResponse, also as a dict, if there is one.
+        """
+        record = response.get("asset") if response and not self.id else None
+        reported = (record.get("assetId") or record.get("id")) if isinstance(record, Mapping) else None
+        return Asset(self.kind, reported[:MAX_ID_LENGTH]) if reported and isinstance(reported, str) else self
 
     def run_request(self, endpoints: Endpoints, body: str) -> wire.Request:
         """Return the request that starts a run.

@@ -77,7 +77,7 @@ class TriggererPlacement:
                 page, earlier = (await trigger.hook.aplatform()).page_url(settings.asset), await store.usage()
                 fields[ASSET_LINK.xcom_key] = page  # no worker stores the link
             usage = run_usage("success", response, settings.poll_url, seconds_since(str(settings.submitted_at)))
-            fields[USAGE_KEY] = add_usage(earlier, usage, settings.asset, page)
+            fields[USAGE_KEY] = add_usage(earlier, usage, settings.asset.or_reported(response), page)
             await store.push(result, fields)
         except TooManyPushes as error:
             trigger.log.info("A worker finishes the task, which is faster now: %s", error)

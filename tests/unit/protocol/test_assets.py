@@ -105,3 +105,18 @@ def test_an_argument_that_is_no_dict_is_named() -> None:
 def test_the_names_of_outputs_are_known_without_a_response() -> None:
     assert Asset("agent", "a").output_names == ("output", "session_id", "request_id", "artifacts")
     assert Asset("model", "a").output_names == ()
+
+
+@pytest.mark.parametrize(
+    ("asset_id", "record", "expected"),
+    [
+        ("known", {"assetId": "other"}, "known"),
+        ("", {"assetId": "reported", "id": "other"}, "reported"),
+        ("", {"id": "x" * 1000}, "x" * 200),
+        ("", {"id": {"odd": 1}}, ""),
+        ("", None, ""),
+    ],
+)
+def test_an_unknown_id_is_the_reported_one(asset_id: str, record: Any, expected: str) -> None:
+    assert Asset("model", asset_id).or_reported({"asset": record}).id == expected
+    assert Asset("agent", asset_id).or_reported(None).id == asset_id
