@@ -59,9 +59,14 @@ def read_period(session: Session, start: datetime, end: datetime) -> list[Record
 
 def read_tasks(session: Session, keys: Collection[tuple[int, str, int]]) -> dict[tuple[int, str, int], Record]:
     """Return the records of task instances, by DAG run, task and map index."""
-    in_runs = compat.table("dag_run").c.id.in_({key[0] for key in keys})
+    ids = {key[0] for key in keys}
+    # The ids are named twice, as SQLite uses no index for tuples.
     found = _read(
-        session, in_runs, lambda source: tuple_(source.dag_run_id, source.task_id, source.map_index).in_(keys)
+        session,
+        compat.table("dag_run").c.id.in_(ids),
+        lambda source: and_(
+            source.dag_run_id.in_(ids), tuple_(source.dag_run_id, source.task_id, source.map_index).in_(keys)
+        ),
     )
     return {record.key: record for record in found}
 
