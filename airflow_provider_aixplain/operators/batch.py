@@ -56,10 +56,10 @@ class AixplainBatchRunOperator(TemplatedOperator):
     killed, the next one resumes from the result path, and does not submit accepted rows again. A retry and a cleared
     task resume too: they run only the rows without a result, and the failed rows that may succeed.
 
-    The manifest is a dict: ``path`` (the URI of the results), ``rows``, ``succeeded``, ``failed``, ``bad_rows``,
-    ``first_bad_rows`` (messages), ``orphaned`` (the row's key for each submission that the platform may or may not have
-    accepted, so that there may be another, billed run of the row), ``credits``, ``tokens``, ``run_time`` (of all runs,
-    in seconds) and ``seconds`` (since the batch began).
+    The manifest is a dict: ``path`` (the URI of the results), ``model_id`` or ``agent_id``, ``rows``, ``succeeded``,
+    ``failed``, ``bad_rows``, ``first_bad_rows`` (messages), ``orphaned`` (the row's key for each submission that the
+    platform may or may not have accepted, so that there may be another, billed run of the row), ``credits``,
+    ``tokens``, ``run_time`` (of all runs, in seconds) and ``seconds`` (since the batch began).
 
     :param model_id: the model's id on the platform. (templated)
     :param agent_id: the id of an agent or a team agent, instead of a model's. (templated)
@@ -465,6 +465,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
         totals = batch.ledger.totals
         manifest = {
             "path": batch.store.uri(name),
+            self.asset.id_name: self.asset.id,
             "rows": header.rows,
             "succeeded": totals.succeeded,
             "failed": totals.failed,

@@ -28,6 +28,7 @@ from rich.table import Table
 from airflow_provider_aixplain.workerless.submission_slots import MAX_CONCURRENT_SUBMISSIONS
 from tests.support.deployment import AIRFLOW_3, Airflow, Emulator, Processes, wait_until
 from tests.support.services import SERVICES, Postgres, Redis, missing
+from tests.support.stats import StatsListener
 
 psycopg2 = pytest.importorskip(
     "psycopg2", reason="in the dependency group faults, which only the environment of Airflow 3.3.2 has"
@@ -74,6 +75,7 @@ class Deployment:
     emulator: Emulator
     postgres: Postgres
     parking: Path
+    stats: StatsListener
     polls: dict[str, list[float]] = field(default_factory=dict)
     restarted: Counter[str] = field(default_factory=Counter)
 
@@ -218,7 +220,9 @@ def deploy(
     with Processes(folder / "airflow") as processes:
         postgres = Postgres(processes)
         emulator = Emulator(processes, 1, {"timeout": REQUEST_TIMEOUT})
-        settings: dict[str, Any] = {**SETTINGS, "core__executor": executor, "database__sql_alchemy_conn": postgres.url}
+        stats = StatsListener(processes)
+        settings: dict[str, Any] = {**SETTINGS, **stats.settings, "core__executor": executor}
+        settings["database__sql_alchemy_conn"] = postgres.url
         components = ["scheduler", "dag-processor", "api-server", *TRIGGERERS]
         if executor == "CeleryExecutor":
             settings |= {
@@ -232,7 +236,7 @@ def deploy(
             processes.env["PARKING"] = str(folder / "parked")
         try:
             airflow.start(without=later)
-            deployment = Deployment(airflow, emulator, postgres, folder / "parked")
+            deployment = Deployment(airflow, emulator, postgres, folder / "parked", stats)
             # Airflow reports healthy with one triggerer, which might get all runs before the other one has started.
             started = len([name for name in TRIGGERERS if name in processes.running])
             wait_until(lambda: deployment.triggerers() == started, "all triggerers", 180)
@@ -392,9 +396,11 @@ def test_the_page_accounts_for_every_run(tmp_path: Path) -> None:
             "spending": deployment.airflow.trigger("spending", {"runs": runs}),
             "batch_model": deployment.airflow.trigger("batch_model", places),
         }
+        in_flight = 0
         for turn in range(kills):
             count = (turn + 1) * runs // (kills + 1)
             deployment.wait_until(lambda count=count: len(deployment.emulator.runs()) >= count, f"{count} submissions")
+            in_flight += count_in_flight(deployment)
             if turn % 2:
                 deployment.processes.kill(TRIGGERERS[turn // 2 % 2])
                 deployment.airflow.start_component(TRIGGERERS[turn // 2 % 2])
@@ -409,16 +415,30 @@ def test_the_page_accounts_for_every_run(tmp_path: Path) -> None:
         manifest = deployment.airflow.xcoms("batch_model", run_ids["batch_model"], "batch")["return_value"]
         submitted = deployment.emulator.runs()
     known = [run for run in submitted if run["polled_at"]]  # nothing polls a run whose poll URL was lost
-    account = sum((Decimal(str(run["used_credits"])) for run in known), Decimal(0))
+    account, metrics = credits_of(known), deployment.stats.credits()
     outcomes = page["totals"]["outcomes"]
     orphaned = outcomes.get("orphaned", 0) + len(manifest["orphaned"])
     Console().print(
         f"{len(submitted)} runs, {kills} kills: {page['totals']['credits']} credits on the page, {account} on the"
-        f" account without {len(submitted) - len(known)} orphaned runs; {orphaned} are named as such ({outcomes})"
+        f" account without {len(submitted) - len(known)} orphaned runs; {orphaned} are named as such"
+        f" ({outcomes}). Metrics: {metrics} credits; {in_flight} runs were in flight at the kills"
     )
     assert Decimal(page["totals"]["credits"]) == account
     assert len(submitted) - len(known) <= orphaned
+    assert abs(metrics - account) <= in_flight * max(Decimal(str(run["used_credits"])) for run in known)
     assert outcomes["failed"] >= runs // 10
+
+
+def credits_of(runs: list[dict[str, Any]]) -> Decimal:
+    return sum((Decimal(str(run["used_credits"])) for run in runs), Decimal(0))
+
+
+def count_in_flight(deployment: Deployment) -> int:
+    """Return the number of runs whose task or row has no result yet."""
+    open_states = "('scheduled', 'queued', 'running', 'deferred')"
+    tasks = f"SELECT count(*) FROM task_instance WHERE task_id LIKE 'spend%' AND state IN {open_states}"
+    rows = [run for run in deployment.emulator.runs() if str(run["payload"].get("data")).startswith("row ")]
+    return int(deployment.query(tasks)[0][0]) + sum(run["used_credits"] is None for run in rows)
 
 
 def kill_a_worker(deployment: Deployment) -> None:

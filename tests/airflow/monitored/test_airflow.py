@@ -155,12 +155,9 @@ def test_credits_are_those_of_the_account(monitored: Monitored, run_id: str) -> 
     account = sum(Decimal(str(run["used_credits"])) for run in runs)
     assert {bool(run["agent_id"]) for run in runs} == {True, False}
 
-    def millionths(**tags: str) -> int:
-        return sum(int(count.removesuffix("|c")) for count in monitored.metrics("credits", **tags))
-
     def counted() -> Decimal:
-        repeated = millionths(task_id="again") + millionths(task_id="mapped_wait")  # of the run that "wait" counts
-        return Decimal(millionths() - repeated) / 1_000_000
+        credits = monitored.stats.credits
+        return credits() - credits(task_id="again") - credits(task_id="mapped_wait")  # of the run that "wait" counts
 
     wait_until(lambda: counted() >= account, f"{account} credits", 30)
     assert counted() == account
