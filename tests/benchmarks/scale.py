@@ -40,10 +40,8 @@ async def hold(url: str, runs: int, seconds: float) -> dict[str, float]:
         trigger = AixplainModelRunTrigger(
             f"{url}/api/v1/data/until/{finishes_at:.3f}/{run}",
             submitted_at=pendulum.from_timestamp(finishes_at - seconds).isoformat(),
-            end_from_trigger=True,
-            do_xcom_push=False,
         )
-        return str((await anext(aiter(trigger.run()))).payload)
+        return str((await anext(aiter(trigger.run()))).payload["status"])
 
     await wait(0.0, -1)  # warm-up
     before, cpu = process.memory_info().rss, time.process_time()
