@@ -36,7 +36,7 @@ from airflow_provider_aixplain.protocol.resumption import CLEARED, NOT_DURABLE
 from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
 from airflow_provider_aixplain.submission import seconds_since
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
-from tests.support.deployment import Emulator
+from tests.support.deployment import AIRFLOW_3, Emulator
 from tests.support.kinds import AGENT, MODEL, REVIEW, Kind, submissions
 from tests.support.public_api import RESPONSE_FIELDS
 from tests.support.scripted import Handler, serve
@@ -785,6 +785,12 @@ class TestUsage:
         assert tries.usage["runs"] == {"success": 2}
         assert Decimal(tries.usage["credits"]) == sum(costs)
 
+    @pytest.mark.skipif(AIRFLOW_3, reason="on Airflow 3.3 the bound holds")
+    def test_a_bound_that_cannot_hold_is_refused(self) -> None:
+        with pytest.raises(AixplainInputError, match="max_credits needs Airflow 3.3"):
+            operator(max_credits=1)
+
+    @pytest.mark.skipif(not AIRFLOW_3, reason="below Airflow 3.3 the argument is refused")
     def test_the_cost_of_a_task_is_bounded(self, kind: Kind, emulator: Emulator) -> None:
         before = len(emulator.runs())
         tries = Tries(kind, **kind.fail(delay=0.1), max_credits=1e-6)
