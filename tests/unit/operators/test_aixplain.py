@@ -787,7 +787,7 @@ class TestUsage:
 
     @pytest.mark.skipif(AIRFLOW_3, reason="on Airflow 3.3 the bound holds")
     def test_a_bound_that_cannot_hold_is_refused(self) -> None:
-        with pytest.raises(AixplainInputError, match="max_credits needs Airflow 3.3"):
+        with pytest.raises(AixplainInputError, match=r"max_credits needs Airflow 3\.3"):
             operator(max_credits=1)
 
     @pytest.mark.skipif(not AIRFLOW_3, reason="below Airflow 3.3 the argument is refused")
