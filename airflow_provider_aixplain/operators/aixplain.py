@@ -26,8 +26,9 @@ class AixplainRunModelOperator(RunBaseOperator):
 
     A worker submits the run and is free again; a trigger waits for the run; a worker returns the result. The task
     returns the :class:`~airflow_provider_aixplain.model.ModelResponse` as a dict and pushes it as ``return_value``.
-    Each field is also an XCom of its own: ``status``, ``data``, ``details``, ``completed``, ``error_message``,
-    ``used_credits``, ``run_time``, ``usage``, ``url``, ``error_code``, ``asset`` and ``additional_fields``.
+    Each field that holds something is also an XCom of its own: ``status``, ``data``, ``details``, ``completed``,
+    ``error_message``, ``used_credits``, ``run_time``, ``usage``, ``url``, ``error_code``, ``asset`` and
+    ``additional_fields``.
 
     :param model_id: the model's id on the platform. (templated)
     :param data: the input: a string, or any value that JSON can hold. A string that contains a JSON object sets
@@ -161,6 +162,7 @@ class AixplainRunAgentOperator(RunBaseOperator):
         self.budget = budget
         self.artifacts_path = artifacts_path
         self.output_type: Any = None
+        self._output: Any = None
         super().__init__(**kwargs)  # after the input, as for a model
         with translate_protocol_errors():
             self.run_input().check_settings()
@@ -203,14 +205,13 @@ class AixplainRunAgentOperator(RunBaseOperator):
 
         :raises AixplainRunFailed: also if the answer does not match ``expected_output``.
         """
-        output = None
         if event["status"] == "success" and self.output_type is not None:
             answer = self.asset.result(event["response"])["output"]
             kind = self.output_type
             try:
                 text = _CODE_BLOCK.sub(r"\1", answer) if isinstance(answer, str) else None
                 instance = kind.model_validate(answer) if text is None else kind.model_validate_json(text)
-                output = instance.model_dump(mode="json")
+                self._output = instance.model_dump(mode="json")
             except ValueError as error:
                 message = f"the answer does not match expected_output: {error}"
                 event = {**event, "status": "failed", "message": to_printable(message)}
@@ -218,5 +219,9 @@ class AixplainRunAgentOperator(RunBaseOperator):
             from airflow_provider_aixplain.operators.artifacts import store_artifacts
 
             event = store_artifacts(self.hook, self.artifacts_path, event, self.run_name, self.log)
-        result = super().execute_complete(context, event)
-        return result if output is None else {**result, "output": output}
+        return super().execute_complete(context, event)
+
+    def make_result(self, response: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the task returns, with the validated output."""
+        result = super().make_result(response)
+        return result if self._output is None else {**result, "output": self._output}

@@ -26,7 +26,7 @@ from airflow_provider_aixplain.placement import PLACEMENT
 from airflow_provider_aixplain.protocol.assets import Asset
 from airflow_provider_aixplain.protocol.response import ModelResponse, format_cost
 from airflow_provider_aixplain.protocol.usage import USAGE_KEY, run_usage
-from airflow_provider_aixplain.protocol.values import to_printable
+from airflow_provider_aixplain.protocol.values import fields_with_values, to_printable
 from airflow_provider_aixplain.protocol.wait import RETRY_BUDGET, Wait
 from airflow_provider_aixplain.run_settings import RunSettings
 from airflow_provider_aixplain.submission import (
@@ -78,6 +78,10 @@ class DeferrableRunBaseOperator(TemplatedOperator):
     """When the run was submitted, in ISO 8601; None if it is not known."""
 
     _is_link_stored = False
+
+    _store: TaskStateIdempotencyStore | None = None
+    _stored: Mapping[str, Any] | None = None
+    """What the task state store held when the task was deferred, if that is known."""
 
     _usage_of_trigger: Mapping[str, Any] | None = None
     """The usage record that a trigger has pushed, if no worker has started this task."""
@@ -135,15 +139,21 @@ class DeferrableRunBaseOperator(TemplatedOperator):
         return super().resume_execution(next_method, next_kwargs, context)
 
     def resume_from_trigger(
-        self, context: Context, event: dict[str, Any] | None = None, settings: dict[str, Any] | None = None
+        self,
+        context: Context,
+        event: dict[str, Any] | None = None,
+        settings: dict[str, Any] | None = None,
+        stored: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Return the result that the trigger's event reports; poll a response that is too large for an event.
 
         :param event: the payload of the trigger's event; without it the run is polled here.
         :param settings: the fields of the trigger's :class:`RunSettings`; None if the trigger has started the task.
+        :param stored: what the task state store holds, so that it is not read again; None if that is not known.
         :return: the result of :meth:`execute_complete`.
         :raises AixplainError: if there is no run, or neither an event nor settings.
         """
+        self._stored = stored
         if event is None:
             if settings is None:
                 raise AixplainError(RESUMED_WITHOUT_EVENT)
@@ -182,9 +192,28 @@ class DeferrableRunBaseOperator(TemplatedOperator):
             self.log.info("%s: %s succeeded after %s", self.run_name, self.asset, format_cost(response))
             self.log_warning(response)
             add_to_outlet_events(context, self, response)
-            return self.asset.result(response)
+            return self._push_fields(context, self.make_result(response))
         error, problem = _ERRORS[event["status"]]
         raise error(f"{self.asset.title}: {problem}: {event['message']}; poll URL: {event['poll_url']}")
+
+    def make_result(self, response: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the task returns.
+
+        :param response: the ModelResponse as a dict.
+        """
+        return self.asset.result(response)
+
+    def _push_fields(self, context: Context, result: dict[str, Any]) -> dict[str, Any]:
+        """Push the fields of the result that hold something as XComs, if they are to be XComs, and return the result.
+
+        Airflow would push all of them, with a request for each. It returns None for one that does not exist.
+        """
+        task_instance = context.get("ti")
+        if task_instance and self.multiple_outputs and self.do_xcom_push and not is_nested(self, context):
+            self.multiple_outputs = False
+            for key, value in fields_with_values(result).items():
+                task_instance.xcom_push(key=key, value=value)
+        return result
 
     def record_end(
         self,
@@ -192,7 +221,6 @@ class DeferrableRunBaseOperator(TemplatedOperator):
         outcome: str,
         response: Mapping[str, Any] | None,
         poll_url: str = "",
-        store: TaskStateIdempotencyStore | None = None,
     ) -> None:
         """Count an outcome of a run in the metrics, and in the usage record of the task instance.
 
@@ -201,11 +229,10 @@ class DeferrableRunBaseOperator(TemplatedOperator):
         :param outcome: as in the metric ``aixplain.runs``.
         :param response: the ModelResponse as a dict, if there is one.
         :param poll_url: the poll URL, if it is known.
-        :param store: the store of this task, if it is open already.
         """
         RunMetrics().add_end(self.asset, outcome, response).send(context.get("ti") or self)
         wait_time = seconds_since(self.submitted_at) if self.submitted_at else None
-        store = store or self._open_store(context)
+        store = self._open_store(context)
         usage = run_usage(outcome, response, poll_url or (outcome == "orphaned" and self.submitted_at) or "", wait_time)
         asset = self.asset.or_reported(response)
         record = store.add_usage(usage, asset, self.asset_page or "", self._usage_of_trigger)
@@ -219,7 +246,13 @@ class DeferrableRunBaseOperator(TemplatedOperator):
 
     def _open_store(self, context: Context) -> TaskStateIdempotencyStore:
         # The store belongs to the outer task, and would mix up the runs of several calls within that task.
-        return TaskStateIdempotencyStore(context, durable=self.durable and not is_nested(self, context))
+        if is_nested(self, context):
+            return TaskStateIdempotencyStore(context, durable=False)
+        if self._store is None:
+            is_first = compat.try_number(context.get("ti")) == 1  # then no worker has stored anything
+            stored = {} if is_first and self._stored is None else self._stored
+            self._store = TaskStateIdempotencyStore(context, durable=self.durable, stored=stored)
+        return self._store
 
     def _store_end(self, store: TaskStateIdempotencyStore, outcome: str) -> None:
         """Store the usage record and what a later try has to know about the end of a run."""
@@ -268,7 +301,7 @@ class DeferrableRunBaseOperator(TemplatedOperator):
         self.defer(
             trigger=AixplainModelRunTrigger(**settings.to_dict()),
             method_name="resume_from_trigger",
-            kwargs={"settings": settings.to_dict()},
+            kwargs={"settings": settings.to_dict(), "stored": self._store and self._store.stored},
             # For a deferral without a triggerer; a trigger ends its wait earlier, with a more detailed error.
             timeout=limit + GRACE if limit else None,
         )

@@ -93,7 +93,8 @@ class RunBaseOperator(DeferrableRunBaseOperator):
     :param polling: ``backoff``: at intervals that grow from ``wait_time``; or ``adaptive``: rarely while the run is
         unlikely to have finished and often when it is likely to, by the durations of earlier runs of the same model or
         agent in the same triggerer. Without such durations, and on a worker, it is the same as ``backoff``.
-    :param multiple_outputs: whether each field is an XCom of its own.
+    :param multiple_outputs: whether each field that holds something is an XCom of its own. Reading another one gives
+        None.
     :raises AixplainInputError: if an argument can make no valid request.
     """
 
@@ -182,8 +183,8 @@ class RunBaseOperator(DeferrableRunBaseOperator):
             return self.execute_complete(context, Outcome("success", "", response).to_event(response.url or ""))
         if not self.wait_for_completion:
             self.response = response.to_dict()
-            self.record_end(context, "submitted", self.response, store=store)
-            return self.asset.result(self.response)
+            self.record_end(context, "submitted", self.response)
+            return self._push_fields(context, self.make_result(self.response))
         return self._wait_for_run(context, submission, age, store.usage)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
@@ -255,7 +256,7 @@ class RunBaseOperator(DeferrableRunBaseOperator):
         try:
             response = self._submit()
         except AixplainRunTimeout:
-            self.record_end(context, "timeout", None, store=store)
+            self.record_end(context, "timeout", None)
             raise
         except (AixplainError, OSError):
             # Raised before anything is sent, by the input or its files; a request that fails returns a response.
@@ -263,7 +264,7 @@ class RunBaseOperator(DeferrableRunBaseOperator):
             raise
         if response.status is ResponseStatus.FAILED:
             outcome = "failed" if response.failure is None else "refused" if is_rejected(response) else "orphaned"
-            self.record_end(context, outcome, response.to_dict(), store=store)
+            self.record_end(context, outcome, response.to_dict())
             raise submission_error(response, self.asset, self._request_name)
         if response.status is ResponseStatus.IN_PROGRESS:
             self.log.info("%s: submitted a run of %s: %s", self.run_name, self.asset, to_printable(response.url))

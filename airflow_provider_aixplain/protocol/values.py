@@ -173,6 +173,11 @@ def sum_decimals(figures: Iterable[float]) -> float:
     return float(sum((Decimal(repr(figure)) for figure in figures), Decimal(0)))
 
 
+def fields_with_values(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that hold something: not None, and no empty string, list or object."""
+    return {name: value for name, value in fields.items() if value is not None and value not in ("", [], {})}
+
+
 def parse_time(value: Any) -> datetime | None:
     """Return the time of a string in ISO 8601, by default in UTC; None for anything else."""
     try:

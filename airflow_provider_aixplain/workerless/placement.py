@@ -8,6 +8,7 @@ from airflow_provider_aixplain import compat
 from airflow_provider_aixplain.observability.links import ASSET_LINK
 from airflow_provider_aixplain.observability.metrics import RunMetrics
 from airflow_provider_aixplain.protocol.usage import USAGE_KEY, add_usage, run_usage
+from airflow_provider_aixplain.protocol.values import fields_with_values
 from airflow_provider_aixplain.submission import seconds_since
 from airflow_provider_aixplain.workerless.eligibility import (
     reason_not_end_from_trigger,
@@ -72,7 +73,7 @@ class TriggererPlacement:
             fields: dict[str, Any] = {}
             result = settings.asset.result(response) if settings.do_xcom_push else None
             if result and settings.multiple_outputs:
-                fields |= result
+                fields |= fields_with_values(result)
             if isinstance(settings, StartSettings):
                 page, earlier = (await trigger.hook.aplatform()).page_url(settings.asset), await store.usage()
                 fields[ASSET_LINK.xcom_key] = page  # no worker stores the link

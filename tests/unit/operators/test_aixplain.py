@@ -33,6 +33,7 @@ from airflow_provider_aixplain.files import Upload
 from airflow_provider_aixplain.operators.base import GRACE
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 from airflow_provider_aixplain.protocol.resumption import CLEARED, NOT_DURABLE
+from airflow_provider_aixplain.protocol.values import fields_with_values
 from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
 from airflow_provider_aixplain.submission import seconds_since
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
@@ -41,6 +42,7 @@ from tests.support.kinds import AGENT, MODEL, REVIEW, Kind, submissions
 from tests.support.public_api import RESPONSE_FIELDS
 from tests.support.scripted import Handler, serve
 from tests.support.task_log import TaskLog
+from tests.unit.triggers.test_aixplain import event_of
 
 pytestmark = pytest.mark.usefixtures("connection")
 CONTEXT: Any = {}
@@ -58,7 +60,7 @@ def test_the_trigger_stores_neither_key_nor_input(kind: Kind, emulator: Emulator
     assert deferred.value.method_name == "resume_from_trigger"
     assert isinstance(trigger, AixplainModelRunTrigger)
     _, stored = trigger.serialize()
-    assert deferred.value.kwargs == {"settings": stored}
+    assert deferred.value.kwargs == {"settings": stored, "stored": {}}
     assert all(isinstance(value, (str, float, bool)) or value is None for value in stored.values()), "flat JSON"
     run = {"poll_url", "aixplain_conn_id", "wait_time", "timeout", "submitted_at", "deferred_at"}
     assert set(stored) == run | {
@@ -342,6 +344,7 @@ class Tries:
         instance = SimpleNamespace(**tries, _ti_context_from_server=from_server, xcom_push=self.xcom_push)
         context: Any = {"task_state_store": self.store, "ti": instance}
         self.xcoms, self.pushed = [], {}  # Airflow deletes them when a task starts again
+        self.try_number += 1
         response = task.execute(context)
         self.xcoms = ["return_value"] if task.do_xcom_push else []
         return response
@@ -741,6 +744,43 @@ def test_the_configuration_decides_unless_the_task_does(
     assert [task.deferrable for task in tasks(deferrable=None)] == [is_deferrable] * 7
     assert [task.deferrable for task in tasks(deferrable=True)] == [True] * 7
     assert [task.deferrable for task in tasks(deferrable=False)] == [False] * 7
+
+
+def test_a_run_takes_three_requests_for_its_record(kind: Kind) -> None:
+    """The intent, the poll URL, and the delivery with the cost. What a trigger's event carries is not read again."""
+
+    class Counting(Store):
+        requests: ClassVar[list[str]] = []
+
+        def get(self, key: str, default: Any = None) -> Any:
+            self.requests.append("get")
+            return super().get(key, default)
+
+        def set(self, key: str, value: Any) -> None:
+            self.requests.append("set")
+            super().set(key, value)
+
+    pushed: dict[str, Any] = {}
+    instance = SimpleNamespace(
+        max_tries=0,
+        try_number=1,
+        _ti_context_from_server=SimpleNamespace(xcom_keys_to_clear=[]),
+        xcom_push=lambda key, value: pushed.__setitem__(key, value),
+    )
+    context: Any = {"task_state_store": Counting(), "ti": instance}
+    arguments = {**kind.echo("counted", delay=0.1), "deferrable": True}
+    with pytest.raises(TaskDeferred) as deferred:
+        operator(kind, **arguments).execute(context)
+    stored = json.loads(json.dumps(deferred.value.kwargs))
+    event = event_of(deferred.value.trigger)
+    result = operator(kind, **arguments).resume_execution("resume_from_trigger", {"event": event, **stored}, context)
+    assert Counting.requests == ["set"] * 3
+    stored = context["task_state_store"]["aixplain_submission"]
+    assert stored["is_delivered"] is True
+    assert pushed.pop("aixplain_usage") == stored["usage"]
+    assert pushed == fields_with_values(result)
+    assert "error_code" in result
+    assert "error_code" not in pushed
 
 
 class TestUsage:
