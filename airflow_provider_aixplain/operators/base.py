@@ -216,11 +216,7 @@ class DeferrableRunBaseOperator(TemplatedOperator):
         return result
 
     def record_end(
-        self,
-        context: Context,
-        outcome: str,
-        response: Mapping[str, Any] | None,
-        poll_url: str = "",
+        self, context: Context, outcome: str, response: Mapping[str, Any] | None, poll_url: str = ""
     ) -> None:
         """Count an outcome of a run in the metrics, and in the usage record of the task instance.
 

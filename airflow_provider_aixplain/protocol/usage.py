@@ -149,8 +149,11 @@ def count_runs(record: Mapping[str, Any] | None) -> int:
 
 
 def has_counted(record: Mapping[str, Any] | None, run_id: str) -> bool:
-    """Return whether the last run of a record is this one."""
-    return record is not None and record["last_id"] == run_id
+    """Return whether a record has the cost of this run, as far as it will ever be known."""
+    if record is None or record["last_id"] != run_id:
+        return False
+    last = Counter(record["runs"]) - Counter(record["earlier"].get("runs", {}))
+    return not last.keys() & {"timeout", "error"}
 
 
 def spent(record: Mapping[str, Any] | None) -> Decimal:

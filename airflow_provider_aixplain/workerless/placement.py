@@ -76,7 +76,8 @@ class TriggererPlacement:
                 fields |= fields_with_values(result)
             if isinstance(settings, StartSettings):
                 page, earlier = (await trigger.hook.aplatform()).page_url(settings.asset), await store.usage()
-                fields[ASSET_LINK.xcom_key] = page  # no worker stores the link
+                if fields:
+                    fields[ASSET_LINK.xcom_key] = page  # no worker stores the link
             usage = run_usage("success", response, settings.poll_url, seconds_since(str(settings.submitted_at)))
             fields[USAGE_KEY] = add_usage(earlier, usage, settings.asset.or_reported(response), page)
             await store.push(result, fields)

@@ -814,6 +814,16 @@ class TestUsage:
         assert tries.usage["runs"] == {"success": 1}
         assert Decimal(tries.usage["credits"]) == Decimal(str(emulator.runs()[-1]["used_credits"]))
 
+    def test_a_run_that_timed_out_is_counted_once_its_cost_is_known(self, emulator: Emulator) -> None:
+        tries = Tries(model_id="echo", data="late", parameters={"delay": 0.5})
+        with pytest.raises(AixplainRunTimeout):
+            tries.run(timeout=0)
+        time.sleep(0.6)
+        tries.run(data="other input")
+        costs = [Decimal(str(run["used_credits"])) for run in emulator.runs()[-2:]]
+        assert tries.usage["runs"] == {"success": 2}
+        assert Decimal(tries.usage["credits"]) == sum(costs)
+
     def test_the_run_of_a_stopped_try_is_counted_by_the_next(self, emulator: Emulator) -> None:
         """A trigger has finished the task, or a worker died, before the store had the cost."""
         tries = Tries(model_id="echo", data="stopped", parameters={"delay": 0})

@@ -61,9 +61,11 @@ def test_each_run_counts_once_and_exactly(answers: list[tuple[int, int, int]]) -
 
 def test_a_timeout_is_replaced_by_the_end_of_its_run() -> None:
     late = add_usage(None, run_usage("timeout", None, URL), MODEL)
-    assert has_counted(late, URL)
+    assert not has_counted(late, URL), "its cost may be known later"
     record = add_usage(late, run_usage("success", {"used_credits": 1}, URL), MODEL)
     assert (record["runs"], record["credits"]) == ({"success": 1}, "1")
+    assert has_counted(record, URL)
+    assert not has_counted(record, "another")
 
 
 @pytest.mark.parametrize("credits", [None, "NaN", -1, True, [], float("inf")])
@@ -102,7 +104,7 @@ def test_the_run_of_a_stopped_try(
 ) -> None:
     submission = Submission("fingerprint", "2026-11-26T00:00:00Z", url)
     record = add_usage(None, earlier_usage(submission, response), MODEL)
-    assert has_counted(record, submission.run_id)
+    assert has_counted(record, submission.run_id) is ("error" not in runs)
     assert (record["runs"], record["credits"]) == (runs, credits)
 
 
