@@ -459,7 +459,21 @@ class Airflow:
         for entry in content:
             lines.append(f"{entry.get('timestamp', '')} {entry.get('level', '')} {entry['event']}")
             lines += [f"  {error['exc_type']}: {error['exc_value']}" for error in entry.get("error_detail") or []]
-        return "\n".join(lines)
+        task = {"run_id": run_id, "task_id": task_id, "try_number": try_number, "map_index": map_index}
+        return "\n".join([*lines, *self._lines_of_triggerers(task)])
+
+    def _lines_of_triggerers(self, task: Mapping[str, Any]) -> Iterator[str]:
+        """Yield the lines of a task instance that are in the logs of triggerers instead of its own.
+
+        If a trigger finishes, the triggerer of Airflow 3.3.2 may close its log before it has received the last lines.
+        """
+        for name in self.components:
+            path = self.processes.log_path(name)
+            for line in path.read_text().splitlines() if name.startswith("triggerer") and path.exists() else ():
+                if task["run_id"] in line and line.startswith("{"):
+                    event = json.loads(line)
+                    if all(event.get(key) == value for key, value in task.items()):
+                        yield f"{event['timestamp']} {event['level']} {event['event']}"
 
     def worker_seconds(self) -> dict[str, float]:
         """Return how long each task instance occupied a worker slot, by its id, as measured by its supervisors.
