@@ -193,3 +193,17 @@ def test_deep_keys_of_other_types_lose_no_value() -> None:
 )
 def test_names_are_joined_and_bounded(names: list[str], joined: str) -> None:
     assert values.join_names(names, 2) == joined
+
+
+def test_fields_that_hold_nothing_are_left_out() -> None:
+    fields = {
+        "none": None,
+        "text": "",
+        "list": [],
+        "object": {},
+        "zero": 0,
+        "false": False,
+        "space": " ",
+        "nested": [[]],
+    }
+    assert set(values.fields_with_values(fields)) == {"zero", "false", "space", "nested"}
