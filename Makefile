@@ -77,7 +77,7 @@ programs: $(VENV)/.ready
 	@$(VENV)/bin/python -m tests.support.services chromium prometheus
 
 FAULTS := tests/airflow/test_faults.py tests/airflow/test_killed_triggers.py
-test-faults: $(VENV)/.ready ## Kill processes, on PostgreSQL, two triggerers and Celery: some 35 minutes
+test-faults: $(VENV)/.ready ## Kill processes, on PostgreSQL, two triggerers and Celery: some 45 minutes
 	$(VENV)/bin/python -m tests.support.services --required postgres redis-server
 	AIRFLOW_HOME=$(CURDIR)/.test/home-faults $(VENV)/bin/python -m pytest -m faults -s $(FAULTS)
 
