@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -360,8 +361,8 @@ def test_a_result_counts_as_delivered_after_its_artifacts(folder: str, monkeypat
     with serve(answer) as server:
         monkeypatch.setenv("AIRFLOW_CONN_AIXPLAIN_DEFAULT", json.dumps({"host": server.url, "password": KEY}))
         for try_number in (1, 2):
-            from_server = SimpleNamespace(xcom_keys_to_clear=[])
-            instance = SimpleNamespace(max_tries=1, try_number=try_number, _ti_context_from_server=from_server)
+            started = {"_ti_context_from_server": SimpleNamespace(xcom_keys_to_clear=[])}
+            instance = SimpleNamespace(max_tries=1, try_number=try_number, xcom_push=Mock(), **started)
             context: Any = {"task_state_store": state, "ti": instance}
             operator(artifacts_path=folder).execute(context)
             assert state["aixplain_submission"]["is_delivered"]
