@@ -24,7 +24,7 @@ class RunSettings:
         that they survive a restart of the triggerer.
     :param deferred_at: when the task was deferred, in ISO 8601; default: now. Its worker may still be busy then.
     :param end_from_trigger: whether the trigger finishes the task when the run has succeeded, and pushes its XComs.
-    :param do_xcom_push: whether a trigger that finishes the task pushes any XComs.
+    :param do_xcom_push: whether a trigger that finishes the task pushes its result. It always pushes the usage record.
     :param multiple_outputs: whether each field of the response is an XCom of its own, beside ``return_value``.
     :param polling: ``backoff``: by ``wait_time``; or ``adaptive``: by the durations of earlier runs of the asset.
     :param asset_page: the URL of the page of the model or agent; empty if it is not known.

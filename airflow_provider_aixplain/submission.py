@@ -19,7 +19,7 @@ from airflow_provider_aixplain import compat
 from airflow_provider_aixplain.exceptions import AixplainPermanentError
 from airflow_provider_aixplain.protocol.assets import Asset
 from airflow_provider_aixplain.protocol.resumption import Decision, Submission
-from airflow_provider_aixplain.protocol.usage import USAGE_KEY, RunUsage, add_usage, newer, spent
+from airflow_provider_aixplain.protocol.usage import USAGE_KEY, RunUsage, add_usage, latest, spent
 from airflow_provider_aixplain.protocol.values import to_printable
 
 log = logging.getLogger(__name__)
@@ -78,14 +78,15 @@ class TaskStateIdempotencyStore:
     :param context: the task's context.
     :param durable: whether to store the submission. The usage record is always stored.
     :param stored: what is stored, if that is known: each request costs Airflow's API server some 15 ms of CPU.
+        It is changed together with the store.
     """
 
-    def __init__(self, context: Mapping[str, Any], *, durable: bool, stored: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, context: Mapping[str, Any], *, durable: bool, stored: dict[str, Any] | None = None) -> None:
         self._store = compat.task_state_store(context)
         self._task_instance = context.get("ti")
         self.is_durable = durable and self._store is not None
         if stored is not None:
-            self.stored = dict(stored)
+            self.stored = stored
         self.is_cleared = False
         """Whether the task was cleared after it had received its result. Set by :meth:`read`."""
 
@@ -97,7 +98,11 @@ class TaskStateIdempotencyStore:
     @property
     def usage(self) -> Mapping[str, Any] | None:
         """The usage record of the task instance, as in :mod:`~airflow_provider_aixplain.protocol.usage`."""
-        return self.stored.get("usage")
+        try:
+            return self.stored.get("usage")
+        except Exception as error:
+            log.warning("The cost of earlier runs could not be read: %s: %s", type(error).__name__, error)
+            return None
 
     def add_usage(
         self, usage: RunUsage, asset: Asset, page: str, other: Mapping[str, Any] | None = None
@@ -111,7 +116,7 @@ class TaskStateIdempotencyStore:
         :return: the record; None if the earlier one could not be read, which is only logged.
         """
         try:
-            record = add_usage(newer(self.usage, other), usage, asset, page)
+            record = add_usage(latest(self.stored.get("usage"), other), usage, asset, page)
             self.stored["usage"] = record
             return record
         except Exception as error:
@@ -166,7 +171,9 @@ class TaskStateIdempotencyStore:
     def clear(self) -> None:
         """Delete the submission: there is no run that a later try could use. Errors of the store are only logged."""
         try:
-            self.stored = {name: value for name, value in self.stored.items() if name == "usage"}
+            if self.is_durable:  # otherwise there is none, or it is that of an outer task
+                for name in self.stored.keys() - {"usage"}:
+                    del self.stored[name]
             self._save()
         except Exception as error:
             log.warning("The record of the submission could not be deleted, so a retry still considers it: %s", error)

@@ -12,6 +12,7 @@ from airflow_provider_aixplain.exceptions import AixplainInputError
 from airflow_provider_aixplain.inputs.rows import Row
 from airflow_provider_aixplain.protocol.assets import Asset
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, failure_reason
+from airflow_provider_aixplain.protocol.usage import count_tokens
 from airflow_provider_aixplain.protocol.values import parse_number, to_printable, to_storable
 from airflow_provider_aixplain.submission import now
 
@@ -37,7 +38,6 @@ def make_result(
     is_retryable = response.failure is None or response.failure.retryable is not False
     outputs = asset.outputs(response)
     data = outputs.pop("output", response.data)
-    usage = response.usage if isinstance(response.usage, Mapping) else {}
     return {
         "row": index,
         "key": row.key,
@@ -46,7 +46,7 @@ def make_result(
         "error": to_printable(error) or None,
         "used_credits": to_storable(response.used_credits),
         "run_time": to_storable(response.run_time),
-        "tokens": int(parse_number(usage.get("total_tokens")) or 0),
+        "tokens": count_tokens(response.usage),
         "ended_at": now(),
         "attempt": attempt,
         "may_succeed": bool(error) and (is_retryable or not is_known),

@@ -94,7 +94,7 @@ def batch_usage(ledger: Ledger, in_flight: int = 0, *, is_finished: bool = False
     return RunUsage(
         id=ledger.batch,
         runs={"success": totals.succeeded, "failed": totals.failed},
-        credits=Decimal(repr(totals.credits)),
+        credits=max(Decimal(0), Decimal(repr(totals.credits))),
         tokens=totals.tokens,
         batch={
             "rows": len(ledger.done),

@@ -80,7 +80,7 @@ class DeferrableRunBaseOperator(TemplatedOperator):
     _is_link_stored = False
 
     _store: TaskStateIdempotencyStore | None = None
-    _stored: Mapping[str, Any] | None = None
+    _stored: dict[str, Any] | None = None
     """What the task state store held when the task was deferred, if that is known."""
 
     _usage_of_trigger: Mapping[str, Any] | None = None
@@ -165,10 +165,11 @@ class DeferrableRunBaseOperator(TemplatedOperator):
             self.set_link(context)
             self._usage_of_trigger = pull_usage(context)
         else:
-            self.asset_page, self.submitted_at = settings["asset_page"], settings["submitted_at"]
+            self.asset_page, self.submitted_at = settings.get("asset_page"), settings["submitted_at"]
         if event["status"] == "refused":
             error = from_event(event["error"])
-            self.record_end(context, outcome_of(error), None)
+            self.submitted_at = event.get("submitted_at")
+            self.record_end(context, outcome_of(error), event["response"])
             raise error
         if event["status"] == "success" and event["response"] is None:
             settings = settings or {}  # None if a trigger started the task: then the timeout counts from now
@@ -229,7 +230,9 @@ class DeferrableRunBaseOperator(TemplatedOperator):
         RunMetrics().add_end(self.asset, outcome, response).send(context.get("ti") or self)
         wait_time = seconds_since(self.submitted_at) if self.submitted_at else None
         store = self._open_store(context)
-        usage = run_usage(outcome, response, poll_url or (outcome == "orphaned" and self.submitted_at) or "", wait_time)
+        # A submission without a poll URL is identified by its time, as the next try finds it.
+        run_id = poll_url or (outcome in ("orphaned", "timeout") and self.submitted_at) or ""
+        usage = run_usage(outcome, response, run_id, wait_time)
         asset = self.asset.or_reported(response)
         record = store.add_usage(usage, asset, self.asset_page or "", self._usage_of_trigger)
         self._store_end(store, outcome)
@@ -241,9 +244,11 @@ class DeferrableRunBaseOperator(TemplatedOperator):
         push_xcoms(context, {key: value for key, value in xcoms.items() if value})
 
     def _open_store(self, context: Context) -> TaskStateIdempotencyStore:
-        # The store belongs to the outer task, and would mix up the runs of several calls within that task.
         if is_nested(self, context):
-            return TaskStateIdempotencyStore(context, durable=False)
+            # The store is the outer task's. Its submission must not be mixed up with those of calls within the task.
+            outer = compat.running_task(context)
+            stored = outer._open_store(context).stored if isinstance(outer, DeferrableRunBaseOperator) else None
+            return TaskStateIdempotencyStore(context, durable=False, stored=stored)
         if self._store is None:
             is_first = compat.try_number(context.get("ti")) == 1  # then no worker has stored anything
             stored = {} if is_first and self._stored is None else self._stored

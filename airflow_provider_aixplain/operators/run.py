@@ -85,9 +85,9 @@ class RunBaseOperator(DeferrableRunBaseOperator):
         an ``on_success_callback``, a listener, an XCom backend or a response of more than 128 KiB, and the task's log
         states why. Runs that fail are always finished by a worker.
     :param start_from_trigger: whether the trigger submits the run too, so that no worker starts the task (Airflow 3.3
-        and later); with ``end_from_trigger`` no worker is needed. No pool and no ``max_active_tasks`` limits such
-        tasks. A worker still submits for a task that would lose something, such as mapped tasks, files, streams or
-        templates that only a worker can render, and the task's log states why.
+        and later); with ``end_from_trigger`` no worker is needed. The default pool and ``max_active_tasks`` do not
+        limit such tasks. A worker still submits for a task that would lose something, such as mapped tasks, files,
+        streams, another pool or templates that only a worker can render, and the task's log states why.
     :param on_orphaned_submission: what to do if an earlier try started a submission and it is unknown whether the
         platform accepted it: ``resubmit``, with a warning, or ``fail``, until the task is cleared.
     :param polling: ``backoff``: at intervals that grow from ``wait_time``; or ``adaptive``: rarely while the run is
@@ -129,6 +129,11 @@ class RunBaseOperator(DeferrableRunBaseOperator):
         if max_credits is not None and not compat.is_at_least(3, 3):
             raise AixplainInputError(
                 "max_credits needs Airflow 3.3 or later, which keeps what earlier tries of a task have cost"
+            )
+        if max_credits is not None and not (durable and wait_for_completion):
+            raise AixplainInputError(
+                "max_credits needs durable=True and wait_for_completion=True: without them the task does not know what"
+                " its runs have cost"
             )
         self.ends_from_trigger = end_from_trigger
         self.start_from_trigger = start_from_trigger

@@ -7,7 +7,8 @@ key                        value
 =========================  ===========================================================================================
 ``model_id``/``agent_id``  the id of the model or agent that was run last; empty if it is not known
 ``page``                   the URL of its page on the platform; empty if it is not known
-``runs``                   the number of runs by outcome (of a batch: of rows), as in the metric ``aixplain.runs``
+``runs``                   the number of runs by outcome, as in the metric ``aixplain.runs``; of a batch the number of
+                           rows by result, ``success`` or ``failed``
 ``credits``                their cost in credits, as an exact decimal number in a string
 ``tokens``                 their tokens
 ``run_time``               the duration of the last run, in seconds; None for a batch, and if it is not known
@@ -15,6 +16,7 @@ key                        value
 ``batch``                  only of a batch: ``rows``, ``done``, ``failed``, ``in_flight``, ``started_at``,
                            ``updated_at`` and ``is_finished``
 ``last_id``, ``earlier``   the id of the last run or batch, and the sums without it
+``revision``               increases with each change, except with the progress of a batch
 =========================  ===========================================================================================
 """
 
@@ -78,7 +80,7 @@ def run_usage(
         runs={outcome: 1},
         credits=credits_of(figures),
         tokens=count_tokens(figures.get("usage")),
-        run_time=parse_number(figures.get("run_time")) or None,
+        run_time=max(0, parse_number(figures.get("run_time")) or 0) or None,
         wait_time=wait_time,
     )
 
@@ -107,7 +109,8 @@ def count_tokens(usage: Any) -> int:
     if not isinstance(usage, Mapping):
         return 0
     total = parse_number(usage.get("total_tokens"))
-    return int(total if total is not None else sum(parse_number(usage.get(name)) or 0 for name in TOKENS.values()))
+    parts = sum(parse_number(usage.get(name)) or 0 for name in TOKENS.values())
+    return max(0, int(parts if total is None else total))
 
 
 def add_usage(record: Mapping[str, Any] | None, usage: RunUsage, asset: Asset, page: str = "") -> dict[str, Any]:
@@ -135,17 +138,15 @@ def add_usage(record: Mapping[str, Any] | None, usage: RunUsage, asset: Asset, p
         **({"batch": dict(usage.batch)} if usage.batch else {}),
         "last_id": usage.id,
         "earlier": earlier,
+        "revision": record.get("revision", 0) + 1,
     }
 
 
-def newer(first: Mapping[str, Any] | None, second: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Return the one of two records of a task instance that counts more runs; the first if both count as many."""
-    return second if count_runs(second) > count_runs(first) else first
-
-
-def count_runs(record: Mapping[str, Any] | None) -> int:
-    """Return the number of runs in a record."""
-    return sum(record["runs"].values()) if record else 0
+def latest(stored: Mapping[str, Any] | None, xcom: Mapping[str, Any] | None) -> Any:
+    """Return the latest of the two replicas of a record: that of the XCom, unless the store's has a higher revision."""
+    if xcom is None or (stored is not None and stored.get("revision", 0) > xcom.get("revision", 0)):
+        return stored
+    return xcom
 
 
 def has_counted(record: Mapping[str, Any] | None, run_id: str) -> bool:

@@ -62,7 +62,7 @@ class UsageQuery(BaseModel):
     group: Literal["asset", "dag", "kind"] = "asset"
     sort: Literal["credits", "-credits", "run_after", "-run_after"] = "-run_after"
     limit: Annotated[int, Field(ge=1, le=500)] = 50
-    offset: Annotated[int, Field(ge=0)] = 0
+    offset: Annotated[int, Field(ge=0, le=100_000)] = 0
 
     @field_validator("end")
     @classmethod
@@ -202,7 +202,7 @@ def _protect(cell: str) -> str:
 
 @app.get("/static/aixplain.js")
 async def read_bundle(request: Request) -> Response:
-    """Return the page. Browsers ask each time whether it has changed, which costs an answer without content."""
+    """Return the page. Browsers revalidate it on each load (HTTP 304)."""
     if not (STATIC / BUNDLE).is_file():
         raise HTTPException(404, f"{BUNDLE} is missing in {STATIC.name}/: create it with make ui")
     response = await StaticFiles(directory=STATIC).get_response(BUNDLE, request.scope)

@@ -45,7 +45,7 @@ class Counted(NamedTuple):
 
 
 class CountedDays:
-    """The days that have been counted. They have all DAGs: each request leaves out what its user may not read.
+    """The days that have been counted. They cover all DAGs: each request filters by the rights of its user.
 
     A day is counted again when its DAG runs have changed (see :class:`Fingerprint`).
 
@@ -53,7 +53,7 @@ class CountedDays:
     :param max_age: seconds for which a day that changes is not counted again.
     :param settled_after: seconds without a change after which a count is final until the next change: a task that is
         stopped with its DAG run may write its record a little later.
-    :param max_bytes: memory of all days. Those that were not asked for the longest time are removed.
+    :param max_bytes: memory of all days. The least recently used ones are evicted.
     """
 
     def __init__(

@@ -12,9 +12,9 @@ from sqlalchemy import Text, and_, cast, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from airflow_provider_aixplain import compat
-from airflow_provider_aixplain.protocol.usage import USAGE_KEY
+from airflow_provider_aixplain.protocol.usage import USAGE_KEY, latest
 from airflow_provider_aixplain.submission import KEY as SUBMISSION_KEY
-from airflow_provider_aixplain.ui.usage import DagRun, Record, Usage, choose, parse_state, parse_xcom
+from airflow_provider_aixplain.ui.usage import DagRun, Record, Usage, parse_state, parse_xcom
 
 log = logging.getLogger(__name__)
 
@@ -73,10 +73,15 @@ def read_tasks(session: Session, keys: Collection[tuple[int, str, int]]) -> dict
 
 def read_in_progress(session: Session, start: datetime, end: datetime, dag_ids: Collection[str]) -> list[Record]:
     """Return the records of task instances that run or are deferred, the newest DAG runs first."""
-    run, task = compat.table("dag_run").c, compat.table("task_instance").c
+    run, task, xcom = (compat.table(name).c for name in ("dag_run", "task_instance", "xcom"))
+    has_record = and_(
+        *(xcom.dag_run_id == run.id, xcom.task_id == task.task_id),
+        *(xcom.map_index == task.map_index, xcom.key == USAGE_KEY),
+    )
     found = session.execute(
         select(run.id, task.task_id, task.map_index, run.dag_id)
         .join(compat.table("task_instance"), and_(task.dag_id == run.dag_id, task.run_id == run.run_id))
+        .join(compat.table("xcom"), has_record)
         .where(task.state.in_(IN_PROGRESS), run.run_after >= start, run.run_after < end)
         .order_by(run.run_after.desc(), run.id, task.task_id, task.map_index)
     )
@@ -94,7 +99,7 @@ def _read(session: Session, in_runs: Any, condition: Callable[[Any], Any]) -> li
     run = compat.table("dag_run").c
     dag_runs = session.execute(select(run.id, run.dag_id, run.run_id, run.run_after).where(in_runs))
     known = {dag_run[0]: DagRun(*dag_run) for dag_run in dag_runs}
-    # SQLite would read all records by the index on the key. Of an expression it uses none.
+    # SQLite would read all records by the index on the key. It cannot use that index for an expression.
     is_sqlite = session.get_bind().dialect.name == "sqlite"
     found: dict[tuple[int, str, int], list[Usage | None]] = {}
     for index, (name, key, parse) in enumerate(SOURCES[: 2 if compat.is_at_least(3, 3) else 1]):
@@ -114,7 +119,7 @@ def _read(session: Session, in_runs: Any, condition: Callable[[Any], Any]) -> li
     return [
         Record(known[dag_run_id], task_id, map_index, usage)
         for (dag_run_id, task_id, map_index), records in found.items()
-        if (usage := choose(*records)) and dag_run_id in known
+        if (usage := latest(records[1], records[0])) and dag_run_id in known
     ]
 
 

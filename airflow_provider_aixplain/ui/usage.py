@@ -60,6 +60,7 @@ class Usage(TypedDict, total=False):
     run_time: Seconds | None
     wait_time: Seconds | None
     batch: Batch
+    revision: NonNegativeInt
 
 
 class _State(TypedDict, total=False):
@@ -91,13 +92,6 @@ def _check(usage: Usage) -> Usage:
     if "model_id" not in usage and "agent_id" not in usage:
         raise ValueError("neither model_id nor agent_id")
     return usage
-
-
-def choose(xcom: Usage | None, stored: Usage | None) -> Usage | None:
-    """Return the record that counts more runs: that of the XCom unless the task state store is ahead of it."""
-    if xcom is None or (stored is not None and sum(stored["runs"].values()) > sum(xcom["runs"].values())):
-        return stored
-    return xcom
 
 
 def asset_of(usage: Usage) -> str:

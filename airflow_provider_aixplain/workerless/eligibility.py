@@ -55,7 +55,8 @@ def reason_not_end_from_trigger(task: BaseOperator) -> str | None:
             "its artifacts, which a worker downloads": getattr(task, "artifacts_path", None),
             "the result of its DAG": compat.returns_dag_result(task),
             "what tasks are mapped over": task.has_dag() and next(task.iter_mapped_dependants(), None),
-            **(_xcom_losses() if task.do_xcom_push else {_NO_DELIVERY_MARKER: getattr(task, "durable", False)}),
+            **_xcom_losses(),
+            _NO_DELIVERY_MARKER: not task.do_xcom_push and getattr(task, "durable", False),
             **_listener_losses("on_task_instance_success"),
         }
     )

@@ -60,6 +60,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
         BaseTrigger.__init__(self)
         self.settings = StartSettings.from_dict(settings)
         self.name, self.aixplain_conn_id = self.settings.name, self.settings.aixplain_conn_id
+        self._answer: dict[str, Any] = {"response": None}
         for name, value in self.settings.run_input.items():  # Airflow renders attributes of a trigger
             setattr(self, name, value)
 
@@ -72,8 +73,8 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
                 self.log.info("%s: a worker finishes the task, as a trigger would lose %s", self.run_name, reason)
             final = await self._submit_or_reattach()
         except AixplainError as error:
-            event = {"status": "refused", "message": str(error), "response": None, "poll_url": self.settings.poll_url}
-            yield TriggerEvent({**event, "error": to_event(error)})
+            event = {"status": "refused", "message": str(error), "poll_url": self.settings.poll_url}
+            yield TriggerEvent({**event, **self._answer, "error": to_event(error)})
             return
         yield await self._finish(Outcome("success", "", final) if final else await self._wait())
 
@@ -198,13 +199,14 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
         decision = decide_now()
         if decision.action is Action.REATTACH and not is_same_try and earlier.poll_url:
             decision = decide_now(response=await self._poll(earlier.poll_url))
+        if decision.action is not Action.REATTACH:
+            await self._count_earlier(earlier)
         if decision.action is Action.FAIL:
             await store.write(replace(earlier, is_delivered=True))  # a cleared task submits again
             title = self.settings.asset.title
             raise AixplainPermanentError(f"{title}: {decision.reason}. Clear the task to submit again")
         if decision.action is Action.RESUBMIT:
             log_resubmission(self.log, self.run_name, decision)
-            await self._count_earlier(earlier)
             keys = (*FIELDS, *self.settings.asset.output_names)
             return await store.start_over(earlier, keys) if is_cleared else earlier
         if not is_same_try:
@@ -215,13 +217,16 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
         return None
 
     async def _count_earlier(self, earlier: IdempotencyRecord) -> None:
-        """Add an earlier run to the usage record, unless its try did it."""
-        usage = await self.store.usage()
-        if not has_counted(usage, earlier.run_id):
-            url, asset = earlier.poll_url, self.settings.asset
-            response = await self.hook.apoll(url, max_size=MAX_RESPONSE_BYTES) if url else earlier.final_response()
-            page = (await self.hook.aplatform()).page_url(asset)
-            await self.store.write_usage(add_usage(usage, earlier_usage(earlier, response), asset, page))
+        """Add an earlier run to the usage record, unless its try did it. Errors are only logged."""
+        try:
+            usage = await self.store.usage()
+            if not has_counted(usage, earlier.run_id):
+                url, asset = earlier.poll_url, self.settings.asset
+                response = await self.hook.apoll(url) if url else earlier.final_response()
+                page = (await self.hook.aplatform()).page_url(asset)
+                await self.store.write_usage(add_usage(usage, earlier_usage(earlier, response), asset, page))
+        except Exception as error:
+            self.log.warning("The cost of earlier runs could not be recorded: %s: %s", type(error).__name__, error)
 
     async def _poll(self, poll_url: str) -> ModelResponse:
         """Poll once, or for a minute while the platform does not know the run."""
@@ -256,6 +261,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
             raise
         await self._record_outcome(intent, response)
         if response.status is ResponseStatus.FAILED:
+            self._answer = {"response": response.to_dict(), "submitted_at": intent.submitted_at}
             raise submission_error(response, self.settings.asset)
         if response.status is ResponseStatus.SUCCESS:
             self.log.info("%s: %s answered at once", self.run_name, self.settings.asset)

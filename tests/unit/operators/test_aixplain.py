@@ -32,7 +32,7 @@ from airflow_provider_aixplain.exceptions import (
 from airflow_provider_aixplain.files import Upload
 from airflow_provider_aixplain.operators.base import GRACE
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
-from airflow_provider_aixplain.protocol.resumption import CLEARED, NOT_DURABLE
+from airflow_provider_aixplain.protocol.resumption import CLEARED, NOT_DURABLE, Submission
 from airflow_provider_aixplain.protocol.values import fields_with_values
 from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
 from airflow_provider_aixplain.submission import seconds_since
@@ -859,6 +859,28 @@ class TestUsage:
     def test_an_invalid_bound_is_refused(self, max_credits: Any) -> None:
         with pytest.raises(AixplainInputError, match="max_credits is"):
             operator(max_credits=max_credits)
+
+    def test_a_call_within_a_task_keeps_the_record_of_that_task(self) -> None:
+        """A failed call deletes no submission of the outer task, and the outer task adds to the cost of its calls."""
+        outer = operator(task_id="outer", deferrable=False, parameters={"delay": 0})
+        store = Store()
+        context = within(outer, task_state_store=store)
+        context["ti"].max_tries, context["ti"].xcom_push = 0, Mock()
+        context["ti"]._ti_context_from_server = SimpleNamespace(xcom_keys_to_clear=[])
+        record = outer._open_store(context)
+        record.write_intent(Submission("fingerprint", "2026-11-26T00:00:00Z"))
+        with pytest.raises(AixplainRunFailed):
+            operator(model_id="fail", deferrable=False, wait_time=0.2, parameters={"delay": 0}).execute(context)
+        assert store["aixplain_submission"]["fingerprint"] == "fingerprint"
+        assert store["aixplain_submission"]["usage"]["runs"] == {"failed": 1}
+        outer.execute(context)
+        assert store["aixplain_submission"]["usage"]["runs"] == {"failed": 1, "orphaned": 1, "success": 1}
+
+    @pytest.mark.skipif(not AIRFLOW_3, reason="below Airflow 3.3 the argument is refused anyway")
+    @pytest.mark.parametrize("setting", ["durable", "wait_for_completion"])
+    def test_a_bound_on_unknown_costs_is_refused(self, setting: str) -> None:
+        with pytest.raises(AixplainInputError, match="max_credits needs durable=True and wait_for_completion=True"):
+            operator(max_credits=1, **{setting: False})
 
     def test_errors_of_the_store_lose_no_result(self, caplog: pytest.LogCaptureFixture) -> None:
         class Broken(Store):

@@ -14,11 +14,10 @@ from airflow_provider_aixplain.protocol.resumption import Submission
 from airflow_provider_aixplain.protocol.usage import (
     RunUsage,
     add_usage,
-    count_runs,
     count_tokens,
     earlier_usage,
     has_counted,
-    newer,
+    latest,
     run_usage,
     spent,
 )
@@ -40,6 +39,7 @@ def test_a_record_holds_what_a_page_shows() -> None:
         "wait_time": 4.0,
         "last_id": URL,
         "earlier": {},
+        "revision": 1,
     }
 
 
@@ -55,7 +55,7 @@ def test_each_run_counts_once_and_exactly(answers: list[tuple[int, int, int]]) -
         if runs and run and runs[-1][0] == run:
             runs.pop()
         runs.append((run, cost))
-    assert count_runs(record) == len(runs)
+    assert sum((record or {"runs": {}})["runs"].values()) == len(runs)
     assert spent(record) == sum((cost for _, cost in runs), Decimal(0))
 
 
@@ -80,6 +80,7 @@ def test_a_cost_that_is_no_number_counts_as_unknown(credits: Any) -> None:
         ({"total_tokens": "12"}, 12),
         ({"prompt_tokens": 3, "completion_tokens": 4}, 7),
         ({"total_tokens": "NaN", "prompt_tokens": None}, 0),
+        ({"total_tokens": -5}, 0),
         (None, 0),
         ("many", 0),
     ],
@@ -108,9 +109,11 @@ def test_the_run_of_a_stopped_try(
     assert (record["runs"], record["credits"]) == (runs, credits)
 
 
-def test_the_replica_with_more_runs_is_the_newer_one() -> None:
+def test_the_latest_replica_has_the_higher_revision() -> None:
     one = add_usage(None, run_usage("failed", None), MODEL)
     two = add_usage(one, run_usage("success", None), MODEL)
-    assert newer(one, two) == newer(two, one) == newer(two, None) == newer(None, two) == two
-    assert newer(None, None) is None
+    assert latest(one, two) == latest(two, one) == latest(two, None) == latest(None, two) == two
+    progress = add_usage(one, RunUsage("batch", {"success": 1}), MODEL)
+    assert latest(two, progress) == progress, "a trigger writes the progress of a batch only to the XCom"
+    assert latest(None, None) is None
     assert spent(None) == 0

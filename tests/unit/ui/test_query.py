@@ -14,7 +14,6 @@ from airflow_provider_aixplain.ui import query
 from tests.support.usage import NOON, Database, make_usage
 
 DAY = timedelta(days=1)
-TWO = {"success": 1, "failed": 1}
 
 
 def credits(session: Session, start: Any = NOON - DAY, end: Any = NOON + DAY) -> list[str]:
@@ -27,8 +26,8 @@ def credits(session: Session, start: Any = NOON - DAY, end: Any = NOON + DAY) ->
         (make_usage("1"), None, ["1"]),
         (None, make_usage("2"), ["2"]),
         (make_usage("1"), make_usage("2"), ["1"]),
-        (make_usage("1"), make_usage("2", runs=TWO), ["2"]),
-        (make_usage("1", runs=TWO), make_usage("2"), ["1"]),
+        (make_usage("1"), make_usage("2", revision=2), ["2"]),
+        (make_usage("1", revision=2), make_usage("2"), ["1"]),
         (json.dumps(make_usage("1")), None, ["1"]),  # as the XCom of a user's own backend
         (None, '{"poll_url": "https://h/1"}', []),
         (make_usage("1"), '{"usage": null}', ["1"]),
@@ -41,7 +40,7 @@ def credits(session: Session, start: Any = NOON - DAY, end: Any = NOON + DAY) ->
         ({"version": 9}, make_usage("2"), ["2"]),
     ],
 )
-def test_the_record_that_counts_more_runs_is_read(
+def test_the_record_with_the_higher_revision_is_read(
     xcom: Any, stored: Any, expected: list[str], database: Database, session: Session
 ) -> None:
     database.add("dag", xcom, stored=stored)
