@@ -211,8 +211,13 @@ def push_xcoms(context: Mapping[str, Any], xcoms: Mapping[str, Any]) -> None:
 def pull_usage(context: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the usage record in the XComs of the running task; None if there is none, or it cannot be read."""
     task_instance = context.get("ti")
+    if task_instance is None:
+        return None
+    # Without an index Airflow returns the records of all instances of a mapped task.
+    index = {"map_indexes": task_instance.map_index} if task_instance.map_index >= 0 else {}
     try:
-        return task_instance and task_instance.xcom_pull(task_ids=task_instance.task_id, key=USAGE_KEY)
+        record = task_instance.xcom_pull(task_ids=task_instance.task_id, key=USAGE_KEY, **index)
+        return record if isinstance(record, Mapping) else None
     except Exception as error:
         log.warning("The cost of earlier runs could not be read: %s: %s", type(error).__name__, error)
         return None

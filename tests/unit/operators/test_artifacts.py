@@ -24,7 +24,7 @@ from airflow_provider_aixplain.operators.artifacts import store_artifacts
 from airflow_provider_aixplain.protocol.artifacts import MAX_ARTIFACTS
 from airflow_provider_aixplain.protocol.response import read_response
 from airflow_provider_aixplain.workerless.eligibility import reason_not_end_from_trigger
-from tests.support.deployment import Emulator
+from tests.support.deployment import AIRFLOW_3, Emulator
 from tests.support.scripted import Handler, Server, serve
 from tests.support.task_log import NAME, TaskLog
 
@@ -325,6 +325,7 @@ class TestOperator:
         with pytest.raises(AixplainInputError, match="artifacts_path and wait_for_completion=False: choose one"):
             operator(artifacts_path="file:///out", wait_for_completion=False)
 
+    @pytest.mark.skipif(not AIRFLOW_3, reason="below Airflow 3.3 a worker finishes every task")
     def test_a_worker_finishes_a_task_with_artifacts(self) -> None:
         settings: dict[str, Any] = {"do_xcom_push": False, "durable": False}
         assert reason_not_end_from_trigger(operator(**settings)) is None

@@ -72,6 +72,7 @@ def test_a_durable_task_without_xcoms_needs_a_worker() -> None:
     assert "its result was delivered" in str(loss(do_xcom_push=False))
 
 
+@pytest.mark.skipif(not AIRFLOW_3, reason="below Airflow 3.3 a worker finishes every task")
 def test_a_listener_needs_a_worker() -> None:
     manager, listener = get_listener_manager(), Listener()
     manager.pm.register(listener, "lineage")
@@ -81,6 +82,7 @@ def test_a_listener_needs_a_worker() -> None:
         manager.pm.unregister(listener)
 
 
+@pytest.mark.skipif(not AIRFLOW_3, reason="below Airflow 3.3 a worker finishes every task")
 def test_tasks_mapped_over_the_result_need_a_worker() -> None:
     with DAG("over", start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None):
         task = AixplainRunModelOperator(task_id="run", model_id="echo", data="a", do_xcom_push=False, durable=False)
