@@ -211,7 +211,7 @@ class TestUsagePage:
         page.goto("/plugin/aixplain")
         self.check_total(page, monitored)  # Airflow mounts the page twice when it loads, which closes an open list
         page.get_by_role("button", name="Model All").click()
-        page.get_by_role("checkbox", name="fail").check()
+        page.get_by_role("checkbox", name="fail").click()  # check() expects its state at once
         page.keyboard.press("Escape")
         expect(page.get_by_role("checkbox")).to_have_count(0)
         expect(page).to_have_url(re.compile("model_id=fail"))
