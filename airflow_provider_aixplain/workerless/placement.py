@@ -68,16 +68,16 @@ class TriggererPlacement:
         try:
             # TaskSuccessEvent could carry the XComs, but Airflow 3.3.2 stores such XComs as JSON strings, and commits
             # each of them separately after the task has finished.
-            store = XComIdempotencyStore(trigger.task_instance)
-            page, earlier = settings.asset_page, settings.usage
-            fields: dict[str, Any] = {}
             result = settings.asset.result(response) if settings.do_xcom_push else None
-            if result and settings.multiple_outputs:
-                fields |= fields_with_values(result)
+            fields = fields_with_values(result) if result and settings.multiple_outputs else {}
             if isinstance(settings, StartSettings):
+                store: XComIdempotencyStore = trigger.store
                 page, earlier = (await trigger.hook.aplatform()).page_url(settings.asset), await store.usage()
                 if fields:
                     fields[ASSET_LINK.xcom_key] = page  # no worker stores the link
+            else:
+                store = XComIdempotencyStore(trigger.task_instance)
+                page, earlier = settings.asset_page, settings.usage
             usage = run_usage("success", response, settings.poll_url, seconds_since(str(settings.submitted_at)))
             fields[USAGE_KEY] = add_usage(earlier, usage, settings.asset.or_reported(response), page)
             await store.push(result, fields)
