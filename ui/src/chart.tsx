@@ -1,6 +1,7 @@
 // Stacked bars per day, which the reader can turn into a table.
 import { BarController, BarElement, CategoryScale, Chart, LinearScale, Tooltip } from "chart.js";
 import { type ReactNode, useEffect, useRef, useState, useSyncExternalStore } from "react";
+import { Card } from "./card";
 import { shorten } from "./format";
 import type { Series } from "./series";
 
@@ -20,16 +21,17 @@ interface Props {
 
 export function StackedBars(props: Props) {
   const [isTable, setIsTable] = useState(false);
-  const { title, series, nameOf, colorOf, controls } = props;
+  const { title, series, nameOf, colorOf } = props;
+  const controls = (
+    <>
+      {props.controls}
+      <button type="button" className="aix-quiet" aria-pressed={isTable} onClick={() => setIsTable(!isTable)}>
+        {isTable ? "Show as chart" : "Show as table"}
+      </button>
+    </>
+  );
   return (
-    <section className="aix-card">
-      <header>
-        <h2>{title}</h2>
-        {controls}
-        <button type="button" className="aix-quiet" aria-pressed={isTable} onClick={() => setIsTable(!isTable)}>
-          {isTable ? "Show as chart" : "Show as table"}
-        </button>
-      </header>
+    <Card title={title} controls={controls}>
       <div className="aix-chart">{isTable ? <DaysTable {...props} /> : <Bars {...props} />}</div>
       <ul className="aix-legend" aria-label={`${title}: colours`} hidden={isTable}>
         {series.map(({ key }, index) => (
@@ -39,7 +41,7 @@ export function StackedBars(props: Props) {
           </li>
         ))}
       </ul>
-    </section>
+    </Card>
   );
 }
 

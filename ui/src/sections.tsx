@@ -1,6 +1,7 @@
 // The parts of the page below its filters, except the charts.
 import type { ReactNode } from "react";
 import type { BatchRow, Duration, Outcomes, RunFields, TaskRow, Usage } from "./api";
+import { Card } from "./card";
 import {
   assetName,
   estimateBatch,
@@ -77,10 +78,7 @@ export function Durations({ durations }: { durations: Usage["durations"] }) {
     ["Waiting time", "from submission to the end of the wait", durations.wait_time],
   ];
   return (
-    <section className="aix-card">
-      <header>
-        <h2>Run time and waiting time</h2>
-      </header>
+    <Card title="Run time and waiting time">
       <div className="aix-durations">
         {rows.map(([name, note, { median, p95, count }]) => (
           <div key={name}>
@@ -106,17 +104,14 @@ export function Durations({ durations }: { durations: Usage["durations"] }) {
           </div>
         ))}
       </div>
-    </section>
+    </Card>
   );
 }
 
 export function ExpensiveTasks({ tasks, isDagShown }: { tasks: TaskRow[]; isDagShown: boolean }) {
   const most = Number(tasks[0]?.credits) || 1;
   return (
-    <section className="aix-card">
-      <header>
-        <h2>Most expensive tasks</h2>
-      </header>
+    <Card title="Most expensive tasks">
       <ol className="aix-bars">
         {tasks.map((row) => (
           <li key={`${row.dag_id} ${row.task_id}`}>
@@ -141,16 +136,13 @@ export function ExpensiveTasks({ tasks, isDagShown }: { tasks: TaskRow[]; isDagS
           </li>
         ))}
       </ol>
-    </section>
+    </Card>
   );
 }
 
 export function Batches({ batches, isDagShown }: { batches: BatchRow[]; isDagShown: boolean }) {
   return (
-    <section className="aix-card">
-      <header>
-        <h2>Batches in progress</h2>
-      </header>
+    <Card title="Batches in progress">
       <ul className="aix-batches">
         {batches.map((row) => (
           <li key={path(row.dag_id, row.run_id, row.task_id, String(row.map_index))}>
@@ -160,7 +152,7 @@ export function Batches({ batches, isDagShown }: { batches: BatchRow[]; isDagSho
           </li>
         ))}
       </ul>
-    </section>
+    </Card>
   );
 }
 
@@ -218,22 +210,21 @@ export function Runs({ usage: { runs, total_runs_rows: total }, state, change, i
       </th>
     );
   };
+  const pages = (
+    <nav className="aix-pages" aria-label="Pages of runs">
+      <span className="aix-muted">
+        {total ? `${formatCount(first + 1)}–${formatCount(first + runs.length)} of ${formatCount(total)}` : "None"}
+      </span>
+      <button type="button" disabled={state.page === 1} onClick={() => change({ page: String(state.page - 1) })}>
+        Previous
+      </button>
+      <button type="button" disabled={first + PAGE_SIZE >= total} onClick={() => change({ page: String(state.page + 1) })}>
+        Next
+      </button>
+    </nav>
+  );
   return (
-    <section className="aix-card">
-      <header>
-        <h2>Runs</h2>
-        <nav className="aix-pages" aria-label="Pages of runs">
-          <span className="aix-muted">
-            {total ? `${formatCount(first + 1)}–${formatCount(first + runs.length)} of ${formatCount(total)}` : "None"}
-          </span>
-          <button type="button" disabled={state.page === 1} onClick={() => change({ page: String(state.page - 1) })}>
-            Previous
-          </button>
-          <button type="button" disabled={first + PAGE_SIZE >= total} onClick={() => change({ page: String(state.page + 1) })}>
-            Next
-          </button>
-        </nav>
-      </header>
+    <Card title="Runs" controls={pages}>
       <div className="aix-scroll" tabIndex={0} role="region" aria-label="Runs">
         <table>
           <thead>
@@ -272,7 +263,7 @@ export function Runs({ usage: { runs, total_runs_rows: total }, state, change, i
           </tbody>
         </table>
       </div>
-    </section>
+    </Card>
   );
 }
 
