@@ -144,6 +144,11 @@ def has_earlier_result(task_instance: Any) -> bool:
     return started is not None and RETURN_KEY in (require(started, "xcom_keys_to_clear") or ())
 
 
+def xcom_address(task_instance: Any) -> dict[str, Any]:
+    """Return what names a task instance to Airflow's XComs."""
+    return {name: require(task_instance, name) for name in ("dag_id", "task_id", "run_id", "map_index")}
+
+
 def check_rendering(kind: type) -> None:
     """Check that Airflow renders the templates of a class by the method that this provider overrides."""
     if not any("_do_render_template_fields" in vars(base) for base in kind.__mro__ if _is_of_airflow(base)):
@@ -231,6 +236,7 @@ def _is_of_airflow(value: Any) -> bool:
 # The page in Airflow's UI, from Airflow 3.1 on
 
 
+@lru_cache
 def table(name: str) -> Any:
     """Return a table of Airflow's database, such as ``dag_run``."""
     require(importlib.import_module("airflow.models"), "import_all_models")()

@@ -17,6 +17,7 @@ from openlineage.client.naming import dataset as naming
 
 from airflow_provider_aixplain import __version__
 from airflow_provider_aixplain.files import Upload, is_object_path, to_printable_path
+from airflow_provider_aixplain.observability.outlets import describe
 from airflow_provider_aixplain.protocol.assets import Asset
 from airflow_provider_aixplain.protocol.usage import TOKENS
 from airflow_provider_aixplain.protocol.values import parse_number, to_sendable
@@ -69,19 +70,19 @@ def lineage_of(
     if result is None:
         return OperatorLineage()
     usage: Any = result.get("usage")
-    tokens = usage if isinstance(usage, dict) else {}
+    tokens, figures = usage if isinstance(usage, dict) else {}, describe(asset, result)
     facet = AixplainRunFacet(
-        modelId=asset.id or None if asset.kind == "model" else None,
-        agentId=asset.id or None if asset.kind == "agent" else None,
+        modelId=figures.get("model_id") or None,
+        agentId=figures.get("agent_id") or None,
         pollUrl=result.get("url"),
         status=result.get("status"),
-        usedCredits=parse_number(result.get("used_credits", result.get("credits"))),
-        runTime=parse_number(result["run_time"]),
+        usedCredits=figures["credits"],
+        runTime=figures["run_time"],
         promptTokens=parse_number(tokens.get(TOKENS["prompt"])),
         completionTokens=parse_number(tokens.get(TOKENS["completion"])),
-        rows=result.get("rows"),
-        succeeded=result.get("succeeded"),
-        failed=result.get("failed"),
+        rows=figures.get("rows"),
+        succeeded=figures.get("succeeded"),
+        failed=figures.get("failed"),
     )
     return OperatorLineage(
         inputs=[_dataset(path) for path in inputs],

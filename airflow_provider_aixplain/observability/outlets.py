@@ -34,7 +34,7 @@ def add_to_outlet_events(context: Mapping[str, Any], task: Any, result: Mapping[
 
 
 def describe(asset: Asset, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the event of an outlet states of a run, or of a batch. Unknown figures are None.
+    """Return what the event of an outlet, and lineage, state of a run or of a batch. Unknown figures are None.
 
     :param asset: what was run.
     :param result: the ModelResponse as a dict, or the manifest of a batch.

@@ -80,8 +80,6 @@ class DeferrableRunBaseOperator(TemplatedOperator):
     _is_link_stored = False
 
     _store: TaskStateIdempotencyStore | None = None
-    _stored: dict[str, Any] | None = None
-    """What the task state store held when the task was deferred, if that is known."""
 
     _usage_of_trigger: Mapping[str, Any] | None = None
     """The usage record that a trigger has pushed, if no worker has started this task."""
@@ -153,7 +151,8 @@ class DeferrableRunBaseOperator(TemplatedOperator):
         :return: the result of :meth:`execute_complete`.
         :raises AixplainError: if there is no run, or neither an event nor settings.
         """
-        self._stored = stored
+        if stored is not None:
+            self._store = TaskStateIdempotencyStore(context, durable=self.durable, stored=stored)
         if event is None:
             if settings is None:
                 raise AixplainError(RESUMED_WITHOUT_EVENT)
@@ -251,8 +250,7 @@ class DeferrableRunBaseOperator(TemplatedOperator):
             return TaskStateIdempotencyStore(context, durable=False, stored=stored)
         if self._store is None:
             is_first = compat.try_number(context.get("ti")) == 1  # then no worker has stored anything
-            stored = {} if is_first and self._stored is None else self._stored
-            self._store = TaskStateIdempotencyStore(context, durable=self.durable, stored=stored)
+            self._store = TaskStateIdempotencyStore(context, durable=self.durable, stored={} if is_first else None)
         return self._store
 
     def _store_end(self, store: TaskStateIdempotencyStore, outcome: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -190,7 +189,7 @@ class RunBaseOperator(DeferrableRunBaseOperator):
             self.response = response.to_dict()
             self.record_end(context, "submitted", self.response)
             return self._push_fields(context, self.make_result(self.response))
-        return self._wait_for_run(context, submission, age, store.usage)
+        return self._wait_for_run(context, submission, age)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return the result of the run, or raise its error."""
@@ -225,21 +224,19 @@ class RunBaseOperator(DeferrableRunBaseOperator):
         reason = f"a trigger would lose {loss}" if loss else "this task was started on a worker"
         self.log.info("%s: a worker submits the run, as %s", self.run_name, reason)
 
-    def _wait_for_run(
-        self, context: Context, submission: Submission, age: float, usage: Mapping[str, Any] | None
-    ) -> dict[str, Any]:
+    def _wait_for_run(self, context: Context, submission: Submission, age: float) -> dict[str, Any]:
         """Defer, or wait on the worker.
 
         :param age: the seconds between the submission and this try.
-        :param usage: the usage record of earlier runs.
         """
         poll_url = submission.poll_url or ""
         self.hook.platform.check_trusted(poll_url)
         timeout = self.longest_wait
         if self.deferrable:
             timeout = min(timeout + age, MAX_DURATION)
+            usage = self._open_store(context).usage if self.ends_from_trigger else None
             run = {"poll_url": poll_url, "submitted_at": submission.submitted_at, "timeout": timeout}
-            self._defer(self.run_settings(**run, usage=usage if self.ends_from_trigger else None))
+            self._defer(self.run_settings(**run, usage=usage))
         wait = Wait(wait_time=self.wait_time, timeout=timeout, retry_budget=RETRY_BUDGET)
         outcome = self.hook.wait_for_run(poll_url, wait, self.run_name)
         seconds = seconds_since(submission.submitted_at)

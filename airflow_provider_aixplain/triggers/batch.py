@@ -21,7 +21,6 @@ from airflow_provider_aixplain.batch.engine import Engine, Limits
 from airflow_provider_aixplain.batch.ledger import Header
 from airflow_provider_aixplain.batch.retrying import retry_with_budget
 from airflow_provider_aixplain.client.account import Platform
-from airflow_provider_aixplain.compat import triggerer_stats
 from airflow_provider_aixplain.exceptions import AixplainPermanentError, to_event
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.observability.failure_summary import FailureSummary
@@ -131,7 +130,7 @@ class AixplainBatchTrigger(BaseTrigger):
         thread.shutdown(wait=False)
         try:
             return await run_with_progress(
-                engine, running, self.log, self.task_instance, triggerer_stats, self._publish_usage
+                engine, running, self.log, self.task_instance, compat.triggerer_stats, self._publish_usage
             )
         finally:
             # Submissions in flight are paid for: their answers are awaited and committed.
@@ -139,7 +138,7 @@ class AixplainBatchTrigger(BaseTrigger):
             while not running.done():
                 with suppress(asyncio.CancelledError, Exception):
                     await asyncio.shield(running)
-            send_metrics(engine, self.task_instance, triggerer_stats)
+            send_metrics(engine, self.task_instance, compat.triggerer_stats)
             # Not in on_kill, which Airflow calls only since 3.3.
             warn_of_open_runs(engine, self.log)
 
@@ -147,8 +146,7 @@ class AixplainBatchTrigger(BaseTrigger):
         """Update the usage record in the task's XComs, which a trigger can do since Airflow 3.3."""
         if compat.can_push_xcoms() and not compat.is_inline(self):
             record = add_usage(self.usage, usage, self.asset, self.asset_page)
-            names = ("dag_id", "task_id", "run_id", "map_index")
-            await XCom.aset(USAGE_KEY, record, **{name: getattr(self.task_instance, name) for name in names})
+            await XCom.aset(USAGE_KEY, record, **compat.xcom_address(self.task_instance))
 
     async def _is_finished_by_new_owner(self, batch: Batch) -> bool:
         """Wait until the batch is finished or deleted; return False if the new owner stops committing before.

@@ -110,7 +110,7 @@ def read_usage(query: Annotated[UsageQuery, Query()], user: User) -> dict[str, A
         summary = Summary(readable, query.filters, query.group)
         found = [(day, day.rows, summary.add_day(name.isoformat(), day.groups)) for name, day in counted.items()]
         page = select_rows([(rows, shown) for _, rows, shown in found], query.sort, query.limit, query.offset)
-        groups = {index: found[index][0].groups for index, _ in page}
+        groups = {index: found[index][0].groups for index in {index for index, _ in page}}  # unpickled once a day
         keys = []
         for index, row in page:
             rows = found[index][1]

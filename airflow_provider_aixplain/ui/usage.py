@@ -223,7 +223,7 @@ def quantile(buckets: Counter[int], share: float) -> float | None:
 
 
 class Filters(NamedTuple):
-    """What a user wants to see. An empty filter lets all pass."""
+    """What a user wants to see. An empty filter accepts everything."""
 
     dag_ids: Collection[str] = ()
     assets: Collection[str] = ()

@@ -196,11 +196,12 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
             is_durable=self.settings.durable,
             is_cleared=is_cleared,
         )
-        decision = decide_now()
+        decision, response = decide_now(), earlier.final_response()
         if decision.action is Action.REATTACH and not is_same_try and earlier.poll_url:
-            decision = decide_now(response=await self._poll(earlier.poll_url))
+            response = await self._poll(earlier.poll_url)
+            decision = decide_now(response=response)
         if decision.action is not Action.REATTACH:
-            await self._count_earlier(earlier)
+            await self._count_earlier(earlier, response)
         if decision.action is Action.FAIL:
             await store.write(replace(earlier, is_delivered=True))  # a cleared task submits again
             title = self.settings.asset.title
@@ -216,13 +217,17 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
         self.log.info("%s: re-attached to the run of an earlier try: %s", self.run_name, to_printable(earlier.poll_url))
         return None
 
-    async def _count_earlier(self, earlier: IdempotencyRecord) -> None:
-        """Add an earlier run to the usage record, unless its try did it. Errors are only logged."""
+    async def _count_earlier(self, earlier: IdempotencyRecord, response: ModelResponse | None) -> None:
+        """Add an earlier run to the usage record, unless its try did it. Errors are only logged.
+
+        :param response: the answer to a poll of it, or to its submission, if there was one.
+        """
         try:
             usage = await self.store.usage()
             if not has_counted(usage, earlier.run_id):
-                url, asset = earlier.poll_url, self.settings.asset
-                response = await self.hook.apoll(url) if url else earlier.final_response()
+                if earlier.poll_url and response is None:
+                    response = await self.hook.apoll(earlier.poll_url)
+                asset = self.settings.asset
                 page = (await self.hook.aplatform()).page_url(asset)
                 await self.store.write_usage(add_usage(usage, earlier_usage(earlier, response), asset, page))
         except Exception as error:

@@ -13,6 +13,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import XCom
 
+from airflow_provider_aixplain import compat
 from airflow_provider_aixplain.compat import RETURN_KEY
 from airflow_provider_aixplain.loop_local import LoopLocal
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
@@ -103,8 +104,7 @@ class XComIdempotencyStore:
 
     def __init__(self, task_instance: Any) -> None:
         self.try_id = str(task_instance.id)
-        names = ("dag_id", "task_id", "run_id", "map_index")
-        self._task: dict[str, Any] = {name: getattr(task_instance, name) for name in names}
+        self._task = compat.xcom_address(task_instance)
 
     async def read(self) -> IdempotencyRecord | None:
         """Return the submission of this try or, if it has none, of an earlier try."""
