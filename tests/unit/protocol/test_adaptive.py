@@ -20,7 +20,7 @@ from airflow_provider_aixplain.protocol.adaptive import (
 )
 from airflow_provider_aixplain.protocol.schedule import Backoff
 from airflow_provider_aixplain.protocol.wait import Wait
-from tests.benchmarks.schedules import RUN_TIMES, Draw, cost, simulate_wait
+from tests.benchmarks.schedules import RUN_TIMES, cost, simulate_wait
 
 BACKOFF = Backoff(0.5)
 KNOWN = st.lists(st.floats(0, 1e5), min_size=1, max_size=MAX_SAMPLES)
@@ -36,12 +36,14 @@ def run_times_of(*run_times: float) -> RunTimes:
 
 
 @pytest.mark.parametrize("reports_run_time", [True, False], ids=["the platform reports run times", "it reports none"])
-@pytest.mark.parametrize("draw", RUN_TIMES.values(), ids=RUN_TIMES)
-def test_an_adaptive_schedule_polls_and_waits_less_than_the_backoff(draw: Draw, reports_run_time: bool) -> None:
-    adaptive = cost(draw, 1000, adaptive=True, reports_run_time=reports_run_time)
-    backoff = cost(draw, 1000, adaptive=False)
-    assert adaptive.polls < 0.75 * backoff.polls
-    assert adaptive.mean_delay < 0.97 * backoff.mean_delay
+@pytest.mark.parametrize("name", RUN_TIMES)
+def test_an_adaptive_schedule_polls_and_waits_less_than_the_backoff(name: str, reports_run_time: bool) -> None:
+    adaptive = cost(RUN_TIMES[name], 1000, adaptive=True, reports_run_time=reports_run_time)
+    backoff = cost(RUN_TIMES[name], 1000, adaptive=False)
+    # Little can be learnt from run times that vary as much as those of agents.
+    polls, mean_delay = (0.75, 0.97) if name.startswith("agent") else (0.7, 0.9)
+    assert adaptive.polls < polls * backoff.polls
+    assert adaptive.mean_delay < mean_delay * backoff.mean_delay
     assert adaptive.p95_delay < 0.9 * backoff.p95_delay
 
 
