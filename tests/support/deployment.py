@@ -75,8 +75,9 @@ class Processes:
         self.home = home
         # PATH, as the virtual environment may not be activated; NO_PROXY, as calls to this machine need no proxy.
         path = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"
-        # Neither settings of another Airflow nor a key are inherited.
-        foreign = ("AIRFLOW_", "AIXPLAIN_")
+        # Neither settings of another Airflow nor a key are inherited. Without bytecode each task process would compile
+        # this package, which takes longer than its imports; an installed package has bytecode.
+        foreign = ("AIRFLOW_", "AIXPLAIN_", "PYTHONDONTWRITEBYTECODE")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         self.env = {**inherited, "PATH": path, "NO_PROXY": "127.0.0.1,localhost"}
         self.running: dict[str, subprocess.Popen[bytes]] = {}
