@@ -14,12 +14,15 @@ from pathlib import Path
 import airflow
 import jsonschema
 import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow.providers_manager import ProvidersManager
 from flit_core import buildapi
 
 import airflow_provider_aixplain
 from airflow_provider_aixplain.get_provider_info import CONN_FIELDS, HIDDEN_FIELDS, RELABELING, get_provider_info
+from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 from tests.support.deployment import AIRFLOW_3
+from tests.unit.triggers.test_aixplain import event_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -117,18 +120,39 @@ def test_constraints_are_plain_lines() -> None:
             assert not set(line) & set(" /@;#"), line
 
 
+AIRFLOW = "airflow.sdk" if AIRFLOW_3 else "airflow.models"
+IN_DAG_FILE = """
+from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
+task = AixplainRunModelOperator(task_id="a", model_id="echo", data="a", deferrable=True)
+"""
+FIRST_VISIT = """
+from airflow.providers.common.compat.sdk import TaskDeferred
+try:
+    task.execute({})
+except TaskDeferred:
+    pass
+"""
+
+
+def imported_by(code: str) -> set[str]:
+    """The top-level names of the modules that code imports, beside those that Airflow has imported."""
+    names = "print(sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
+    whole = f"import sys, {AIRFLOW}; before = set(sys.modules)\n{code}\n{names}"
+    printed = subprocess.run([sys.executable, "-c", whole], capture_output=True, text=True, check=True).stdout
+    return set(ast.literal_eval(printed.splitlines()[-1]))
+
+
 def test_a_dag_file_imports_no_http_client() -> None:
     """They are imported where they are used; ``make bench`` measures what is left."""
-    code = (
-        "import sys, airflow.sdk; before = set(sys.modules)\n"
-        if AIRFLOW_3
-        else "import sys, airflow.models; before = set(sys.modules)\n"
-    ) + (
-        "from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator\n"
-        "AixplainRunModelOperator(task_id='a', model_id='a', data='{{ a }}', start_from_trigger=True)\n"
-        "print(sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
-    )
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert not {"aiohttp", "openlineage", "requests", "urllib3", "numpy", "pandas"} & set(
-        ast.literal_eval(printed.splitlines()[-1])
-    )
+    code = IN_DAG_FILE + "type(task)(task_id='b', model_id='b', data='{{ b }}', start_from_trigger=True)"
+    assert not {"aiohttp", "openlineage", "requests", "urllib3", "numpy", "pandas"} & imported_by(code)
+
+
+@pytest.mark.usefixtures("connection")
+def test_workers_import_an_http_client_only_to_submit() -> None:
+    with pytest.raises(TaskDeferred) as deferred:
+        AixplainRunModelOperator(task_id="a", model_id="echo", data="a", deferrable=True).execute({})
+    kwargs = {**(deferred.value.kwargs or {}), "event": event_of(deferred.value.trigger)}
+    assert "aiohttp" not in imported_by(IN_DAG_FILE + FIRST_VISIT)
+    second = imported_by(IN_DAG_FILE + f"task.resume_execution('resume_from_trigger', {kwargs}, {{}})")
+    assert not {"aiohttp", "requests", "urllib3"} & second
