@@ -20,5 +20,5 @@ with DAG("batch", **ARGUMENTS):
         task_id="run",
         model_id="echo",
         input=[f"row {number}" for number in range(100)],
-        result_path=f"file://{os.environ['AIRFLOW_HOME']}/results",
+        result_path=f"file://{os.environ['AIRFLOW_HOME']}/results/{{{{ run_id }}}}",
     )
