@@ -63,7 +63,6 @@ REQUESTS = {
 MESSAGES = {
     "XComs read": r"GetXCom",
     "XComs written": r"SetXCom",
-    "Connection": r"GetConnection|MaskSecret",
     "other": r"(?!TriggerStateChanges)",
     "event": r"",
 }
@@ -134,8 +133,12 @@ def process_rows(title: str, costs: list[dict[str, Any]]) -> list[dict[str, Any]
 
 
 def trigger_row(title: str, costs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the messages and the CPU time of a task's trigger."""
-    messages = [record for record in costs if record["kind"] == "message"]
+    """Return the messages and the CPU time of a task's trigger.
+
+    Those that read a Connection are left out, as the triggers of a process share them.
+    """
+    shared = ("GetConnection", "MaskSecret")
+    messages = [record for record in costs if record["kind"] == "message" and record["name"] not in shared]
     kinds = count(MESSAGES, (record["name"] for record in messages))
     main_process = sum(record["milliseconds"] for record in messages)
     trigger = sum(record["milliseconds"] for record in costs if record["kind"] == "trigger")
