@@ -5,5 +5,5 @@ from __future__ import annotations
 import subprocess
 import sys
 
-for name in ("schedules", "imports", "scale", "polling", "batch", "usage_page", "visits", "end_to_end"):
+for name in ("schedules", "imports", "scale", "takeover", "polling", "batch", "usage_page", "visits", "end_to_end"):
     subprocess.run([sys.executable, "-m", f"tests.benchmarks.{name}"], check=True)
