@@ -21,15 +21,12 @@ from airflow_provider_aixplain.exceptions import (
     translate_protocol_errors,
 )
 from airflow_provider_aixplain.files import Upload, is_object_path, open_upload, read_upload_size, to_printable_path
-from airflow_provider_aixplain.protocol import artifacts, finetune, model_record, upload, wire
+from airflow_provider_aixplain.protocol import upload, wire
 from airflow_provider_aixplain.protocol.agent import AgentInput
 from airflow_provider_aixplain.protocol.assets import RunInput
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure, InvalidInput
-from airflow_provider_aixplain.protocol.finetune import FinetuneStatus
-from airflow_provider_aixplain.protocol.model_record import ModelParameters
 from airflow_provider_aixplain.protocol.payload import ModelInput
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
-from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer
 from airflow_provider_aixplain.protocol.values import NOT_JSON, to_printable
 from airflow_provider_aixplain.protocol.wait import Outcome, Wait, to_seconds
 
@@ -37,6 +34,9 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     from airflow_provider_aixplain.client.account import Platform
+    from airflow_provider_aixplain.protocol.finetune import FinetuneStatus
+    from airflow_provider_aixplain.protocol.model_record import ModelParameters
+    from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer
     from airflow_provider_aixplain.protocol.values import Convert
     from airflow_provider_aixplain.transport.sync import PlatformSession
 
@@ -202,6 +202,8 @@ class Client:
         :raises AssertionError: if the model does not support streaming.
         :raises AixplainError: if the platform refuses, or knows no such model.
         """
+        from airflow_provider_aixplain.protocol.model_record import ModelParameters
+
         record = self.model_record(model_id)
         if not record["supports_streaming"]:
             raise AixplainNoStreaming(f"Model {model_id!r} does not support streaming: use stream=False")
@@ -228,6 +230,7 @@ class Client:
         :raises AixplainConfigurationError: if the account is invalid.
         :raises AixplainInputError: if the arguments are invalid.
         """
+        from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer
         from airflow_provider_aixplain.transport import sync
 
         with translate_protocol_errors():
@@ -310,6 +313,8 @@ class Client:
         :param after_epoch: return the losses of the first epoch after this one; default: of the last.
         :raises AixplainError: if the platform refuses.
         """
+        from airflow_provider_aixplain.protocol import finetune
+
         with translate_protocol_errors():
             finetune.check_epoch(after_epoch)
             outcome = self._send(wire.finetune_logs_request(self.platform.backend_url, model_id))
@@ -331,13 +336,15 @@ class Client:
         :raises AixplainInputError: unless exactly one of them is given.
         :raises AixplainError: if the platform refuses, or knows no such model.
         """
+        from airflow_provider_aixplain.protocol.model_record import read_model
+
         backend = self.platform.backend_url
         with translate_protocol_errors():
             if (model_id is None) == (name is None):
                 raise InvalidInput("give either model_id or name")
             if name is None:
-                return model_record.read_model(self._send(wire.model_record_request(backend, model_id or "")))
-            return model_record.read_model(self._send(wire.model_record_by_name_request(backend, name)))
+                return read_model(self._send(wire.model_record_request(backend, model_id or "")))
+            return read_model(self._send(wire.model_record_by_name_request(backend, name)))
 
     def upload_file(self, path: ObjectStoragePath) -> str:
         """Upload a file, and return a link that a model or an agent accepts as input.
@@ -369,9 +376,10 @@ class Client:
         :raises OSError: if the file does not arrive completely; as its subclass ``AnswerTooLarge`` if it exceeds
             ``max_answer_mib`` of the Connection.
         """
+        from airflow_provider_aixplain.protocol.artifacts import download_request
         from airflow_provider_aixplain.transport import sync
 
-        request = artifacts.download_request(url)
+        request = download_request(url)
         answer = sync.open_answer(self._get_session(), request, self.platform.timeout, timeout)
         if isinstance(answer, wire.OpenAnswer):
             with closing(answer):

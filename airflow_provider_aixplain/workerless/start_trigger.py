@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from airflow.providers.common.compat.sdk import conf
@@ -88,7 +88,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
         """The name of the run in the log."""
         return self.settings.name or str(self.task_id)
 
-    @property
+    @cached_property
     def store(self) -> XComIdempotencyStore:
         """The store of this trigger's task."""
         return XComIdempotencyStore(self.task_instance)

@@ -105,10 +105,14 @@ class XComIdempotencyStore:
     def __init__(self, task_instance: Any) -> None:
         self.try_id = str(task_instance.id)
         self._task = compat.xcom_address(task_instance)
+        self._is_first_try = compat.try_number(task_instance) == 1
+        self._has_no_usage = False
 
     async def read(self) -> IdempotencyRecord | None:
         """Return the submission of this try or, if it has none, of an earlier try."""
-        if not (stored := await self._get(KEY)):
+        stored = await self._get(KEY)
+        self._has_no_usage = self._is_first_try and not stored  # no run was submitted before
+        if not stored:
             return None
         intent = IdempotencyRecord.from_stored(stored)
         if not (stored := await self._get(RUN_KEY)):
@@ -144,11 +148,12 @@ class XComIdempotencyStore:
 
     async def usage(self) -> Mapping[str, Any] | None:
         """Return the usage record of the task instance; None if there is none."""
-        record: Mapping[str, Any] | None = await self._get(USAGE_KEY)
+        record: Mapping[str, Any] | None = None if self._has_no_usage else await self._get(USAGE_KEY)
         return record
 
     async def write_usage(self, record: Mapping[str, Any]) -> None:
         """Store the usage record."""
+        self._has_no_usage = False
         await XCom.aset(USAGE_KEY, dict(record), **self._task)
 
     async def push(self, response: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> None:

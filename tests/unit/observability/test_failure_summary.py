@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_aixplain import compat
 from airflow_provider_aixplain.batch import retrying
 from airflow_provider_aixplain.batch.batch import Batch
 from airflow_provider_aixplain.batch.ledger import AttemptEvent
@@ -22,7 +23,6 @@ from airflow_provider_aixplain.exceptions import AixplainError
 from airflow_provider_aixplain.observability import progress
 from airflow_provider_aixplain.observability.failure_summary import LONGEST_INTERVAL, FailureSummary
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
-from airflow_provider_aixplain.triggers import batch as batch_trigger
 from tests.support.deployment import Emulator
 from tests.support.task_log import TaskLog
 from tests.unit.batch import batches
@@ -152,7 +152,7 @@ def test_a_stopped_trigger_sends_all_that_it_counted(tmp_path: Path, monkeypatch
             counted.append(count)
 
     stats = SimpleNamespace(incr=incr, timing=lambda *_, **__: None, gauge=lambda *_, **__: None)
-    monkeypatch.setattr(batch_trigger, "triggerer_stats", lambda: stats)
+    monkeypatch.setattr(compat, "triggerer_stats", lambda: stats)
     monkeypatch.setattr(progress, "UPDATE_INTERVAL", 3600)
     batch = begin_batch(f"file://{tmp_path}/out", [f"{next(TAGS)} {number}" for number in range(30)], delay=0.2)
     stopped_once(lambda: reopen(batch).ledger.totals.done >= 4, trigger_of(batch, max_in_flight=4))
