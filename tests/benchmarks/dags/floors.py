@@ -1,33 +1,19 @@
-"""As many waits of Airflow's own operators, as a lower bound. Their DAG file does not import the provider."""
+"""As many mapped waits of Airflow's own operators, as a lower bound. Their DAG file does not import the provider."""
 
 from __future__ import annotations
 
 import os
-from datetime import timedelta
 from typing import Any
 
 import pendulum
 from airflow.providers.standard.sensors.date_time import DateTimeSensor, DateTimeSensorAsync
-from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
-from airflow.sdk import DAG, BaseOperator
-from airflow.triggers.base import StartTriggerArgs
+from airflow.sdk import DAG
 
 RUNS = int(os.environ["BENCH_RUNS"])
 BLOCKING = int(os.environ["BENCH_BLOCKING"])
 SECONDS = float(os.environ["BENCH_SECONDS"])
 IN_TIME = f"{{{{ macros.datetime.utcnow() + macros.timedelta(seconds={SECONDS}) }}}}"
 ARGUMENTS = {"start_date": pendulum.datetime(2026, 1, 1, tz="UTC"), "schedule": None, "max_active_tasks": RUNS}
-
-
-class Floor(BaseOperator):
-    """A trigger of Airflow starts and finishes it, which DateTimeSensorAsync does not support."""
-
-    start_from_trigger = True
-    start_trigger_args = StartTriggerArgs(
-        trigger_cls=f"{TimeDeltaTrigger.__module__}.{TimeDeltaTrigger.__qualname__}",
-        trigger_kwargs={"delta": timedelta(seconds=SECONDS), "end_from_trigger": True},
-        next_method="execute",
-    )
 
 
 class FloorWithFields(DateTimeSensorAsync):
@@ -49,7 +35,3 @@ with DAG("floor_with_fields", **ARGUMENTS):
 
 with DAG("floor_ended_by_triggers", **ARGUMENTS):
     DateTimeSensorAsync.partial(task_id="run", end_from_trigger=True).expand(target_time=[IN_TIME] * RUNS)
-
-with DAG("floor_started_by_triggers", **ARGUMENTS):
-    for number in range(RUNS):
-        Floor(task_id=f"run_{number}")

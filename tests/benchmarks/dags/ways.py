@@ -1,4 +1,4 @@
-"""The same runs in all modes. The lower bounds are in ``floors.py``."""
+"""The same mapped runs in all modes. The lower bounds are in ``floors.py``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperato
 
 RUNS = int(os.environ["BENCH_RUNS"])
 BLOCKING = int(os.environ["BENCH_BLOCKING"])
-BOTH = {"start_from_trigger": True, "end_from_trigger": True}
 
 
 def way(dag_id: str, tasks: Any) -> None:
@@ -30,22 +29,11 @@ def mapped(count: int, **arguments: Any) -> Any:
     return lambda: AixplainRunModelOperator.partial(task_id="run", model_id="echo", **arguments).expand(data=data)
 
 
-def separate(**arguments: Any) -> Any:
-    def tasks() -> None:
-        for number in range(RUNS):
-            AixplainRunModelOperator(task_id=f"run_{number}", model_id="echo", data=f"text {number}", **arguments)
-
-    return tasks
-
-
 way("warm_up", mapped(1, end_from_trigger=True, parameters={"delay": 0}))
 way("learn", mapped(8, polling="adaptive"))
 way("deferred", mapped(RUNS))
 way("deferred_whole", mapped(RUNS, multiple_outputs=False))
 way("deferred_adaptive", mapped(RUNS, polling="adaptive"))
 way("ended_by_triggers", mapped(RUNS, end_from_trigger=True))
-way("started_by_triggers", separate(**BOTH))
-way("started_by_triggers_adaptive", separate(polling="adaptive", **BOTH))
-way("started_by_triggers_whole", separate(multiple_outputs=False, **BOTH))
 way("ended_by_triggers_whole", mapped(RUNS, multiple_outputs=False, end_from_trigger=True))
 way("blocking", mapped(BLOCKING, deferrable=False))
