@@ -10,6 +10,7 @@ from typing import Any
 
 import pendulum
 
+from tests.benchmarks.preload import preload
 from tests.benchmarks.results import report
 from tests.support.deployment import Airflow, Emulator, Processes
 from tests.support.services import Postgres
@@ -18,35 +19,48 @@ DAGS = Path(__file__).parent / "dags"
 WAYS = (
     "blocking",
     "floor_deferred",
-    "floor_with_fields",
     "deferred_whole",
+    "floor_with_fields",
     "deferred",
     "deferred_adaptive",
     "floor_ended_by_triggers",
+    "ended_by_triggers_whole",
     "ended_by_triggers",
     "floor_started_by_triggers",
+    "started_by_triggers_whole",
     "started_by_triggers",
     "started_by_triggers_adaptive",
-    "started_by_triggers_whole",
-    "ended_by_triggers_whole",
 )
+FLOORS = {
+    "deferred_whole": "floor_deferred",
+    "deferred": "floor_with_fields",
+    "deferred_adaptive": "floor_with_fields",
+    "ended_by_triggers_whole": "floor_ended_by_triggers",
+    "ended_by_triggers": "floor_ended_by_triggers",
+    "started_by_triggers_whole": "floor_started_by_triggers",
+    "started_by_triggers": "floor_started_by_triggers",
+    "started_by_triggers_adaptive": "floor_started_by_triggers",
+}
+"""The lower bound of each mode."""
 
 
 def measure(airflow: Airflow, emulator: Emulator, way: str) -> dict[str, Any]:
     """Run a DAG and return its cost."""
     if way.endswith("_adaptive"):
         airflow.finish("learn", airflow.trigger("learn"))
-    before = len(emulator.runs())
+    before, cpu = len(emulator.runs()), airflow.processes.cpu_seconds()
     run_id = airflow.trigger(way)
     state = airflow.finish(way, run_id, seconds=1800)
     tasks = airflow.tasks(way, run_id)
     seconds = airflow.worker_seconds()
+    cpu = airflow.processes.cpu_seconds() - cpu
     runs = emulator.runs()[before:]
     delays = sorted(_delays(airflow, way, run_id, tasks, runs)) if runs else []
     return {
         "way": way if state == "success" else f"{way} ({state})",
         "runs": len(tasks),
         "wall, s": airflow.wall_seconds(way, run_id),
+        "CPU, ms per run": 1e3 * cpu / len(tasks),
         "worker slot, s per run": sum(seconds.get(task["id"], 0.0) for task in tasks) / len(tasks),
         "polls per run": statistics.mean(len(run["polled_at"]) for run in runs) if runs else None,
         "delay, median, s": statistics.median(delays) if delays else None,
@@ -77,6 +91,7 @@ def main() -> None:
     )
     parser.add_argument("--slots", type=int, default=4, help="worker slots (default: %(default)s)")
     parser.add_argument("--sqlite", action="store_true", help="use SQLite instead of PostgreSQL")
+    parser.add_argument("--preload", action="store_true", help="import the provider before task processes are forked")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="modes (default: all)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Processes(Path(folder) / "airflow") as processes:
@@ -89,14 +104,17 @@ def main() -> None:
         processes.env |= {
             f"BENCH_{name.upper()}": str(getattr(arguments, name)) for name in ("runs", "blocking", "seconds")
         }
+        if arguments.preload:
+            preload(processes.home)
         airflow.start()
         # A triggerer's first request to Airflow takes some five seconds.
         airflow.finish("warm_up", airflow.trigger("warm_up"))
         rows = [measure(airflow, emulator, way) for way in arguments.ways]
-    walls = {row["way"]: row["wall, s"] for row in rows}
+    measured = {row["way"]: row for row in rows}
     for row in rows:
-        floor = walls.get(f"floor_{row['way'].removesuffix('_adaptive').removesuffix('_whole')}")
-        row["wall / floor"] = row["wall, s"] / floor if floor else None
+        floor = measured.get(FLOORS.get(row["way"], ""))
+        for name, heading in (("wall / floor", "wall, s"), ("CPU / floor", "CPU, ms per run")):
+            row[name] = row[heading] / floor[heading] if floor else None
     title = f"Runs of {arguments.seconds:g} s on {arguments.slots} worker slots"
     report("end_to_end", title, rows)
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from tests.benchmarks.end_to_end import DAGS
 from tests.benchmarks.instrumented import PATH
+from tests.benchmarks.preload import preload
 from tests.benchmarks.results import report
 from tests.support.deployment import Airflow, Emulator, Processes
 
@@ -46,13 +47,6 @@ TRIGGER_WAYS = {
     "started_by_triggers": "started and ended",
     "batch": "batch of 100 rows",
 }
-PRELOADED = """
-import airflow_provider_aixplain.operators.aixplain
-import airflow_provider_aixplain.transport.sync
-import airflow_provider_aixplain.triggers.aixplain
-"""
-"""The content of a file ``airflow_local_settings.py``, which Airflow imports before it forks task processes."""
-
 REQUESTS = {
     "Airflow's": r"task-instances/",
     "record": r"store/ti/",
@@ -173,8 +167,7 @@ def main() -> None:
         processes.env |= {"PYTHONPATH": str(ROOT), PATH: str(path), "BENCH_SECONDS": str(SECONDS)}
         processes.env |= {"BENCH_RUNS": "1", "BENCH_BLOCKING": "1"}
         if arguments.preload:
-            (settings := processes.home / "config" / "airflow_local_settings.py").parent.mkdir()
-            settings.write_text(PRELOADED)
+            preload(processes.home)
         airflow.start()
         connection = json.loads(emulator.connection)
         connection |= {"connection_id": "aixplain_default", "extra": json.dumps(connection["extra"])}

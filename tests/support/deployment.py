@@ -160,6 +160,14 @@ class Processes:
         for process in stopping:
             process.wait()
 
+    def cpu_seconds(self) -> float:
+        """Return the CPU time of all processes and their descendants, also of those that have ended."""
+        seconds = 0.0
+        for process in _members([process.pid for process in self.running.values()]):
+            with suppress(psutil.Error):
+                seconds += sum(process.cpu_times()[:4])  # user, system, and those of children that have ended
+        return seconds
+
     def log_path(self, name: str) -> Path:
         return self.home / f"{name}.log"
 
