@@ -21,7 +21,7 @@ from aiohttp import web
 
 from airflow_provider_aixplain.emulator.agents import AGENTS, AgentRun, EmulatedAgent, Outcome, check, query_of, work
 from airflow_provider_aixplain.emulator.faults import Faults
-from airflow_provider_aixplain.emulator.models import MODELS, EmulatedModel
+from airflow_provider_aixplain.emulator.models import ALIASES, MODELS, EmulatedModel
 from airflow_provider_aixplain.emulator.runs import Run
 
 MAX_BODY = 64 * 1024 * 1024
@@ -146,7 +146,7 @@ class Emulator:
 
     async def stream(self, request: web.Request, run: Run) -> web.StreamResponse:
         """Return the words of the output as server-sent events, or the whole output if the model cannot stream."""
-        if not self.models[run.model_id].supports_streaming:
+        if not self.model(run.model_id).supports_streaming:
             await run.wait()
             return web.json_response(run.response())
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
@@ -367,10 +367,11 @@ class Emulator:
         return web.json_response({"status": "IN_PROGRESS", "data": url, **ids}, status=201)
 
     def model(self, model_id: str) -> EmulatedModel:
-        """Return a model of the catalogue."""
-        if model_id not in self.models:
+        """Return a model of the catalogue, by its id or an alias."""
+        model = self.models.get(ALIASES.get(model_id, model_id))
+        if model is None:
             raise error(web.HTTPNotFound, f"no model {model_id}; there are {', '.join(self.models)}")
-        return self.models[model_id]
+        return model
 
     def agent(self, agent_id: str) -> EmulatedAgent:
         """Return an agent of the catalogue."""

@@ -9,8 +9,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-EMULATED = {"6414bd3cd09663e9225130e8": "sentiment", "669a63646eb56306647e1091": "echo"}
-"""Models of the public platform, and the emulator's models that replace them in tests."""
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _DEFINES_A_DAG = re.compile(r"\bDAG\(|^@dag", re.MULTILINE)
@@ -21,7 +19,7 @@ class Example:
     """A block of Python on a page.
 
     :param name: names its page and its first line.
-    :param code: its code, with the emulator's models.
+    :param code: its code.
     """
 
     name: str
@@ -43,8 +41,5 @@ def examples(kind: str) -> list[Example]:
 def _of(page: Path) -> Iterator[Example]:
     text = page.read_text(encoding="utf-8")
     for block in _BLOCK.finditer(text):
-        code = block[1]
-        for public, emulated in EMULATED.items():
-            code = code.replace(public, emulated)
         line = text.count("\n", 0, block.start()) + 1
-        yield Example(f"{page.stem.lower()}_{line}", code)
+        yield Example(f"{page.stem.lower()}_{line}", block[1])
