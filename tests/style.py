@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-CHECKED = ("airflow_provider_aixplain", "tests", "docs", "example_dags", "ui/src", "ui/test", "ui/preview")
+CHECKED = ("airflow_provider_aixplain", "tests", "docs", "ui/src", "ui/test", "ui/preview")
 PAGES = ("Makefile", "README.md", "CONTRIBUTING.md", "SECURITY.md", "pyproject.toml", ".ci/run")
 SUFFIXES = (".py", ".md", ".ts", ".tsx", ".mjs", ".css")
-EXEMPT = ("example_dags/data", "tests/style.py", "tests/unit/test_style.py")
+EXEMPT = ("airflow_provider_aixplain/example_dags/data", "tests/style.py", "tests/unit/test_style.py")
 
 WORDS = {
     "told|tells?|telling": "report, log, return, state",

@@ -15,7 +15,7 @@ LAYERS = re.compile(r"^## Layers\n(.*?)^## ", re.MULTILINE | re.DOTALL)
 
 def package_entries() -> set[str]:
     """The folders (``batch/``) and modules (``model.py``) directly in the package."""
-    folders = {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
+    folders = {f"{path.parent.name}/" for path in PACKAGE.glob("*/*.py")}
     return folders | {path.name for path in PACKAGE.glob("*.py") if path.name != "__init__.py"}
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from importlib.metadata import entry_points, requires, version
 from pathlib import Path
@@ -96,11 +97,32 @@ def test_distributions_are_complete_and_reproducible(tmp_path: Path, monkeypatch
         "development dependencies are groups, not extras"
     )
     package = ROOT / "airflow_provider_aixplain"
+    data = (package / "ui/static", package / "example_dags/data")
     assert set(inside) == {
         str(path.relative_to(ROOT))
         for path in package.rglob("*")
-        if path.suffix == ".py" or path.name == "py.typed" or path.parent == package / "ui/static"
+        if path.suffix == ".py" or path.name == "py.typed" or path.parent in data
     }
+    with tarfile.open(built[0][1]) as sdist:
+        files = {member.name.partition("/")[2] for member in sdist if member.isreg()}
+    examples = {path.relative_to(package).as_posix() for path in package.glob("example_dags/**/*.*") if path.is_file()}
+    assert {name for name in examples if not name.endswith(".pyc")} <= files, "files, as a link may not be unpacked"
+
+
+@pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 lists no examples of providers")
+def test_airflow_shows_the_examples(tmp_path: Path) -> None:
+    def airflow(*arguments: str) -> str:
+        env = {**os.environ, "AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__LOAD_EXAMPLES": "True"}
+        command = [sys.executable, "-m", "airflow", *arguments]
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()[-1]
+
+    airflow("db", "migrate")
+    bundle = ["--local", "-B", "airflow-provider-aixplain-example-dags", "-o", "json"]
+    listed = json.loads(airflow("dags", "list", "--columns", "dag_id,tags", *bundle))
+    assert {dag["dag_id"] for dag in listed} == {path.stem for path in (ROOT / "example_dags").glob("*.py")}
+    assert all("example" in str(dag["tags"]) for dag in listed)
+    assert json.loads(airflow("dags", "list-import-errors", *bundle)) == []
 
 
 def test_the_version_is_stated_once() -> None:

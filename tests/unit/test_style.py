@@ -21,13 +21,14 @@ from tests.style import findings
     ],
 )
 def test_a_word_of_the_list_is_found(tmp_path: Path, line: str, word: str) -> None:
-    for name in ("docs/page.md", "airflow_provider_aixplain/batch/module.py", "example_dags/data/review.md"):
+    package = "airflow_provider_aixplain"
+    for name in ("docs/page.md", f"{package}/batch/module.py", f"{package}/example_dags/data/review.md"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(f"First line\n{line}\n")
     (tmp_path / "Makefile").write_text(line)
     found = [finding.partition(" ->")[0] for finding in findings(tmp_path)]
     assert found == [
-        f"airflow_provider_aixplain/batch/module.py:2: {word}",
+        f"{package}/batch/module.py:2: {word}",
         f"docs/page.md:2: {word}",
         f"Makefile:1: {word}",
     ]

@@ -17,7 +17,7 @@ REVIEWS = Path(__file__).parent / "data" / "reviews.txt"
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     schedule=None,
     params={"model_id": "sentiment"},
-    tags=["aixplain"],
+    tags=["example", "aixplain"],
 )
 def example_aixplain_mapped():
     @task

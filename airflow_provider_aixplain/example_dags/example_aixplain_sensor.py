@@ -13,7 +13,7 @@ from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     schedule=None,
     params={"model_id": "language", "text": "Die Uhr geht jeden Tag zehn Minuten vor."},
-    tags=["aixplain"],
+    tags=["example", "aixplain"],
 )
 def example_aixplain_sensor():
     submit = AixplainRunModelOperator(

@@ -12,7 +12,7 @@ from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperato
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     schedule=None,
     params={"model_id": "echo", "text": "The quick brown fox jumps over the lazy dog, and the dog does not mind."},
-    tags=["aixplain"],
+    tags=["example", "aixplain"],
 )
 def example_aixplain_stream():
     AixplainRunModelOperator(

@@ -12,7 +12,7 @@ from airflow_provider_aixplain.operators.aixplain import AixplainRunAgentOperato
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     schedule=None,
     params={"agent_id": "review-analyst"},
-    tags=["aixplain"],
+    tags=["example", "aixplain"],
 )
 def example_aixplain_conversation():
     first = AixplainRunAgentOperator(

@@ -6,7 +6,7 @@ import pendulum
 from airflow.providers.common.compat.sdk import dag, task
 
 
-@dag(start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None, tags=["aixplain"])
+@dag(start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None, tags=["example", "aixplain"])
 def example_aixplain_decorator():
     @task
     def read():

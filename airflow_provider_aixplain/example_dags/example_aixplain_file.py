@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent / "data"
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     schedule=None,
     params={"model_id": "language"},
-    tags=["aixplain"],
+    tags=["example", "aixplain"],
 )
 def example_aixplain_file():
     AixplainRunModelOperator(

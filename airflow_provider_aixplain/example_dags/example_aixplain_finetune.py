@@ -13,7 +13,7 @@ from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperato
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     schedule=None,
     params={"model_id": "tuned", "text": "The coffee is wonderful."},
-    tags=["aixplain"],
+    tags=["example", "aixplain"],
 )
 def example_aixplain_finetune():
     @task.sensor(poke_interval=60, timeout=7 * 24 * 3600, mode="reschedule")

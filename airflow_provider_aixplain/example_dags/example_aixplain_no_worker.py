@@ -12,7 +12,7 @@ from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperato
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     schedule=None,
     params={"text": "The espresso machine heats up in seconds and the coffee is wonderful."},
-    tags=["aixplain"],
+    tags=["example", "aixplain"],
 )
 def example_aixplain_no_worker():
     AixplainRunModelOperator(

@@ -13,7 +13,7 @@ from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperato
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     schedule=None,
     params={"model_id": "language", "text": "Le service après-vente a répondu en dix minutes."},
-    tags=["aixplain"],
+    tags=["example", "aixplain"],
 )
 def example_aixplain_submit():
     submit = AixplainRunModelOperator(

@@ -18,7 +18,7 @@ Le service après-vente a répondu en dix minutes."""
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     schedule=None,
     params={"agent_id": "review-analyst", "reviews": Param(REVIEWS, type="string", format="multiline")},
-    tags=["aixplain"],
+    tags=["example", "aixplain"],
 )
 def example_aixplain_agent():
     ask = AixplainRunAgentOperator(

@@ -17,7 +17,7 @@ except (ImportError, AirflowOptionalProviderFeatureException):
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     schedule=None,
     params={"agent_id": "review-analyst", "review": "Fantastic value, friendly staff and a great warranty."},
-    tags=["aixplain"],
+    tags=["example", "aixplain"],
 )
 def example_aixplain_approval():
     ask = AixplainRunAgentOperator(

@@ -16,7 +16,7 @@ REVIEWS = Path(__file__).parent / "data" / "reviews.csv"
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     schedule=None,
     params={"result_path": "file:///tmp/example_aixplain_batch"},
-    tags=["aixplain"],
+    tags=["example", "aixplain"],
 )
 def example_aixplain_batch():
     analyse = AixplainBatchRunOperator(
