@@ -9,7 +9,7 @@ VENV := .venv/airflow-3.3.2
 PEER := .venv/aixplain-0.2.48
 BENCH := .venv/bench
 COMMON_AI := .venv/common-ai
-SOURCES := $(shell find airflow_provider_aixplain -name '*.py') pyproject.toml README.md LICENSE
+SOURCES := $(shell find airflow_provider_aixplain -name '*.py' -o -name '*.html') pyproject.toml README.md LICENSE
 CHECKS := lint real-3.3.2 real-2.11.2 units-3.3.2 core units-2.11.2 oldest .test/wheel
 # The provider common.ai needs Python 3.11.
 CHECKS += $(shell $(PYTHON) -c 'import sys; print("common-ai" * (sys.version_info >= (3, 11)))')
@@ -72,7 +72,7 @@ common-ai: $(COMMON_AI)/.ready ## Test the hook for the provider common.ai
 	AIRFLOW_HOME=$(CURDIR)/.test/home-common-ai $(COMMON_AI)/bin/python -m pytest -q tests/common_ai
 
 # Without these programs, the tests that need them are skipped.
-real-3.3.2: programs
+real-3.3.2 units-3.3.2: programs
 programs: $(VENV)/.ready
 	@$(VENV)/bin/python -m tests.support.services chromium prometheus
 

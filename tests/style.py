@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 CHECKED = ("airflow_provider_aixplain", "tests", "docs", "ui/src", "ui/test", "ui/preview")
 PAGES = ("Makefile", "README.md", "CONTRIBUTING.md", "SECURITY.md", "pyproject.toml", ".ci/run")
-SUFFIXES = (".py", ".md", ".ts", ".tsx", ".mjs", ".css")
+SUFFIXES = (".py", ".html", ".md", ".ts", ".tsx", ".mjs", ".css")
 EXEMPT = ("airflow_provider_aixplain/example_dags/data", "tests/style.py", "tests/unit/test_style.py")
 
 WORDS = {

@@ -30,6 +30,7 @@ def main() -> None:
     add("--faults", type=float, default=0.0, metavar="RATE", help="share of the polls that get a fault, from 0 to 1")
     add("--folder", type=Path, help="existing folder that keeps runs across restarts; if none, a temporary one is used")
     add("--keep", type=int, default=KEEP, help=f"number of runs to keep, of at most {limit}; older ones are deleted")
+    add("--allowed-host", action="append", default=[], metavar="NAME", help="further name that requests may use for it")
     add("--key", help="the only API key that it accepts; if none, any is accepted")
     arguments = parser.parse_args()
     if not 0 <= arguments.seconds < math.inf:
@@ -46,10 +47,16 @@ def main() -> None:
         parser.error(f"cannot listen on {arguments.host} port {arguments.port}: {error}; choose another with --port")
     with server:
         url = f"http://{arguments.host}:{server.getsockname()[1]}"
-        print(f"Emulating aiXplain at {url}")
+        print(f"Emulating aiXplain; its models, agents, runs and faults are on the page {url}")
         print(f"export AIRFLOW_CONN_AIXPLAIN_DEFAULT='{connection_to(url, arguments.key)}'", flush=True)
         app = create_app(
-            arguments.seconds, arguments.faults, arguments.folder, arguments.key, arguments.host, arguments.keep
+            arguments.seconds,
+            arguments.faults,
+            arguments.folder,
+            arguments.key,
+            arguments.host,
+            arguments.keep,
+            arguments.allowed_host,
         )
         web.run_app(app, sock=server, print=None, access_log=None)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, ClassVar
 
 from airflow_provider_aixplain.emulator.models import MODELS, ModelError, credits_for
 from airflow_provider_aixplain.emulator.runs import Run
@@ -47,6 +47,7 @@ class EmulatedAgent:
     answer: Callable[[Steps, Steps], Any]
     models: tuple[str, ...] = ()
     members: tuple[str, ...] = ()
+    price: ClassVar[str] = "the price of its calls of models"
 
     def record(self, agent_id: str) -> dict[str, Any]:
         """Return the catalogue's record of the agent."""

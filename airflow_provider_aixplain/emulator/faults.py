@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import cycle
+from typing import Any
 
 from aiohttp import web
 
@@ -45,6 +46,16 @@ class Faults:
         self.counts = dict.fromkeys(self.kinds, 0)
         self._statuses = cycle(STATUSES)
         self._garbage = cycle(GARBAGE)
+
+    def state(self) -> dict[str, Any]:
+        """Return the arguments, and how many polls got each kind of fault."""
+        return {
+            "rate": self.rate,
+            "kinds": self.kinds,
+            "foreign_poll_urls": self.foreign_poll_urls,
+            "submission_seconds": self.submission_seconds,
+            "counts": self.counts,
+        }
 
     def poll_url(self, url: str) -> str:
         """Return the poll URL for a submission: the argument, or a URL on a foreign host."""

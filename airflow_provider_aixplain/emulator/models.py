@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 NEEDS_EXTRA = "needs pip install 'airflow-provider-aixplain[emulator]'"
 CREDITS_PER_CHARACTER = 0.00002
@@ -45,6 +45,8 @@ class EmulatedModel:
     needs_text: bool = True
     supports_streaming: bool = False
     is_own: bool = False
+
+    price: ClassVar[str] = f"{CREDITS_PER_CHARACTER:.5f} credits per character"
 
     def record(self, model_id: str) -> dict[str, Any]:
         """Return the catalogue's record of the model."""

@@ -7,12 +7,16 @@ import json
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from airflow_provider_aixplain.emulator.models import credits_for
 
 KEPT_POLLS = 10_000
 """Number of poll times to keep of one run."""
+
+EXCERPT = 80
+"""Characters of an input that the emulator's page shows."""
 
 
 @dataclass
@@ -30,6 +34,7 @@ class Run:
     size: int = 0
     polled_at: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_POLLS))
     polled_by: set[str] = field(default_factory=set)
+    _end: tuple[str, float] | None = None
 
     @property
     def run_time(self) -> float:
@@ -45,6 +50,22 @@ class Run:
     def is_finished(self) -> bool:
         """Whether a poll would return the result."""
         return time.time() >= self.finishes_at and self.output.done()
+
+    @property
+    def end(self) -> tuple[str, float] | None:
+        """The status of the finished run and its credits, or None before. Answers can be large, so it is read once."""
+        if self._end is None and self.is_finished:
+            response = self.response()
+            self._end = response["status"], response["usedCredits"]
+        return self._end
+
+    @cached_property
+    def excerpt(self) -> str:
+        """The beginning of the input."""
+        data = self.payload.get("query", self.payload.get("data", self.payload.get("text", self.payload)))
+        if isinstance(data, dict):
+            data = data.get("input", data)
+        return (data if isinstance(data, str) else json.dumps(data, ensure_ascii=False))[:EXCERPT]
 
     async def wait(self) -> None:
         """Wait until the run has finished."""
@@ -85,7 +106,22 @@ class Run:
             "payload": self.payload,
             "submitted_at": self.submitted_at,
             "finishes_at": self.finishes_at,
-            "used_credits": self.response().get("usedCredits"),
+            "used_credits": self.end[1] if self.end else None,
             "polled_at": list(self.polled_at),
             "polled_by": sorted(self.polled_by),
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Return the run's row on the emulator's page."""
+        status, credits = self.end or ("IN_PROGRESS", None)
+        return {
+            "id": self.id,
+            "model_id": self.model_id or None,
+            "agent_id": self.agent_id or None,
+            "input": self.excerpt,
+            "status": status,
+            "submitted_at": self.submitted_at,
+            "finishes_at": self.finishes_at,
+            "used_credits": credits,
+            "polls": len(self.polled_at),
         }

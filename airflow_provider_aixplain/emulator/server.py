@@ -11,7 +11,8 @@ import re
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Coroutine
+from collections import Counter
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,17 @@ JOURNAL: web.AppKey[Callable[[], list[dict[str, Any]]]] = web.AppKey("journal")
 """The application's function that returns all runs."""
 
 NO_KEY_PATHS = ("/emulator/", "/discover/")
-"""Paths that need no API key."""
+"""Paths that need no API key, beside the page at ``/``."""
+
+PAGE = Path(__file__).with_name("page.html")
+SHOWN_RUNS = 50
+"""Number of runs that the page shows."""
+
+POLICY = (
+    "default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; connect-src 'self'; img-src data:;"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""The content security policy of the page."""
 
 
 class Emulator:
@@ -54,6 +65,7 @@ class Emulator:
     :param key: the only API key that it accepts; default: any.
     :param host: address or name that it listens on.
     :param keep: number of runs to keep.
+    :param allowed_hosts: further names that requests may use for it.
     """
 
     def __init__(
@@ -64,9 +76,11 @@ class Emulator:
         key: str | None = None,
         host: str = "127.0.0.1",
         keep: int = KEEP,
+        allowed_hosts: Collection[str] = (),
     ) -> None:
         self.seconds = seconds
-        self.host = host
+        self.hosts = (host, *allowed_hosts)
+        self.deleted_credits = 0.0
         self.keep = keep
         self.bytes = 0
         self.key = key
@@ -80,10 +94,11 @@ class Emulator:
     @web.middleware
     async def require_host(self, request: web.Request, handler: Any) -> web.StreamResponse:
         """Refuse a request for another host, which may come from a web page: see :func:`is_own_host`."""
-        if not is_own_host(request.headers.get("Host", ""), self.host):
+        if not is_own_host(request.headers.get("Host", ""), *self.hosts):
             raise error(
                 web.HTTPMisdirectedRequest,
-                "the Host header names neither this machine (localhost, 127.0.0.1) nor the emulator's --host",
+                "the Host header names neither this machine (localhost, 127.0.0.1) nor the emulator's --host or an"
+                " --allowed-host",
             )
         response: web.StreamResponse = await handler(request)
         return response
@@ -92,7 +107,8 @@ class Emulator:
     async def require_key(self, request: web.Request, handler: Any) -> web.StreamResponse:
         """Refuse a request without a valid key."""
         key = _key(request)
-        if not request.path.startswith(NO_KEY_PATHS) and (not key or (self.key and key != self.key)):
+        needs_key = request.path != "/" and not request.path.startswith(NO_KEY_PATHS)
+        if needs_key and (not key or (self.key and key != self.key)):
             raise error(web.HTTPUnauthorized, "no valid API key in the request")
         response: web.StreamResponse = await handler(request)
         return response
@@ -273,8 +289,36 @@ class Emulator:
         return await self.get_faults(request)
 
     async def get_faults(self, request: web.Request) -> web.StreamResponse:
-        """Return the rate of faults, and how many polls got each kind."""
-        return web.json_response({"rate": self.faults.rate, "counts": self.faults.counts})
+        """Return the faults, and how many polls got each kind."""
+        return web.json_response(self.faults.state())
+
+    async def front_page(self, _: web.Request) -> web.StreamResponse:
+        """Return the page of the emulator, which shows its state."""
+        nonce = secrets.token_urlsafe(16)
+        headers = {"Content-Security-Policy": POLICY.format(nonce), "Cache-Control": "no-store"}
+        text = PAGE.read_text(encoding="utf-8").replace("NONCE", nonce)
+        return web.Response(text=text, content_type="text/html", headers=headers)
+
+    async def get_state(self, request: web.Request) -> web.StreamResponse:
+        """Return what the page shows: the catalogue, the newest runs, all credits, the faults, how to connect."""
+        models = {name: model.run.__doc__ for name, model in self.models.items()}
+        models |= {alias: f"{name}, for the documentation's examples" for alias, name in ALIASES.items()}
+        runs = list(self.runs.values())
+        ends = [run.end for run in runs]
+        return web.json_response(
+            {
+                "now": time.time(),
+                "connection": connection_to(str(request.url.origin()), shown_key(self.key, request.remote)),
+                "key": "The key is the value of --key." if self.key else "Any key is accepted.",
+                "models": _entries(models, EmulatedModel.price),
+                "agents": _entries({name: agent.plan.__doc__ for name, agent in AGENTS.items()}, EmulatedAgent.price),
+                "runs": [run.summary() for run in runs[: -SHOWN_RUNS - 1 : -1]],
+                "total": len(runs),
+                "statuses": Counter(end[0] if end else "IN_PROGRESS" for end in ends),
+                "credits": round(self.deleted_credits + sum(end[1] for end in ends if end), 6),
+                "faults": self.faults.state(),
+            }
+        )
 
     async def start(self, request: web.Request) -> Run:
         """Start the run that a request submits."""
@@ -338,6 +382,7 @@ class Emulator:
             if oldest is None:
                 return
             del self.runs[oldest.id]
+            self.deleted_credits += oldest.end[1] if oldest.end else 0.0
             self.bytes -= oldest.size
             self._path_of(oldest).unlink(missing_ok=True)
 
@@ -402,20 +447,21 @@ class Emulator:
         return path if path and path.is_file() else None
 
 
-def is_own_host(header: str, listens_on: str) -> bool:
-    """Return whether a ``Host`` header names this server: ``localhost``, a loopback address, or what it listens on.
+def is_own_host(header: str, listens_on: str, *allowed: str) -> bool:
+    """Return whether a ``Host`` header names this server: ``localhost``, a loopback address, or a name of its own.
 
     This stops DNS rebinding, by which a web page sends requests to this machine under a name of its own. A server that
     listens on all addresses accepts any address.
 
     :param header: the header's value, with or without a port.
     :param listens_on: the server's address or name.
+    :param allowed: further names of the server.
     """
     try:
         host = urlsplit(f"//{header}").hostname or ""
     except ValueError:
         return False
-    if host in ("localhost", listens_on.lower()):
+    if host in {"localhost", *(name.lower() for name in (listens_on, *allowed))}:
         return True
     try:
         address = ipaddress.ip_address(host)
@@ -431,6 +477,7 @@ def create_app(
     key: str | None = None,
     host: str = "127.0.0.1",
     keep: int = KEEP,
+    allowed_hosts: Collection[str] = (),
 ) -> web.Application:
     """Return the emulator as an aiohttp application.
 
@@ -440,11 +487,12 @@ def create_app(
     :param key: the only API key that it accepts; default: any.
     :param host: address or name that it listens on; requests for hosts other than that and loopback are refused.
     :param keep: number of runs to keep.
+    :param allowed_hosts: further names that requests may use for it.
     """
     resources = ExitStack()
     if folder is None:
         folder = Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="aixplain-emulator-")))
-    emulator = Emulator(seconds, folder, Faults(fault_rate), key, host, keep)
+    emulator = Emulator(seconds, folder, Faults(fault_rate), key, host, keep, allowed_hosts)
     app = web.Application(middlewares=[emulator.require_host, emulator.require_key], client_max_size=MAX_BODY)
     app.router.add_post("/api/v1/execute/{model_id:.+}", emulator.submit)
     app.router.add_post("/api/v2/execute/{model_id:.+}", emulator.run_directly)
@@ -462,6 +510,8 @@ def create_app(
     app.router.add_get("/emulator/artifacts/{name}", emulator.artifact)
     app.router.add_get("/discover/model/{model_id:.+}", emulator.page)
     app.router.add_get("/discover/agent/{agent_id}", emulator.page)
+    app.router.add_get("/", emulator.front_page)
+    app.router.add_get("/emulator/state", emulator.get_state)
     app.router.add_get("/emulator/runs", emulator.get_journal)
     app.router.add_get("/emulator/faults", emulator.get_faults)
     app.router.add_put("/emulator/faults", emulator.set_faults)
@@ -495,6 +545,22 @@ async def read_object(request: web.Request) -> dict[str, Any]:
     if not isinstance(payload, dict):
         raise error(web.HTTPBadRequest, "the body is not a JSON object")
     return payload
+
+
+def shown_key(key: str | None, remote: str | None) -> str | None:
+    """Return the key that the page shows: to other machines a placeholder.
+
+    :param key: the only key that the emulator accepts, or None.
+    :param remote: the address of the client, if it has one.
+    """
+    is_local = remote and ipaddress.ip_address(remote).is_loopback
+    return key if is_local or not key else "THE-VALUE-OF-KEY"
+
+
+def _entries(descriptions: dict[str, str | None], price: str) -> list[dict[str, str]]:
+    """Return the rows of models or agents on the page, from the docstrings by id."""
+    texts = {asset_id: str(text).replace("``", "") for asset_id, text in descriptions.items()}
+    return [{"id": asset_id, "description": text, "price": price} for asset_id, text in texts.items()]
 
 
 def error(kind: type[web.HTTPException], message: str) -> web.HTTPException:

@@ -52,11 +52,11 @@ def main() -> int:
     agent_id = os.environ.get("AGENT_ID") or ("" if api_key else "review-analyst")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    code, url = 1, ""
+    code, pages = 1, {}
     processes = Processes(HOME)
     keep = os.environ.get("KEEP", "") not in ("", "0")
     try:
-        code, url = demonstrate(processes, api_key, model_id, agent_id)
+        code, pages = demonstrate(processes, api_key, model_id, agent_id)
     except KeyboardInterrupt:
         console.print("Interrupted.")
         code = 130
@@ -65,8 +65,9 @@ def main() -> int:
     finally:
         if keep and code == 0:
             LEFT_RUNNING.write_text(json.dumps({p.pid: created(p.pid) for p in processes.running.values()}))
-            console.print(f"Airflow is left running. What its runs cost: [bold]{url}/plugin/aixplain[/]")
-            console.print("[bold]make stop[/] stops it.")
+            console.print("Airflow is left running; [bold]make stop[/] stops it.")
+            for title, url in pages.items():
+                console.print(f"{title}: [bold]{url}[/]")
         else:
             console.print("Stopping everything that was started ...")
             signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -88,18 +89,21 @@ def created(pid: int) -> float | None:
     return None
 
 
-def demonstrate(processes: Processes, api_key: str, model_id: str, agent_id: str) -> tuple[int, str]:
-    """Run the example DAGs and show the results; return the exit code and the URL of Airflow's UI.
+def demonstrate(processes: Processes, api_key: str, model_id: str, agent_id: str) -> tuple[int, dict[str, str]]:
+    """Run the example DAGs and show the results; return the exit code, and the URLs of pages to look at by title.
 
     :param api_key: the platform's key; empty to use the emulator.
     :param agent_id: the agent; empty to run none.
     """
     assets = f"model [bold]{model_id}[/]" + (f" and agent [bold]{agent_id}[/]" if agent_id else "")
+    pages = {}
     if api_key:
         connection = json.dumps({"conn_type": "aixplain", "password": api_key})
         console.print(f"Using the real platform with {assets}: the runs are billed to your account.")
     else:
-        connection = Emulator(processes, RUN_SECONDS).connection
+        emulator = Emulator(processes, RUN_SECONDS)
+        connection = emulator.connection
+        pages["The emulator's models, runs and faults"] = emulator.url
         console.print(f"Started the emulator: each run of its {assets} takes {RUN_SECONDS} s.")
     airflow = Airflow(processes, ROOT / "example_dags", {"aixplain_default": connection}, SLOTS)
     console.print(f"Starting a real Airflow with {SLOTS} worker slots; its logs are in {HOME.name}/ ...")
@@ -120,7 +124,7 @@ def demonstrate(processes: Processes, api_key: str, model_id: str, agent_id: str
         return all(airflow.state(dag_id, run_id) in FINISHED for dag_id, run_id in runs.items())
 
     wait_until(finished, "the runs to finish", seconds=3600, every=2)
-    return show(airflow, runs), airflow.url
+    return show(airflow, runs), {"What the runs cost": f"{airflow.url}/plugin/aixplain", **pages}
 
 
 def show(airflow: Airflow, runs: dict[str, str]) -> int:

@@ -101,7 +101,7 @@ def test_distributions_are_complete_and_reproducible(tmp_path: Path, monkeypatch
     assert set(inside) == {
         str(path.relative_to(ROOT))
         for path in package.rglob("*")
-        if path.suffix == ".py" or path.name == "py.typed" or path.parent in data
+        if path.suffix in (".py", ".html") or path.name == "py.typed" or path.parent in data
     }
     with tarfile.open(built[0][1]) as sdist:
         files = {member.name.partition("/")[2] for member in sdist if member.isreg()}

@@ -1,4 +1,4 @@
-"""Airflow's own pages in a real browser. Screenshots are written to ``.test/screenshots``."""
+"""Airflow's own pages in a real browser."""
 
 from __future__ import annotations
 
@@ -11,37 +11,20 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.deployment import AIRFLOW_3, RUN_SECONDS
-from tests.support.documentation import ROOT
 from tests.support.monitored import KEY, Monitored
-from tests.support.services import find, missing
 
 if not AIRFLOW_3:
     pytest.skip("tests the pages of Airflow 3", allow_module_level=True)
-if absent := missing("chromium"):
-    pytest.skip(absent, allow_module_level=True)
 
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
-SCREENSHOTS = ROOT / ".test" / "screenshots"
-SWITCHES = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync"
-TIMEOUT = 30_000
-"""Milliseconds."""
+from tests.support.browser import open_page, picture
 
 
 @pytest.fixture(scope="module")
 def page(monitored: Monitored) -> Iterator[Page]:
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    expect.set_options(timeout=TIMEOUT)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find("chromium"), args=SWITCHES.split())
-        page = browser.new_page(base_url=monitored.airflow.url, viewport={"width": 1100, "height": 760})
-        page.set_default_timeout(TIMEOUT)
+    with open_page(monitored.airflow.url) as page:
         yield page
-        browser.close()
-
-
-def picture(page: Page, name: str) -> None:
-    page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
 
 def field(form: Locator, name: str) -> Locator:

@@ -161,13 +161,17 @@ def test_a_run_finishes_after_its_delay(emulator: Emulator) -> None:
     assert run["polled_at"][-1] >= run["finishes_at"] == pytest.approx(run["submitted_at"] + 0.3)
 
 
-def test_it_prints_the_connection_to_use() -> None:
-    command = [sys.executable, "-m", "airflow_provider_aixplain.emulator", "--port", "0"]
+def test_it_prints_its_page_and_the_connection() -> None:
+    options = ["--port", "0", "--allowed-host", "one", "--allowed-host", "emulator"]
+    command = [sys.executable, "-m", "airflow_provider_aixplain.emulator", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[-1]
         line = process.stdout.readline()
+        page = requests.get(url, headers={"Host": "emulator"}, timeout=30)
         process.terminate()
+    assert page.status_code == 200
+    assert "<title>aiXplain emulator</title>" in page.text
     assert line.startswith("export AIRFLOW_CONN_AIXPLAIN_DEFAULT='{")
     assert f'"host": "{url}"' in line
 
@@ -209,9 +213,22 @@ def test_own_hosts_are_recognized(host: str, listens_on: str, is_own: bool) -> N
     assert is_own_host(host, listens_on) is is_own
 
 
+@pytest.mark.parametrize("host", ["emulator:8088", "EMULATOR", "Other.example"])
+def test_allowed_hosts_are_recognized(host: str) -> None:
+    assert not is_own_host(host, "0.0.0.0")
+    assert is_own_host(host, "0.0.0.0", "emulator", "other.Example")
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/api/v1/execute/echo"), ("GET", "/emulator/runs"), ("PUT", "/emulator/faults"), ("GET", "/nowhere")],
+    [
+        ("POST", "/api/v1/execute/echo"),
+        ("GET", "/"),
+        ("GET", "/emulator/state"),
+        ("GET", "/emulator/runs"),
+        ("PUT", "/emulator/faults"),
+        ("GET", "/nowhere"),
+    ],
 )
 def test_a_request_for_another_host_is_refused(emulator: Emulator, method: str, path: str) -> None:
     before = len(emulator.runs())
@@ -238,12 +255,17 @@ def test_finished_runs_beyond_the_limit_are_deleted(tmp_path: Path) -> None:
     async def check() -> None:
         async with TestClient(TestServer(app)) as client:
             slow = await submitted(client, data="slow", delay=60)
+            credits = 0.0
             for number in range(10):
                 url = await submitted(client, data=number, delay=0)
-                assert (await (await client.get(url, headers=KEY)).json())["completed"]
+                answer = await (await client.get(url, headers=KEY)).json()
+                assert answer["completed"]
+                credits += answer["usedCredits"]
             kept = [run["payload"]["data"] for run in await (await client.get("/emulator/runs")).json()]
             assert kept == ["slow", 8, 9], "an unfinished run is kept"
             assert (await client.get(slow, headers=KEY)).status == 200
+            state = await (await client.get("/emulator/state")).json()
+            assert state["credits"] == pytest.approx(credits), "those of deleted runs are included"
             assert len(list(folder.glob("*.run"))) == 3
 
     asyncio.run(check())
