@@ -9,15 +9,16 @@ VENV := .venv/airflow-3.3.2
 PEER := .venv/aixplain-0.2.48
 BENCH := .venv/bench
 COMMON_AI := .venv/common-ai
+DOCS := .venv/docs
 SOURCES := $(shell find airflow_provider_aixplain -name '*.py' -o -name '*.html') pyproject.toml README.md LICENSE
 CHECKS := lint real-3.3.2 real-2.11.2 units-3.3.2 core units-2.11.2 oldest .test/wheel
-# The provider common.ai needs Python 3.11.
-CHECKS += $(shell $(PYTHON) -c 'import sys; print("common-ai" * (sys.version_info >= (3, 11)))')
+# The provider common.ai and the packages of the documentation site need Python 3.11.
+CHECKS += $(shell $(PYTHON) -c 'import sys; print("common-ai docs" * (sys.version_info >= (3, 11)))')
 # Tests in a real Airflow mostly wait, so several checks run at a time.
 JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stop test lint format ui core oldest common-ai programs test-faults bench constraints clean
+.PHONY: help demo stop test lint format ui docs linkcheck core oldest common-ai programs test-faults bench constraints clean
 .DELETE_ON_ERROR:
 .SECONDARY: # keep environments: make would delete them as intermediate files
 
@@ -45,6 +46,14 @@ format: $(VENV)/.ready ## Fix style and format where a tool can
 
 ui: ## Build the page in Airflow's UI from ui/, after its tests; needs Node.js 20.11
 	cd ui && npm ci --no-audit --no-fund && npm run build
+
+docs: $(DOCS)/.ready ## Build the documentation site in build/docs; needs Python 3.11
+	$(SPHINX) -W --keep-going -b html docs build/docs
+
+linkcheck: $(DOCS)/.ready ## Check the documentation's links to other sites; needs a network
+	$(SPHINX) -b linkcheck docs build/linkcheck
+
+SPHINX = AIRFLOW_HOME=$(CURDIR)/.test/home-docs $(DOCS)/bin/python -m sphinx -q -n -d build/doctrees
 
 test-%: ## Run the tests on one Airflow, 3.3.2 or 2.11.2; PYTEST_ARGS selects some
 	$(MAKE) -j2 -O real-$* units-$*
@@ -132,6 +141,11 @@ $(COMMON_AI)/.ready: constraints/common-ai.txt pyproject.toml
 	@echo "Installing Airflow 3.3.2 and its provider common.ai into $(@D): a minute"
 	@$(call install,apache-airflow==3.3.2 -e '.[common-ai$(comma)emulator]' $(TOOLS))
 
+# These packages, too, need newer ones than Airflow's tests on Python 3.10.
+$(DOCS)/.ready: constraints/docs.txt pyproject.toml
+	@echo "Installing Airflow 3.3.2 and Sphinx into $(@D): a minute"
+	@$(call install,apache-airflow==3.3.2 -e '.[emulator]' --group docs)
+
 # One file for all versions of Python: its packages support the oldest one.
 constraints: $(AIRFLOWS:%=constraints-%) ## Update the pinned versions of all packages
 	echo aixplain==0.2.48 | $(COMPILE) - -o constraints/aixplain-0.2.48.txt
@@ -139,6 +153,8 @@ constraints: $(AIRFLOWS:%=constraints-%) ## Update the pinned versions of all pa
 	  -c constraints/airflow-3.3.2.txt -o constraints/bench.txt
 	printf '%s\n' apache-airflow==3.3.2 $(TOOLS) | $(COMPILE:3.10=3.11) --extra common-ai --extra emulator \
 	  pyproject.toml - -o constraints/common-ai.txt
+	echo apache-airflow==3.3.2 | $(COMPILE:3.10=3.11) --extra emulator --group docs \
+	  pyproject.toml - -o constraints/docs.txt
 
 # Extras that no test installs are pinned too.
 UNTESTED-3.3.2 := gcs azure
@@ -150,4 +166,4 @@ constraints-%: $(VENV)/.ready
 COMPILE = $(VENV)/bin/uv pip compile -q --upgrade --no-header --no-annotate --python-version 3.10
 
 clean: stop ## Remove everything that these targets created
-	rm -rf .venv .test .demo .bench dist ui/node_modules ui/.test .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .test .demo .bench build dist ui/node_modules ui/.test .mypy_cache .pytest_cache .ruff_cache .hypothesis

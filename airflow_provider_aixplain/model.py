@@ -271,7 +271,9 @@ class Model:
         return self._stream(data, parameters, None)
 
     def poll(self, poll_url: str, name: str = "model_process") -> ModelResponse:
-        """Poll a run once; see :meth:`Client.poll <airflow_provider_aixplain.client.blocking.Client.poll>`."""
+        """Poll a run once; see
+        :meth:`AixplainHook.poll <airflow_provider_aixplain.hooks.aixplain.AixplainHook.poll>`.
+        """
         return self._client.poll(poll_url, name)
 
     def sync_poll(
@@ -279,7 +281,7 @@ class Model:
     ) -> ModelResponse:
         """Poll until a run has finished, blocking.
 
-        See :meth:`Client.sync_poll <airflow_provider_aixplain.client.blocking.Client.sync_poll>`.
+        See :meth:`AixplainHook.sync_poll <airflow_provider_aixplain.hooks.aixplain.AixplainHook.sync_poll>`.
         """
         return self._client.sync_poll(poll_url, name, wait_time, timeout)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _DEFINES_A_DAG = re.compile(r"\bDAG\(|^@dag", re.MULTILINE)
@@ -36,6 +36,13 @@ class Example:
 def examples(kind: str) -> list[Example]:
     """Return the examples of a kind. Blocks tagged ``no-run`` are not examples."""
     return [example for page in PAGES for example in _of(page) if example.kind == kind]
+
+
+def table(page: str) -> str:
+    """Return the CSV file that a page shows."""
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```csv\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return str(block)
 
 
 def _of(page: Path) -> Iterator[Example]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.deployment import AIRFLOW_3, RUN_SECONDS, Airflow, Emulator, Processes
-from tests.support.documentation import ROOT, examples
+from tests.support.documentation import ROOT, examples, table
 from tests.support.stats import StatsListener
 
 DAGS = ROOT / "tests" / "airflow" / "monitored" / "dags"
@@ -68,6 +68,7 @@ def dags_for(folder: Path) -> Path:
     if AIRFLOW_3:
         for example in examples("dag"):
             (dags / f"{example.name}.py").write_text(example.code, encoding="utf-8")
+        (dags / "reviews.csv").write_text(table("quickstart"), encoding="utf-8")
     else:
         for name in ("retried", "linked"):
             (dags / f"{name}.py").unlink()
