@@ -25,13 +25,16 @@ nitpick_ignore_regex = [
 myst_heading_anchors = 4
 
 autodoc_member_order = "bysource"
-autodoc_mock_imports = ["airflow.providers.common.ai", "pytest"]
+autodoc_mock_imports = ["airflow.providers.common.ai", "pytest"]  # imported by documented modules, and not needed
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
+
+linkcheck_ignore = ["http://localhost"]
 
 html_theme = "furo"
 html_title = f"airflow-provider-aixplain {release}"
 html_copy_source = False
+html_show_copyright = False
 
 
 def setup(app: Sphinx) -> None:
