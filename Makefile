@@ -34,11 +34,12 @@ stop: $(VENV)/.ready ## Stop what make demo KEEP=1 left running
 test: ## Run every check: lint, all tests on both Airflows, the wheel (JOBS=3 at a time)
 	$(MAKE) -j$(JOBS) -O $(CHECKS)
 
-lint: $(VENV)/.ready ## Check code style, format, types and the words of all texts
+lint: $(VENV)/.ready ## Check code style, format, types, words of all texts and Airflow's conventions
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python -m tests.style
+	AIRFLOW_HOME=$(CURDIR)/.test/home-lint $(VENV)/bin/python -m pytest -q tests/unit/test_conventions.py
 
 format: $(VENV)/.ready ## Fix style and format where a tool can
 	$(VENV)/bin/ruff check --fix .

@@ -9,7 +9,7 @@ from airflow_provider_aixplain import __version__
 PACKAGE = "airflow_provider_aixplain"
 INTEGRATION = "aiXplain"
 MODULES = {
-    "hooks": ["aixplain"],
+    "hooks": ["agents", "aixplain"],
     "operators": ["aixplain", "batch"],
     "sensors": ["aixplain"],
     "triggers": ["aixplain", "batch"],

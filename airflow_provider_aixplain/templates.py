@@ -104,8 +104,10 @@ def check(name: str, unrendered: Any, rendered: Any) -> list[str]:
     if not places:
         return []
     return [
-        f"{join_names(places, MAX_NAMES)}: the template rendered to Python's text of a dict or list, not JSON."
-        " Pass the value itself, such as task.output, or add the filter tojson to the template"
+        (
+            f"{join_names(places, MAX_NAMES)}: the template rendered to Python's text of a dict or list, not JSON."
+            " Pass the value itself, such as task.output, or add the filter tojson to the template"
+        )
     ]
 
 

@@ -3,48 +3,26 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 import subprocess
 import sys
 import tarfile
 import zipfile
-from importlib.metadata import entry_points, requires, version
+from importlib.metadata import requires, version
 from pathlib import Path
 
-import airflow
-import jsonschema
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow.providers_manager import ProvidersManager
 from flit_core import buildapi
 
 import airflow_provider_aixplain
-from airflow_provider_aixplain.get_provider_info import CONN_FIELDS, HIDDEN_FIELDS, RELABELING, get_provider_info
+from airflow_provider_aixplain.get_provider_info import CONN_FIELDS, HIDDEN_FIELDS, RELABELING
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 from tests.support.deployment import AIRFLOW_3
 from tests.unit.triggers.test_aixplain import event_of
 
 ROOT = Path(__file__).parents[2]
-
-
-def test_the_entry_point_matches_airflows_schema() -> None:
-    (entry,) = [entry for entry in entry_points(group="apache_airflow_provider") if "aixplain" in entry.value]
-    assert entry.load() is get_provider_info
-    schema = json.loads((Path(airflow.__file__).parent / "provider_info.schema.json").read_text())
-    jsonschema.validate(get_provider_info(), schema)
-
-
-def test_every_listed_module_exists() -> None:
-    info = get_provider_info()
-    kinds = ("hooks", "operators", "sensors", "triggers")
-    named = [module for kind in kinds for module in info[kind][0]["python-modules"]]
-    assert {module.rpartition(".")[0] for module in named} == {f"airflow_provider_aixplain.{kind}" for kind in kinds}
-    for module in named:
-        __import__(module)
-    for path in [*info["extra-links"], *(decorator["class-name"] for decorator in info["task-decorators"])]:
-        module, _, name = path.rpartition(".")
-        assert hasattr(__import__(module, fromlist=[name]), name)
 
 
 def test_airflow_shows_the_connection_form() -> None:
