@@ -10,6 +10,7 @@ PEER := .venv/aixplain-0.2.48
 BENCH := .venv/bench
 COMMON_AI := .venv/common-ai
 DOCS := .venv/docs
+RELEASE := .venv/release
 SOURCES := $(shell find airflow_provider_aixplain -name '*.py' -o -name '*.html') pyproject.toml README.md LICENSE
 CHECKS := lint real-3.3.2 real-2.11.2 units-3.3.2 core units-2.11.2 oldest .test/wheel
 # The provider common.ai and the packages of the documentation site need Python 3.11.
@@ -18,7 +19,7 @@ CHECKS += $(shell $(PYTHON) -c 'import sys; print("common-ai docs" * (sys.versio
 JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stop test lint format ui docs linkcheck core oldest common-ai programs test-faults bench constraints clean
+.PHONY: help demo stop test lint format ui docs linkcheck core oldest common-ai programs test-faults bench release constraints clean
 .DELETE_ON_ERROR:
 .SECONDARY: # keep environments: make would delete them as intermediate files
 
@@ -96,6 +97,9 @@ bench: $(BENCH)/.ready ## Run the benchmarks, with other providers for compariso
 	$(BENCH)/bin/python -m tests.support.services --required postgres redis-server
 	AIRFLOW_HOME=$(CURDIR)/.bench/home $(BENCH)/bin/python -m tests.benchmarks
 
+release: $(RELEASE)/.ready ## Build and check what is uploaded for a release, in .release/: some minutes
+	$(RELEASE)/bin/python -m tests.release
+
 # Airflow has to find the provider in an empty environment with the wheel alone.
 .test/wheel: $(SOURCES) $(VENV)/.ready constraints/airflow-3.3.2.txt
 	rm -rf .test/dist .test/empty && mkdir -p .test
@@ -147,11 +151,15 @@ $(DOCS)/.ready: constraints/docs.txt pyproject.toml
 	@echo "Installing Airflow 3.3.2 and Sphinx into $(@D): a minute"
 	@$(call install,apache-airflow==3.3.2 -e '.[emulator]' --group docs)
 
+$(RELEASE)/.ready: constraints/release.txt pyproject.toml
+	@$(call install,--group release)
+
 # One file for all versions of Python: its packages support the oldest one.
 constraints: $(AIRFLOWS:%=constraints-%) ## Update the pinned versions of all packages
 	echo aixplain==0.2.48 | $(COMPILE) - -o constraints/aixplain-0.2.48.txt
 	echo apache-airflow==3.3.2 | $(COMPILE) --extra emulator --extra parquet --extra s3 --group bench pyproject.toml - \
 	  -c constraints/airflow-3.3.2.txt -o constraints/bench.txt
+	$(COMPILE) --group release -o constraints/release.txt
 	printf '%s\n' apache-airflow==3.3.2 $(TOOLS) | $(COMPILE:3.10=3.11) --extra common-ai --extra emulator \
 	  pyproject.toml - -o constraints/common-ai.txt
 	echo apache-airflow==3.3.2 | $(COMPILE:3.10=3.11) --extra emulator --group docs \
@@ -167,4 +175,4 @@ constraints-%: $(VENV)/.ready
 COMPILE = $(VENV)/bin/uv pip compile -q --upgrade --no-header --no-annotate --python-version 3.10
 
 clean: stop ## Remove everything that these targets created
-	rm -rf .venv .test .demo .bench build dist ui/node_modules ui/.test .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .test .demo .bench .release build dist ui/node_modules ui/.test .mypy_cache .pytest_cache .ruff_cache .hypothesis
