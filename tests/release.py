@@ -77,7 +77,7 @@ def install(distribution: Path, environment: Path) -> Path:
     python = environment / "bin/python"
     pip_install(python, distribution)
     os.environ["AIRFLOW_HOME"] = str(OUT / "airflow")
-    run(environment / "bin/airflow", "providers", "get", NAME, "--full")
+    run(environment / "bin/airflow", "providers", "get", NAME)
     return python
 
 
