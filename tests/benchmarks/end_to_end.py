@@ -96,7 +96,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Processes(Path(folder) / "airflow") as processes:
         emulator = Emulator(processes, arguments.seconds)
-        # Parsing hundreds of tasks again and again would take CPU time from the modes that are measured meanwhile.
+        # Parsing hundreds of tasks again and again would take CPU time from the mode that is being measured.
         settings: dict[str, Any] = {"dag_processor__min_file_process_interval": 3600}
         if not arguments.sqlite:
             settings["database__sql_alchemy_conn"] = Postgres(processes).url
