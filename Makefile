@@ -1,11 +1,19 @@
 PYTHON ?= python3
 AIRFLOWS := 3.3.2 2.11.2
-# What is installed beside Airflow: extras and dependency groups of pyproject.toml.
+# The last releases of the minors between them pass the smoke test, each with the packages of its own time: Airflow 3.2.2
+# does not start with today's pydantic, and 3.0.6 refuses every token that today's PyJWT has signed.
+DATE-3.2.2 := 2026-05-30
+DATE-3.1.8 := 2026-03-12
+DATE-3.0.6 := 2025-08-30
+VERSIONS := $(AIRFLOWS) 3.2.2 3.1.8 3.0.6
+# What is installed beside Airflow: extras and dependency groups of pyproject.toml; default: emulator, and TOOLS.
 EXTRAS-3.3.2 := emulator parquet s3
 GROUPS-3.3.2 := faults browser
 EXTRAS-2.11.2 := emulator parquet
 GROUPS-2.11.2 := dev
-VENV := .venv/airflow-3.3.2
+TOOLS := hypothesis pytest pytest-timeout
+ENVS := .venv
+VENV := $(ENVS)/airflow-3.3.2
 PEER := .venv/aixplain-0.2.48
 BENCH := .venv/bench
 COMMON_AI := .venv/common-ai
@@ -19,7 +27,7 @@ CHECKS += $(shell $(PYTHON) -c 'import sys; print("common-ai docs" * (sys.versio
 JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stop test lint format ui docs linkcheck core oldest common-ai programs test-faults bench release constraints clean
+.PHONY: help demo stop test test-versions lint format ui docs linkcheck core oldest common-ai programs test-faults bench release constraints clean
 .DELETE_ON_ERROR:
 .SECONDARY: # keep environments: make would delete them as intermediate files
 
@@ -60,11 +68,11 @@ SPHINX = AIRFLOW_HOME=$(CURDIR)/.test/home-docs $(DOCS)/bin/python -m sphinx -q 
 test-%: ## Run the tests on one Airflow, 3.3.2 or 2.11.2; PYTEST_ARGS selects some
 	$(MAKE) -j2 -O real-$* units-$*
 
-real-%: .venv/airflow-%/.ready
-	AIRFLOW_HOME=$(CURDIR)/.test/real-$* .venv/airflow-$*/bin/python -m pytest tests/airflow $(PYTEST_ARGS)
+real-%: $(ENVS)/airflow-%/.ready
+	AIRFLOW_HOME=$(CURDIR)/.test/real-$* $(ENVS)/airflow-$*/bin/python -m pytest tests/airflow $(PYTEST_ARGS)
 
-units-%: .venv/airflow-%/.ready $(PEER)/.ready
-	AIRFLOW_HOME=$(CURDIR)/.test/home-$* .venv/airflow-$*/bin/python -m pytest tests/unit $(PYTEST_ARGS)
+units-%: $(ENVS)/airflow-%/.ready $(PEER)/.ready
+	AIRFLOW_HOME=$(CURDIR)/.test/home-$* $(ENVS)/airflow-$*/bin/python -m pytest tests/unit $(PYTEST_ARGS)
 
 # Tests that do not depend on the version of Airflow run once.
 units-3.3.2: PYTEST_ARGS += tests/parity --ignore=tests/unit/protocol
@@ -72,12 +80,32 @@ units-2.11.2: PYTEST_ARGS += $(addprefix --ignore=tests/unit/,protocol transport
 # Below Airflow 3.3 no trigger can start or finish a task. That a worker does so is covered by other tests.
 real-2.11.2: PYTEST_ARGS += --ignore=tests/airflow/test_by_triggers.py
 
+smoke-%: $(ENVS)/airflow-%/.ready ## Run tasks of every kind on one Airflow, 2.11.2, 3.0.6, 3.1.8, 3.2.2 or 3.3.2
+	AIRFLOW_HOME=$(CURDIR)/.test/smoke-$* $(ENVS)/airflow-$*/bin/python -m pytest tests/airflow/test_end_to_end.py
+
+PYTHONS ?= python3.10 python3.11 python3.12 python3.13
+NEWEST := $(firstword $(AIRFLOWS))
+test-versions: ## Run the smoke test on each Airflow, and on the newest with each of PYTHONS that is found
+	@mkdir -p .test; : > .test/versions; failed=0; ours=$$($(PYTHON) -V); \
+	try() { \
+	  version=$$1; name=$$2; shift 2; begin=$$(date +%s); result=passed; \
+	  $(MAKE) smoke-$$version "$$@" || { result=failed; failed=1; }; \
+	  echo "Airflow $$version, $$name: $$result in $$(($$(date +%s) - begin)) s" >> .test/versions; \
+	}; \
+	for version in $(VERSIONS); do try $$version "$$ours"; done; \
+	for python in $(PYTHONS); do \
+	  name=$$($$python -V 2> /dev/null) || { echo "$$python: not found, not tried" >> .test/versions; continue; }; \
+	  [ "$$name" = "$$ours" ] || try $(NEWEST) "$$name" PYTHON=$$python ENVS=".venv/$${name#Python }" \
+	    EXTRAS-$(NEWEST)=emulator GROUPS-$(NEWEST)=; \
+	done; cat .test/versions; exit $$failed
+
 core: $(VENV)/.ready ## Test the protocol's rules, with full branch coverage
 	$(VENV)/bin/python -m pytest -q tests/unit/protocol --cov=airflow_provider_aixplain.protocol --cov-branch \
 	  --cov-report=term:skip-covered --cov-fail-under=100
 
-oldest: .venv/oldest/.ready ## Test the transports with the oldest HTTP clients that pyproject.toml permits
-	PYTHONPATH=.venv/oldest AIRFLOW_HOME=$(CURDIR)/.test/home-oldest $(VENV)/bin/python -m pytest -q tests/unit/transport
+oldest: .venv/oldest/.ready ## Test with the oldest Airflow and packages that pyproject.toml permits
+	AIRFLOW_HOME=$(CURDIR)/.test/home-oldest .venv/oldest/bin/python -m pytest -q \
+	  $(addprefix tests/unit/,transport batch inputs emulator operators)
 
 common-ai: $(COMMON_AI)/.ready ## Test the hook for the provider common.ai
 	AIRFLOW_HOME=$(CURDIR)/.test/home-common-ai $(COMMON_AI)/bin/python -m pytest -q tests/common_ai
@@ -110,11 +138,12 @@ release: $(RELEASE)/.ready ## Build and check what is uploaded for a release, in
 	touch $@
 
 # An environment for each Airflow, created again when its constraints or pyproject.toml change.
-.venv/airflow-%/.ready: constraints/airflow-%.txt pyproject.toml
+$(ENVS)/airflow-%/.ready: constraints/airflow-%.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 10) <= v < (3, 14) else \
 	"Python 3.10 to 3.13 is needed, this is %d.%d: name one with make PYTHON=python3.12" % v[:2])'
 	@echo "Installing Airflow $* into $(@D): a minute or two"
-	@$(call install,'apache-airflow==$*' -e '.[$(subst $(space),$(comma),$(EXTRAS-$*))]' $(GROUPS-$*:%=--group %))
+	@$(call install,'apache-airflow==$*' -e '.[$(subst $(space),$(comma),$(or $(EXTRAS-$*),emulator))]' \
+	  $(or $(GROUPS-$*:%=--group %),$(TOOLS)))
 
 # Modules are not compiled when they are installed, as most are never imported.
 PIP := pip install -q --disable-pip-version-check --no-compile
@@ -124,12 +153,9 @@ install = rm -rf $(@D) && $(PYTHON) -m venv $(@D) && $(@D)/bin/python -m $(PIP) 
 comma := ,
 space := $(subst ,, )
 
-# The oldest clients are installed into a folder that precedes the newest ones on the path.
-.venv/oldest/.ready: pyproject.toml $(VENV)/.ready
-	rm -rf $(@D) && mkdir -p $(@D)
-	sed -n 's/^ *"\(aiohttp\|requests\|urllib3\)>=\([0-9.]*\).*/\1==\2/p' pyproject.toml > $(@D)/requirements.txt
-	$(VENV)/bin/python -m $(PIP) --no-deps --target $(@D) -r $(@D)/requirements.txt
-	touch $@
+.venv/oldest/.ready: constraints/oldest.txt pyproject.toml
+	@echo "Installing the oldest Airflow and packages that are supported into $(@D): a minute"
+	@$(call install,apache-airflow -e '.[emulator$(comma)parquet$(comma)s3]' $(TOOLS))
 
 $(BENCH)/.ready: constraints/bench.txt pyproject.toml
 	@echo "Installing Airflow 3.3.2 and other providers into $(@D): two minutes"
@@ -141,7 +167,6 @@ $(PEER)/.ready: constraints/aixplain-0.2.48.txt
 	@$(call install,aixplain==0.2.48)
 
 # common.ai needs packages that are newer than those for Python 3.10: in its own environment.
-TOOLS := hypothesis pytest pytest-timeout
 $(COMMON_AI)/.ready: constraints/common-ai.txt pyproject.toml
 	@echo "Installing Airflow 3.3.2 and its provider common.ai into $(@D): a minute"
 	@$(call install,apache-airflow==3.3.2 -e '.[common-ai$(comma)emulator]' $(TOOLS))
@@ -155,11 +180,13 @@ $(RELEASE)/.ready: constraints/release.txt pyproject.toml
 	@$(call install,--group release)
 
 # One file for all versions of Python: its packages support the oldest one.
-constraints: $(AIRFLOWS:%=constraints-%) ## Update the pinned versions of all packages
+constraints: $(VERSIONS:%=constraints-%) ## Update the pinned versions of all packages
 	echo aixplain==0.2.48 | $(COMPILE) - -o constraints/aixplain-0.2.48.txt
 	echo apache-airflow==3.3.2 | $(COMPILE) --extra emulator --extra parquet --extra s3 --group bench pyproject.toml - \
 	  -c constraints/airflow-3.3.2.txt -o constraints/bench.txt
 	$(COMPILE) --group release -o constraints/release.txt
+	$(COMPILE) --resolution lowest-direct --extra emulator --extra parquet --extra s3 --extra gcs --extra azure \
+	  pyproject.toml -o constraints/oldest.txt
 	printf '%s\n' apache-airflow==3.3.2 $(TOOLS) | $(COMPILE:3.10=3.11) --extra common-ai --extra emulator \
 	  pyproject.toml - -o constraints/common-ai.txt
 	echo apache-airflow==3.3.2 | $(COMPILE:3.10=3.11) --extra emulator --group docs \
@@ -169,8 +196,9 @@ constraints: $(AIRFLOWS:%=constraints-%) ## Update the pinned versions of all pa
 UNTESTED-3.3.2 := gcs azure
 constraints-%: $(VENV)/.ready
 	$(VENV)/bin/python -m pip install -q uv
-	echo apache-airflow==$* | $(COMPILE) $(addprefix --extra ,$(EXTRAS-$*) $(UNTESTED-$*)) \
-	  $(GROUPS-$*:%=--group %) pyproject.toml - -o constraints/airflow-$*.txt
+	printf '%s\n' apache-airflow==$* $(if $(DATE-$*),$(TOOLS)) | $(COMPILE) $(DATE-$*:%=--exclude-newer %) \
+	  $(addprefix --extra ,$(or $(EXTRAS-$*),emulator) $(UNTESTED-$*)) $(GROUPS-$*:%=--group %) pyproject.toml - \
+	  -o constraints/airflow-$*.txt
 
 COMPILE = $(VENV)/bin/uv pip compile -q --upgrade --no-header --no-annotate --python-version 3.10
 

@@ -8,23 +8,43 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import airflow
-from airflow.providers.common.compat.sdk import conf
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import BaseOperator
+    from airflow.sdk import BaseHook as BaseHook
+    from airflow.sdk import BaseOperator as BaseOperator
+    from airflow.sdk import BaseOperatorLink as BaseOperatorLink
+    from airflow.sdk import BaseSensorOperator as BaseSensorOperator
+    from airflow.sdk import Connection
+    from airflow.sdk import ObjectStoragePath as ObjectStoragePath
+    from airflow.sdk import PokeReturnValue as PokeReturnValue
+    from airflow.sdk.bases.decorator import DecoratedOperator as DecoratedOperator
+    from airflow.sdk.bases.decorator import TaskDecorator as TaskDecorator
+    from airflow.sdk.bases.decorator import determine_kwargs as determine_kwargs
+    from airflow.sdk.bases.decorator import task_decorator_factory as task_decorator_factory
+    from airflow.sdk.configuration import conf as conf
     from airflow.sdk.definitions._internal.mixins import ResolveMixin as ResolveMixin
+    from airflow.sdk.definitions.context import context_merge as context_merge
+    from airflow.sdk.exceptions import AirflowException as AirflowException
+    from airflow.sdk.exceptions import AirflowFailException as AirflowFailException
+    from airflow.sdk.exceptions import AirflowNotFoundException as AirflowNotFoundException
+    from airflow.sdk.exceptions import (
+        AirflowOptionalProviderFeatureException as AirflowOptionalProviderFeatureException,
+    )
+    from airflow.sdk.exceptions import AirflowSensorTimeout as AirflowSensorTimeout
+    from airflow.sdk.execution_time.xcom import XCom as XCom
+    from airflow.sdk.plugins_manager import AirflowPlugin as AirflowPlugin
 
+T = TypeVar("T")
 SUPPORTED = "2.11 to 3.3"
 RETURN_KEY = "return_value"
 """Airflow's ``XCOM_RETURN_KEY``, whose module imports Airflow's database models."""
 
-_SDK = "airflow.providers.common.compat.sdk"
 _DESERIALIZERS = ("airflow.serialization", "airflow.sdk.serde")
 
 
@@ -60,8 +80,37 @@ def is_at_least(major: int, minor: int) -> bool:
 
 # Imports
 
+_EXCEPTIONS = ("airflow.sdk.exceptions", "airflow.exceptions")
+_DECORATORS = ("airflow.sdk.bases.decorator", "airflow.decorators.base")
+_SENSORS = ("airflow.sdk", "airflow.sensors.base")
+# The modules that have a name of Airflow, from the newest version to 2.11. It takes the place of the provider
+# common.compat, of which the constraints of no Airflow below 3.3 permit a version with all these names.
+_MODULES = {
+    "AirflowException": _EXCEPTIONS,
+    "AirflowFailException": _EXCEPTIONS,
+    "AirflowNotFoundException": _EXCEPTIONS,
+    "AirflowOptionalProviderFeatureException": _EXCEPTIONS,
+    "AirflowPlugin": ("airflow.sdk.plugins_manager", "airflow.plugins_manager"),
+    "AirflowSensorTimeout": _EXCEPTIONS,
+    "BaseHook": ("airflow.sdk", "airflow.hooks.base"),
+    "BaseOperator": ("airflow.sdk", "airflow.models.baseoperator"),
+    "BaseOperatorLink": ("airflow.sdk", "airflow.models.baseoperatorlink"),
+    "BaseSensorOperator": _SENSORS,
+    "DecoratedOperator": _DECORATORS,
+    "ObjectStoragePath": ("airflow.sdk", "airflow.io.path"),
+    "PokeReturnValue": _SENSORS,
+    "ResolveMixin": ("airflow.sdk.definitions._internal.mixins", "airflow.utils.mixins"),
+    "TaskDecorator": _DECORATORS,
+    "XCom": ("airflow.sdk.execution_time.xcom", "airflow.models.xcom"),
+    "conf": ("airflow.sdk.configuration", "airflow.configuration"),
+    "context_merge": ("airflow.sdk.definitions.context", "airflow.utils.context"),
+    "determine_kwargs": ("airflow.sdk.bases.decorator", "airflow.utils.operator_helpers"),
+    "task_decorator_factory": _DECORATORS,
+}
+
 
 def _import_first(name: str, *modules: str) -> Any:
+    modules = modules or _MODULES[name]
     for module in modules:
         try:
             return getattr(importlib.import_module(module), name)
@@ -70,13 +119,13 @@ def _import_first(name: str, *modules: str) -> Any:
     raise UnsupportedAirflowError(f"{name} in {' or '.join(modules)}")
 
 
-def resolve_mixin() -> Any:
-    """Return the base class of values that Airflow resolves when it renders a task's templates."""
-    return _import_first("ResolveMixin", "airflow.sdk.definitions._internal.mixins", "airflow.utils.mixins")
-
-
 if not TYPE_CHECKING:
-    ResolveMixin = resolve_mixin()
+
+    def __getattr__(name):
+        """Import a name of Airflow from where this version has it, and only once it is needed."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return _import_first(name)
 
 
 def retry_policy_types() -> tuple[Any, Any]:
@@ -86,12 +135,12 @@ def retry_policy_types() -> tuple[Any, Any]:
     """
     if not is_at_least(3, 3):
         raise ImportError(f"AixplainRetryPolicy needs Airflow 3.3 or later; this is Airflow {airflow.__version__}")
-    return _import_first("RetryPolicy", _SDK), _import_first("RetryDecision", _SDK)
+    return _import_first("RetryPolicy", "airflow.sdk"), _import_first("RetryDecision", "airflow.sdk")
 
 
 def worker_stats() -> Any:
     """Return the Stats that Airflow sets up on workers."""
-    return _import_first("Stats", _SDK)
+    return _import_first("Stats", "airflow.sdk.observability.stats", "airflow.stats")
 
 
 def triggerer_stats() -> Any:
@@ -115,7 +164,7 @@ def running_task(context: Mapping[str, Any]) -> BaseOperator | None:
     """Return the task whose execution a context belongs to; None for the context of a unit test."""
     task_instance = context.get("ti")
     task = require(task_instance, "task") if _is_of_airflow(task_instance) else getattr(task_instance, "task", None)
-    return task if isinstance(task, _import_first("BaseOperator", _SDK)) else None
+    return task if isinstance(task, _import_first("BaseOperator")) else None
 
 
 def task_state_store(context: Mapping[str, Any]) -> Any:
@@ -123,6 +172,19 @@ def task_state_store(context: Mapping[str, Any]) -> Any:
     if is_at_least(3, 3) and "task_state_store" not in context and _is_of_airflow(context.get("ti")):
         raise UnsupportedAirflowError("task_state_store in a task's context")
     return context.get("task_state_store")
+
+
+async def read_connection(hook: BaseHook, conn_id: str, read: Callable[[Connection], T]) -> T:
+    """Read a Connection without blocking the event loop.
+
+    Below Airflow 3.1 a thread does so, the fields included: as Airflow 3.0 masks their secrets, it sends a message to
+    the triggerer, which fails in the thread of the event loop.
+    """
+    if is_at_least(3, 1):
+        return read(await hook.aget_connection(conn_id))
+    from asgiref.sync import sync_to_async
+
+    return await sync_to_async(lambda: read(hook.get_connection(conn_id)))()
 
 
 def try_number(task_instance: Any) -> int:
@@ -177,7 +239,7 @@ def returns_dag_result(task: BaseOperator) -> bool:
 
 def listeners(event: str) -> list[Any]:
     """Return the listeners for an event, such as ``on_task_instance_success``."""
-    manager = _import_first("get_listener_manager", _SDK)()
+    manager = _import_first("get_listener_manager", "airflow.sdk.listener", "airflow.listeners.listener")()
     implementations: list[Any] = require(require(manager, "hook"), event).get_hookimpls()
     return implementations
 
@@ -185,12 +247,12 @@ def listeners(event: str) -> list[Any]:
 def check_start_trigger() -> None:
     """Check that Airflow's tasks have the attributes that name the trigger of their start."""
     for name in ("start_from_trigger", "start_trigger_args"):
-        require(_import_first("BaseOperator", _SDK), name)
+        require(_import_first("BaseOperator"), name)
 
 
 def stores_links() -> bool:
     """Return whether Airflow stores the URL of a task's link on the worker (Airflow 3)."""
-    return is_at_least(3, 0) and require(_import_first("BaseOperatorLink", _SDK), "xcom_key") is not None
+    return is_at_least(3, 0) and require(_import_first("BaseOperatorLink"), "xcom_key") is not None
 
 
 # Triggers
@@ -200,7 +262,7 @@ def can_push_xcoms() -> bool:
     """Return whether a trigger can push XComs (Airflow 3.3)."""
     if not is_at_least(3, 3):
         return False
-    xcom = _import_first("XCom", _SDK)
+    xcom = _import_first("XCom")
     return all(require(xcom, name) for name in ("aset", "aget_one", "delete"))
 
 
@@ -221,7 +283,7 @@ def worker_release_delay() -> float:
     """
     if not is_at_least(3, 0):
         return 0.0
-    interval: float = conf.getfloat("workers", "min_heartbeat_interval", fallback=-1.0)
+    interval: float = _import_first("conf").getfloat("workers", "min_heartbeat_interval", fallback=-1.0)
     if interval < 0:
         raise UnsupportedAirflowError("option min_heartbeat_interval in section workers of its configuration")
     return interval + 1 if interval else 0.0

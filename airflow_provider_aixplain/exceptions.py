@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
-
+from airflow_provider_aixplain.compat import AirflowException, AirflowFailException
 from airflow_provider_aixplain.protocol.assets import Asset
 from airflow_provider_aixplain.protocol.failure import Failure, InvalidInput, RequestFailed
 from airflow_provider_aixplain.protocol.response import ModelResponse, failure_reason

@@ -20,7 +20,7 @@ from airflow_provider_aixplain.protocol.upload import check_size
 from airflow_provider_aixplain.protocol.values import NOT_JSON
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
+    from airflow.sdk import ObjectStoragePath
 
 MAX_PATH_LENGTH = 4096
 """Characters of a path that are kept in logs and errors."""
@@ -132,7 +132,7 @@ def refuse_upload(value: Any) -> Any:
 def is_object_path(value: Any) -> bool:
     """Return whether a value is an ``ObjectStoragePath``."""
     # Imported late: Airflow's object storage takes long to import, and most runs have no file.
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
+    from airflow_provider_aixplain.compat import ObjectStoragePath
 
     return isinstance(value, ObjectStoragePath)
 
@@ -143,7 +143,7 @@ def to_object_path(name: str, uri: str) -> ObjectStoragePath:
     :param name: the name of the argument, for the error.
     :raises AixplainInputError: if Airflow has no filesystem for it.
     """
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
+    from airflow_provider_aixplain.compat import ObjectStoragePath
 
     try:
         path = ObjectStoragePath(uri)

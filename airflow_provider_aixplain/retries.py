@@ -17,7 +17,7 @@ from airflow_provider_aixplain.exceptions import (
 from airflow_provider_aixplain.protocol.failure import ErrorCategory
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context, RetryDecision, RetryPolicy
+    from airflow.sdk import Context, RetryDecision, RetryPolicy
 else:
     RetryPolicy, RetryDecision = compat.retry_policy_types()
 

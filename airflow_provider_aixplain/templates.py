@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from airflow.providers.common.compat.sdk import BaseOperator
-
 from airflow_provider_aixplain import compat
+from airflow_provider_aixplain.compat import BaseOperator
 from airflow_provider_aixplain.exceptions import translate_protocol_errors
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 from airflow_provider_aixplain.protocol.values import NOT_JSON, join_names, parse_json

@@ -19,7 +19,7 @@ from airflow_provider_aixplain.exceptions import AixplainInputError
 from airflow_provider_aixplain.files import to_object_path
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
+    from airflow.sdk import ObjectStoragePath
 
 NO_HARD_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 """Error numbers of ``link`` on file systems without hard links."""

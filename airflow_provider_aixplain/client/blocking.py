@@ -31,7 +31,7 @@ from airflow_provider_aixplain.protocol.values import NOT_JSON, to_printable
 from airflow_provider_aixplain.protocol.wait import Outcome, Wait, to_seconds
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
+    from airflow.sdk import ObjectStoragePath
 
     from airflow_provider_aixplain.client.account import Platform
     from airflow_provider_aixplain.protocol.finetune import FinetuneStatus

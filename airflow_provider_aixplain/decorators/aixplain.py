@@ -6,8 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import DecoratedOperator, TaskDecorator, task_decorator_factory
-
+from airflow_provider_aixplain.compat import DecoratedOperator, TaskDecorator, task_decorator_factory
 from airflow_provider_aixplain.decorators.function import InputFromFunction, template_fields_without
 from airflow_provider_aixplain.exceptions import AixplainInputError, translate_protocol_errors
 from airflow_provider_aixplain.operators.aixplain import AixplainRunAgentOperator, AixplainRunModelOperator
@@ -15,7 +14,7 @@ from airflow_provider_aixplain.operators.run import RunBaseOperator
 from airflow_provider_aixplain.protocol.assets import require_mapping
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.sdk import Context
 
 
 class RunInputFromFunction(InputFromFunction, RunBaseOperator):

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import DecoratedOperator, TaskDecorator, task_decorator_factory
-
+from airflow_provider_aixplain.compat import DecoratedOperator, TaskDecorator, task_decorator_factory
 from airflow_provider_aixplain.decorators.function import InputFromFunction, template_fields_without
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.sdk import Context
 
 
 class AixplainBatchDecoratedOperator(InputFromFunction, AixplainBatchRunOperator):

@@ -7,10 +7,10 @@ import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import BaseOperator, DecoratedOperator, context_merge, determine_kwargs
+from airflow_provider_aixplain.compat import BaseOperator, DecoratedOperator, context_merge, determine_kwargs
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.sdk import Context
 
 PLACEHOLDER = "the result of the function"
 """Stands for the input until the function has run, also in the UI."""

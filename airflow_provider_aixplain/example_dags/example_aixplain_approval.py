@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import pendulum
-from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException, dag, task
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import dag, task
 
 from airflow_provider_aixplain.operators.aixplain import AixplainRunAgentOperator
-
-try:
-    from airflow.providers.standard.operators.hitl import ApprovalOperator
-except (ImportError, AirflowOptionalProviderFeatureException):
-    ApprovalOperator = None  # below Airflow 3.1 no task can wait for a person, so this file defines no DAG
 
 
 @dag(
@@ -40,5 +36,4 @@ def example_aixplain_approval():
     approve >> publish(ask.output["output"])
 
 
-if ApprovalOperator:
-    example_aixplain_approval()
+example_aixplain_approval()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pendulum
-from airflow.providers.common.compat.sdk import ObjectStoragePath, dag, task
+from airflow.sdk import ObjectStoragePath, dag, task
 
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pendulum
-from airflow.providers.common.compat.sdk import dag, task
+from airflow.sdk import dag, task
 
 
 @dag(start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None, tags=["example", "aixplain"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pendulum
-from airflow.providers.common.compat.sdk import dag
+from airflow.sdk import dag
 
 from airflow_provider_aixplain.files import Upload
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator

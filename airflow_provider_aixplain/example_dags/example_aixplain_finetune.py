@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pendulum
-from airflow.providers.common.compat.sdk import AirflowFailException, PokeReturnValue, dag, task
+from airflow.sdk import PokeReturnValue, dag, task
 
+from airflow_provider_aixplain.exceptions import AixplainPermanentError
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 
@@ -20,7 +21,7 @@ def example_aixplain_finetune():
     def trained(model_id):
         status = AixplainHook().check_finetune_status(model_id)
         if status.has_failed:
-            raise AirflowFailException(f"The training of {model_id} has failed: {status}")
+            raise AixplainPermanentError(f"The training of {model_id} has failed: {status}")
         return PokeReturnValue(status.is_ready, status.to_dict())
 
     analyse = AixplainRunModelOperator(

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pendulum
-from airflow.providers.common.compat.sdk import dag, task
+from airflow.sdk import dag, task
 
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 

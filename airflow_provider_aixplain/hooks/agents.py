@@ -8,8 +8,7 @@ import sys
 from dataclasses import fields
 from typing import Any
 
-from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
-
+from airflow_provider_aixplain.compat import AirflowOptionalProviderFeatureException
 from airflow_provider_aixplain.exceptions import (
     AixplainError,
     AixplainInputError,

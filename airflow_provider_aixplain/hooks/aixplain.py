@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.connection import get_async_connection
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
-
+from airflow_provider_aixplain import compat
 from airflow_provider_aixplain.client.account import Platform
 from airflow_provider_aixplain.client.aio import AsyncClient
+from airflow_provider_aixplain.compat import AirflowNotFoundException, BaseHook
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainError
 from airflow_provider_aixplain.hooks.connection import read_connection
 from airflow_provider_aixplain.loop_local import LoopCache
@@ -148,7 +147,7 @@ class AixplainHook(AsyncClient, BaseHook):
     async def aread_account(self) -> Platform:
         """Read the Connection from an event loop, as :meth:`read_account`."""
         with self._explain_missing_connection():
-            return read_connection(await get_async_connection(self.aixplain_conn_id, hook=self))
+            return await compat.read_connection(self, self.aixplain_conn_id, read_connection)
 
     def reload_credentials(self) -> str:
         """Read the Connection again after the platform refused its key, which may have been rotated.

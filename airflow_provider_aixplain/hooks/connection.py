@@ -28,7 +28,7 @@ from airflow_provider_aixplain.protocol.upload import MIB
 from airflow_provider_aixplain.protocol.values import parse_json, to_printable
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Connection
+    from airflow.sdk import Connection
 
 EXTRA_KEYS = (
     *("models_run_url", "key_type", "api_key_type", "trusted_origins", "timeout", "max_answer_mib"),

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
-from airflow.providers.common.compat.sdk import ObjectStoragePath
 from airflow.providers.openlineage.extractors import OperatorLineage
 from openlineage.client.event_v2 import Dataset
 from openlineage.client.facet_v2 import RunFacet
 from openlineage.client.naming import dataset as naming
 
 from airflow_provider_aixplain import __version__
+from airflow_provider_aixplain.compat import ObjectStoragePath
 from airflow_provider_aixplain.files import Upload, is_object_path, to_printable_path
 from airflow_provider_aixplain.observability.outlets import describe
 from airflow_provider_aixplain.protocol.assets import Asset

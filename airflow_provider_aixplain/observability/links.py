@@ -9,12 +9,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from airflow.providers.common.compat.sdk import BaseOperatorLink, conf
-
 from airflow_provider_aixplain import compat
+from airflow_provider_aixplain.compat import BaseOperatorLink, conf
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
+    from airflow.sdk import BaseOperator
+    from airflow.sdk.types import TaskInstanceKey
 
 
 class AixplainAssetLink(BaseOperatorLink):
@@ -38,7 +38,7 @@ class AixplainAssetLink(BaseOperatorLink):
         :param ti_key: the key of its instance.
         """
         # Imported late: the plugin of the page imports this module, and XCom imports the database models of Airflow 2.
-        from airflow.providers.common.compat.sdk import XCom
+        from airflow_provider_aixplain.compat import XCom
 
         page = getattr(operator, "asset_page", None)
         return str(XCom.get_value(key=self.xcom_key, ti_key=ti_key) or "") if page is None else str(page)
@@ -101,7 +101,7 @@ def console_page(uri: str) -> str | None:
 
     :param uri: the URI of the folder.
     """
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
+    from airflow_provider_aixplain.compat import ObjectStoragePath
 
     path = ObjectStoragePath(uri)
     folder = quote(path.key.rstrip("/"))

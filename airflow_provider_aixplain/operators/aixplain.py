@@ -15,7 +15,7 @@ from airflow_provider_aixplain.protocol.response import ModelResponse
 from airflow_provider_aixplain.protocol.values import to_printable
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+    from airflow.sdk import Context, ObjectStoragePath
 
 _CODE_BLOCK = re.compile(r"\A\s*```\w*\n(.*)```\s*\Z", re.DOTALL)
 """An answer that is a code block of Markdown: language models often return JSON this way."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from airflow.providers.common.compat.sdk import BaseOperator, conf
-
 from airflow_provider_aixplain import compat
+from airflow_provider_aixplain.compat import BaseOperator, conf
 from airflow_provider_aixplain.exceptions import AixplainInputError
 
 RESUMED_WITHOUT_EVENT = (

@@ -8,9 +8,8 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow.providers.common.compat.sdk import BaseOperatorLink
-
 from airflow_provider_aixplain import compat
+from airflow_provider_aixplain.compat import BaseOperatorLink
 from airflow_provider_aixplain.exceptions import (
     AixplainError,
     AixplainPermanentError,
@@ -39,7 +38,7 @@ from airflow_provider_aixplain.submission import (
 from airflow_provider_aixplain.templates import TemplatedOperator
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.sdk import Context
 
     from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 

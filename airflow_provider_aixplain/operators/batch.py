@@ -37,7 +37,7 @@ from airflow_provider_aixplain.submission import TaskStateIdempotencyStore, now,
 from airflow_provider_aixplain.templates import TemplatedOperator
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.sdk import Context
 
     from airflow_provider_aixplain.batch.batch import Batch
     from airflow_provider_aixplain.batch.engine import Engine, Limits

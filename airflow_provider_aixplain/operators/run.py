@@ -39,7 +39,7 @@ from airflow_provider_aixplain.submission import (
 )
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.sdk import Context
 
 # The hook, the triggers and streams are imported where they are used, so that DAG files are parsed quickly.
 

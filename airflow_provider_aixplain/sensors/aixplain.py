@@ -8,8 +8,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow.providers.common.compat.sdk import AirflowSensorTimeout, BaseSensorOperator, PokeReturnValue
-
+from airflow_provider_aixplain.compat import AirflowSensorTimeout, BaseSensorOperator, PokeReturnValue
 from airflow_provider_aixplain.exceptions import (
     AixplainAwaitedRunFailed,
     AixplainError,
@@ -25,7 +24,7 @@ from airflow_provider_aixplain.protocol.assets import Asset, make_asset
 from airflow_provider_aixplain.protocol.wait import MAX_DURATION, RETRY_BUDGET, Wait, to_seconds
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.sdk import Context
 
     from airflow_provider_aixplain.protocol.wait import Outcome
 

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from airflow.providers.common.compat.sdk import XCom
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_aixplain import compat
@@ -21,6 +20,7 @@ from airflow_provider_aixplain.batch.engine import Engine, Limits
 from airflow_provider_aixplain.batch.ledger import Header
 from airflow_provider_aixplain.batch.retrying import retry_with_budget
 from airflow_provider_aixplain.client.account import Platform
+from airflow_provider_aixplain.compat import XCom
 from airflow_provider_aixplain.exceptions import AixplainPermanentError, to_event
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.observability.failure_summary import FailureSummary

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from airflow.providers.common.compat.sdk import BaseOperatorLink
-
+from airflow_provider_aixplain.compat import BaseOperatorLink
 from airflow_provider_aixplain.observability.links import airflow_url
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
+    from airflow.sdk import BaseOperator
+    from airflow.sdk.types import TaskInstanceKey
 
 
 class AixplainUsageLink(BaseOperatorLink):

@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.sdk import AirflowPlugin, conf
-
 from airflow_provider_aixplain import __version__, compat
+from airflow_provider_aixplain.compat import AirflowPlugin, conf
 from airflow_provider_aixplain.ui.links import AixplainUsageLink
 
 Message = MutableMapping[str, Any]

@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from airflow.providers.common.compat.sdk import BaseOperator, conf
-
 from airflow_provider_aixplain import compat
+from airflow_provider_aixplain.compat import BaseOperator, conf
 from airflow_provider_aixplain.files import Upload
 
 CALLED_AT_START = (

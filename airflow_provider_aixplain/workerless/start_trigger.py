@@ -10,11 +10,11 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
-from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_aixplain import compat
 from airflow_provider_aixplain.client.aio import MAX_RESPONSE_BYTES
+from airflow_provider_aixplain.compat import conf
 from airflow_provider_aixplain.exceptions import AixplainError, AixplainPermanentError, submission_error, to_event
 from airflow_provider_aixplain.protocol.agent import input_type
 from airflow_provider_aixplain.protocol.assets import RunInput

@@ -11,10 +11,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from airflow.providers.common.compat.sdk import XCom
-
 from airflow_provider_aixplain import compat
-from airflow_provider_aixplain.compat import RETURN_KEY
+from airflow_provider_aixplain.compat import RETURN_KEY, XCom
 from airflow_provider_aixplain.loop_local import LoopLocal
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.resumption import Submission

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import re
 import sqlite3
 import time
 from collections import Counter
@@ -13,8 +13,20 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_aixplain.get_provider_info import CONN_FIELDS
 from airflow_provider_aixplain.protocol.values import fields_with_values
-from tests.support.deployment import AIRFLOW_3, FINISHED, RUN_SECONDS, Airflow, Emulator, Processes, wait_until
+from tests.support.deployment import (
+    AIRFLOW_3,
+    AIRFLOW_3_1,
+    AIRFLOW_3_3,
+    FINISHED,
+    RUN_SECONDS,
+    Airflow,
+    Emulator,
+    Processes,
+    copy_dags,
+    wait_until,
+)
 from tests.support.public_api import AGENT_FIELDS, RESPONSE_FIELDS
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +37,8 @@ CONF = {
     "example_aixplain_stream": {"text": STREAMED},
 }
 DAGS = (
-    *(("tries", "example_aixplain_approval") if AIRFLOW_3 else ()),
+    *(("tries",) if AIRFLOW_3_3 else ()),
+    *(("example_aixplain_approval",) if AIRFLOW_3_1 else ()),
     "agents",
     "endings",
     "large",
@@ -96,9 +109,7 @@ class Deployment:
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     folder = tmp_path_factory.mktemp("deployment")
-    dags = folder / "dags"
-    shutil.copytree(ROOT / "example_dags", dags)
-    shutil.copytree(ROOT / "tests" / "airflow" / "dags", dags, dirs_exist_ok=True)
+    dags = copy_dags(folder / "dags", ROOT / "example_dags", ROOT / "tests" / "airflow" / "dags")
     texts = dags / "data" / "reviews.txt"
     texts.write_text("\n".join(texts.read_text(encoding="utf-8").splitlines()[:TEXTS]), encoding="utf-8")
     with Processes(folder / "airflow") as processes:
@@ -158,7 +169,7 @@ def ended(deployment: Deployment) -> str:
     return run_id
 
 
-@pytest.mark.skipif(not AIRFLOW_3, reason="below Airflow 3.3 a trigger does not learn that its task was ended")
+@pytest.mark.skipif(not AIRFLOW_3_3, reason="below Airflow 3.3 a trigger does not learn that its task was ended")
 class TestEnded:
     """The platform cannot cancel a run: the log of a stopped task states that it continues, and its poll URL."""
 
@@ -323,7 +334,7 @@ def test_an_agent_remembers_the_first_run_of_a_conversation(deployment: Deployme
     )
 
 
-@pytest.mark.skipif(not AIRFLOW_3, reason="below Airflow 3.1 no task can wait for a person")
+@pytest.mark.skipif(not AIRFLOW_3_1, reason="below Airflow 3.1 no task can wait for a person")
 def test_an_answer_is_used_once_a_person_has_approved_it(deployment: Deployment) -> None:
     deployment.start_runs()
     dag_id, run_id = "example_aixplain_approval", deployment.run_ids["example_aixplain_approval"]
@@ -331,7 +342,8 @@ def test_an_answer_is_used_once_a_person_has_approved_it(deployment: Deployment)
     def states() -> dict[str, str | None]:
         return {ti["task_id"]: ti["state"] for ti in deployment.airflow.tasks(dag_id, run_id)}
 
-    wait_until(lambda: states()["approve"] == "awaiting_input", "the task that waits for a person")
+    waits = "awaiting_input" if AIRFLOW_3_3 else "deferred"
+    wait_until(lambda: states()["approve"] == waits, "the task that waits for a person")
     assert states()["publish"] is None
     path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
     answer = deployment.airflow.xcoms(dag_id, run_id, "ask")["output"]
@@ -339,6 +351,22 @@ def test_an_answer_is_used_once_a_person_has_approved_it(deployment: Deployment)
     deployment.airflow.call("PATCH", path, json={"chosen_options": ["Approve"]})
     deployment.finish(dag_id)
     assert deployment.airflow.xcoms(dag_id, run_id, "publish")["return_value"] == answer
+
+
+def test_the_form_of_a_connection_has_every_field(deployment: Deployment) -> None:
+    form = deployment.airflow.connection_form()
+    for name, field in CONN_FIELDS.items():
+        assert [text for text in (name, field["label"], field["description"]) if text not in form] == []
+    assert "API key" in form, "the label of a standard field"
+    assert AIRFLOW_3 or re.search(r'<input[^>]*id="extra__aixplain__proxy"[^>]*type="password"', form)
+
+
+@pytest.mark.skipif(not AIRFLOW_3_1, reason="below Airflow 3.1 no plugin can add a page")
+def test_the_usage_page_has_the_credits_of_a_task(deployment: Deployment) -> None:
+    run_id = deployment.finish("example_aixplain_agent")
+    credits = deployment.airflow.xcoms("example_aixplain_agent", run_id, "ask")["used_credits"]
+    page = deployment.airflow.usage(dag_id="example_aixplain_agent")
+    assert float(page["totals"]["credits"]) == pytest.approx(credits)
 
 
 @pytest.fixture(scope="module")
@@ -401,7 +429,7 @@ def tries(deployment: Deployment) -> str:
     return deployment.finish("tries")
 
 
-@pytest.mark.skipif(not AIRFLOW_3, reason="the task state store came with Airflow 3.3: below it each try submits")
+@pytest.mark.skipif(not AIRFLOW_3_3, reason="the task state store came with Airflow 3.3: below it each try submits")
 class TestTries:
     """A later try resumes the run that an earlier one paid for, whichever process was killed in between."""
 
@@ -475,7 +503,7 @@ class TestAgents:
     def test_each_mode_returns_the_answer_of_one_run(self, deployment: Deployment, agents: str, task_id: str) -> None:
         query = "submitted" if task_id == "sensor" else task_id
         assert self.result(deployment, agents, task_id)["output"] == query
-        assert self.submissions(deployment, query) == (1 if AIRFLOW_3 or task_id != "killed" else 2)
+        assert self.submissions(deployment, query) == (1 if AIRFLOW_3_3 or task_id != "killed" else 2)
 
     def test_mapped_answers_are_validated(self, deployment: Deployment, agents: str) -> None:
         outputs = [deployment.airflow.xcoms("agents", agents, "validated", index)["output"] for index in range(2)]
@@ -491,7 +519,7 @@ class TestAgents:
         assert log.count("Deferred: ") == 1
         assert len(json.dumps(self.result(deployment, agents, "large")["data"]["steps"])) > 4_900_000
 
-    @pytest.mark.skipif(not AIRFLOW_3, reason="the task state store came with Airflow 3.3")
+    @pytest.mark.skipif(not AIRFLOW_3_3, reason="the task state store came with Airflow 3.3")
     def test_an_agent_that_is_cleared_after_its_success_runs_again(self, deployment: Deployment, agents: str) -> None:
         """Last in this class: the other tests count submissions."""
         body = {"dry_run": False, "dag_run_id": agents, "task_ids": ["decorated"], "only_failed": False}

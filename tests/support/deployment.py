@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -20,12 +22,14 @@ from typing import Any
 import pendulum
 import psutil
 import requests
-from airflow import __version__ as airflow_version
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_fixed
 
+from airflow_provider_aixplain import compat
 from airflow_provider_aixplain.emulator.server import connection_to
 
-AIRFLOW_3 = airflow_version.startswith("3.")
+AIRFLOW_3 = compat.is_at_least(3, 0)
+AIRFLOW_3_1 = compat.is_at_least(3, 1)
+AIRFLOW_3_3 = compat.is_at_least(3, 3)
 COMPONENTS = (
     {name: (name,) for name in ("scheduler", "dag-processor", "triggerer", "api-server")}
     if AIRFLOW_3
@@ -61,6 +65,20 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = 120, ev
 def _status(error: BaseException) -> int:
     """Return the HTTP status of an error; 0 if it has none."""
     return error.response.status_code if isinstance(error, requests.HTTPError) else 0
+
+
+def copy_dags(folder: Path, *sources: Path) -> Path:
+    """Copy folders of DAGs into one, with what this version of Airflow needs changed, as in docs/versions.md."""
+    for source in sources:
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+    if not AIRFLOW_3_1:
+        (folder / "example_aixplain_approval.py").unlink()
+    for path in () if AIRFLOW_3 else folder.glob("*.py"):
+        code = path.read_text(encoding="utf-8").replace(
+            "airflow.sdk import", "airflow.providers.common.compat.sdk import"
+        )
+        path.write_text(code, encoding="utf-8")
+    return folder
 
 
 class Processes:
@@ -383,6 +401,17 @@ class Airflow:
             return dict(answer.json())
 
         return wait_until(lambda: (answer := read())["is_complete"] and answer, "the page to count all days")
+
+    def connection_form(self) -> str:
+        """Return the text of which the UI makes the form of a Connection."""
+        if AIRFLOW_3:
+            return requests.get(f"{self.url}/ui/connections/hook_meta", headers=self._headers, timeout=60).text
+        with requests.Session() as session:
+            login = session.get(f"{self.url}/login/", timeout=30).text
+            (token,) = set(re.findall(r'name="csrf_token"[^>]*value="([^"]+)"', login))
+            credentials = {"username": "admin", "password": "admin", "csrf_token": token}
+            session.post(f"{self.url}/login/", data=credentials, timeout=30)
+            return html.unescape(session.get(f"{self.url}/connection/add", timeout=60).text)
 
     @property
     def _headers(self) -> dict[str, str]:

@@ -230,18 +230,13 @@ class TestImports:
         ("read", "modules", "name"),
         [
             (
-                compat.resolve_mixin,
+                lambda: compat.ResolveMixin,
                 ["airflow.sdk.definitions._internal.mixins", "airflow.utils.mixins"],
                 "ResolveMixin",
             ),
             (compat.triggerer_stats, ["airflow.observability.stats", "airflow.stats"], "Stats"),
-            (compat.worker_stats, ["airflow.providers.common.compat.sdk"], "Stats"),
-            pytest.param(
-                compat.retry_policy_types,
-                ["airflow.providers.common.compat.sdk"],
-                "RetryPolicy",
-                marks=needs_airflow_3,
-            ),
+            (compat.worker_stats, ["airflow.sdk.observability.stats", "airflow.stats"], "Stats"),
+            pytest.param(compat.retry_policy_types, ["airflow.sdk"], "RetryPolicy", marks=needs_airflow_3),
         ],
     )
     def test_a_missing_name_is_an_error(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pendulum
-from airflow.providers.common.compat.sdk import dag
+from airflow.sdk import dag
 
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 

@@ -7,7 +7,7 @@ import logging
 from datetime import timedelta
 
 import pendulum
-from airflow.providers.common.compat.sdk import dag, task
+from airflow.sdk import dag, task
 
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
@@ -29,7 +29,8 @@ def indiscreet():
 @dag(start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), schedule=None)
 def endings():
     AixplainRunModelOperator(task_id="failing_run", model_id="fail", data=TEXT)
-    AixplainRunModelOperator(task_id="too_slow", model_id="echo", data=TEXT, parameters={"delay": 600}, timeout=2)
+    # A wait of RUN_SECONDS (tests/support/deployment.py): Airflow fails a task that resumes earlier.
+    AixplainRunModelOperator(task_id="too_slow", model_id="echo", data=TEXT, parameters={"delay": 600}, timeout=5)
     AixplainRunModelOperator(task_id="on_the_worker", model_id="echo", data=TEXT, deferrable=False)
     AixplainRunModelOperator(
         task_id="no_such_model", model_id="nope", data=TEXT, retries=3, retry_delay=timedelta(seconds=1)

@@ -7,7 +7,7 @@ import signal
 from datetime import timedelta
 
 import pendulum
-from airflow.providers.common.compat.sdk import dag, get_current_context
+from airflow.sdk import dag, get_current_context
 
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 

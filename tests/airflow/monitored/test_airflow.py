@@ -5,18 +5,14 @@ The first module of its folder: it counts metrics before the documentation's DAG
 
 from __future__ import annotations
 
-import html
 import json
 import os
-import re
 import subprocess
 from decimal import Decimal
 from typing import Any
 
 import pytest
-import requests
 
-from airflow_provider_aixplain.get_provider_info import CONN_FIELDS
 from airflow_provider_aixplain.protocol.values import fields_with_values
 from tests.support.deployment import AIRFLOW_3, BIN, RUN_SECONDS, wait_until
 from tests.support.monitored import KEY, Monitored
@@ -211,22 +207,6 @@ class TestConnections:
         answer = monitored.airflow.call("POST", "/connections/test", json=body)
         assert (answer["status"], message in answer["message"]) == (works, True), answer
         assert len(monitored.emulator.runs()) == before, "a test submits nothing"
-
-
-@pytest.mark.skipif(AIRFLOW_3, reason="test_browser checks the form of Airflow 3")
-def test_airflow_2_shows_the_form_of_a_connection(monitored: Monitored) -> None:
-    session = requests.Session()
-    login = session.get(f"{monitored.airflow.url}/login/", timeout=30).text
-    (token,) = set(re.findall(r'name="csrf_token"[^>]*value="([^"]+)"', login))
-    credentials = {"username": "admin", "password": "admin", "csrf_token": token}
-    session.post(f"{monitored.airflow.url}/login/", data=credentials, timeout=30)
-    page = html.unescape(session.get(f"{monitored.airflow.url}/connection/add", timeout=30).text)
-    for name, field in CONN_FIELDS.items():
-        assert f'name="extra__aixplain__{name}"' in page
-        assert field["label"] in page
-        assert field["description"] in page
-    assert re.search(r'<input[^>]*id="extra__aixplain__proxy"[^>]*type="password"', page)
-    assert '"password": "API key"' in page, "the label of the standard field"
 
 
 def test_airflow_lists_everything_in_the_provider(monitored: Monitored) -> None:
