@@ -10,6 +10,7 @@ import pendulum
 from airflow.sdk import dag, get_current_context, task
 from pydantic import BaseModel
 
+from airflow_provider_aixplain import compat
 from airflow_provider_aixplain.operators.aixplain import AixplainRunAgentOperator
 from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
 
@@ -24,6 +25,8 @@ class Rating(BaseModel):
 class KilledBeforeTheDeferral(AixplainRunAgentOperator):
     def defer(self, **kwargs):
         if get_current_context()["ti"].try_number == 1:
+            if compat.is_at_least(3, 0) and not compat.is_at_least(3, 1):
+                raise RuntimeError("Airflow 3.0 does not retry a task whose process was killed")
             os.kill(os.getpid(), signal.SIGKILL)
         super().defer(**kwargs)
 
