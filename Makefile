@@ -105,7 +105,7 @@ core: $(VENV)/.ready ## Test the protocol's rules, with full branch coverage
 
 oldest: .venv/oldest/.ready ## Test with the oldest Airflow and packages that pyproject.toml permits
 	AIRFLOW_HOME=$(CURDIR)/.test/home-oldest .venv/oldest/bin/python -m pytest -q \
-	  $(addprefix tests/unit/,transport batch inputs emulator operators)
+	  $(addprefix tests/unit/,transport inputs batch emulator)
 
 common-ai: $(COMMON_AI)/.ready ## Test the hook for the provider common.ai
 	AIRFLOW_HOME=$(CURDIR)/.test/home-common-ai $(COMMON_AI)/bin/python -m pytest -q tests/common_ai
@@ -155,7 +155,7 @@ space := $(subst ,, )
 
 .venv/oldest/.ready: constraints/oldest.txt pyproject.toml
 	@echo "Installing the oldest Airflow and packages that are supported into $(@D): a minute"
-	@$(call install,apache-airflow -e '.[emulator$(comma)parquet$(comma)s3]' $(TOOLS))
+	@$(call install,apache-airflow -e '.[emulator$(comma)parquet$(comma)s3]' $(TOOLS) pytest-mock)
 
 $(BENCH)/.ready: constraints/bench.txt pyproject.toml
 	@echo "Installing Airflow 3.3.2 and other providers into $(@D): two minutes"
@@ -185,7 +185,7 @@ constraints: $(VERSIONS:%=constraints-%) ## Update the pinned versions of all pa
 	echo apache-airflow==3.3.2 | $(COMPILE) --extra emulator --extra parquet --extra s3 --group bench pyproject.toml - \
 	  -c constraints/airflow-3.3.2.txt -o constraints/bench.txt
 	$(COMPILE) --group release -o constraints/release.txt
-	$(COMPILE) --resolution lowest-direct --extra emulator --extra parquet --extra s3 --extra gcs --extra azure \
+	$(COMPILE) --resolution lowest-direct --exclude-newer 2025-05-21 --extra emulator --extra parquet --extra s3 --extra gcs --extra azure \
 	  pyproject.toml -o constraints/oldest.txt
 	printf '%s\n' apache-airflow==3.3.2 $(TOOLS) | $(COMPILE:3.10=3.11) --extra common-ai --extra emulator \
 	  pyproject.toml - -o constraints/common-ai.txt

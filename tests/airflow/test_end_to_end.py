@@ -353,7 +353,7 @@ def test_an_answer_is_used_once_a_person_has_approved_it(deployment: Deployment)
     assert deployment.airflow.xcoms(dag_id, run_id, "publish")["return_value"] == answer
 
 
-@pytest.mark.skipif(AIRFLOW_3 and not AIRFLOW_3_1, reason="Airflow 3.0 shows a hook's fields only with the provider fab")
+@pytest.mark.skipif(AIRFLOW_3 and not AIRFLOW_3_1, reason="Airflow 3.0 needs the provider fab for it")
 def test_the_form_of_a_connection_has_every_field(deployment: Deployment) -> None:
     form = deployment.airflow.connection_form()
     for name, field in CONN_FIELDS.items():

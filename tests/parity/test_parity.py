@@ -13,12 +13,12 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
-from airflow.providers.common.compat.sdk import ObjectStoragePath
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_aixplain.client.account import Platform
 from airflow_provider_aixplain.client.blocking import Client
+from airflow_provider_aixplain.compat import ObjectStoragePath
 from airflow_provider_aixplain.exceptions import AixplainError
 from airflow_provider_aixplain.model import Model, ModelParameters
 from airflow_provider_aixplain.protocol.upload import Slot

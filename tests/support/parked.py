@@ -9,8 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from airflow.providers.common.compat.sdk import XCom
-
+from airflow_provider_aixplain.compat import XCom
 from airflow_provider_aixplain.operators.aixplain import AixplainRunModelOperator
 from airflow_provider_aixplain.protocol.response import ModelResponse
 from airflow_provider_aixplain.workerless import submission_slots

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import ObjectStoragePath
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_aixplain.compat import ObjectStoragePath
 from airflow_provider_aixplain.inputs import readers as readers
 from airflow_provider_aixplain.inputs.rows import BadRow, Mapper, Row, read
 from airflow_provider_aixplain.protocol.failure import InvalidInput

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import ObjectStoragePath
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_aixplain.compat import ObjectStoragePath
 from airflow_provider_aixplain.inputs.rows import BadRow, InputScan, Mapper, Row, decode_rows, encode_rows, read
 from airflow_provider_aixplain.protocol.failure import InvalidInput
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+from airflow_provider_aixplain.compat import ObjectStoragePath
 from airflow_provider_aixplain.files import Upload
 from airflow_provider_aixplain.observability.lineage import files_of_batch, lineage_of, uploaded_files
 from airflow_provider_aixplain.operators.aixplain import AixplainRunAgentOperator, AixplainRunModelOperator

@@ -13,10 +13,10 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_aixplain.client.account import Platform
 from airflow_provider_aixplain.client.blocking import Client
+from airflow_provider_aixplain.compat import ObjectStoragePath
 from airflow_provider_aixplain.decorators.aixplain import AixplainAgentDecoratedOperator
 from airflow_provider_aixplain.exceptions import AixplainInputError
 from airflow_provider_aixplain.operators.aixplain import AixplainRunAgentOperator

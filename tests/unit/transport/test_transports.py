@@ -21,11 +21,11 @@ from unittest.mock import ANY
 import certifi
 import pytest
 import requests
-from airflow.providers.common.compat.sdk import ObjectStoragePath
 from pytest_mock import MockerFixture
 
 from airflow_provider_aixplain.client.account import Platform
 from airflow_provider_aixplain.client.blocking import Client
+from airflow_provider_aixplain.compat import ObjectStoragePath
 from airflow_provider_aixplain.exceptions import AixplainConfigurationError, AixplainUntrustedUrl
 from airflow_provider_aixplain.protocol import wire
 from airflow_provider_aixplain.protocol.stream import ModelResponseStreamer
