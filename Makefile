@@ -118,7 +118,7 @@ programs: $(VENV)/.ready
 FAULTS := tests/airflow/test_faults.py tests/airflow/test_killed_triggers.py
 test-faults: $(VENV)/.ready ## Kill processes, on PostgreSQL, two triggerers and Celery: some 45 minutes
 	$(VENV)/bin/python -m tests.support.services --required postgres redis-server
-	AIRFLOW_HOME=$(CURDIR)/.test/home-faults $(VENV)/bin/python -m pytest -m faults -s $(FAULTS)
+	AIRFLOW_HOME=$(CURDIR)/.test/home-faults $(VENV)/bin/python -m pytest -m faults -s $(FAULTS) $(PYTEST_ARGS)
 
 # Each table is also a JSON file in .bench. python -m tests.benchmarks.NAME runs one benchmark.
 bench: $(BENCH)/.ready ## Run the benchmarks, with other providers for comparison: about an hour
@@ -185,8 +185,8 @@ constraints: $(VERSIONS:%=constraints-%) ## Update the pinned versions of all pa
 	echo apache-airflow==3.3.2 | $(COMPILE) --extra emulator --extra parquet --extra s3 --group bench pyproject.toml - \
 	  -c constraints/airflow-3.3.2.txt -o constraints/bench.txt
 	$(COMPILE) --group release -o constraints/release.txt
-	$(COMPILE) --resolution lowest-direct --exclude-newer 2025-05-21 --extra emulator --extra parquet --extra s3 --extra gcs --extra azure \
-	  pyproject.toml -o constraints/oldest.txt
+	$(COMPILE) --resolution lowest-direct --exclude-newer 2025-05-21 --extra emulator --extra parquet --extra s3 \
+	  --extra gcs --extra azure pyproject.toml -o constraints/oldest.txt
 	printf '%s\n' apache-airflow==3.3.2 $(TOOLS) | $(COMPILE:3.10=3.11) --extra common-ai --extra emulator \
 	  pyproject.toml - -o constraints/common-ai.txt
 	echo apache-airflow==3.3.2 | $(COMPILE:3.10=3.11) --extra emulator --group docs \
