@@ -103,10 +103,9 @@ core: $(VENV)/.ready ## Test the protocol's rules, with full branch coverage
 	$(VENV)/bin/python -m pytest -q tests/unit/protocol --cov=airflow_provider_aixplain.protocol --cov-branch \
 	  --cov-report=term:skip-covered --cov-fail-under=100
 
-# The ignored tests import the provider common.compat, which was older then.
 oldest: .venv/oldest/.ready ## Test with the oldest Airflow and packages that pyproject.toml permits
 	AIRFLOW_HOME=$(CURDIR)/.test/home-oldest .venv/oldest/bin/python -m pytest -q \
-	  $(addprefix tests/unit/,transport inputs batch emulator) --ignore=tests/unit/batch/test_agents.py
+	  $(addprefix tests/unit/,transport inputs emulator)
 
 common-ai: $(COMMON_AI)/.ready ## Test the hook for the provider common.ai
 	AIRFLOW_HOME=$(CURDIR)/.test/home-common-ai $(COMMON_AI)/bin/python -m pytest -q tests/common_ai
