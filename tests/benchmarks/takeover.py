@@ -132,8 +132,8 @@ def measure(runs: int, seconds: float) -> dict[str, Any]:
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=18000, help="number of runs (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=600, help="duration of a run (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=2000, help="number of runs (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=400, help="duration of a run (default: %(default)s)")
     parser.add_argument("--defer", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.defer:
