@@ -20,9 +20,11 @@ COMMON_AI := .venv/common-ai
 DOCS := .venv/docs
 RELEASE := .venv/release
 SOURCES := $(shell find airflow_provider_aixplain -name '*.py' -o -name '*.html') pyproject.toml README.md LICENSE
-CHECKS := lint real-3.3.2 real-2.11.2 units-3.3.2 core units-2.11.2 oldest .test/wheel
+CHECKS := lint real-3.3.2 real-2.11.2 units-3.3.2 core units-2.11.2 .test/wheel
 # The provider common.ai and the packages of the documentation site need Python 3.11.
 CHECKS += $(shell $(PYTHON) -c 'import sys; print("common-ai docs" * (sys.version_info >= (3, 11)))')
+# Airflow 2.11.0 does not support Python 3.13.
+CHECKS += $(shell $(PYTHON) -c 'import sys; print("oldest" * (sys.version_info < (3, 13)))')
 # Tests in a real Airflow mostly wait, so several checks run at a time.
 JOBS ?= 3
 
@@ -58,7 +60,7 @@ ui: ## Build the page in Airflow's UI from ui/, after its tests; needs Node.js 2
 	cd ui && npm ci --no-audit --no-fund && npm run build
 
 docs: $(DOCS)/.ready ## Build the documentation site in build/docs; needs Python 3.11
-	$(SPHINX) -W --keep-going -b html docs build/docs
+	$(SPHINX) -E -W --keep-going -b html docs build/docs
 
 linkcheck: $(DOCS)/.ready ## Check the documentation's links to other sites; needs a network
 	$(SPHINX) -b linkcheck docs build/linkcheck
@@ -121,7 +123,7 @@ test-faults: $(VENV)/.ready ## Kill processes, on PostgreSQL, two triggerers and
 	AIRFLOW_HOME=$(CURDIR)/.test/home-faults $(VENV)/bin/python -m pytest -m faults -s $(FAULTS) $(PYTEST_ARGS)
 
 # Each table is also a JSON file in .bench. python -m tests.benchmarks.NAME runs one benchmark.
-bench: $(BENCH)/.ready ## Run the benchmarks, with other providers for comparison: about an hour
+bench: $(BENCH)/.ready ## Run the benchmarks, with other providers for comparison: about two hours
 	$(BENCH)/bin/python -m tests.support.services --required postgres redis-server
 	AIRFLOW_HOME=$(CURDIR)/.bench/home $(BENCH)/bin/python -m tests.benchmarks
 
@@ -155,7 +157,7 @@ space := $(subst ,, )
 
 .venv/oldest/.ready: constraints/oldest.txt pyproject.toml
 	@echo "Installing the oldest Airflow and packages that are supported into $(@D): a minute"
-	@$(call install,apache-airflow -e '.[emulator$(comma)parquet$(comma)s3]' $(TOOLS) pytest-mock)
+	@$(call install,apache-airflow -e '.[emulator$(comma)parquet]' $(TOOLS) pytest-mock)
 
 $(BENCH)/.ready: constraints/bench.txt pyproject.toml
 	@echo "Installing Airflow 3.3.2 and other providers into $(@D): two minutes"
@@ -185,8 +187,9 @@ constraints: $(VERSIONS:%=constraints-%) ## Update the pinned versions of all pa
 	echo apache-airflow==3.3.2 | $(COMPILE) --extra emulator --extra parquet --extra s3 --group bench pyproject.toml - \
 	  -c constraints/airflow-3.3.2.txt -o constraints/bench.txt
 	$(COMPILE) --group release -o constraints/release.txt
-	$(COMPILE) --resolution lowest-direct --exclude-newer 2025-05-21 --extra emulator --extra parquet --extra s3 \
-	  --extra gcs --extra azure pyproject.toml -o constraints/oldest.txt
+	printf '%s\n' 'hypothesis>=6.131.0' 'pytest>=8.3.5' 'pytest-mock>=3.14.0' 'pytest-timeout>=2.3.1' | \
+	  $(COMPILE) --resolution lowest-direct --exclude-newer 2025-05-21 --extra emulator --extra parquet --extra s3 \
+	  --extra gcs --extra azure pyproject.toml - -o constraints/oldest.txt
 	printf '%s\n' apache-airflow==3.3.2 $(TOOLS) | $(COMPILE:3.10=3.11) --extra common-ai --extra emulator \
 	  pyproject.toml - -o constraints/common-ai.txt
 	echo apache-airflow==3.3.2 | $(COMPILE:3.10=3.11) --extra emulator --group docs \

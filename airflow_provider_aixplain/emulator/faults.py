@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Sequence
 from contextlib import suppress
@@ -27,7 +28,7 @@ class Faults:
     :param kinds: names in :data:`KINDS`, equally likely; default: all.
     :param foreign_poll_urls: the share of the submissions whose poll URL has a foreign host, from 0 to 1.
     :param submission_seconds: the delay before an accepted submission is answered.
-    :raises ValueError: for an unknown kind.
+    :raises ValueError: for an unknown kind, or a number that is not in its range.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class Faults:
         self.kinds = tuple(kinds)
         self.foreign_poll_urls = float(foreign_poll_urls)
         self.submission_seconds = float(submission_seconds)
+        if not (0 <= self.rate <= 1 and 0 <= self.foreign_poll_urls <= 1 and 0 <= self.submission_seconds < math.inf):
+            raise ValueError("rate and foreign_poll_urls are from 0 to 1, submission_seconds is not negative")
         self.counts = dict.fromkeys(self.kinds, 0)
         self._statuses = cycle(STATUSES)
         self._garbage = cycle(GARBAGE)

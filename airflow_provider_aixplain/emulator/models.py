@@ -118,9 +118,6 @@ MODELS = {
     "tuned": EmulatedModel("VADER, tuned", "sentiment-analysis", sentiment, is_own=True),
 }
 
-ALIASES = {"6414bd3cd09663e9225130e8": "sentiment", "669a63646eb56306647e1091": "echo"}
-"""Ids of the platform's models in the documentation's examples, and the models that serve them here."""
-
 
 def _parameter(name: str, data_type: str, *, required: bool = False) -> dict[str, Any]:
     return {

@@ -22,7 +22,7 @@ from aiohttp import web
 
 from airflow_provider_aixplain.emulator.agents import AGENTS, AgentRun, EmulatedAgent, Outcome, check, query_of, work
 from airflow_provider_aixplain.emulator.faults import Faults
-from airflow_provider_aixplain.emulator.models import ALIASES, MODELS, EmulatedModel
+from airflow_provider_aixplain.emulator.models import MODELS, EmulatedModel
 from airflow_provider_aixplain.emulator.runs import Run
 
 MAX_BODY = 64 * 1024 * 1024
@@ -302,13 +302,12 @@ class Emulator:
     async def get_state(self, request: web.Request) -> web.StreamResponse:
         """Return what the page shows: the catalogue, the newest runs, all credits, the faults, how to connect."""
         models = {name: model.run.__doc__ for name, model in self.models.items()}
-        models |= {alias: f"{name}, for the documentation's examples" for alias, name in ALIASES.items()}
         runs = list(self.runs.values())
         ends = [run.end for run in runs]
         return web.json_response(
             {
                 "now": time.time(),
-                "connection": connection_to(str(request.url.origin()), shown_key(self.key, request.remote)),
+                "connection": connection_to(str(request.url.origin()), "THE-VALUE-OF-KEY" if self.key else None),
                 "key": "The key is the value of --key." if self.key else "Any key is accepted.",
                 "models": _entries(models, EmulatedModel.price),
                 "agents": _entries({name: agent.plan.__doc__ for name, agent in AGENTS.items()}, EmulatedAgent.price),
@@ -413,7 +412,7 @@ class Emulator:
 
     def model(self, model_id: str) -> EmulatedModel:
         """Return a model of the catalogue, by its id or an alias."""
-        model = self.models.get(ALIASES.get(model_id, model_id))
+        model = self.models.get(model_id)
         if model is None:
             raise error(web.HTTPNotFound, f"no model {model_id}; there are {', '.join(self.models)}")
         return model
@@ -458,8 +457,11 @@ def is_own_host(header: str, listens_on: str, *allowed: str) -> bool:
     :param allowed: further names of the server.
     """
     try:
-        host = urlsplit(f"//{header}").hostname or ""
+        url = urlsplit(f"//{header}")
+        host, _ = url.hostname or "", url.port  # raises for an invalid port
     except ValueError:
+        return False
+    if url.netloc != header or "@" in header:
         return False
     if host in {"localhost", *(name.lower() for name in (listens_on, *allowed))}:
         return True
@@ -545,16 +547,6 @@ async def read_object(request: web.Request) -> dict[str, Any]:
     if not isinstance(payload, dict):
         raise error(web.HTTPBadRequest, "the body is not a JSON object")
     return payload
-
-
-def shown_key(key: str | None, remote: str | None) -> str | None:
-    """Return the key that the page shows: to other machines a placeholder.
-
-    :param key: the only key that the emulator accepts, or None.
-    :param remote: the address of the client, if it has one.
-    """
-    is_local = remote and ipaddress.ip_address(remote).is_loopback
-    return key if is_local or not key else "THE-VALUE-OF-KEY"
 
 
 def _entries(descriptions: dict[str, str | None], price: str) -> list[dict[str, str]]:

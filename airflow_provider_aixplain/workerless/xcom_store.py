@@ -109,7 +109,7 @@ class XComIdempotencyStore:
     async def read(self) -> IdempotencyRecord | None:
         """Return the submission of this try or, if it has none, of an earlier try."""
         stored = await self._get(KEY)
-        self._has_no_usage = self._is_first_try and not stored  # no run was submitted before
+        self._has_no_usage = self._is_first_try and stored is None  # no run was submitted before
         if not stored:
             return None
         intent = IdempotencyRecord.from_stored(stored)
@@ -125,7 +125,7 @@ class XComIdempotencyStore:
 
     async def clear(self) -> None:
         """Delete the intent: there is no run that a later start could use."""
-        await XCom.aset(KEY, None, **self._task)
+        await XCom.aset(KEY, {}, **self._task)  # not None, which :meth:`read` takes for a task without submissions
 
     async def is_delivered(self, submission: IdempotencyRecord) -> bool:
         """Return whether the task has received the result of an earlier try's submission."""

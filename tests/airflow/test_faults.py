@@ -43,7 +43,7 @@ pytestmark = [
 
 DAGS = Path(__file__).parent / "fault_dags"
 SHARE = int(os.environ.get("FAULTS_SHARE", "1"))
-"""Divides the number of runs. The documentation has the figures of 1; CI uses 8, to stay within its time limit."""
+"""Divides the number of runs. The documentation has the figures of 1; CI uses 16, to stay within its time limit."""
 
 TRIGGERERS = ("triggerer:1", "triggerer:2")
 CELERY_WORKERS = ("worker:1", "worker:2")

@@ -1,4 +1,4 @@
-"""``make bench``: runs all benchmarks, for about an hour; ``python -m tests.benchmarks.NAME`` runs one."""
+"""``make bench``: runs all benchmarks, for about two hours; ``python -m tests.benchmarks.NAME`` runs one."""
 
 from __future__ import annotations
 

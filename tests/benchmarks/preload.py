@@ -1,4 +1,4 @@
-"""Lets Airflow import the provider before it forks task processes, as ``docs/modes.md`` describes."""
+"""Lets Airflow import the provider before it forks task processes, as ``docs/sizing.md`` describes."""
 
 from __future__ import annotations
 

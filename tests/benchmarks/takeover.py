@@ -94,9 +94,9 @@ def measure(runs: int, seconds: float) -> dict[str, Any]:
             return Counter(dict(query(held)))
 
         def watch(until: Callable[[], bool]) -> list[int]:
-            """Return the number of polls in each second until a condition is true."""
-            polls = [counts(url, None)["polls"]]
-            while not until():
+            """Return the number of polls in each second until a condition is true, or for twice a run's duration."""
+            polls, deadline = [counts(url, None)["polls"]], time.monotonic() + 2 * seconds
+            while not until() and time.monotonic() < deadline:
                 processes.check(*(name for name in TRIGGERERS if name in processes.running))
                 time.sleep(max(0.0, 1 - time.time() % 1))
                 polls.append(counts(url, None)["polls"])

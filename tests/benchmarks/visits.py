@@ -30,7 +30,7 @@ WORKER_WAYS = {
     "deferred_whole": "multiple_outputs=False",
     "deferred": "default",
     "agent": "agent",
-    "floor_ended_by_triggers": "the same, ended by its trigger",
+    "floor_ended_by_triggers": "DateTimeSensorAsync, ended by its trigger",
     "ended_by_triggers_whole": "ended by triggers, multiple_outputs=False",
     "floor_blocking": "DateTimeSensor",
     "blocking": "deferrable=False",
@@ -39,7 +39,7 @@ WORKER_WAYS = {
 TRIGGER_WAYS = {
     "floor_deferred": "DateTimeTrigger",
     "deferred": "default",
-    "floor_ended_by_triggers": "the same, ends its task",
+    "floor_ended_by_triggers": "DateTimeTrigger, ends its task",
     "ended_by_triggers_whole": "ended, multiple_outputs=False",
     "ended_by_triggers": "ended",
     "floor_started_by_triggers": "TimeDeltaTrigger, starts and ends its task",
@@ -154,7 +154,7 @@ def main() -> None:
     """Run each kind of task, and print a table of workers and one of triggers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3, help="runs of each kind (default: %(default)s)")
-    parser.add_argument("--ways", nargs="+", help="kinds of tasks (default: all)")
+    parser.add_argument("--ways", nargs="+", choices=WORKER_WAYS | TRIGGER_WAYS, help="kinds of tasks (default: all)")
     parser.add_argument("--preload", action="store_true", help="import the provider before task processes are forked")
     arguments = parser.parse_args()
     request_table: list[dict[str, Any]] = []
@@ -182,9 +182,13 @@ def main() -> None:
                 process_table += medians([process_rows(title, costs) for _, costs in measured])
             if title := TRIGGER_WAYS.get(way):
                 trigger_table += medians([[trigger_row(title, costs)] for _, costs in measured])
-    report("visits", "Requests to the API server, and its CPU time, for each visit of a worker (median)", request_table)
-    report("task_processes", "Modules imported and CPU time in each visit of a worker (median)", process_table)
-    report("triggers", "Messages of a trigger, which its triggerer handles one a turn, and CPU time", trigger_table)
+    for name, title, table in (
+        ("visits", "Requests to the API server, and its CPU time, for each visit of a worker (median)", request_table),
+        ("task_processes", "Modules imported and CPU time in each visit of a worker (median)", process_table),
+        ("triggers", "Messages of a trigger, which its triggerer handles one a turn, and CPU time", trigger_table),
+    ):
+        if table:
+            report(name, title, table)
 
 
 if __name__ == "__main__":

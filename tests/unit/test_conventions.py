@@ -24,12 +24,13 @@ ROOT = Path(__file__).parents[2] / PACKAGE
 INFO = get_provider_info()
 LISTED = {kind: [module for entry in INFO[kind] for module in entry["python-modules"]] for kind in MODULES}
 DECORATORS = {decorator["name"]: decorator["class-name"] for decorator in INFO["task-decorators"]}
-OPERATORS = {
+_OPERATORS = {
     value
     for module in {*LISTED["operators"], *LISTED["sensors"], *(path.rpartition(".")[0] for path in DECORATORS.values())}
     for value in vars(importlib.import_module(module)).values()
     if isinstance(value, type) and issubclass(value, BaseOperator) and value.__name__.startswith("Aixplain")
 }
+OPERATORS = sorted(_OPERATORS, key=lambda kind: kind.__name__)
 
 
 def load(path: str) -> Any:

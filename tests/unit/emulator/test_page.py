@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from airflow_provider_aixplain.emulator.server import SHOWN_RUNS, shown_key
+from airflow_provider_aixplain.emulator.server import SHOWN_RUNS
 from tests.support.deployment import Emulator, Processes, wait_until
 
 KEY = {"x-api-key": "any"}
@@ -56,14 +56,14 @@ def test_the_policy_permits_only_the_pages_own_code(emulator: Emulator) -> None:
 
 
 def test_the_state_sums_up_all_runs(own: Emulator) -> None:
-    for model_id in ("echo", "fail", "6414bd3cd09663e9225130e8"):
+    for model_id in ("echo", "fail", "sentiment"):
         submit(own, f"api/v1/execute/{model_id}", data="The coffee is wonderful.")
     submit(own, "v2/agents/echo-agent/run", query={"input": "hi", "outcome": "aborted"})
     state = finished(own)
     assert (state["total"], state["statuses"]) == (4, {"SUCCESS": 2, "FAILED": 1, "ABORTED": 1})
     newest = state["runs"][0]
     assert [newest[name] for name in ("agent_id", "input", "status", "polls")] == ["echo-agent", "hi", "ABORTED", 0]
-    assert state["runs"][1]["model_id"] == "6414bd3cd09663e9225130e8"
+    assert state["runs"][1]["model_id"] == "sentiment"
     assert state["credits"] == pytest.approx(sum(run["used_credits"] for run in own.runs()))
     assert state["credits"] > 0
 
@@ -91,7 +91,7 @@ def test_the_state_has_the_faults_that_are_on(own: Emulator) -> None:
 
 def test_the_state_describes_models_and_agents(emulator: Emulator) -> None:
     state = state_of(emulator)
-    assert {"sentiment", "tuned", "669a63646eb56306647e1091"} <= {model["id"] for model in state["models"]}
+    assert {"sentiment", "tuned"} <= {model["id"] for model in state["models"]}
     assert {agent["id"] for agent in state["agents"]} == {"review-analyst", "echo-agent", "review-team"}
     assert all(asset["description"] and "credits" in asset["price"] for asset in state["models"])
 
@@ -102,24 +102,16 @@ def test_the_connection_works(emulator: Emulator) -> None:
     assert requests.get(record, headers={"Authorization": f"Token {fields['password']}"}, timeout=10).ok
 
 
-@pytest.mark.parametrize(
-    ("key", "remote", "shown"),
-    [
-        (None, "192.168.1.5", None),
-        ("secret", "127.0.0.1", "secret"),
-        ("secret", "::1", "secret"),
-        ("secret", "192.168.1.5", "THE-VALUE-OF-KEY"),
-        ("secret", None, "THE-VALUE-OF-KEY"),
-    ],
-)
-def test_other_machines_do_not_receive_the_key(key: str | None, remote: str | None, shown: str | None) -> None:
-    assert shown_key(key, remote) == shown
+def test_the_key_is_not_shown(tmp_path: Path) -> None:
+    with Processes(tmp_path / "emulator") as processes:
+        state = requests.get(f"{Emulator(processes, 0, key='secret').url}/emulator/state", timeout=10).text
+    assert "THE-VALUE-OF-KEY" in state
+    assert "secret" not in state
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_shows_runs_and_executes_none(own: Emulator, scheme: str) -> None:
-    from playwright.sync_api import expect
-
+    expect = pytest.importorskip("playwright.sync_api", reason="only the environment of Airflow 3.3.2 has it").expect
     from tests.support.browser import open_page, picture
 
     problems: list[str] = []

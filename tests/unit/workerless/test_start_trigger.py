@@ -50,12 +50,16 @@ pytestmark = [
 
 
 class XComs(dict[tuple[str, str], Any]):
-    """What Airflow keeps, by task and key."""
+    """What Airflow keeps, by task and key, and the keys that were read."""
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
 
     async def aset(self, key: str, value: Any, *, task_id: str, **_: Any) -> None:
         self[task_id, key] = json.loads(json.dumps(value))
 
     async def aget_one(self, *, key: str, task_id: str, **_: Any) -> Any:
+        self.read.append(key)
         return self.get((task_id, key))
 
     def delete(self, key: str, *, task_id: str, **_: Any) -> None:
@@ -75,7 +79,7 @@ class Task:
         _, stored = kind(**{"end_from_trigger": True, **self.arguments, **arguments}).serialize()
         trigger = kind(**json.loads(json.dumps(stored)))
         place = {"dag_id": "dag", "task_id": "task", "run_id": "run", "map_index": -1}
-        trigger.task_instance = SimpleNamespace(id=f"try {self.tries}", **place)  # type: ignore[assignment]
+        trigger.task_instance = SimpleNamespace(id=f"try {self.tries}", try_number=self.tries, **place)  # type: ignore[assignment]
         return trigger
 
     def start(self, **arguments: Any) -> Any:
@@ -99,7 +103,7 @@ class Task:
     @property
     def record(self) -> dict[str, Any] | None:
         begun = self.xcoms.get(("task", KEY))
-        return begun and self.xcoms.get(("task", RUN_KEY), begun)
+        return self.xcoms.get(("task", RUN_KEY), begun) if begun else None
 
     @record.setter
     def record(self, record: dict[str, Any]) -> None:
@@ -140,6 +144,25 @@ def test_started_again_it_resumes_its_run(task: Any, kind: Kind, emulator: Emula
     for _ in range(3):
         assert isinstance(one.start(), TaskSuccessEvent)
     assert submitted(emulator, text) == 1
+
+
+def test_only_a_first_start_does_not_read_the_usage(task: Any) -> None:
+    """Each message takes its turn in the triggerer, and nothing can have been counted before the first submission."""
+    one = task(data="counted")
+    one.start()
+    assert USAGE_KEY not in one.xcoms.read
+    one.retry()
+    one.xcoms["task", KEY] = None
+    one.start()
+    assert one.xcoms["task", USAGE_KEY]["runs"] == {"success": 2}
+
+
+def test_usage_outlives_a_rejection_in_the_same_try(task: Any) -> None:
+    one = task(data="counted before a rejection")
+    one.start()
+    asyncio.run(one.trigger().store.clear())
+    one.start()
+    assert one.xcoms["task", USAGE_KEY]["runs"] == {"success": 2}
 
 
 def test_started_again_without_a_connection_it_keeps_waiting(
