@@ -443,9 +443,12 @@ class TestTries:
         assert task["state"] == "success"
         assert task["try_number"] > 1
         assert deployment.airflow.xcoms("tries", tries, task_id)["data"] == task_id
-        assert self.submissions(deployment, task_id) == 1
-        log = deployment.airflow.log("tries", tries, task_id, try_number=task["try_number"])
-        assert "re-attached to the run of an earlier try" in log
+        numbers = range(1, task["try_number"] + 1)
+        logs = [deployment.airflow.log("tries", tries, task_id, try_number=number) for number in numbers]
+        # On a busy machine Airflow itself may kill a task during its submission, which the next try reports.
+        in_doubt = "".join(logs).count("it is unknown whether the platform accepted it")
+        assert self.submissions(deployment, task_id) == 1 + in_doubt, "\n".join(logs)
+        assert "re-attached to the run of an earlier try" in logs[-1]
 
     def test_a_submission_in_doubt_is_logged_and_repeated(self, deployment: Deployment, tries: str) -> None:
         (task,) = [ti for ti in deployment.airflow.tasks("tries", tries) if ti["task_id"] == "orphan"]
