@@ -579,7 +579,9 @@ def test_csv_is_read_back_as_written(
     # Some versions of `csv` do not quote a carriage return that is not the line end: nothing can read that back.
     unquoted = {"\n": "\r", "\r": "\n"}.get(end) if quoting == csv.QUOTE_MINIMAL else None
     assume(not unquoted or not any(unquoted in text for text in chain(header, *cells)))
-    assume(not header[0].startswith("\ufeff") or encoding in ("utf-8-sig", "utf-16"))
+    # A mark at the beginning is no part of the first name, and neither is a second one.
+    has_own_mark = encoding in ("utf-8-sig", "utf-16") and quoting != csv.QUOTE_MINIMAL
+    assume(not header[0].startswith("\ufeff") or has_own_mark)
     file = io.StringIO(newline="")
     writer = csv.writer(file, delimiter=delimiter, lineterminator=end, quoting=quoting)
     writer.writerows([header, *cells])
