@@ -411,7 +411,7 @@ class Emulator:
         return web.json_response({"status": "IN_PROGRESS", "data": url, **ids}, status=201)
 
     def model(self, model_id: str) -> EmulatedModel:
-        """Return a model of the catalogue, by its id or an alias."""
+        """Return a model of the catalogue."""
         model = self.models.get(model_id)
         if model is None:
             raise error(web.HTTPNotFound, f"no model {model_id}; there are {', '.join(self.models)}")

@@ -13,7 +13,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import pairwise
@@ -30,7 +30,7 @@ from tests.support.deployment import AIRFLOW_3, Airflow, Emulator, Processes, wa
 from tests.support.services import SERVICES, Postgres, Redis, missing
 from tests.support.stats import StatsListener
 
-psycopg2 = pytest.importorskip(
+pytest.importorskip(
     "psycopg2", reason="in the dependency group faults, which only the environment of Airflow 3.3.2 has"
 )
 
@@ -92,9 +92,7 @@ class Deployment:
         self.airflow.trigger("faults", {"runs": runs, "seconds": seconds})
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        with closing(psycopg2.connect(self.postgres.dsn)) as connection, connection.cursor() as cursor:
-            cursor.execute(sql)
-            return list(cursor.fetchall())
+        return self.postgres.query(sql)
 
     def states(self) -> Counter[str]:
         rows = self.query("SELECT state, count(*) FROM task_instance WHERE task_id = 'run' GROUP BY state")

@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -65,8 +64,6 @@ def defer_tasks(url: str, runs: int, seconds: float) -> None:
 
 def measure(runs: int, seconds: float) -> dict[str, Any]:
     """Run the tasks' triggers, kill a triggerer, and return what happened."""
-    import psycopg2
-
     with (
         tempfile.TemporaryDirectory() as folder,
         Processes(Path(folder) / "airflow") as processes,
@@ -84,14 +81,9 @@ def measure(runs: int, seconds: float) -> dict[str, Any]:
         defer = (sys.executable, "-m", "tests.benchmarks.takeover", "--defer", url, f"--runs={runs}")
         processes.run("defer", *defer, f"--seconds={seconds}")
 
-        def query(sql: str) -> list[tuple[Any, ...]]:
-            with closing(psycopg2.connect(postgres.dsn)) as connection, connection.cursor() as cursor:
-                cursor.execute(sql)
-                return list(cursor.fetchall())
-
         def waits_by_triggerer() -> Counter[int]:
             held = "SELECT triggerer_id, count(*) FROM trigger WHERE triggerer_id IS NOT NULL GROUP BY triggerer_id"
-            return Counter(dict(query(held)))
+            return Counter(dict(postgres.query(held)))
 
         def watch(until: Callable[[], bool]) -> list[int]:
             """Return the number of polls in each second until a condition is true, or for twice a run's duration."""
@@ -105,7 +97,7 @@ def measure(runs: int, seconds: float) -> dict[str, Any]:
         for name in TRIGGERERS:
             airflow.start_component(name)
         unassigned = "SELECT count(*) FROM trigger WHERE triggerer_id IS NULL"
-        watch(lambda: query(unassigned) == [(0,)])
+        watch(lambda: postgres.query(unassigned) == [(0,)])
         end = time.monotonic() + seconds / 10
         before = watch(lambda: time.monotonic() > end)
         shares = waits_by_triggerer()
@@ -114,8 +106,8 @@ def measure(runs: int, seconds: float) -> dict[str, Any]:
         after = watch(lambda: len(waits_by_triggerer()) == 1)
         seconds_until_takeover = time.monotonic() - killed_at
         (survivor,) = waits_by_triggerer()
-        after += watch(lambda: query("SELECT count(*) FROM task_instance WHERE state = 'deferred'") == [(0,)])
-        events = query(
+        after += watch(lambda: postgres.query("SELECT count(*) FROM task_instance WHERE state = 'deferred'") == [(0,)])
+        events = postgres.query(
             "SELECT count(*) FROM task_instance WHERE state = 'scheduled'"
             ' AND next_kwargs::text LIKE \'%"status": "success"%\''
         )

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,14 @@ class Postgres:
         process.send_signal(signal.SIGINT)
         process.wait(60)
         del self.processes.running["postgres"]
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Return the rows of a query, in a connection of its own."""
+        import psycopg2  # only the environments with the dependency group faults have it
+
+        with closing(psycopg2.connect(self.dsn)) as connection, connection.cursor() as cursor:
+            cursor.execute(sql)
+            return list(cursor.fetchall())
 
     def _run(self, binary: str, *arguments: str) -> None:
         subprocess.run([_require(binary), *arguments], check=True, user=self.user, stdout=subprocess.DEVNULL, cwd="/")
