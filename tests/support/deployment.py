@@ -36,6 +36,13 @@ COMPONENTS = (
     else {"scheduler": ("scheduler",), "triggerer": ("triggerer",), "api-server": ("webserver",)}
 )
 CELERY_WORKER = ("celery", "worker", "--skip-serve-logs", "--without-mingle", "--without-gossip")
+SQLITE_TIMEOUT = "timeout=60"
+API_SERVER_SQLITE_TIMEOUT = "timeout=2"
+"""The first to give up if SQLite is locked.
+
+The API server of Airflow 3.3.2 writes its audit log in its event loop. If a request in a thread holds the lock then, it
+can commit only after the event loop has given up: until then every component waits, and a scheduler that gives up ends.
+"""
 BIN = Path(sys.executable).parent
 FINISHED = ("success", "failed")
 RUN_SECONDS = 5
@@ -293,8 +300,7 @@ class Airflow:
             "core__max_active_tasks_per_dag": 1000,
             "core__dags_are_paused_at_creation": False,
             "core__simple_auth_manager_all_admins": True,
-            # On a busy machine SQLite is locked for longer than its default of 5 s: the API server would answer 500.
-            "database__sql_alchemy_conn": f"sqlite:///{processes.home}/airflow.db?timeout=20",
+            "database__sql_alchemy_conn": f"sqlite:///{processes.home}/airflow.db?{SQLITE_TIMEOUT}",
             "api__host": "127.0.0.1",
             "api__port": self.port,
             "api__base_url": self.url,
@@ -348,6 +354,9 @@ class Airflow:
         # Several of a kind need different ports for their logs.
         ports = ("WORKER_LOG_SERVER_PORT", "TRIGGER_LOG_SERVER_PORT") if ":" in name else ()
         env = {f"AIRFLOW__LOGGING__{port}": str(free_port()) for port in ports}
+        if kind == "api-server":
+            database = self.processes.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+            env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = database.replace(SQLITE_TIMEOUT, API_SERVER_SQLITE_TIMEOUT)
         self.processes.start(name, str(BIN / "airflow"), *arguments, env=env)
 
     def restart_ended(self) -> list[str]:
@@ -456,8 +465,16 @@ class Airflow:
         return float((end - start).total_seconds())
 
     def finish(self, dag_id: str, run_id: str, seconds: float = 300) -> str:
-        """Wait until a DAG run has finished, and return its state."""
-        wait_until(lambda: self.state(dag_id, run_id) in FINISHED, f"{dag_id} to finish", seconds, every=0.5)
+        """Wait until a DAG run has finished, and return its state.
+
+        :raises RuntimeError: if a component ends meanwhile, as nothing would restart it.
+        """
+
+        def has_finished() -> bool:
+            self.processes.check()
+            return self.state(dag_id, run_id) in FINISHED
+
+        wait_until(has_finished, f"{dag_id} to finish", seconds, every=0.5)
         return self.state(dag_id, run_id)
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
