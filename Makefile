@@ -6,7 +6,7 @@ DATE-3.2.2 := 2026-05-30
 DATE-3.1.8 := 2026-03-12
 DATE-3.0.6 := 2025-08-30
 VERSIONS := $(AIRFLOWS) 3.2.2 3.1.8 3.0.6
-# What is installed beside Airflow: extras and dependency groups of pyproject.toml; default: emulator, and TOOLS.
+# What is installed besides Airflow: extras and dependency groups of pyproject.toml; default: emulator, and TOOLS.
 EXTRAS-3.3.2 := emulator parquet s3
 GROUPS-3.3.2 := faults browser
 EXTRAS-2.11.2 := emulator parquet
@@ -118,7 +118,7 @@ programs: $(VENV)/.ready
 	@$(VENV)/bin/python -m tests.support.services chromium prometheus
 
 FAULTS := tests/airflow/test_faults.py tests/airflow/test_killed_triggers.py
-test-faults: $(VENV)/.ready ## Kill processes, on PostgreSQL, two triggerers and Celery: some 45 minutes
+test-faults: $(VENV)/.ready ## Kill processes, on PostgreSQL, two triggerers and Celery: about 45 minutes
 	$(VENV)/bin/python -m tests.support.services --required postgres redis-server
 	AIRFLOW_HOME=$(CURDIR)/.test/home-faults $(VENV)/bin/python -m pytest -m faults -s $(FAULTS) $(PYTEST_ARGS)
 
@@ -127,7 +127,7 @@ bench: $(BENCH)/.ready ## Run the benchmarks, with other providers for compariso
 	$(BENCH)/bin/python -m tests.support.services --required postgres redis-server
 	AIRFLOW_HOME=$(CURDIR)/.bench/home $(BENCH)/bin/python -m tests.benchmarks
 
-release: $(RELEASE)/.ready ## Build and check what is uploaded for a release, in .release/: some minutes
+release: $(RELEASE)/.ready ## Build and check what is uploaded for a release, in .release/: a few minutes
 	$(RELEASE)/bin/python -m tests.release
 
 # Airflow has to find the provider in an empty environment with the wheel alone.
