@@ -1,4 +1,4 @@
-"""A folder of files, such as that of a batch: on a file system, or in an object storage."""
+"""A folder of files, such as that of a batch: on a file system, or in object storage."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BLOCK_SIZE = 4 * 1024 * 1024
 
 
 class ObjectStore:
-    """A folder in an object storage, accessed through Airflow's ``ObjectStoragePath`` and, if the URI names one, a
+    """A folder in object storage, accessed through Airflow's ``ObjectStoragePath`` and, if the URI names one, a
     Connection. An object is created completely or not at all.
 
     :param uri: the URI of the folder.
@@ -65,7 +65,7 @@ class ObjectStore:
         return f"{self._uri}/{name}" if name else self._uri
 
     def make(self, folder: str = "log") -> None:
-        """Create the folder, and one in it, on a file system. Object storages have no folders."""
+        """Create the folder, and one in it, on a file system. Object storage has no folders."""
 
     def put_if_absent(self, name: str, content: bytes) -> None:
         """Create an object.
@@ -139,7 +139,7 @@ class ObjectStore:
                     raise
                 raise AixplainInputError(
                     f"result_path: the file system of {self.uri()} has no hard links ({error}), without which two"
-                    " processes could overwrite each other's results; name a folder on another one, or in an object"
+                    " processes could overwrite each other's results; name a folder on another one, or in object"
                     " storage"
                 ) from None
             return True
@@ -205,6 +205,6 @@ def store_at(uri: str, argument: str = "result_path") -> ObjectStore:
         return LocalStore(uri, argument)
     if wildcards := set(rest) & set("*?[]"):
         raise AixplainInputError(
-            f"{argument} is {uri!r}: leave out {' '.join(sorted(wildcards))}, which are wildcards in object storages"
+            f"{argument} is {uri!r}: leave out {' '.join(sorted(wildcards))}, which are wildcards in object storage"
         )
     return ObjectStore(uri, argument)

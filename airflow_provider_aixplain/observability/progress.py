@@ -62,7 +62,7 @@ class ProgressReporter:
         left = f", about {(rows - totals.done) / rate:.0f} s left" if rate and not is_finished else ""
         return (
             f"{totals.done} of {rows} rows done, {totals.failed} of them failed, {in_flight} in flight;"
-            f" {rate:.1f} a second, {totals.credits:.6g} credits so far{left}"
+            f" {rate:.1f} per second, {totals.credits:.6g} credits so far{left}"
         )
 
 

@@ -34,7 +34,7 @@ def positive(name: str, value: Any, kind: Any = (int, float)) -> Any:
     :raises AixplainInputError: if it is something else.
     """
     if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value < float("inf"):
-        raise AixplainInputError(f"{name} is {value!r}: give a number above 0")
+        raise AixplainInputError(f"{name} is {value!r}: give {'an integer' if kind is int else 'a number'} above 0")
     return value
 
 

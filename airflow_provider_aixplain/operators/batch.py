@@ -69,7 +69,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
     :param input: the rows: a list; or the URI or ``ObjectStoragePath`` of a file of JSON lines (``.jsonl``), CSV with a
         header, or Parquet (``pip install 'airflow-provider-aixplain[parquet]'``), or of a folder of such files. The
         worker reads what it names, so never set it from untrusted text. (templated)
-    :param result_path: the URI of a folder for the results and the state of this batch only: in an object storage, with
+    :param result_path: the URI of a folder for the results and the state of this batch only: in object storage, with
         the id of its Connection if it needs one (``s3://aws_default@bucket/folder``); or on a file system that workers
         and triggerers share (``file:///data/out``). (templated)
     :param data: the column whose values are sent as ``data``, or as ``input`` of an agent's query (strings are never
@@ -87,12 +87,12 @@ class AixplainBatchRunOperator(TemplatedOperator):
         ``.tsv``. (templated)
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``. (templated)
     :param max_in_flight: the maximum number of concurrent runs.
-    :param max_per_second: the maximum number of submissions a second; default: no limit.
+    :param max_per_second: the maximum number of submissions per second; default: no limit.
     :param max_credits: once the results have cost this many credits, no more rows are submitted, and the task fails;
-        with a higher limit, a cleared task runs the rest. Runs in flight are billed on top. Default: no limit.
+        with a higher limit, a cleared task runs the rest. Runs in flight are billed in addition. Default: no limit.
     :param result_format: ``jsonl``; or ``parquet``, which also writes ``results.parquet`` when the batch has finished,
         with ``data`` and an agent's ``artifacts`` as JSON strings.
-    :param on_bad_row: what to do if a row is no valid input: ``fail``, before anything is submitted, or ``skip``.
+    :param on_bad_row: what to do if a row is not valid input: ``fail``, before anything is submitted, or ``skip``.
     :param on_changed_input: what to do if the result path holds the batch of another input: ``fail``, or ``restart``,
         which replaces that batch.
     :param fail_on: which failed rows fail the task: ``any``, ``all``, or more than this fraction of the rows.
@@ -173,7 +173,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
         self.on_changed_input = one_of("on_changed_input", on_changed_input, "fail", "restart")
         is_fraction = isinstance(fail_on, (int, float)) and not isinstance(fail_on, bool) and 0 <= fail_on < 1
         if fail_on not in ("any", "all") and not is_fraction:
-            raise AixplainInputError(f"fail_on is {fail_on!r}: use any, all, or a fraction from 0 to 1")
+            raise AixplainInputError(f"fail_on is {fail_on!r}: use any, all, or a fraction from 0 to below 1")
         self.fail_on = fail_on
         with translate_protocol_errors():
             self.wait_time = to_seconds("wait_time", wait_time)

@@ -51,7 +51,7 @@ class AgentInput:
         ``mimeType``.
     :param tools: parameters of the agent's tools for this run: dicts of ``id`` and ``parameters`` (values by name).
     :param output_format: ``text``, ``markdown`` or ``json``.
-    :param expected_output: a description of the answer: a string, a dict, or a class of pydantic, whose schema is sent.
+    :param expected_output: a description of the answer: a string, a dict, or a pydantic class, whose schema is sent.
     :param max_tokens: the maximum length of the answer, in tokens.
     :param max_time: the maximum duration of the run, in seconds.
     :param budget: the caps at which the platform ends the run: a dict of ``max_cost`` (in credits),
@@ -171,7 +171,7 @@ class AgentInput:
             if self.output_format != "json" or parse_json(value) is not NOT_JSON:
                 return value
             raise InvalidInput("expected_output is not JSON, while output_format is json: give a dict, or JSON text")
-        accepted = "a text" if is_text_format else "a text, a dict or a class of pydantic"
+        accepted = "a text" if is_text_format else "a text, a dict or a pydantic class"
         raise InvalidInput(f"expected_output is {value!r:.100}: give {accepted}")
 
     def _budget(self) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def shared_input(
 
 
 def is_pydantic_class(value: Any) -> bool:
-    """Return whether an ``expected_output`` is a class of pydantic."""
+    """Return whether an ``expected_output`` is a pydantic class."""
     return isinstance(value, type) and hasattr(value, "model_json_schema")
 
 
@@ -221,7 +221,7 @@ def input_type(arguments: Collection[str]) -> type[ModelInput] | type[AgentInput
 
 @lru_cache(maxsize=32)
 def _schema(kind: Any) -> Any:
-    """Return the schema of a class of pydantic. Computing it takes a millisecond, and each row of a batch needs it."""
+    """Return the schema of a pydantic class. Computing it takes a millisecond, and each row of a batch needs it."""
     return kind.model_json_schema()
 
 

@@ -109,7 +109,7 @@ def test_a_budget_that_ends_a_run_is_a_warning(task_log: TaskLog) -> None:
     [
         ({"budget": {"max_cost": -1}}, r"budget\['max_cost'\] is -1: give a number above 0"),
         ({"output_format": "xml"}, "output_format is 'xml': use text, markdown, json"),
-        ({"expected_output": Answer(rating=1)}, "expected_output is Answer.*: give a text, a dict or a class"),
+        ({"expected_output": Answer(rating=1)}, "expected_output is Answer.*: give a text, a dict or a pydantic class"),
         ({"expected_output": NoSchema}, "expected_output is NoSchema, which has no JSON schema"),
         ({"max_tokens": "many"}, "max_tokens is 'many': give an integer"),
         ({"tools": ["search"]}, r"tools\[0\] is 'search': give a dict"),
@@ -216,7 +216,7 @@ def test_the_fingerprint_contains_every_field(tmp_path: Path) -> None:
 
 
 class TestExpectedOutput:
-    """A class of pydantic."""
+    """A pydantic class."""
 
     @pytest.mark.parametrize(
         "answer",
