@@ -275,7 +275,7 @@ def is_inline(trigger: Any) -> bool:
 
 
 def worker_release_delay() -> float:
-    """Return the seconds after a deferral within which the worker may still report the end of its visit.
+    """Return the seconds after a deferral within which the worker may still report the end of its process.
 
     Airflow 3 fails a task that is queued again before that report ("finished with state success, but the task
     instance's state attribute is queued"), and a worker reports only every ``[workers] min_heartbeat_interval``. Of 40

@@ -238,7 +238,7 @@ class Model:
         :param name: a prefix for log lines.
         :param timeout: seconds after which to stop waiting; the run continues.
         :param parameters: further parameters of the model.
-        :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % a poll up to 60 seconds.
+        :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % per poll up to 60 seconds.
         :param stream: whether to return the output as it is generated, as :meth:`run_stream`.
         :return: the final response; failed, with the reason, after ``timeout``. Or a stream.
         :raises AixplainConfigurationError: if the account is invalid.

@@ -18,14 +18,14 @@ class RunSettings:
 
     :param poll_url: the ``url`` of the submission's response; empty before the submission.
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``.
-    :param wait_time: seconds before the second poll, at least 0.2; increases by 10 % a poll up to 60 seconds.
+    :param wait_time: seconds before the second poll, at least 0.2; increases by 10 % per poll up to 60 seconds.
     :param timeout: seconds after the submission at which the wait ends; the run itself continues.
     :param submitted_at: when the run was submitted, in ISO 8601; default: now. Schedule and deadline count from it, so
         that they survive a restart of the triggerer.
     :param deferred_at: when the task was deferred, in ISO 8601; default: now. Its worker may still be busy then.
     :param end_from_trigger: whether the trigger finishes the task when the run has succeeded, and pushes its XComs.
     :param do_xcom_push: whether a trigger that finishes the task pushes its result. It always pushes the usage record.
-    :param multiple_outputs: whether each field of the response is an XCom of its own, beside ``return_value``.
+    :param multiple_outputs: whether each field of the response is also an XCom of its own.
     :param polling: ``backoff``: by ``wait_time``; or ``adaptive``: by the durations of earlier runs of the asset.
     :param asset_page: the URL of the page of the model or agent; empty if it is not known.
     :param usage: the usage record of earlier runs of the task instance, if the trigger finishes the task.

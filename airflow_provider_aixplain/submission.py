@@ -77,7 +77,7 @@ class TaskStateIdempotencyStore:
 
     :param context: the task's context.
     :param durable: whether to store the submission. The usage record is always stored.
-    :param stored: what is stored, if that is known: each request costs Airflow's API server some 15 ms of CPU.
+    :param stored: what is stored, if that is known: each request costs Airflow's API server about 15 ms of CPU.
         It is changed together with the store.
     """
 
@@ -199,7 +199,7 @@ class TaskStateIdempotencyStore:
 
 
 def push_xcoms(context: Mapping[str, Any], xcoms: Mapping[str, Any]) -> None:
-    """Push XComs of the running task that are no result. Errors are only logged."""
+    """Push XComs of the running task other than its result. Errors are only logged."""
     try:
         if (task_instance := context.get("ti")) is not None:
             for key, value in xcoms.items():

@@ -30,7 +30,7 @@ LARGE_COMMIT = 100
 class RateLimiter:
     """Admits the submissions of a batch one by one.
 
-    :param per_second: the maximum number of submissions a second; None: no limit.
+    :param per_second: the maximum number of submissions per second; None: no limit.
     """
 
     def __init__(self, per_second: float | None) -> None:

@@ -118,7 +118,7 @@ class CommitLog:
             self._apply_record(record)
 
     def is_intact(self) -> bool:
-        """Return whether the last commit still exists: the folder of an object storage may have been deleted."""
+        """Return whether the last commit still exists: a folder in object storage may have been deleted."""
         with self._lock:
             return not self.number or self.store.get_many([commit_name(self.number - 1)]) != [None]
 

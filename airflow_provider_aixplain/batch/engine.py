@@ -54,7 +54,7 @@ class Limits:
     """The settings with which a batch is run.
 
     :param max_in_flight: the maximum number of concurrent runs.
-    :param max_per_second: the maximum number of submissions a second; None: no limit.
+    :param max_per_second: the maximum number of submissions per second; None: no limit.
     :param max_credits: credits after which no more rows are submitted; None: no limit.
     :param wait_time: seconds before a run's second poll, while the run times of the model or agent are unknown.
     :param timeout: seconds after which the batch no longer waits for a row.

@@ -91,7 +91,7 @@ class Header:
     :param batch: its id.
     :param fingerprint: of its rows and of the submission URL.
     :param rows: the number of rows.
-    :param bad_rows: the number of further rows that are no valid input.
+    :param bad_rows: the number of further rows that are not valid input.
     :param first_bad_rows: the first of those, as messages.
     :param started_at: the start time, in ISO 8601.
     """

@@ -124,7 +124,7 @@ class Client:
         """Run an agent or a team agent and wait for its result, blocking. It is billed, and sent exactly once.
 
         :param timeout: seconds after which to stop waiting; the run continues.
-        :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % a poll up to 60 seconds.
+        :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % per poll up to 60 seconds.
         :return: the final response; failed, with the reason, after ``timeout``.
         :raises AixplainUntrustedUrl: if the poll URL has an untrusted origin.
 
@@ -170,7 +170,7 @@ class Client:
         :param timeout: seconds after which to stop waiting; the run continues. Each request has at least 10 seconds, as
             the result is billed.
         :param parameters: further parameters of the model.
-        :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % a poll up to 60 seconds.
+        :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % per poll up to 60 seconds.
         :param stream: whether to return the output as it is generated, as :meth:`run_stream`.
         :param declared: the parameters that the model declares; the input is checked against them.
         :return: the final response; failed, with the reason, after ``timeout``. Or a stream.
@@ -268,7 +268,7 @@ class Client:
 
         :param poll_url: the ``url`` of a submission's response.
         :param name: a prefix for log lines.
-        :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % a poll up to 60 seconds.
+        :param wait_time: seconds before the second poll, at least 0.2; grows by 10 % per poll up to 60 seconds.
         :param timeout: seconds after which to stop waiting; the run continues.
         :return: the final response; failed and not completed after ``timeout``.
         :raises AixplainConfigurationError: if the account is invalid.
@@ -349,7 +349,7 @@ class Client:
     def upload_file(self, path: ObjectStoragePath) -> str:
         """Upload a file, and return a link that a model or an agent accepts as input.
 
-        :param path: a local file, or one in an object storage. It is streamed, not held in memory.
+        :param path: a local file, or one in object storage. It is streamed, not held in memory.
         :return: ``s3://bucket/key``. The platform keeps the file for a limited time.
         :raises AixplainInputError: if the file does not exist, or exceeds the platform's size limit.
         :raises AixplainError: if the platform refuses.

@@ -43,7 +43,7 @@ JOURNAL: web.AppKey[Callable[[], list[dict[str, Any]]]] = web.AppKey("journal")
 """The application's function that returns all runs."""
 
 NO_KEY_PATHS = ("/emulator/", "/discover/")
-"""Paths that need no API key, beside the page at ``/``."""
+"""Paths that need no API key, in addition to the page at ``/``."""
 
 PAGE = Path(__file__).with_name("page.html")
 SHOWN_RUNS = 50

@@ -176,8 +176,8 @@ class AixplainHook(AsyncClient, BaseHook):
     async def _aload(self, since: float) -> None:
         """Set the account. All hooks of this event loop share one read, unless it started at ``since`` or before.
 
-        A triggerer that starts with thousands of runs has as many hooks, and Airflow 3.3.2 reads some forty Connections
-        a second.
+        A triggerer that starts with thousands of runs has as many hooks, and Airflow 3.3.2 reads about forty
+        Connections per second.
         """
         self._read_at, self._platform = await _accounts.get(self.aixplain_conn_id, self.aread_account, since)
 

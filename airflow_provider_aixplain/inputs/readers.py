@@ -164,7 +164,7 @@ def read_records(
     :param delimiter: of CSV files; None: a comma, or a tab in ``.tsv`` files.
     :param is_whole: whether whole rows are sent, so that all columns of a file are read.
     :raises InvalidInput: if the source cannot be read as a whole, naming the file, the line and the remedy.
-    :raises OSError: if the storage has trouble that a retry may overcome.
+    :raises OSError: if the storage fails in a way that a retry may overcome.
     """
     if isinstance(source, (Sequence, Iterator)) and not isinstance(source, (str, bytes)):
         return (Record(value, line) for line, value in enumerate(source, start=1))

@@ -46,7 +46,7 @@ class Row:
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that is no valid input.
+    """A row that is not valid input.
 
     :param line: the line of its file where it begins, or its number in a list or a Parquet file, from 1.
     :param reason: what is wrong with it.
@@ -103,7 +103,7 @@ class Mapper:
         """Return the input of the run of a row.
 
         :param number: of the row, from 1.
-        :raises InvalidInput: if the row is no valid input.
+        :raises InvalidInput: if the row is not valid input.
         """
         parameters = {
             **self.parameters,
@@ -212,7 +212,7 @@ def read(source: Any, mapper: Mapper, encoding: str = "utf-8", delimiter: str | 
     :param encoding: the encoding of text files.
     :param delimiter: the delimiter of CSV files; None: a comma, or a tab in ``.tsv`` files.
     :raises InvalidInput: if the source cannot be read at all.
-    :raises OSError: if the storage has trouble that a retry may overcome.
+    :raises OSError: if the storage fails in a way that a retry may overcome.
     """
     keys: set[str] = set()
     records = read_records(source, mapper.columns, encoding, delimiter, is_whole=mapper.data is None)

@@ -108,7 +108,7 @@ def console_page(uri: str) -> str | None:
     if path.protocol in ("gs", "gcs"):
         return f"https://console.cloud.google.com/storage/browser/{path.bucket}/{folder}"
     if path.protocol in ("s3", "s3a"):
-        # Other object storages have S3's interface too.
+        # Other object stores have S3's interface too.
         host = urlsplit(path.fs.s3.meta.endpoint_url).hostname or ""
         if host.endswith(".amazonaws.com"):
             return f"https://console.aws.amazon.com/s3/buckets/{path.bucket}?prefix={folder}/"

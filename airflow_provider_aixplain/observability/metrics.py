@@ -122,7 +122,7 @@ class RunMetrics:
             anything else with ``dag_id`` and ``task_id``. What has neither counts as ``unknown``.
         :param stats: returns Airflow's Stats; default: those of a worker.
         :param gauges: gauges to send too, by name.
-        :param gauge_tags: their tags, beside those of the task.
+        :param gauge_tags: their tags, in addition to those of the task.
         """
         backend, counts = stats(), self._fractions
         task_tags = {name: clean_tag(getattr(task, name, None) or "unknown") for name in ("dag_id", "task_id")}

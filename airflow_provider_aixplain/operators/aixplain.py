@@ -26,7 +26,7 @@ class AixplainRunModelOperator(RunBaseOperator):
 
     A worker submits the run and is free again; a trigger waits for the run; a worker returns the result. The task
     returns the :class:`~airflow_provider_aixplain.model.ModelResponse` as a dict and pushes it as ``return_value``.
-    Each field that holds something is also an XCom of its own: ``status``, ``data``, ``details``, ``completed``,
+    Each field that is not empty is also an XCom of the same name: ``status``, ``data``, ``details``, ``completed``,
     ``error_message``, ``used_credits``, ``run_time``, ``usage``, ``url``, ``error_code``, ``asset`` and
     ``additional_fields``.
 
@@ -39,7 +39,7 @@ class AixplainRunModelOperator(RunBaseOperator):
     :param stream: whether to write the model's text to the task's log while it is generated. The task holds its worker
         until the text is complete, and returns the whole text. The model has to support streaming.
     :param kwargs: the arguments of :class:`~airflow_provider_aixplain.operators.run.RunBaseOperator`.
-    :raises AixplainInputError: if an argument can make no valid request.
+    :raises AixplainInputError: if an argument is invalid.
     """
 
     input_fields = ("model_id", "data", "parameters")
@@ -73,7 +73,7 @@ class AixplainRunModelOperator(RunBaseOperator):
         return self._stream() if self.stream else super()._submit()
 
     def _stream(self) -> ModelResponse:
-        """Return the complete answer of a stream, or the response of a model that does not stream after all."""
+        """Return the complete answer of a stream, or the response of a model that did not stream."""
         from airflow_provider_aixplain.operators.log_lines import LineBuffer
         from airflow_provider_aixplain.protocol.stream import Transcript
 
@@ -112,20 +112,20 @@ class AixplainRunAgentOperator(RunBaseOperator):
     :param tools: parameters of the agent's tools for this run: a list of dicts of ``id`` and ``parameters`` (values by
         name).
     :param output_format: ``text``, ``markdown`` or ``json``.
-    :param expected_output: a description of the answer: a string, a dict, or a class of pydantic. Of a class the schema
-        is sent, with the output format ``json`` unless it is set; an answer that does not match it is a failed run.
-        A worker always finishes such a task.
+    :param expected_output: a description of the answer: a string, a dict, or a pydantic class. A class is sent as its
+        schema, with the output format ``json`` unless it is set. An answer that does not match it counts as a failed
+        run, and a worker always finishes the task.
     :param max_tokens: the maximum length of the answer, in tokens.
     :param max_time: the maximum duration of the run, in seconds.
     :param budget: the caps at which the platform ends the run: a dict of ``max_cost`` (in credits),
         ``max_duration_seconds`` and ``max_iterations``.
-    :param artifacts_path: the URI of a folder in which a worker stores the run's artifacts: in an object storage, with
+    :param artifacts_path: the URI of a folder in which a worker stores the run's artifacts: in object storage, with
         the id of its Connection if it needs one (``s3://aws_default@bucket/folder``); or on a file system that workers
         share (``file:///data/out``). Each stored artifact has the URI of its file as ``path``, instead of ``url`` or
         ``content``. One that cannot be stored is passed on unchanged, with a warning. Default: all are passed on
         unchanged. A worker always finishes a task with this argument. (templated)
     :param kwargs: the arguments of :class:`~airflow_provider_aixplain.operators.run.RunBaseOperator`.
-    :raises AixplainInputError: if an argument can make no valid request.
+    :raises AixplainInputError: if an argument is invalid.
     """
 
     input_fields = ("agent_id", "query", "variables", "session_id", "attachments")
@@ -167,7 +167,7 @@ class AixplainRunAgentOperator(RunBaseOperator):
         with translate_protocol_errors():
             self.run_input().check_settings()
         if is_pydantic_class(expected_output):
-            # Airflow stores and compares arguments: a schema has the same text in every process, a class has not.
+            # Airflow stores and compares arguments: a schema has the same text in every process, unlike a class.
             self.output_type, self.expected_output = expected_output, expected_output.model_json_schema()
         if artifacts_path is not None and not self.wait_for_completion:
             raise AixplainInputError(

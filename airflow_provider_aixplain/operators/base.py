@@ -203,9 +203,9 @@ class DeferrableRunBaseOperator(TemplatedOperator):
         return self.asset.result(response)
 
     def _push_fields(self, context: Context, result: dict[str, Any]) -> dict[str, Any]:
-        """Push the fields of the result that hold something as XComs, if they are to be XComs, and return the result.
+        """Push the non-empty fields of the result as XComs, if ``multiple_outputs`` is set, and return the result.
 
-        Airflow would push all of them, with a request for each. It returns None for one that does not exist.
+        Airflow would push all fields, with a request for each. Reading an XCom that does not exist returns None.
         """
         task_instance = context.get("ti")
         if task_instance and self.multiple_outputs and self.do_xcom_push and not is_nested(self, context):
@@ -219,7 +219,7 @@ class DeferrableRunBaseOperator(TemplatedOperator):
     ) -> None:
         """Count an outcome of a run in the metrics, and in the usage record of the task instance.
 
-        If the task is about to fail, what the run has cost is pushed as XComs, as for a run that has succeeded.
+        If the task is about to fail, the cost of the run is pushed as XComs, as for a run that has succeeded.
 
         :param outcome: as in the metric ``aixplain.runs``.
         :param response: the ModelResponse as a dict, if there is one.

@@ -71,7 +71,7 @@ class RunBaseOperator(DeferrableRunBaseOperator):
     :param wait_for_completion: if False, the task returns the submission's response, whose ``url`` is the poll URL.
     :param deferrable: if False, the task waits on the worker; default: ``[aixplain] deferrable`` of Airflow's
         configuration, which is True unless set.
-    :param wait_time: seconds before the second poll, at least 0.2; increases by 10 % a poll up to 60 seconds.
+    :param wait_time: seconds before the second poll, at least 0.2; increases by 10 % per poll up to 60 seconds.
     :param timeout: how long to wait for the run, in seconds or as a timedelta; default: a day. The run itself
         continues, as the platform cannot cancel it.
     :param durable: whether a later try of the task resumes the run of an earlier try instead of paying for another
@@ -92,9 +92,9 @@ class RunBaseOperator(DeferrableRunBaseOperator):
     :param polling: ``backoff``: at intervals that grow from ``wait_time``; or ``adaptive``: rarely while the run is
         unlikely to have finished and often when it is likely to, by the durations of earlier runs of the same model or
         agent in the same triggerer. Without such durations, and on a worker, it is the same as ``backoff``.
-    :param multiple_outputs: whether each field that holds something is an XCom of its own. Reading another one gives
+    :param multiple_outputs: whether each field that is not empty is an XCom of its own. Reading an empty field returns
         None.
-    :raises AixplainInputError: if an argument can make no valid request.
+    :raises AixplainInputError: if an argument is invalid.
     """
 
     ui_color = "#e5f0ff"

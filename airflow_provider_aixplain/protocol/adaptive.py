@@ -1,6 +1,6 @@
 """A poll schedule learned from the durations of earlier runs of the same model or agent.
 
-It polls rarely while a run can hardly have finished, and often when it is likely to finish.
+It polls rarely while a run is unlikely to have finished, and often when it is likely to finish.
 
 Each poll has a cost, and so has the delay between a run's end and the next poll. If a run finishes with the hazard rate
 ``h(t)``, and a poll costs as much as ``w`` seconds of delay, the best interval between polls is ``sqrt(2 w / h)``

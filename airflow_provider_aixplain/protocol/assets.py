@@ -78,7 +78,7 @@ class Asset:
         return tuple(self.outputs({"data": None, "additional_fields": {}}))
 
     def outputs(self, response: ModelResponse | Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the result of a run has beside the fields of the ModelResponse.
+        """Return what the result of a run has in addition to the fields of the ModelResponse.
 
         :param response: the ModelResponse, also as a dict.
         :return: for an agent ``output`` (its answer), ``session_id``, ``request_id`` and ``artifacts`` (a list); for a

@@ -18,7 +18,7 @@ MAX_ERROR_LENGTH = 2000
 """Characters of an error text that are kept: a gateway's page or a stack trace must not flood a task's log."""
 
 MAX_DEPTH = 100
-"""Levels of nesting that are kept of an answer; deeper values become JSON text. Airflow 3.3.2 can store some 200."""
+"""Levels of nesting that are kept of an answer; deeper values become JSON text. Airflow 3.3.2 can store about 200."""
 
 MAX_FIGURE = 1e12
 """The largest cost, duration (in seconds) or count that is accepted; a larger one counts as unknown."""
@@ -174,7 +174,7 @@ def sum_decimals(figures: Iterable[float]) -> float:
 
 
 def fields_with_values(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that hold something: not None, and no empty string, list or object."""
+    """Return the fields that are not empty: not None, and not an empty string, list or object."""
     return {name: value for name, value in fields.items() if value is not None and value not in ("", [], {})}
 
 

@@ -26,7 +26,7 @@ MIN_POLL_TIMEOUT = 10.0
 """Seconds that a poll may take even at the deadline: the result of a run that finishes just then must not be lost."""
 
 MAX_DURATION = 1e9
-"""The longest duration that is accepted, in seconds: some thirty years."""
+"""The longest duration that is accepted, in seconds: about thirty years."""
 
 FIRST_REPORT = 10.0
 MAX_REPORT_INTERVAL = 600.0

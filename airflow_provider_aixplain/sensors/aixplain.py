@@ -43,7 +43,7 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
         :class:`~airflow_provider_aixplain.operators.aixplain.AixplainRunAgentOperator`. (templated)
     :param deferrable: if False, the task pokes on the worker, by ``mode`` and ``poke_interval``; default:
         ``[aixplain] deferrable`` of Airflow's configuration, which is True unless set.
-    :param wait_time: seconds before the second poll in the triggerer, at least 0.2; increases by 10 % a poll up to
+    :param wait_time: seconds before the second poll in the triggerer, at least 0.2; increases by 10 % per poll up to
         60.
     :param timeout: how long to wait from the start of the task, in seconds or as a timedelta; default: Airflow's
         ``[sensors] default_timeout``, seven days unless set. The run itself continues. As with all sensors, no retry
@@ -54,7 +54,7 @@ class AixplainModelRunSensor(DeferrableRunBaseOperator, BaseSensorOperator):
         (Airflow 3.3 and later).
     :param polling: ``backoff`` or ``adaptive``, as the operator's.
     :param multiple_outputs: whether each field of the response is an XCom of its own.
-    :raises AixplainInputError: if an argument can make no valid request.
+    :raises AixplainInputError: if an argument is invalid.
     """
 
     template_fields: Sequence[str] = ("poll_url", "aixplain_conn_id", "model_id", "agent_id")

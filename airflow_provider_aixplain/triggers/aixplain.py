@@ -39,10 +39,8 @@ class AixplainModelRunTrigger(BaseTrigger):
 
     :param poll_url: the ``url`` of the submission's response.
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``.
-    :param wait_time: seconds before the second poll, at least 0.2; increases by 10 % a poll up to 60 seconds.
-    :param settings: the other fields of :class:`~airflow_provider_aixplain.run_settings.RunSettings`: ``timeout``,
-        ``submitted_at``, ``deferred_at``, ``end_from_trigger``, ``do_xcom_push``, ``multiple_outputs``, ``polling``,
-        ``model_id`` and ``agent_id``.
+    :param wait_time: seconds before the second poll, at least 0.2; increases by 10 % per poll up to 60 seconds.
+    :param settings: the other fields of :class:`~airflow_provider_aixplain.run_settings.RunSettings`.
     :raises TypeError: if there is no such setting.
     :raises AixplainInputError: if a duration is invalid.
     """
@@ -56,7 +54,7 @@ class AixplainModelRunTrigger(BaseTrigger):
         wait_time: float = 0.5,
         **settings: Any,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call] # Airflow types only what it names a parameter of
+        super().__init__()  # type: ignore[no-untyped-call] # Airflow does not annotate it
         self.settings = RunSettings(
             poll_url=poll_url, aixplain_conn_id=aixplain_conn_id, wait_time=wait_time, **settings
         )
@@ -112,7 +110,7 @@ class AixplainModelRunTrigger(BaseTrigger):
     async def on_kill(self) -> None:
         """Log that the run of a task that was cleared, failed or skipped continues. (Airflow 3.3 and later)
 
-        Airflow 3.3.2 calls it too when another triggerer has taken the trigger over.
+        Airflow 3.3.2 calls it too when another triggerer has taken over the trigger.
         """
         self.log.warning(
             "This triggerer no longer waits for the run: the task was ended, or another triggerer waits. The run"

@@ -77,7 +77,7 @@ class AixplainBatchTrigger(BaseTrigger):
         usage: Mapping[str, Any] | None = None,
         asset_page: str = "",
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call] # Airflow types only what it names a parameter of
+        super().__init__()  # type: ignore[no-untyped-call] # Airflow does not annotate it
         self.result_path = result_path
         self.batch = batch
         self.asset = make_asset(model_id, agent_id)

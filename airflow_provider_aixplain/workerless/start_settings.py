@@ -51,7 +51,7 @@ class StartSettings(RunSettings):
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name.
 
-        Those of the input are beside the others, because Airflow renders only attributes of a trigger.
+        Those of the input are at the same level as the others, because Airflow renders only attributes of a trigger.
         """
         stored = super().to_dict()
         run_input: dict[str, Any] = stored.pop("run_input")

@@ -254,7 +254,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
             response = await asyncio.shield(answer)
         except asyncio.CancelledError:
             # The triggerer is being stopped, or a user ends the task. The run is billed, so its poll URL is recorded
-            # first. A triggerer that is being stopped accepts messages for some ten seconds, but answers none.
+            # first. A triggerer that is being stopped accepts messages for about ten seconds, but answers none.
             while not answer.done():
                 with suppress(asyncio.CancelledError, Exception):
                     await asyncio.shield(answer)

@@ -467,7 +467,7 @@ class Airflow:
     def finish(self, dag_id: str, run_id: str, seconds: float = 300) -> str:
         """Wait until a DAG run has finished, and return its state.
 
-        :raises RuntimeError: if a component ends meanwhile, as nothing would restart it.
+        :raises RuntimeError: if a component ends before, as nothing would restart it.
         """
 
         def has_finished() -> bool:
