@@ -334,7 +334,7 @@ def _finish(planned: dict[str, Any], number: int, seconds: float) -> dict[str, A
 
 
 def _padding(size: int) -> Steps:
-    """Return steps with thoughts of so many bytes in total."""
+    """Return steps with thoughts of this many bytes in total."""
     sizes = {start: min(PADDING_STEP, size - start) for start in range(0, size, PADDING_STEP)}
     return [{"id": f"padding-{start}", "thought": "." * count} for start, count in sizes.items()]
 

@@ -70,7 +70,7 @@ class EmulatedModel:
 
 
 def credits_for(characters: int) -> float:
-    """Return the price of a call whose payload has so many characters as JSON."""
+    """Return the price of a call whose payload has this many characters as JSON."""
     return round(characters * CREDITS_PER_CHARACTER, 6)
 
 

@@ -227,7 +227,7 @@ def test_every_field_of_the_response_is_an_xcom(deployment: Deployment) -> None:
     }
     assert response["details"]["compound"] > 0.05
     assert response["usage"]["total_tokens"] > 0
-    assert xcoms == fields_with_values(response), "each field that holds something is an XCom of its own name too"
+    assert xcoms == fields_with_values(response), "each field that is not empty is also an XCom"
     report = deployment.airflow.xcoms("example_aixplain_run", run_id, "report")["return_value"]
     assert report == {"data": "positive", "used_credits": response["used_credits"]}
 
@@ -236,7 +236,7 @@ def test_every_field_of_the_response_is_an_xcom(deployment: Deployment) -> None:
     ("dag_id", "task_id", "expected"),
     [("example_aixplain_sensor", "report", "de"), ("example_aixplain_decorator", "count", ["negative", "positive"])],
 )
-def test_the_sensor_and_the_decorator(deployment: Deployment, dag_id: str, task_id: str, expected: Any) -> None:
+def test_sensor_and_decorator_return_results(deployment: Deployment, dag_id: str, task_id: str, expected: Any) -> None:
     run_id = deployment.finish(dag_id)
     assert deployment.airflow.state(dag_id, run_id) == "success"
     assert deployment.airflow.xcoms(dag_id, run_id, task_id)["return_value"] == expected

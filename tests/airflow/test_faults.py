@@ -110,7 +110,7 @@ class Deployment:
         return wait_until(met, what, seconds, every)
 
     def wait_for(self, state: str, count: int, seconds: float = 600) -> None:
-        """Wait until at least so many tasks are in a state."""
+        """Wait until at least this many tasks are in a state."""
 
         def reached() -> bool:
             return self.states()[state] >= count
@@ -127,7 +127,7 @@ class Deployment:
         return Counter(dict(self.query(rows)))
 
     def stop_platform(self, seconds: float) -> None:
-        """Kill the emulator, and start it again after so many seconds."""
+        """Kill the emulator, and start it again after this many seconds."""
         for run in self.emulator.runs():
             self.polls.setdefault(run["id"], []).extend(run["polled_at"])
         self.processes.kill("emulator")
@@ -359,7 +359,7 @@ def test_a_batch_survives_kills_at_every_stage(tmp_path: Path, kind: str, rows: 
         killed: Counter[str] = Counter()
         while killed.total() < kills:
             # About half of the kills hit each of them. Without a limit nearly all would hit the worker on a slow
-            # machine, where the task hardly ever defers between two kills.
+            # machine, where the task rarely defers between two kills.
             states = {"running": "worker", "deferred": "triggerer"}
             wanted = tuple(state for state, process in states.items() if killed[process] <= kills // 2)
             killed.update(kill_at_random(deployment, dag_id, run_id, (*wanted, "success")))

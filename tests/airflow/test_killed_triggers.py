@@ -96,7 +96,7 @@ def test_a_stopped_triggerer_loses_no_response(killing: Killing) -> None:
     assert unanswered > 0
 
 
-@pytest.mark.parametrize("place", ["a folder", "an object storage"])
+@pytest.mark.parametrize("place", ["a folder", "object storage"])
 def test_a_batch_survives_kills_of_its_triggerer(killing: Killing, place: str) -> None:
     """Each row has one result, and only rows in doubt at a kill were submitted twice."""
     airflow = killing.airflow

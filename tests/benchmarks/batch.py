@@ -92,7 +92,7 @@ def results(folder: str) -> Counter[int]:
 def measure(rows: int, seconds: float, storage: str = "file") -> dict[str, Any]:
     """Run a batch once.
 
-    :param storage: ``file`` for a local folder, or ``s3`` for an object storage whose requests are counted.
+    :param storage: ``file`` for a local folder, or ``s3`` for object storage whose requests are counted.
     """
     with tempfile.TemporaryDirectory() as place, Processes(Path(place) / "processes") as processes:
         emulator, folder = Emulator(processes, seconds), f"file://{place}/batch"
@@ -128,7 +128,7 @@ def measure(rows: int, seconds: float, storage: str = "file") -> dict[str, Any]:
 
 
 def count_requests(processes: Processes) -> Counter[str]:
-    """Return the number of requests that the object storage answered, by method."""
+    """Return the number of requests that the S3 server answered, by method."""
     return Counter(re.findall(r'"([A-Z]+) /', processes.log_path("objects").read_text()))
 
 
@@ -137,7 +137,7 @@ def attach(folder: str) -> None:
     if folder.startswith("s3:"):
         from s3fs import S3FileSystem
 
-        S3FileSystem.clear_instance_cache()  # an earlier object storage had another URL
+        S3FileSystem.clear_instance_cache()  # an earlier S3 server had another URL
         exec(ATTACH, {})
 
 
@@ -205,7 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", help=argparse.SUPPRESS)
     parser.add_argument("--most", type=int, default=100_000, help="maximum number of rows (default: %(default)s)")
-    parser.add_argument("--rows", type=int, help="measure one batch of so many rows instead")
+    parser.add_argument("--rows", type=int, help="measure one batch of this many rows instead")
     parser.add_argument("--seconds", type=float, default=0.0, help="duration of its runs (default: %(default)s)")
     parser.add_argument(
         "--storage", choices=("file", "s3"), default="file", help="storage of the batch (default: %(default)s)"
@@ -226,7 +226,7 @@ def main() -> None:
     ]
     report("batch", f"Batches with {IN_FLIGHT} runs in flight", [measure(*size) for size in sizes])
     in_objects = [measure(rows, 5.0, "s3") for rows in (1_000, 10_000)]
-    report("batch_objects", f"Batches in an object storage on the same machine, {IN_FLIGHT} runs in flight", in_objects)
+    report("batch_objects", f"Batches in object storage on the same machine, {IN_FLIGHT} runs in flight", in_objects)
     report("batch_killed", "A batch whose process is killed at random times", [kill(4_000, 5.0)])
     ways = f"1,000 rows of 5 s in a real Airflow, {SLOTS} worker slots, {IN_FLIGHT} concurrent runs or threads"
     report("batch_ways", ways, compare(1_000, 5.0))

@@ -107,7 +107,7 @@ def main() -> None:
         if arguments.preload:
             preload(processes.home)
         airflow.start()
-        # A triggerer's first request to Airflow takes some five seconds.
+        # A triggerer's first request to Airflow takes about five seconds.
         airflow.finish("warm_up", airflow.trigger("warm_up"))
         rows = [measure(airflow, emulator, way) for way in arguments.ways]
     measured = {row["way"]: row for row in rows}

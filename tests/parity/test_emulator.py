@@ -29,7 +29,7 @@ def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             yield call
 
 
-def test_runs_and_polls(call: Any) -> None:
+def test_runs_and_polls_return_the_result(call: Any) -> None:
     submitted = call("run_async", model_id="sentiment", data=TEXT)
     assert submitted["status"] == "IN_PROGRESS"
     response = call("sync_poll", poll_url=submitted["url"])

@@ -133,7 +133,7 @@ class Processes:
         """Start a process in its own session, so that a Ctrl-C does not reach it.
 
         :param user: the user to run it as; default: the current one.
-        :param env: environment variables beside those of all processes.
+        :param env: environment variables in addition to those of all processes.
         :param cwd: its working directory; default: the current one.
         """
         with open(self.log_path(name), "ab") as log:

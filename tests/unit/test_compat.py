@@ -1,4 +1,4 @@
-"""Each fact of Airflow that the provider relies on: it holds here, and its loss is reported loudly."""
+"""Each fact of Airflow that the provider relies on: it holds here, and raises an error where it does not."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class TestRuns:
         assert (response.status, response.completed) == (ResponseStatus.FAILED, False)
         assert model.poll(str(response.url)).status is ResponseStatus.IN_PROGRESS
 
-    def test_run_async_and_sync_poll(self, model: Model) -> None:
+    def test_sync_poll_returns_the_result_of_run_async(self, model: Model) -> None:
         submitted = model.run_async(TEXT)
         assert (submitted.status, submitted.completed) == (ResponseStatus.IN_PROGRESS, False)
         assert model.sync_poll(str(submitted.url)).data == "positive"
@@ -220,7 +220,7 @@ def test_a_refused_key_without_a_connection_is_named(status: int) -> None:
 
 
 class TestCatalogue:
-    def test_a_record_by_id_and_by_name(self, connection: object) -> None:
+    def test_a_record_is_found_by_id_and_by_name(self, connection: object) -> None:
         hook = AixplainHook()
         for model in (hook.get_model("language"), hook.get_model(name="py3langid")):
             assert (model.id, model.name, model.function) == ("language", "py3langid", "language-identification")
@@ -245,7 +245,7 @@ class TestCatalogue:
         with pytest.raises(AixplainConfigurationError, match="No API key"):
             Model.get("sentiment", api_key="")
 
-    def test_training_and_deletion(self, tmp_path: Path) -> None:
+    def test_a_training_finishes_and_the_model_can_be_deleted(self, tmp_path: Path) -> None:
         with Processes(tmp_path / "emulator") as processes:
             emulator = Emulator(processes, seconds=0.2)
             tuned = on_its_own(emulator, "tuned")
@@ -293,7 +293,7 @@ class TestFiles:
             response = whole(on_its_own(emulator, "echo").run(text, parameters={"delay": 0}))
             assert response.data == text
 
-    def test_a_file_in_an_object_storage_is_streamed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_file_in_object_storage_is_streamed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         attach(protocol="memory", conn_id="store", fs=MemoryFileSystem())
         path = ObjectStoragePath("memory://store@bucket/call.wav", conn_id="store")
         contents = b"RIFF" * 500_000
@@ -539,7 +539,7 @@ SEED_KEYS = (
 
 
 class TestDicts:
-    def test_to_dict(self) -> None:
+    def test_to_dict_has_all_arguments_but_the_key(self) -> None:
         model = Model(
             "a",
             "A",
@@ -578,7 +578,7 @@ class TestDicts:
         assert odd.input_params == {"a": {}}
         assert Model.from_dict({"id": "a", "additional_info": {"self": 1, 2: 3}}).additional_info == {"self": 1, 2: 3}
 
-    def test_from_dict(self) -> None:
+    def test_from_dict_sets_fields_and_defaults(self) -> None:
         fields = {"id": "a", "api_key": KEY, "cost": {"price": 1}, "is_subscribed": True}
         model = Model.from_dict({**fields, "created_at": "2026-01-02T03:04:05Z"})
         assert (model.api_key, model.cost, model.version, model.is_subscribed) == (KEY, {"price": 1}, "1.0", True)

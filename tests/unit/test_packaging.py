@@ -136,7 +136,7 @@ except TaskDeferred:
 
 
 def imported_by(code: str) -> set[str]:
-    """The names of the modules that code imports, beside those that Airflow has imported."""
+    """The names of the modules that code imports, except those that Airflow has imported."""
     names = "print(sorted(set(sys.modules) - before))"
     whole = f"import sys, {AIRFLOW}; before = set(sys.modules)\n{code}\n{names}"
     printed = subprocess.run([sys.executable, "-c", whole], capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""What a task leaves in Airflow beside its result: lineage, asset events and links; and pools that limit its runs.
+"""What a task leaves in Airflow besides its result: lineage, asset events and links; and pools that limit its runs.
 
 The last module of its folder: it adds to the metrics that another one counts.
 """

@@ -17,7 +17,7 @@ ARGUMENTS = {"start_date": pendulum.datetime(2026, 1, 1, tz="UTC"), "schedule": 
 
 
 class FloorWithFields(DateTimeSensorAsync):
-    """Waits, and then returns as many fields as hold something in the response of the model ``echo``."""
+    """Waits, and then returns as many fields as are not empty in the response of the model ``echo``."""
 
     def execute_complete(self, context: Any, event: Any = None) -> dict[str, Any]:
         super().execute_complete(context, event)

@@ -184,7 +184,7 @@ def fail_calls(
     """Make some calls of a method fail.
 
     :param times: the numbers of the calls that fail, from 1.
-    :param error: default: an error of an object storage.
+    :param error: default: an error of object storage.
     :return: the numbers of all calls so far.
     """
     calls, method = list[int](), getattr(kind, name)

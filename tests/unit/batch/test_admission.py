@@ -19,7 +19,7 @@ from airflow_provider_aixplain.batch.commit_log import Fenced
 def test_only_small_commits_of_a_long_batch_wait_longer(
     monkeypatch: pytest.MonkeyPatch, count: int, is_delayed: bool
 ) -> None:
-    """The clock stands 100 hours after the start, so that the longest pace never passes."""
+    """The clock is 100 hours after the start, so that the longest pace never passes."""
     monkeypatch.setattr(admission, "LONGEST_PACE", 360_000.0)
     commits: list[int] = []
 

@@ -117,7 +117,7 @@ def log_of(store: ObjectStore) -> tuple[CommitLog, list[int]]:
 
 
 def test_many_commits_are_read_from_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An object storage, in a folder."""
+    """Object storage, in a folder."""
     monkeypatch.setattr(LocalStore, "is_file_system", False)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     store = LocalStore(f"file://{tmp_path}")

@@ -313,7 +313,7 @@ def test_a_fenced_process_commits_only_facts(place: str, platform: Platform, sta
 
 @pytest.mark.usefixtures("no_wait")
 def test_a_folder_deleted_while_it_runs_stops_it(place: str, tag: str, emulator: Emulator) -> None:
-    """Into a folder of an object storage that was deleted, objects can still be put."""
+    """In object storage, objects can still be put into a folder that was deleted."""
     batch = begin_batch(place, [f"{tag} {number}" for number in range(40)], delay=0.5)
     engine, late = engine_of(batch, max_in_flight=2), engine_of(batch)
     with ThreadPoolExecutor() as pool:

@@ -78,7 +78,7 @@ def test_facts_of_different_processes_commute(history: list[tuple[float, Attempt
     assert sorted(first.orphaned) == sorted(second.orphaned)
 
 
-def test_a_requeued_attempt_is_closed_for_good() -> None:
+def test_a_requeued_attempt_stays_closed() -> None:
     def check(records: list[Record]) -> tuple[bool, float]:
         ledger = fold(records)
         return state_of(ledger, 0).is_done, ledger.totals.credits

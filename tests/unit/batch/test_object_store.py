@@ -1,4 +1,4 @@
-"""Put-if-absent and streams, on a file system and in an object storage."""
+"""Put-if-absent and streams, on a file system and in object storage."""
 
 from __future__ import annotations
 

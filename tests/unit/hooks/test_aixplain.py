@@ -45,7 +45,7 @@ def test_a_run_from_submission_to_result(emulator: Emulator) -> None:
     assert run["payload"] == {"data": TEXT, "delay": 0.2}
 
 
-def test_a_run_of_an_agent(emulator: Emulator) -> None:
+def test_an_agent_runs_and_continues_its_session(emulator: Emulator) -> None:
     hook = AixplainHook()
     submitted = hook.run_agent_async("echo-agent", TEXT, variables={"delay": 0.2})
     ids = submitted.additional_fields
@@ -61,7 +61,7 @@ def test_a_run_of_an_agent(emulator: Emulator) -> None:
     assert emulator.runs()[-1]["payload"]["query"] == {"input": "b", "delay": 0.1}
 
 
-def test_a_run_of_an_agent_that_does_not_succeed() -> None:
+def test_a_failed_late_or_invalid_agent_run_is_reported() -> None:
     hook = AixplainHook()
     failed = hook.run_agent("echo-agent", TEXT, variables={"delay": 0.1, "outcome": "aborted"})
     assert (failed.status, failed.completed, failed.error_code) == (ResponseStatus.FAILED, True, "EMULATED_FAILURE")
@@ -76,7 +76,7 @@ def test_a_run_of_an_agent_that_does_not_succeed() -> None:
             hook.run_agent("echo-agent", **arguments)
 
 
-def test_a_run_from_an_event_loop() -> None:
+def test_a_run_can_be_awaited_in_an_event_loop() -> None:
     async def run() -> ModelResponse | None:
         hook = AixplainHook()
         submitted = await hook.arun_async("language", "Das Wetter ist heute wirklich schön.")

@@ -499,7 +499,7 @@ def test_a_repeated_parquet_column_is_refused(tmp_path: Path) -> None:
         rows(ObjectStoragePath(f"file://{tmp_path}/in.parquet"), data="text")
 
 
-def test_a_folder_of_parquet_in_an_object_storage(objects: str) -> None:
+def test_a_folder_of_parquet_in_object_storage_is_read(objects: str) -> None:
     for slash in ("", "/"):
         root = f"{objects}/spark{len(slash)}{time.monotonic_ns()}"
         for name, content in {

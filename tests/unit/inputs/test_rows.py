@@ -51,7 +51,7 @@ def test_columns_become_data_and_parameters() -> None:
         ([{"a": {1}}], {"data": "a"}, "data is a set"),
     ],
 )
-def test_a_row_that_is_no_input(source: Any, mapping: Any, reason: str) -> None:
+def test_an_invalid_row_is_bad_with_its_reason(source: Any, mapping: Any, reason: str) -> None:
     (bad,) = rows(source, **mapping)
     assert isinstance(bad, BadRow)
     assert bad.line == 1
@@ -64,14 +64,14 @@ def test_a_repeated_key_is_a_bad_row() -> None:
     assert str(second) == "line 2: the key 'a' is that of an earlier row too"
 
 
-def test_json_lines(tmp_path: Path) -> None:
+def test_each_valid_json_line_is_a_row(tmp_path: Path) -> None:
     found = rows(file(tmp_path, "in.jsonl", '{"a": 1}\n\nnot json\n{"a": NaN}\n"text"\n[1]'), data=None)
     assert [type(row).__name__ for row in found] == ["Row", "BadRow", "BadRow", "Row", "Row"]
     assert [row.line for row in found if isinstance(row, BadRow)] == [3, 4]
     assert [row.key for row in found if isinstance(row, Row)] == [1, 4, 5], "the number counts bad rows too"
 
 
-def test_csv(tmp_path: Path) -> None:
+def test_a_csv_row_with_missing_cells_is_bad(tmp_path: Path) -> None:
     text = 'id,text\r\n1,"two\nlines"\r\n2\r\n3,"a, b"\r\n'
     found = rows(file(tmp_path, "in.csv", f"\ufeff{text}"), data="text", key="id")
     assert found == [
@@ -81,7 +81,7 @@ def test_csv(tmp_path: Path) -> None:
     ]
 
 
-def test_parquet(tmp_path: Path) -> None:
+def test_a_parquet_row_without_data_is_bad(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow", reason="Parquet is an extra")
     from pyarrow import parquet
 
@@ -99,12 +99,12 @@ def test_parquet(tmp_path: Path) -> None:
         ("in.csv", "a,a\n", "its first line has two columns named 'a'"),
     ],
 )
-def test_a_source_that_cannot_be_read(tmp_path: Path, name: str, text: str, named: str) -> None:
+def test_an_unreadable_source_is_refused(tmp_path: Path, name: str, text: str, named: str) -> None:
     with pytest.raises(InvalidInput, match=named):
         rows(file(tmp_path, name, text))
 
 
-def test_no_source_at_all(tmp_path: Path) -> None:
+def test_a_missing_file_or_a_dict_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="there is no such file"):
         rows(ObjectStoragePath(f"file://{tmp_path}/nothing.csv"))
     with pytest.raises(InvalidInput, match="input is a dict"):

@@ -1,4 +1,4 @@
-"""When trouble of a batch is reported, and where: in its task's log."""
+"""When failures of a batch are reported, and where: in its task's log."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_a_trigger_that_has_finished_warns_of_nothing(tmp_path: Path, task_log: 
     assert task_log.lines() == []
 
 
-def test_a_batchkilled_on_its_worker_submits_no_more(tmp_path: Path, emulator: Emulator, task_log: TaskLog) -> None:
+def test_a_batch_killed_on_its_worker_submits_no_more(tmp_path: Path, emulator: Emulator, task_log: TaskLog) -> None:
     tag, place = next(TAGS), f"file://{tmp_path}/out"
     operator = AixplainBatchRunOperator(
         task_id="batch",

@@ -246,7 +246,7 @@ class TestExpectedOutput:
         assert str(raised.value).endswith("; poll URL: https://h/run")
         assert not isinstance(raised.value, AirflowFailException), "the next answer may match"
 
-    def test_a_retry_asks_again(self, emulator: Emulator) -> None:
+    def test_a_retry_submits_the_query_again(self, emulator: Emulator) -> None:
         text = "no answer of this type"
         tries = Tries(AGENT, **AGENT.echo(text, delay=0.1), expected_output=Answer)
         for count in (1, 2):

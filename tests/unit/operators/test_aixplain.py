@@ -572,7 +572,7 @@ class TestLargeResponses:
             settings = task.run_settings(poll_url="https://h/run", submitted_at=submitted_at, timeout=100)
             return task.resume_from_trigger(CONTEXT, event, settings.to_dict())
 
-    def test_the_worker_reads_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_worker_reads_a_large_response(self, monkeypatch: pytest.MonkeyPatch) -> None:
         response = self.run(monkeypatch, 200, b'{"completed": true, "data": "%s"}' % (b"x" * 500_000))
         assert len(response["data"]) == 500_000
         assert response["url"].endswith("/run")
@@ -606,7 +606,7 @@ class TestLargeResponses:
     ("limit", "timeout"), [(None, 100), (timedelta(seconds=30), 30), (timedelta(hours=1), 100), (timedelta(0), 100)]
 )
 def test_an_execution_timeout_bounds_the_wait_too(limit: timedelta | None, timeout: float) -> None:
-    """Airflow 3.3 itself counts each visit of a worker alone."""
+    """Airflow 3.3 itself applies it to each process of the task separately."""
     with pytest.raises(TaskDeferred) as deferred:
         operator(timeout=100, execution_timeout=limit).execute(CONTEXT)
     assert deferred.value.trigger.settings.timeout == timeout
@@ -836,13 +836,13 @@ class TestUsage:
         assert tries.usage["runs"] == {"success": 2}
         assert Decimal(tries.usage["credits"]) == sum(costs)
 
-    @pytest.mark.skipif(AIRFLOW_3, reason="on Airflow 3.3 the bound holds")
-    def test_a_bound_that_cannot_hold_is_refused(self) -> None:
+    @pytest.mark.skipif(AIRFLOW_3, reason="on Airflow 3.3 the argument is accepted")
+    def test_max_credits_is_refused_below_airflow_3_3(self) -> None:
         with pytest.raises(AixplainInputError, match=r"max_credits needs Airflow 3\.3"):
             operator(max_credits=1)
 
     @pytest.mark.skipif(not AIRFLOW_3, reason="below Airflow 3.3 the argument is refused")
-    def test_the_cost_of_a_task_is_bounded(self, kind: Kind, emulator: Emulator) -> None:
+    def test_max_credits_limits_the_cost_of_a_task(self, kind: Kind, emulator: Emulator) -> None:
         before = len(emulator.runs())
         tries = Tries(kind, **kind.fail(delay=0.1), max_credits=1e-6)
         with pytest.raises(AixplainRunFailed):
@@ -856,7 +856,7 @@ class TestUsage:
         assert len(emulator.runs()) == before + 2
 
     @pytest.mark.parametrize("max_credits", [0, -1, True, "1", float("inf")])
-    def test_an_invalid_bound_is_refused(self, max_credits: Any) -> None:
+    def test_an_invalid_max_credits_is_refused(self, max_credits: Any) -> None:
         with pytest.raises(AixplainInputError, match="max_credits is"):
             operator(max_credits=max_credits)
 
@@ -878,7 +878,7 @@ class TestUsage:
 
     @pytest.mark.skipif(not AIRFLOW_3, reason="below Airflow 3.3 the argument is refused anyway")
     @pytest.mark.parametrize("setting", ["durable", "wait_for_completion"])
-    def test_a_bound_on_unknown_costs_is_refused(self, setting: str) -> None:
+    def test_max_credits_on_unknown_costs_is_refused(self, setting: str) -> None:
         with pytest.raises(AixplainInputError, match="max_credits needs durable=True and wait_for_completion=True"):
             operator(max_credits=1, **{setting: False})
 

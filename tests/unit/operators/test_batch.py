@@ -223,7 +223,7 @@ def test_failed_rows_fail_it_and_are_tried_again(place: str, emulator: Emulator,
     assert spent[0] < spent[1] < spent[2], "failed attempts are paid for"
 
 
-def test_rows_that_cannot_succeed_end_it_for_good(tmp_path: Path) -> None:
+def test_rows_that_cannot_succeed_fail_it_without_retry(tmp_path: Path) -> None:
     with pytest.raises(AixplainPermanentError, match="1 failed"):
         batch(tmp_path, ["a"], model_id="nobodys").execute(CONTEXT)
 

@@ -119,7 +119,7 @@ def test_the_request_names_the_agent_in_its_url() -> None:
         (Tone.KIND, None, {"input": "kind"}),
     ],
 )
-def test_queries_with_variables(query: Any, variables: Any, sent: dict[str, Any]) -> None:
+def test_query_and_variables_are_merged(query: Any, variables: Any, sent: dict[str, Any]) -> None:
     assert body(query=query, variables=variables) == {"id": "a", "query": sent, **PARAMS}
 
 

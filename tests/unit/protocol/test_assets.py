@@ -1,4 +1,4 @@
-"""What is run: its names, and what its result has beside the response."""
+"""What is run: its names, and what its result has in addition to the response."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AGENT = Asset("agent", "a")
 
 
 def outputs(url: str | None = None, **answer: Any) -> dict[str, Any]:
-    """Return what the result of an agent's run has beside its response."""
+    """Return what the result of an agent's run has in addition to its response."""
     response = read_response({"completed": True, **answer}).to_dict()
     result = AGENT.result({**response, "url": url or response["url"]})
     assert result.keys() == AGENT_FIELDS
@@ -34,7 +34,7 @@ def outputs(url: str | None = None, **answer: Any) -> dict[str, Any]:
         (Asset(), "the run", "The run", "model_id", "discover/model/"),
     ],
 )
-def test_names_of_an_asset(asset: Asset, shown: str, title: str, id_name: str, page: str) -> None:
+def test_an_asset_names_itself_in_each_form(asset: Asset, shown: str, title: str, id_name: str, page: str) -> None:
     assert (str(asset), asset.title, asset.id_name, asset.page_path) == (shown, title, id_name, page)
 
 

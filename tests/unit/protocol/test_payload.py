@@ -46,7 +46,7 @@ class Colour(Enum):
         ("1e999", None, {"data": "1e999"}),
     ],
 )
-def test_payloads_of_data_and_parameters(data: Any, parameters: Any, payload: dict[str, Any]) -> None:
+def test_data_and_parameters_become_a_payload(data: Any, parameters: Any, payload: dict[str, Any]) -> None:
     assert json.loads(build_payload(data, parameters)) == payload
 
 

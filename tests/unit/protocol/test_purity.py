@@ -1,4 +1,4 @@
-"""The core stands alone: no Airflow, no sockets."""
+"""``protocol/`` imports neither Airflow nor sockets."""
 
 from __future__ import annotations
 

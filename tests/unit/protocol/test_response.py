@@ -135,7 +135,7 @@ class TestSpellings:
             ([1], 0, 0),
         ],
     )
-    def test_figures_of_a_run_of_several_steps(self, data: Any, credits: float, seconds: float) -> None:
+    def test_figures_of_several_steps_are_combined(self, data: Any, credits: float, seconds: float) -> None:
         response = read(data=data)
         assert (response.used_credits, response.run_time) == (credits, seconds)
         assert response.data == data

@@ -85,7 +85,7 @@ def test_a_cost_that_is_no_number_counts_as_unknown(credits: Any) -> None:
         ("many", 0),
     ],
 )
-def test_tokens(usage: Any, tokens: int) -> None:
+def test_tokens_are_counted_in_any_form(usage: Any, tokens: int) -> None:
     assert count_tokens(usage) == tokens
 
 
@@ -100,7 +100,7 @@ def test_tokens(usage: Any, tokens: int) -> None:
         (None, None, {"orphaned": 1}, "0"),
     ],
 )
-def test_the_run_of_a_stopped_try(
+def test_the_run_of_a_stopped_try_is_counted(
     url: str | None, response: ModelResponse | None, runs: dict[str, int], credits: str
 ) -> None:
     submission = Submission("fingerprint", "2026-11-26T00:00:00Z", url)

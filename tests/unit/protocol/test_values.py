@@ -195,7 +195,7 @@ def test_names_are_joined_and_bounded(names: list[str], joined: str) -> None:
     assert values.join_names(names, 2) == joined
 
 
-def test_fields_that_hold_nothing_are_left_out() -> None:
+def test_empty_fields_are_left_out() -> None:
     fields = {
         "none": None,
         "text": "",

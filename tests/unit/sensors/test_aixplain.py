@@ -1,4 +1,4 @@
-"""The sensor: when it asks, when it defers, how it ends."""
+"""The sensor: when it polls, when it defers, how it finishes."""
 
 from __future__ import annotations
 

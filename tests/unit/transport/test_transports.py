@@ -36,7 +36,7 @@ from tests.support.scripted import Handler, serve
 from tests.unit.transport.transports import KEY, Send, platform, send_aio, send_sync
 
 
-def test_a_request_and_its_answer(send: Send) -> None:
+def test_a_request_is_sent_and_its_answer_returned(send: Send) -> None:
     with serve(lambda http: http.answer(418, b"tea", **{"Retry-After": "3"})) as server:
         answer = send(platform(server.url), Request("POST", f"{server.url}/api/v1/execute/a%20b", b'{"data": 1}'))
     assert (answer.status_code, answer.body, answer.headers["retry-after"]) == (418, b"tea", "3")

@@ -129,8 +129,8 @@ def test_it_submits_and_finishes_the_task(task: Any, kind: Kind, emulator: Emula
     one = task(kind, **kind.echo(text, delay=0.3))
     assert isinstance(one.start(), TaskSuccessEvent)
     assert set(one.result()) == kind.fields
-    beside = {"return_value", KEY, RUN_KEY, ASSET_LINK.xcom_key, USAGE_KEY}
-    fields = {key: value for (_, key), value in one.xcoms.items() if key not in beside}
+    other_keys = {"return_value", KEY, RUN_KEY, ASSET_LINK.xcom_key, USAGE_KEY}
+    fields = {key: value for (_, key), value in one.xcoms.items() if key not in other_keys}
     assert fields == fields_with_values(one.result())
     assert one.record["poll_url"] == one.result()["url"]
     assert one.xcoms["task", USAGE_KEY]["last_id"] == one.result()["url"]
@@ -157,7 +157,7 @@ def test_only_a_first_start_does_not_read_the_usage(task: Any) -> None:
     assert one.xcoms["task", USAGE_KEY]["runs"] == {"success": 2}
 
 
-def test_usage_outlives_a_rejection_in_the_same_try(task: Any) -> None:
+def test_usage_survives_a_rejection_in_the_same_try(task: Any) -> None:
     one = task(data="counted before a rejection")
     one.start()
     asyncio.run(one.trigger().store.clear())
@@ -297,7 +297,7 @@ class TestOrphans:
     def test_a_submission_in_flight_elsewhere_is_awaited(
         self, orphan: Task, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Another triggerer is submitting, which was taken for dead."""
+        """Another triggerer, which was considered dead, is submitting."""
         before = submitted(emulator, "orphan")
         found = {**orphan.record, "submitted_at": pendulum.now("UTC").isoformat()}  # type: ignore[dict-item]
         orphan.record = found
