@@ -104,7 +104,7 @@ def check(name: str, unrendered: Any, rendered: Any) -> list[str]:
         return []
     return [
         (
-            f"{join_names(places, MAX_NAMES)}: the template rendered to Python's text of a dict or list, not JSON."
+            f"{join_names(places, MAX_NAMES)}: the template rendered to Python's representation of a dict or list."
             " Pass the value itself, such as task.output, or add the filter tojson to the template"
         )
     ]

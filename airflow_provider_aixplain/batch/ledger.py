@@ -1,4 +1,4 @@
-"""The state of a batch: the fold of its commit log.
+"""The state of a batch, computed from its commit log.
 
 Each submission of a row is an *attempt*, identified by the time at which its intent was written (seconds since the
 epoch). A row can have several attempts after a takeover, and a record affects only its own attempt. ``TRANSITIONS``

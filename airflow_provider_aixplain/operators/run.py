@@ -205,15 +205,15 @@ class RunBaseOperator(DeferrableRunBaseOperator):
             store.save()
 
     def on_kill(self) -> None:
-        """Log that the run continues although the task was ended on its worker."""
+        """Log that the run continues although the task was stopped on its worker."""
         submission = self._submission
         if submission is None or submission.is_delivered:
             return
         if submission.poll_url is None:
-            message = "%s: the task was ended during its submission. If the platform accepted it, the run is billed"
+            message = "%s: the task was stopped during its submission. If the platform accepted it, the run is billed"
             self.log.warning(message, self.run_name)
             return
-        message = "%s: the task was ended. Its run continues and is billed, as the platform cannot cancel it: %s"
+        message = "%s: the task was stopped. Its run continues and is billed, as the platform cannot cancel it: %s"
         self.log.warning(message, self.run_name, to_printable(submission.poll_url))
 
     def _log_start_on_worker(self) -> None:

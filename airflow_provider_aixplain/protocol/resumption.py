@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CLEARED = "the task was cleared after it had received its result, so it is submitted again, which is billed"
 NOT_DURABLE = (
     "this is a later try, and no submission of an earlier try is recorded: that needs Airflow 3.3 and durable=True."
-    " It may be submitted again, which is billed"
+    " The run may be submitted again, which is billed"
 )
 
 

@@ -94,14 +94,14 @@ def decode(body: bytes) -> str:
 def read_json(body: bytes, redact: Redact = str) -> Any:
     """Return the JSON value of an answer, in types that Airflow can store; or ``NOT_JSON``.
 
-    Numbers that do not fit 64 bits, infinities, NaN and values that nest too deeply become strings; half surrogate
-    pairs and NUL become U+FFFD; keys that Airflow reserves get a leading underscore. Unchanged in a trigger's event,
-    such a value crashes Airflow's triggerer or fails the task (seen in Airflow 3.3.2); PostgreSQL refuses NUL.
+    Numbers that do not fit 64 bits, infinities, NaN and values that nest too deeply become strings; lone surrogates and
+    NUL become U+FFFD; keys that Airflow reserves get a leading underscore. Unchanged in a trigger's event, such a value
+    crashes Airflow's triggerer or fails the task (seen in Airflow 3.3.2); PostgreSQL refuses NUL.
 
     :param redact: removes secrets from a text. It is applied to decoded strings and keys, as an escape can spell any
         letter of a secret.
     """
-    # Decoded here: from bytes, json accepts raw half surrogates, and rejects a whole answer for one invalid byte.
+    # Decoded here: from bytes, json accepts raw lone surrogates, and rejects a whole answer for one invalid byte.
     return read_json_text(decode(body), redact)
 
 

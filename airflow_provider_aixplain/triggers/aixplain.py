@@ -113,7 +113,7 @@ class AixplainModelRunTrigger(BaseTrigger):
         Airflow 3.3.2 calls it too when another triggerer has taken over the trigger.
         """
         self.log.warning(
-            "This triggerer no longer waits for the run: the task was ended, or another triggerer waits. The run"
+            "This triggerer no longer waits for the run: the task was stopped, or another triggerer waits. The run"
             " continues and is billed, as the platform cannot cancel it: %s",
             to_printable(self.settings.poll_url),
         )

@@ -144,7 +144,7 @@ def test_a_decorated_task_refuses_a_missing_value() -> None:
 def test_pythons_text_of_an_xcom_is_warned_about(task_log: TaskLog) -> None:
     rendered(run(data={"data": "{{ rows }}"}, wait_for_completion=False)).execute({})
     (warning,) = warnings(task_log)
-    assert warning.startswith("data['data']: the template rendered to Python's text")
+    assert warning.startswith("data['data']: the template rendered to Python's representation")
 
 
 @pytest.mark.parametrize(
