@@ -181,11 +181,11 @@ class Batch:
 def read_results(result_path: str) -> Iterator[dict[str, Any]]:
     """Read the results of a batch from its log, also while it runs.
 
-    :param result_path: the URI of its folder, as passed to the operator.
+    :param result_path: the URI of its folder, as passed to the operator; or the ``path`` of its manifest.
     :return: the result of each row that has one so far, as in ``results.jsonl``, in the order of completion.
     :raises AixplainInputError: if there is no batch.
     """
-    batch = Batch(result_path)
+    batch = Batch(result_path.removesuffix(f"/{RESULTS}"))
     if batch.read() is None:
         raise AixplainInputError(f"result_path is {result_path!r}: there is no batch")
     return batch.results()

@@ -83,7 +83,7 @@ def count(steps: Steps, earlier: Steps) -> dict[str, Any]:
 
 
 def repeat(query: dict[str, Any], attachments: list[str]) -> Steps:
-    """Answers its input, and repeats it in as many steps as the variable ``steps`` states, by default one."""
+    """Answers its input, and repeats it in as many steps as the variable steps states, by default one."""
     data = query.get("input", query)
     text = "\n".join((as_text(data), *attachments)) if attachments else data
     return [_step("echo-agent", "echo", text, "repeat the input")] * max(1, variable(query, "steps"))

@@ -46,7 +46,7 @@ class EmulatedModel:
     supports_streaming: bool = False
     is_own: bool = False
 
-    price: ClassVar[str] = f"{CREDITS_PER_CHARACTER:.5f} credits per character"
+    price: ClassVar[str] = f"{CREDITS_PER_CHARACTER:.5f} credits per character of the payload as JSON"
 
     def record(self, model_id: str) -> dict[str, Any]:
         """Return the catalogue's record of the model."""
@@ -83,7 +83,7 @@ def text_of(payload: dict[str, Any]) -> str:
 
 
 def sentiment(payload: dict[str, Any]) -> Output:
-    """English text -> ``positive``, ``neutral`` or ``negative``, by VADER's lexicon."""
+    """English text to positive, neutral or negative, by VADER's lexicon."""
     scores = _vader().polarity_scores(text_of(payload))
     compound = scores["compound"]
     label = "positive" if compound >= 0.05 else "negative" if compound <= -0.05 else "neutral"
@@ -91,7 +91,7 @@ def sentiment(payload: dict[str, Any]) -> Output:
 
 
 def language(payload: dict[str, Any]) -> Output:
-    """Text -> its language code (ISO 639-1), by py3langid's model."""
+    """Text to its language code (ISO 639-1), by py3langid's model."""
     try:
         import py3langid
     except ImportError:

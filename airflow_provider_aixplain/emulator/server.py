@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import inspect
 import ipaddress
 import json
 import math
@@ -283,7 +284,10 @@ class Emulator:
     async def set_faults(self, request: web.Request) -> web.StreamResponse:
         """Replace the faults; the body has the arguments of :class:`Faults`."""
         try:
-            self.faults = Faults(**json.loads(await request.text()))
+            given = json.loads(await request.text())
+            if unknown := set(given) - set(inspect.signature(Faults).parameters):
+                raise ValueError(f"unknown fault {', '.join(sorted(unknown))}")
+            self.faults = Faults(**given)
         except (ValueError, TypeError) as cause:
             raise error(web.HTTPBadRequest, f"invalid faults: {cause}") from None
         return await self.get_faults(request)

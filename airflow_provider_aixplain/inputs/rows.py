@@ -118,8 +118,9 @@ class Mapper:
             fields = value
         else:
             name, single = self.shared.row_name, value if self.data is None else _column(value, self.data)
-            if single is None:
-                raise InvalidInput(f"{name} is None: the row has no input for the {self.shared.asset.kind}")
+            if single is None or (isinstance(single, str) and not single.strip()):
+                problem = "None" if single is None else "an empty text"
+                raise InvalidInput(f"{name} is {problem}: the row has no input for the {self.shared.asset.kind}")
             if name in parameters:
                 raise InvalidInput(f"parameters hold {name!r} too, which is the row's: leave it out")
             fields = {name: _sendable(single, name)}
@@ -186,7 +187,9 @@ def _key(value: Any) -> str | int:
         key = int(number) if abs(number) <= MAX_WHOLE_FLOAT and number == int(number) else None
     elif isinstance(key, (str, UUID)):
         key = str(key)
-    if not isinstance(key, (str, int)) or key == "":
+    if key == "":
+        raise InvalidInput("the key is an empty text")
+    if not isinstance(key, (str, int)):
         raise InvalidInput(f"the key {value!r:.100} is neither a string nor an integer")
     if isinstance(key, int) and not -(2**63) <= key < 2**63:
         raise InvalidInput("the key is a number of more than 64 bits, which Airflow cannot store: use a string")

@@ -238,7 +238,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
             batch,
             done,
             left,
-            f", {requeued} of them again" if requeued else "",
+            f", {requeued} of them because they have failed" if requeued else "",
         )
         store = self._open_store(context)
         earlier = store.usage if store.is_later_try else None
@@ -354,7 +354,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
         def make_header(batch_id: str) -> Header:
             if scan.bad_rows and self.on_bad_row == "fail":
                 raise AixplainInputError(
-                    f"input has {scan.bad_rows} bad rows, and on_bad_row is fail: {scan.summarize_bad_rows()}"
+                    f"input has bad rows, {scan.bad_rows} in all, and on_bad_row is fail: {scan.summarize_bad_rows()}"
                 )
             if not scan.rows:
                 raise AixplainInputError("input has no rows")
@@ -479,7 +479,7 @@ class AixplainBatchRunOperator(TemplatedOperator):
         }
         with batch.publishing("manifest.json") as file:
             file.write(f"{json.dumps(manifest, indent=2)}\n".encode())
-        reason = f". The first error, of {count} rows: {first_error}" if count else ""
+        reason = f". The first error, of {count} {'row' if count == 1 else 'rows'}: {first_error}" if count else ""
         self.log.info("%s, for %.6g credits%s: %s", _summary(batch, header), totals.credits, reason, manifest["path"])
         return manifest, reason
 

@@ -119,7 +119,7 @@ def format_cost(response: ModelResponse | Mapping[str, Any]) -> str:
     """
     usage = response["usage"]
     tokens = parse_number(usage.get("total_tokens")) if isinstance(usage, Mapping) else None
-    cost = f"{response['run_time']} s, for {response['used_credits']} credits"
+    cost = f"{parse_number(response['run_time']) or 0:.1f} s, for {response['used_credits']} credits"
     return to_printable(cost if tokens is None else f"{cost} and {tokens:.0f} tokens")
 
 

@@ -117,7 +117,7 @@ def test_cost_and_warnings_are_logged(
     caplog.set_level("INFO")
     platform.poll = {**ANSWER, "usedCredits": 0.25, "runTime": 3, "status": "DONE"}
     consult(agent, "How many?")
-    assert "Agent analyst succeeded after 3 s, for 0.25 credits" in caplog.text
+    assert "Agent analyst succeeded after 3.0 s, for 0.25 credits" in caplog.text
     assert "with a warning: the platform reports the unknown status 'DONE'" in caplog.text
 
 

@@ -64,7 +64,7 @@ def test_a_row_becomes_the_query(row: Any, mapping: dict[str, Any], query: dict[
     ("row", "mapping", "reason"),
     [
         (None, {}, "input is None: the row has no input for the agent"),
-        (" ", {}, "query is {'input': ' '}: give a text"),
+        (" ", {}, "input is an empty text: the row has no input for the agent"),
         ({"input": "", "lang": "en"}, {}, "query is {'input': ''"),
         ({}, {}, "query is {}: give a text"),
         ({"text": "a"}, {"data": "text", "parameters": {"input": "b"}}, "parameters hold 'input' too"),

@@ -50,7 +50,7 @@ def texts(tmp_path: Path, name: str, content: bytes | str, **arguments: Any) -> 
     return data_of(rows(put(tmp_path, name, content), data="text", **arguments))
 
 
-TEXTS = ["1E5", "1.10", "true", "null", "{}", '{"data": "x", "max_tokens": 100000}', "[1]", " x ", "", "NaN", "5"]
+TEXTS = ["1E5", "1.10", "true", "null", "{}", '{"data": "x", "max_tokens": 100000}', "[1]", " x ", "007", "NaN", "5"]
 
 
 def test_text_cells_are_sent_as_text(tmp_path: Path) -> None:

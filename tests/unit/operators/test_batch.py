@@ -74,10 +74,11 @@ def test_text_of_a_file_is_sent_as_text(tmp_path: Path, emulator: Emulator, tag:
     cells = [f'{{"data": "{tag}", "max_tokens": 100000}}', f" {tag} 1E5 ", f'"{tag}"']
     lines = (json.dumps({"id": f"row {number}", "text": cell}) for number, cell in enumerate(cells))
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
-    batch(tmp_path, f"file://{tmp_path}/in.jsonl", key="id", data="text", parameters={}).execute(CONTEXT)
+    source = f"file://{tmp_path}/in.jsonl"
+    manifest = batch(tmp_path, source, key="id", data="text", parameters={}).execute(CONTEXT)
     sent = [run["payload"] for run in emulator.runs() if tag in str(run["payload"].get("data"))]
     assert sorted(sent, key=str) == sorted(({"data": cell} for cell in cells), key=str)
-    assert {result["key"] for result in read_results(f"file://{tmp_path}/out")} == {"row 0", "row 1", "row 2"}
+    assert {result["key"] for result in read_results(manifest["path"])} == {"row 0", "row 1", "row 2"}
 
 
 def test_results_repeat_columns_of_the_input(place: str) -> None:
@@ -171,7 +172,9 @@ def test_bad_arguments_are_named_when_the_dag_is_read(tmp_path: Path, arguments:
 
 
 def test_bad_rows_fail_it_before_anything_is_submitted(tmp_path: Path, emulator: Emulator, tag: str) -> None:
-    with pytest.raises(AixplainInputError, match=r"input has 3 bad rows.*: line 2, line 3: data is None.*; line 4: "):
+    with pytest.raises(
+        AixplainInputError, match=r"input has bad rows, 3 in all, .*: line 2, line 3: data is None.*; line 4: "
+    ):
         batch(tmp_path, [tag, None, None, {"a": {1}}]).execute(CONTEXT)
     assert submitted(emulator, tag) == {}
     manifest = batch(tmp_path, [tag, None], on_bad_row="skip").execute(CONTEXT)

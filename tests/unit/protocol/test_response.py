@@ -185,9 +185,9 @@ class TestOddTypes:
     ("fields", "fields_sent"),
     [
         ({"run_time": 1.5, "used_credits": 0.25}, "1.5 s, for 0.25 credits"),
-        ({"run_time": 2, "used_credits": 0, "usage": {"total_tokens": "7"}}, "2 s, for 0 credits and 7 tokens"),
-        ({"usage": {"total_tokens": "NaN"}}, "0 s, for 0 credits"),
-        ({"run_time": None, "used_credits": "a\nb", "usage": [1]}, "None s, for a b credits"),
+        ({"run_time": 2, "used_credits": 0, "usage": {"total_tokens": "7"}}, "2.0 s, for 0 credits and 7 tokens"),
+        ({"usage": {"total_tokens": "NaN"}}, "0.0 s, for 0 credits"),
+        ({"run_time": None, "used_credits": "a\nb", "usage": [1]}, "0.0 s, for a b credits"),
     ],
 )
 def test_duration_and_cost_are_formatted(fields: dict[str, Any], fields_sent: str) -> None:
