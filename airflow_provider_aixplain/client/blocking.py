@@ -9,7 +9,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -430,6 +430,13 @@ class Client:
         links = {name: self.upload_file(file) for name, file in files.items()}
         with translate_protocol_errors():
             return build(self.platform, replace_upload)
+
+    def close(self) -> None:
+        """Close the idle connections; never raises. A later call opens another one."""
+        session, self._session = self._session, None
+        with suppress(Exception):  # the answer to a submission must not be lost
+            if session is not None:
+                session.close()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave connections out of copies and pickles."""

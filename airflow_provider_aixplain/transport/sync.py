@@ -53,6 +53,15 @@ class PlatformSession(requests.Session):
         kwargs = {"timeout": self.platform.timeout, "verify": route.verify, "proxies": route.proxies, **kwargs}
         return super().request(method, url, **kwargs)
 
+    def close(self) -> None:
+        """Close all idle connections at once, which ``urllib3`` leaves to the garbage collector."""
+        adapter: Any
+        for adapter in self.adapters.values():
+            for manager in (adapter.poolmanager, *adapter.proxy_manager.values()):
+                for key in manager.pools.keys():  # noqa: SIM118 # it has no iterator
+                    manager.pools[key].close()
+        super().close()
+
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Return the URL to redirect to, or None if the request and the key must not be sent there."""
         location = resp.headers.get("Location")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -249,7 +249,7 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
         :return: the response, if it is final already.
         :raises AixplainError: if there is no run.
         """
-        answer = asyncio.wrap_future(SLOTS.get().threads.submit(self.hook.submit, self._run_input(), self.run_name))
+        answer = asyncio.wrap_future(SLOTS.get().threads.submit(self._send_submission))
         try:
             response = await asyncio.shield(answer)
         except asyncio.CancelledError:
@@ -275,6 +275,11 @@ class AixplainModelStartTrigger(AixplainModelRunTrigger, TemplateChecks):
         self.log.info("%s: submitted a run of %s: %s", self.run_name, self.settings.asset, to_printable(url))
         self.hook.platform.check_trusted(url)
         return None
+
+    def _send_submission(self) -> ModelResponse:
+        # Otherwise each run would keep a socket open during its wait, in addition to those that polls share.
+        with closing(self.hook) as hook:
+            return hook.submit(self._run_input(), self.run_name)
 
     async def _record_in_flight_outcome(self, intent: IdempotencyRecord, answer: asyncio.Future[ModelResponse]) -> None:
         """Record the outcome of a submission that has ended; an error means that nothing was sent."""

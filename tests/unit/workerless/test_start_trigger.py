@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -136,6 +137,20 @@ def test_it_submits_and_finishes_the_task(task: Any, kind: Kind, emulator: Emula
     assert one.xcoms["task", USAGE_KEY]["last_id"] == one.result()["url"]
     assert text in (one.result()["data"], one.result().get("output"))
     assert submitted(emulator, text) == 1
+
+
+def test_a_wait_keeps_no_connection_of_its_submission(task: Any) -> None:
+    """Thousands of waits, of up to a day, would exhaust the file descriptors of a triggerer."""
+
+    def sockets() -> int:
+        return sum("socket:" in os.path.realpath(file.path) for file in os.scandir("/proc/self/fd"))
+
+    async def run() -> None:
+        before, trigger = sockets(), task(data="no socket").trigger()
+        assert await trigger._submit_or_reattach() is None
+        assert sockets() <= before
+
+    asyncio.run(run())
 
 
 def test_started_again_it_resumes_its_run(task: Any, kind: Kind, emulator: Emulator) -> None:
