@@ -77,14 +77,16 @@ class _ConnectionReader:
         key_type = self.extra.get(name) or "team"
         if not isinstance(key_type, str) or key_type not in KEY_HEADERS:
             raise self.invalid_field(name, f"is {key_type!r}", f"use one of {', '.join(KEY_HEADERS)}")
-        host = self.read_host()
+        backend = self.read_url("host", self.read_host() or PUBLIC_BACKEND_URL)
+        is_public = parse_origin(backend) == parse_origin(PUBLIC_BACKEND_URL)  # also if host names it
         return Platform(
             api_key=key,
             key_header=KEY_HEADERS[key_type],
-            backend_url=self.read_url("host", host) if host else PUBLIC_BACKEND_URL,
+            backend_url=backend,
             models_run_url=self.read_url(
                 "models_run_url",
-                self.extra.get("models_run_url") or (f"{host}/api/v1/execute" if host else PUBLIC_MODELS_RUN_URL),
+                self.extra.get("models_run_url")
+                or (PUBLIC_MODELS_RUN_URL if is_public else f"{backend}/api/v1/execute"),
             ),
             web_url=self.read_url("web_url", self.extra.get("web_url") or PUBLIC_WEB_URL),
             trusted_origins=frozenset(

@@ -68,6 +68,12 @@ def test_the_host_sets_both_endpoints(fields: dict[str, Any], backend_url: str) 
     assert not platform.trusts("https://models.aixplain.com/api/v1/data/7e1b")
 
 
+@pytest.mark.parametrize("host", ["https://platform-api.aixplain.com", "Platform-API.aixplain.com/"])
+def test_the_public_backend_as_host_keeps_the_public_execution_url(host: str) -> None:
+    """The Connection's form shows it as the example."""
+    assert read(host=host).models_run_url == "https://models.aixplain.com/api/v1/execute"
+
+
 @pytest.mark.parametrize(
     ("extra", "attribute", "value"),
     [
