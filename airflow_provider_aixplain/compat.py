@@ -200,10 +200,14 @@ def max_tries(task_instance: Any) -> int | None:
     return None if task_instance is None else require(task_instance, "max_tries")
 
 
-def has_earlier_result(task_instance: Any) -> bool:
-    """Return whether an earlier try has left a result, which Airflow deletes when this try starts (Airflow 3.3)."""
+def has_earlier_result(task_instance: Any) -> bool | None:
+    """Return whether an earlier try has left a result, which Airflow deletes when this try starts (Airflow 3.3).
+
+    None if it has left no XCom at all.
+    """
     started = None if task_instance is None else require(task_instance, "_ti_context_from_server")
-    return started is not None and RETURN_KEY in (require(started, "xcom_keys_to_clear") or ())
+    keys = None if started is None else require(started, "xcom_keys_to_clear")
+    return RETURN_KEY in keys if keys else None
 
 
 def xcom_address(task_instance: Any) -> dict[str, Any]:

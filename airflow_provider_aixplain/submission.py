@@ -79,12 +79,21 @@ class TaskStateIdempotencyStore:
     :param durable: whether to store the submission. The usage record is always stored.
     :param stored: what is stored, if that is known: each request costs Airflow's API server about 15 ms of CPU.
         It is changed together with the store.
+    :param pushes_result: whether the task pushes its result as an XCom.
     """
 
-    def __init__(self, context: Mapping[str, Any], *, durable: bool, stored: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        context: Mapping[str, Any],
+        *,
+        durable: bool,
+        stored: dict[str, Any] | None = None,
+        pushes_result: bool = True,
+    ) -> None:
         self._store = compat.task_state_store(context)
         self._task_instance = context.get("ti")
         self.is_durable = durable and self._store is not None
+        self._pushes_result = pushes_result
         if stored is not None:
             self.stored = stored
         self.is_cleared = False
@@ -133,13 +142,17 @@ class TaskStateIdempotencyStore:
         if not self.is_durable or "fingerprint" not in self.stored:
             return None
         earlier = Submission.from_stored(self.stored)
-        # A trigger that finishes a task cannot write to this store, so only the task's XComs show that the result was
-        # delivered. Airflow lists them to the first try after a clear, and deletes them, so that try stores the fact.
-        if not earlier.is_delivered and compat.has_earlier_result(self._task_instance):
-            earlier = replace(earlier, is_delivered=True)
-            self._write(earlier, self.stored["max_tries"])
         # Airflow raises max_tries when a task is cleared, and keeps it from one retry to the next.
-        self.is_cleared = earlier.is_delivered and self.stored["max_tries"] != compat.max_tries(self._task_instance)
+        before, now = self.stored["max_tries"], compat.max_tries(self._task_instance)
+        if before is not None and before != now:
+            # A trigger that delivers the result cannot write to this store, and pushing a returned result may fail, so
+            # the XComs decide. Airflow lists them to the first try after a clear, and deletes them, so that try stores
+            # the fact.
+            pushed = compat.has_earlier_result(self._task_instance) if self._pushes_result else None
+            has_result = earlier.is_delivered if pushed is None else pushed
+            earlier, before = replace(earlier, is_delivered=has_result), None if has_result else now
+            self._write(earlier, before)
+        self.is_cleared = before != now
         return earlier
 
     def write_intent(self, submission: Submission) -> None:

@@ -151,7 +151,7 @@ class DeferrableRunBaseOperator(TemplatedOperator):
         :raises AixplainError: if there is no run, or neither an event nor settings.
         """
         if stored is not None:
-            self._store = TaskStateIdempotencyStore(context, durable=self.durable, stored=stored)
+            self._store = self._create_store(context, stored)
         if event is None:
             if settings is None:
                 raise AixplainError(RESUMED_WITHOUT_EVENT)
@@ -249,8 +249,12 @@ class DeferrableRunBaseOperator(TemplatedOperator):
             return TaskStateIdempotencyStore(context, durable=False, stored=stored)
         if self._store is None:
             is_first = compat.try_number(context.get("ti")) == 1  # then no worker has stored anything
-            self._store = TaskStateIdempotencyStore(context, durable=self.durable, stored={} if is_first else None)
+            self._store = self._create_store(context, {} if is_first else None)
         return self._store
+
+    def _create_store(self, context: Context, stored: dict[str, Any] | None) -> TaskStateIdempotencyStore:
+        pushes_result = bool(self.do_xcom_push)
+        return TaskStateIdempotencyStore(context, durable=self.durable, stored=stored, pushes_result=pushes_result)
 
     def _store_end(self, store: TaskStateIdempotencyStore, outcome: str) -> None:
         """Store the usage record and what a later try has to know about the end of a run."""

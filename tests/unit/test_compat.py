@@ -139,7 +139,7 @@ class TestContext:
             read(runtime_task_instance(without=name))
 
     def test_an_earlier_result_is_read_from_the_xcoms_to_clear(self) -> None:
-        for keys, expected in ((["return_value"], True), (["other"], False), (None, False)):
+        for keys, expected in ((["return_value"], True), (["other"], False), ([], None), (None, None)):
             started = SimpleNamespace(xcom_keys_to_clear=keys)
             assert compat.has_earlier_result(runtime_task_instance(_ti_context_from_server=started)) is expected
         with pytest.raises(UnsupportedAirflowError, match="xcom_keys_to_clear"):

@@ -408,6 +408,31 @@ class TestLaterTries:
         assert submissions(emulator, text) == 2
         assert str(task_log).count(f"tries: {CLEARED}") == 1
 
+    @pytest.mark.parametrize("waits", [True, False])
+    def test_a_task_cleared_without_a_result_resumes_its_run(self, kind: Kind, waits: bool, emulator: Emulator) -> None:
+        """The result was returned and not pushed: its XCom backend, or a ``post_execute``, has failed."""
+        text = f"a {kind.name} not pushed {waits}"
+        tries = Tries(kind, **kind.echo(text, delay=0.1), wait_for_completion=waits)
+        tries.run()
+        for _ in range(2):  # the second one is a retry
+            tries.xcoms, tries.max_tries = ["aixplain_usage"], 1
+            tries.run()
+        assert submissions(emulator, text) == 1
+        tries.max_tries = 2
+        tries.run()
+        assert submissions(emulator, text) == 2
+
+    def test_a_cleared_task_that_fails_runs_again_on_its_retry(self, kind: Kind, emulator: Emulator) -> None:
+        """Only its first try after the clear can know that it had its result."""
+        text = f"a {kind.name} cleared and retried"
+        tries = Tries(kind, **kind.echo(text, delay=0.1))
+        tries.run()
+        tries.max_tries = 1
+        with pytest.raises(AixplainConfigurationError):
+            tries.run(aixplain_conn_id="nobodys")
+        tries.run()
+        assert submissions(emulator, text) == 2
+
     def test_a_failed_run_is_submitted_again(self, kind: Kind, emulator: Emulator) -> None:
         before = len(emulator.runs())
         tries = Tries(kind, **kind.fail(delay=0.1))
