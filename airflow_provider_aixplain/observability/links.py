@@ -104,14 +104,15 @@ def console_page(uri: str) -> str | None:
     from airflow_provider_aixplain.compat import ObjectStoragePath
 
     path = ObjectStoragePath(uri)
+    bucket = path.bucket.rpartition("@")[2]  # without the Connection, which Airflow 3.0 and 3.1 leave in it
     folder = quote(path.key.rstrip("/"))
     if path.protocol in ("gs", "gcs"):
-        return f"https://console.cloud.google.com/storage/browser/{path.bucket}/{folder}"
+        return f"https://console.cloud.google.com/storage/browser/{bucket}/{folder}"
     if path.protocol in ("s3", "s3a"):
         # Other object stores have S3's interface too.
         host = urlsplit(path.fs.s3.meta.endpoint_url).hostname or ""
         if host.endswith(".amazonaws.com"):
-            return f"https://console.aws.amazon.com/s3/buckets/{path.bucket}?prefix={folder}/"
+            return f"https://console.aws.amazon.com/s3/buckets/{bucket}?prefix={folder}/"
     return None
 
 
