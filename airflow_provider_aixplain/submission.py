@@ -6,6 +6,7 @@ access it.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -28,6 +29,9 @@ KEY = "aixplain_submission"
 
 IN_FLIGHT_MARGIN = 5.0
 """Seconds after its timeout until a request is certain to have ended, and the time limit of recording its outcome."""
+
+MAX_STORED_RESPONSE = 128 * 1024
+"""Characters of a response, as JSON, that the task state store keeps if it came as the answer to the submission."""
 
 NOT_FOUND_ATTEMPTS = 7
 NOT_FOUND_DELAY = 10.0
@@ -164,7 +168,9 @@ class TaskStateIdempotencyStore:
             self._write(submission, compat.max_tries(self._task_instance))
 
     def write_accepted(self, submission: Submission) -> None:
-        """Store the poll URL of a submission. Errors of the store are only logged, as the run exists."""
+        """Store the outcome of a submission. Errors of the store are only logged, as the run exists."""
+        if submission.response and len(json.dumps(submission.response)) > MAX_STORED_RESPONSE:
+            submission = replace(submission, response=None)
         try:
             self.write_intent(submission)
         except Exception as error:

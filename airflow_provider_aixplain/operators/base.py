@@ -229,7 +229,7 @@ class DeferrableRunBaseOperator(TemplatedOperator):
         wait_time = seconds_since(self.submitted_at) if self.submitted_at else None
         store = self._open_store(context)
         # A submission without a poll URL is identified by its time, as the next try finds it.
-        run_id = poll_url or (outcome in ("orphaned", "timeout") and self.submitted_at) or ""
+        run_id = poll_url or str((response or {}).get("url") or self.submitted_at or "")
         usage = run_usage(outcome, response, run_id, wait_time)
         asset = self.asset.or_reported(response)
         record = store.add_usage(usage, asset, self.asset_page or "", self._usage_of_trigger)

@@ -180,7 +180,9 @@ class RunBaseOperator(DeferrableRunBaseOperator):
             submission, age = Submission(fingerprint, now()), 0.0
             response = self._submit_and_record(context, submission, store)
         is_final = response.status is ResponseStatus.SUCCESS
-        submission = replace(submission, poll_url=response.url, is_delivered=not self.wait_for_completion)
+        answer = response.to_dict() if is_final and not response.url else None  # it cannot be polled again
+        is_delivered = not self.wait_for_completion
+        submission = replace(submission, poll_url=response.url, response=answer, is_delivered=is_delivered)
         self._submission, self.submitted_at = submission, submission.submitted_at
         store.write_accepted(submission)
         if is_final:
@@ -288,7 +290,7 @@ class RunBaseOperator(DeferrableRunBaseOperator):
             is_cleared=store.is_cleared,
         )
         decision = decide_now()
-        response, poll_url = None, earlier.poll_url if earlier else None
+        response, poll_url = (earlier.final_response(), earlier.poll_url) if earlier else (None, None)
         if decision.action is Action.REATTACH and poll_url:
             response = self._poll(poll_url)
             decision = decide_now(response=response)
@@ -300,7 +302,8 @@ class RunBaseOperator(DeferrableRunBaseOperator):
         if decision.action is Action.RESUBMIT or response is None:
             log_resubmission(self.log, self.run_name, decision)
             return None
-        self.log.info("%s: re-attached to the run of an earlier try: %s", self.run_name, to_printable(poll_url))
+        where = to_printable(poll_url or "its result is in the record")
+        self.log.info("%s: re-attached to the run of an earlier try: %s", self.run_name, where)
         if response.completed:
             response.url = response.url or poll_url
             return response

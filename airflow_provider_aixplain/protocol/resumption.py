@@ -53,12 +53,14 @@ class Submission:
     :param submitted_at: the time of the submission, in ISO 8601.
     :param poll_url: where to poll the run; None until the platform has accepted the submission.
     :param is_delivered: whether the task has received the result.
+    :param response: the response as a dict, if the submission was answered with a final one.
     """
 
     fingerprint: str
     submitted_at: str
     poll_url: str | None = None
     is_delivered: bool = False
+    response: dict[str, Any] | None = None
 
     @classmethod
     def from_stored(cls, record: Mapping[str, Any]) -> Self:
@@ -68,7 +70,13 @@ class Submission:
     @property
     def is_answered(self) -> bool:
         """Whether the platform's answer is recorded."""
-        return bool(self.poll_url)
+        return bool(self.poll_url or self.response)
+
+    def final_response(self) -> ModelResponse | None:
+        """Return the response, if the submission was answered with a final one."""
+        if self.response is None:
+            return None
+        return ModelResponse(**{**self.response, "status": ResponseStatus(self.response["status"])})
 
     @property
     def run_id(self) -> str:

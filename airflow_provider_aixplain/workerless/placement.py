@@ -78,7 +78,8 @@ class TriggererPlacement:
             else:
                 store = XComIdempotencyStore(trigger.task_instance)
                 page, earlier = settings.asset_page, settings.usage
-            usage = run_usage("success", response, settings.poll_url, seconds_since(str(settings.submitted_at)))
+            run_id = settings.poll_url or str(settings.submitted_at)  # without a poll URL, as the record identifies it
+            usage = run_usage("success", response, run_id, seconds_since(str(settings.submitted_at)))
             fields[USAGE_KEY] = add_usage(earlier, usage, settings.asset.or_reported(response), page)
             await store.push(result, fields)
         except TooManyPushes as error:

@@ -14,7 +14,6 @@ from typing import Any
 from airflow_provider_aixplain import compat
 from airflow_provider_aixplain.compat import RETURN_KEY, XCom
 from airflow_provider_aixplain.loop_local import LoopLocal
-from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
 from airflow_provider_aixplain.protocol.resumption import Submission
 from airflow_provider_aixplain.protocol.usage import USAGE_KEY
 from airflow_provider_aixplain.submission import KEY
@@ -65,28 +64,15 @@ class IdempotencyRecord(Submission):
 
     :param try_id: the id of the task instance that waits for the run; each try has another.
     :param tried_at: when that try started, in ISO 8601. Its deadline counts from then, wherever its trigger runs.
-    :param response: the response as a dict, if the submission was answered with a final one.
     """
 
     try_id: str = ""
     tried_at: str = ""
-    response: dict[str, Any] | None = None
-
-    @property
-    def is_answered(self) -> bool:
-        """Whether the platform's answer is recorded."""
-        return bool(self.poll_url or self.response)
 
     @property
     def is_open(self) -> bool:
         """Whether the outcome is not recorded: the submission may be in flight."""
         return not self.is_answered and not self.is_delivered
-
-    def final_response(self) -> ModelResponse | None:
-        """Return the response, if the submission was answered with a final one."""
-        if self.response is None:
-            return None
-        return ModelResponse(**{**self.response, "status": ResponseStatus(self.response["status"])})
 
 
 class XComIdempotencyStore:

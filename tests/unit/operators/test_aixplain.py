@@ -35,7 +35,7 @@ from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
 from airflow_provider_aixplain.protocol.resumption import CLEARED, NOT_DURABLE, Submission
 from airflow_provider_aixplain.protocol.values import fields_with_values
 from airflow_provider_aixplain.sensors.aixplain import AixplainModelRunSensor
-from airflow_provider_aixplain.submission import seconds_since
+from airflow_provider_aixplain.submission import MAX_STORED_RESPONSE, seconds_since
 from airflow_provider_aixplain.triggers.aixplain import AixplainModelRunTrigger
 from tests.support.deployment import AIRFLOW_3, Emulator
 from tests.support.kinds import AGENT, MODEL, REVIEW, Kind, submissions
@@ -380,6 +380,21 @@ class TestLaterTries:
         tries = Tries(kind, **kind.echo(text, delay=0.1))
         assert tries.run() == tries.run()
         assert submissions(emulator, text) == 1
+
+    def test_a_lost_stream_is_returned_again(self, emulator: Emulator) -> None:
+        """It has no poll URL, so its record has the response."""
+        tries = Tries(model_id="echo", data="a lost stream", stream=True, parameters={"delay": 0})
+        assert tries.run() == tries.run()
+        assert submissions(emulator, "a lost stream") == 1
+        assert tries.usage["runs"] == {"success": 1}
+        tries.max_tries += 1  # the task is cleared
+        tries.run()
+        assert tries.usage["runs"] == {"success": 2}
+
+    def test_a_large_response_is_not_stored(self) -> None:
+        tries = Tries(model_id="echo", data="large" * MAX_STORED_RESPONSE, stream=True, parameters={"delay": 0})
+        tries.run()
+        assert tries.submission["response"] is None
 
     def test_a_cleared_task_runs_again_after_a_failed_start(self, kind: Kind, emulator: Emulator) -> None:
         """Its trigger has finished it, which only its XComs show, and only to the next try."""

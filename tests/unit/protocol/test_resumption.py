@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from airflow_provider_aixplain.protocol.resumption import (
 REATTACH, RESUBMIT, FAIL = Action.REATTACH, Action.RESUBMIT, Action.FAIL
 ACCEPTED = Submission("same", "2026-01-01T00:00:00Z", "https://h/run")
 ORPHANED = Submission("same", "2026-01-01T00:00:00Z")
+ANSWERED = replace(ORPHANED, response=ModelResponse(ResponseStatus.SUCCESS, data="hi", completed=True).to_dict())
 
 
 def failed_request(status_code: int | None, category: ErrorCategory, **fields: Any) -> ModelResponse:
@@ -50,6 +52,7 @@ FAILED = ModelResponse(ResponseStatus.FAILED, completed=True)
         (ORPHANED, {"is_same_try": True}, RESUBMIT, "unknown whether the platform accepted it"),
         (ORPHANED, {"is_same_try": True, "on_orphaned": "fail"}, FAIL, "unknown whether the platform accepted it"),
         (ACCEPTED, {}, REATTACH, "^$"),
+        (ANSWERED, {"on_orphaned": "fail"}, REATTACH, "^$"),
         (ACCEPTED, {"response": RUNNING}, REATTACH, "^$"),
         (ACCEPTED, {"response": FINISHED}, REATTACH, "^$"),
         (ACCEPTED, {"response": UNREACHABLE}, REATTACH, "^$"),
@@ -67,6 +70,11 @@ def test_each_case_has_one_decision(
     assert decision.action is action
     assert decision.is_expected is (decision.reason in (CLEARED, NOT_DURABLE))
     assert re.search(reason, decision.reason)
+
+
+def test_a_recorded_answer_is_the_response() -> None:
+    assert ANSWERED.final_response() == ModelResponse(ResponseStatus.SUCCESS, data="hi", completed=True)
+    assert ACCEPTED.final_response() is None
 
 
 def test_unknown_fields_of_a_stored_record_are_ignored() -> None:
