@@ -32,7 +32,10 @@ CHUNK_SIZE = 64 * 1024
 """Bytes of a file that are decoded at once."""
 
 PARQUET_ROWS = 1000
-"""Rows of a Parquet file that are decoded at once."""
+"""Rows of a Parquet file that are decoded at once, unless they are large."""
+
+PARQUET_SIZE = 16 * 1024 * 1024
+"""Bytes of rows of a Parquet file that are decoded at once. A larger row is decoded alone."""
 
 MAX_NAMES = 20
 """Columns, or files, that an error names."""
@@ -384,13 +387,23 @@ class Reader:
         line = 0
         try:
             with file.filesystem.open(file.path, "rb") as opened:
-                parquet = ParquetFile(opened, pre_buffer=False, buffer_size=2**20, page_checksum_verification=True)
+                parquet = ParquetFile(
+                    opened,
+                    pre_buffer=False,
+                    buffer_size=2**20,
+                    page_checksum_verification=True,
+                    # INT96, as Spark writes it by default: in nanoseconds, years after 2262 would overflow to others.
+                    coerce_int96_timestamp_unit="us",
+                )
                 names = parquet.schema_arrow.names
                 if repeated := [name for name, times in Counter(names).items() if times > 1]:
                     raise file.error(f"it has two columns named {_quote(repeated)}")
                 self._check_columns(names, file)
                 used = [name for name in names if self._reads(name)]
-                for batch in parquet.iter_batches(batch_size=PARQUET_ROWS, columns=used, use_threads=False):
+                groups = map(parquet.metadata.row_group, range(parquet.metadata.num_row_groups))
+                row_size = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=1)
+                count = max(1, min(PARQUET_ROWS, PARQUET_SIZE // max(1, row_size)))
+                for batch in parquet.iter_batches(batch_size=count, columns=used, use_threads=False):
                     columns = {name: batch.column(name) for name in used}
                     for index in range(batch.num_rows):
                         line += 1
