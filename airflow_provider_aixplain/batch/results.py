@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib.util import find_spec
-from itertools import islice
 from typing import Any
 
 from airflow_provider_aixplain.exceptions import AixplainInputError
@@ -17,7 +16,10 @@ from airflow_provider_aixplain.protocol.values import parse_number, to_printable
 from airflow_provider_aixplain.submission import now
 
 PARQUET_CHUNK = 10_000
-"""The number of results that are converted to Parquet at a time."""
+"""The maximum number of results that are converted to Parquet at a time."""
+
+PARQUET_SIZE = 16 * 1024 * 1024
+"""Characters of results after which a chunk for Parquet ends before it has as many results."""
 
 
 def make_result(
@@ -98,10 +100,22 @@ def write_parquet(results: Iterable[Mapping[str, Any]], file: Any, columns: Coll
             "input": {name: _as_string(value) for name, value in result.get("input", {}).items()},
         }
 
-    lines = map(convert, results)
     with parquet.ParquetWriter(file, schema) as writer:
-        while chunk := list(islice(lines, PARQUET_CHUNK)):
+        for chunk in _chunks(map(convert, results)):
             writer.write_table(pyarrow.Table.from_pylist(chunk, schema=schema))
+
+
+def _chunks(results: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    chunk: list[dict[str, Any]] = []
+    size = 0
+    for result in results:
+        chunk.append(result)
+        size += len(str(result))
+        if len(chunk) == PARQUET_CHUNK or size >= PARQUET_SIZE:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def _as_string(value: Any) -> str | None:
