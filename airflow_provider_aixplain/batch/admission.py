@@ -100,7 +100,7 @@ class GroupCommitter:
         :raises Exception: any error of the storage.
         """
         committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Entry(record, fenced, 200 + len(str(record.get("data", ""))), committed))
+        self._queue.append(_Entry(record, fenced, len(str(record)), committed))
         if self._task is None:
             self._task = asyncio.ensure_future(self._commit_all())
         await committed

@@ -38,6 +38,22 @@ def test_only_small_commits_of_a_long_batch_wait_longer(
     assert commits == [1] if is_delayed else commits == [1, count]
 
 
+@pytest.mark.parametrize("field", ["data", "input", "artifacts"])
+def test_a_commit_has_a_maximum_size(field: str) -> None:
+    """A takeover reads up to 32 commits at once."""
+    commits: list[int] = []
+
+    async def append(records: list[Any], fenced: bool, commit_id: str) -> None:
+        commits.append(len(records))
+
+    async def commit_all() -> None:
+        committer = GroupCommitter(append, 0.001)
+        await asyncio.gather(*(committer.commit({field: {"x": "y" * 300_000}}, fenced=False) for _ in range(7)))
+
+    asyncio.run(commit_all())
+    assert commits == [3, 3, 1]
+
+
 @pytest.mark.parametrize("error", [Fenced(), BatchDeleted(), OSError()])
 def test_each_record_of_a_failed_commit_fails(error: Exception) -> None:
     async def append(records: list[Any], fenced: bool, commit_id: str) -> None:
