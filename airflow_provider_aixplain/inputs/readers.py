@@ -625,9 +625,13 @@ def _find_files(folder: File) -> Iterator[File]:
                 )
         found += [f"{parent.rstrip('/')}/{name}" for name in files if name]
     for path in sorted(found):
-        name = path[len(folder.path) :]
-        if not re.search(r"/[_.]", name):
-            yield File(folder.filesystem, path, f"{folder.uri.rstrip('/')}{name}")
+        if is_read_with(folder.path, path):
+            yield File(folder.filesystem, path, f"{folder.uri.rstrip('/')}{path[len(folder.path) :]}")
+
+
+def is_read_with(folder: str, path: str) -> bool:
+    """Return whether a path is below a folder that is an input, and not hidden there."""
+    return path.startswith(f"{folder}/") and not re.search(r"/[_.]", path[len(folder) :])
 
 
 def _read_partition(name: str) -> Iterator[tuple[str, str | None]]:

@@ -383,7 +383,9 @@ class AixplainBatchRunOperator(TemplatedOperator):
                 self._shared_input(),
             )
             try:
-                yield from read(self._source(), mapper, self.encoding, self.delimiter)
+                source = self._source()
+                self._check_apart(source)
+                yield from read(source, mapper, self.encoding, self.delimiter)
             except OSError as error:
                 shown = to_printable_path(self.input)[:200]
                 raise AixplainError(f"input is {shown!r}, and cannot be read now: {error}") from error
@@ -404,6 +406,21 @@ class AixplainBatchRunOperator(TemplatedOperator):
                 f"input is {to_printable_path(self.input)[:200]!r}: give a list, or a URI such as file:///data/in.csv"
             )
         return to_object_path("input", self.input)
+
+    def _check_apart(self, source: Any) -> None:
+        """Refuse a result path in the folder that is the input: a later try would read its files as rows."""
+        from airflow_provider_aixplain.files import is_object_path, to_object_path
+        from airflow_provider_aixplain.inputs.readers import is_read_with
+
+        if not is_object_path(source):
+            return
+        results = to_object_path("result_path", str(self.result_path))
+        log = f"{str(results.path).rstrip('/')}/log"
+        if source.protocol == results.protocol and is_read_with(str(source.path).rstrip("/"), log):
+            raise AixplainInputError(
+                f"result_path is {str(self.result_path)!r}, which is in the input, so its files would be read as rows:"
+                " name a folder outside the input"
+            )
 
     def _batch(self) -> Batch:
         from airflow_provider_aixplain.batch.batch import Batch

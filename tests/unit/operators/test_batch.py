@@ -171,6 +171,17 @@ def test_bad_arguments_are_named_when_the_dag_is_read(tmp_path: Path, arguments:
         batch(tmp_path, ["a"], **arguments)
 
 
+@pytest.mark.parametrize("folder", ["", "/out", "/out/1"])
+def test_a_result_path_in_the_input_is_refused(place: str, folder: str) -> None:
+    source = ObjectStoragePath(f"{place}/in")
+    source.fs.makedirs(str(source.path), exist_ok=True)
+    source.fs.pipe_file(f"{source.path}/a.jsonl", b'"a"\n')
+    with pytest.raises(AixplainInputError, match=r"result_path is .* which is in the input"):
+        batch(f"{place}/in{folder}/", f"{place}/in/").execute(CONTEXT)
+    for outside in (f"{place}/in-out", f"{place}/in/_out"):
+        assert batch(outside, f"{place}/in").execute(CONTEXT)["rows"] == 1
+
+
 def test_bad_rows_fail_it_before_anything_is_submitted(tmp_path: Path, emulator: Emulator, tag: str) -> None:
     with pytest.raises(
         AixplainInputError, match=r"input has bad rows, 3 in all, .*: line 2, line 3: data is None.*; line 4: "
