@@ -14,9 +14,12 @@ from collections.abc import Callable
 from decimal import Decimal
 from itertools import chain, islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fsspec import AbstractFileSystem
+from fsspec.spec import AbstractBufferedFile
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -522,6 +525,37 @@ def test_a_folder_of_parquet_in_object_storage_is_read(objects: str) -> None:
         assert found == [Row(1, '{"data": "a"}', {"day": "01"}), Row(2, '{"data": "b"}', {"day": "02"})]
     with pytest.raises(InvalidInput, match="there is no such file or folder"):
         rows(ObjectStoragePath(f"{objects}/nothing"), data="text")
+
+
+class RemoteFile(AbstractBufferedFile):  # type: ignore[misc]
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        self.fs.fetched += end - start
+        return bytes(self.fs.content[start:end])
+
+
+class Remote(AbstractFileSystem):  # type: ignore[misc]
+    """A storage with one file, which reads blocks ahead as those for object storages do."""
+
+    cachable = False
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__()
+        self.content, self.fetched = content, 0
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        return {"name": path, "size": len(self.content), "type": "file"}
+
+    def _open(self, path: str, mode: str = "rb", block_size: int | None = None, **_: Any) -> RemoteFile:
+        return RemoteFile(self, path, mode, block_size or "default")
+
+
+def test_columns_far_apart_are_fetched_once() -> None:
+    texts = [random.randbytes(500).hex() for _ in range(8_000)]
+    storage = Remote(in_parquet(a=texts, b=texts[::-1]))
+    source = SimpleNamespace(fs=storage, path="in.parquet")
+    assert len(rows(source, data={"a": "a", "b": "b"})) == len(texts)
+    size = len(storage.content)
+    assert size <= storage.fetched < 1.2 * size
 
 
 def test_a_temporary_storage_error_can_be_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
