@@ -36,7 +36,10 @@ NO_RESPONSE = ModelResponse(ResponseStatus.FAILED)
 """Stands for a response that is missing, in the result of a row."""
 
 ROWS_PER_READ = 200
-"""The number of rows that are read at once."""
+"""The maximum number of rows that are read at once."""
+
+MAX_READ_SIZE = 1_000_000
+"""Characters of rows after which a read ends before it has as many rows."""
 
 INTENT_LIFETIME = 5.0
 """Seconds after an intent was written in which its request may be sent. A process that was frozen for longer must not
@@ -236,8 +239,13 @@ class Engine:
         def read_chunk() -> list[Row]:
             nonlocal rows
             rows = rows or islice(self.batch.rows(), index, None)
+            chunk: list[Row] = []
+            size = 0
             try:
-                return list(islice(rows, ROWS_PER_READ))
+                while len(chunk) < ROWS_PER_READ and size < MAX_READ_SIZE and (row := next(rows, None)):
+                    chunk.append(row)
+                    size += len(row.payload) + len(str(row.columns))
+                return chunk
             except Exception:
                 rows = None  # a generator that has raised an error is finished
                 raise

@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -57,6 +58,16 @@ def test_each_row_is_run_once(place: str, emulator: Emulator, tag: str) -> None:
     assert max(itertools.accumulate(change for _, change in changes)) == 7, "no more are in flight"
     run(batch)
     assert submitted(emulator, tag) == Counter(texts), "a batch that has finished submits nothing"
+
+
+def test_large_rows_are_read_in_bounded_memory(tmp_path: Path) -> None:
+    batch = begin_batch(f"file://{tmp_path}/out", ["x" * 1_000_000] * 50, delay=0)
+    tracemalloc.start()
+    try:
+        run(batch, max_in_flight=5)
+        assert tracemalloc.get_traced_memory()[1] < 40_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_burst_of_refusals_counts_once() -> None:
