@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -403,7 +403,10 @@ class Emulator:
         """Read the runs that an earlier emulator stored in this folder, and find the files that were uploaded to it."""
         uploads = [path for path in self.store.iterdir() if re.fullmatch(r"[\w-]{32}", path.name)]
         self.files = {path.name: path for path in sorted(uploads, key=lambda path: path.stat().st_mtime)}
-        stored = [json.loads(path.read_text()) for path in self.store.glob("*.run")]
+        stored = []
+        for path in self.store.glob("*.run"):
+            with suppress(ValueError):  # a file that was not written to its end, so the run was not answered
+                stored.append(json.loads(path.read_text()))
         for fields in sorted(stored, key=lambda fields: fields["submitted_at"]):
             self.add_run(is_new=False, **fields)
 

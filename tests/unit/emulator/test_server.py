@@ -293,6 +293,18 @@ def test_large_payloads_and_files_are_deleted_too(tmp_path: Path, monkeypatch: p
     asyncio.run(check())
 
 
+@pytest.mark.parametrize("content", ["", '{"id": "a", "mod'])
+def test_it_starts_after_a_run_was_not_stored_completely(tmp_path: Path, content: str) -> None:
+    app, folder = app_of(tmp_path)
+    (folder / "a.run").write_text(content)
+
+    async def check() -> None:
+        async with TestClient(TestServer(app)) as client:
+            assert await (await client.get("/emulator/runs")).json() == []
+
+    asyncio.run(check())
+
+
 @pytest.mark.parametrize("faults", [{"rates": 1}, [], {"rate": "often"}, {"kinds": ["earthquake"]}])
 def test_invalid_faults_are_refused(emulator: Emulator, faults: object) -> None:
     assert requests.put(f"{emulator.url}/emulator/faults", json=faults, timeout=10).status_code == 400
