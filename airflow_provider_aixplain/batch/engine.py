@@ -27,7 +27,7 @@ from airflow_provider_aixplain.protocol.adaptive import RunTimes
 from airflow_provider_aixplain.protocol.assets import Asset, PreparedInput
 from airflow_provider_aixplain.protocol.failure import ErrorCategory, Failure
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus
-from airflow_provider_aixplain.protocol.wait import RETRY_BUDGET, Wait
+from airflow_provider_aixplain.protocol.wait import MAX_DURATION, RETRY_BUDGET, Wait
 from airflow_provider_aixplain.submission import IN_FLIGHT_MARGIN
 
 T = TypeVar("T")
@@ -275,8 +275,10 @@ class Engine:
 
     async def _await_run(self, work: _Work, url: str) -> None:
         """Poll a run until it finishes, or its timeout has passed."""
-        wait = Wait(self._limits.wait_time, self._limits.timeout, RETRY_BUDGET, self._run_times)
-        age = max(0.0, time.time() - work.attempt)
+        age, timeout = max(0.0, time.time() - work.attempt), self._limits.timeout
+        if age >= timeout:  # it has expired in an earlier try: this one waits for it as long
+            timeout = min(timeout + age, MAX_DURATION)
+        wait = Wait(self._limits.wait_time, timeout, RETRY_BUDGET, self._run_times)
         with self._interruptible():
             on_failed_poll = partial(self.failures.add, "failed polls")
             outcome = await self._hook.await_run(url, wait, age, name=str(work), on_failed_poll=on_failed_poll)

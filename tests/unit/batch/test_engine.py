@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from airflow_provider_aixplain.batch import engine as module
 from airflow_provider_aixplain.batch import retrying
@@ -240,6 +241,17 @@ def test_a_row_that_has_timed_out_is_polled_again(place: str, emulator: Emulator
     assert outcomes(run(batch)) == {"success": 3}
     assert [result["status"] for result in results(batch)] == ["SUCCESS"] * 3
     assert set(submitted(emulator, tag).values()) == {1}, "and is not paid twice"
+
+
+def test_a_run_that_is_older_than_the_timeout_is_awaited(tmp_path: Path, emulator: Emulator, tag: str) -> None:
+    """A retry starts soon after the run has timed out, when a first poll finds it in progress."""
+    batch = begin_batch(f"file://{tmp_path}/out", [tag])
+    payload, headers = {"data": tag, "delay": 2}, {"x-api-key": "any"}
+    answer = requests.post(f"{emulator.url}/api/v1/execute/echo", json=payload, headers=headers, timeout=30).json()
+    fields = {"batch": batch.header.batch, "url": answer["data"]}
+    accepted = batches.attempt_record(0, time.time() - 30, AttemptEvent.ACCEPTED, **fields)
+    reopen(batch).log.append([accepted], fenced=False)
+    assert outcomes(run(batch, timeout=20)) == {"success": 1}
 
 
 def test_a_late_intent_is_given_up(place: str, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
