@@ -6,6 +6,8 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -110,22 +112,43 @@ def batch_usage(ledger: Ledger, in_flight: int = 0, *, is_finished: bool = False
 
 async def run_with_progress(
     engine: Engine,
-    running: asyncio.Future[None],
     log: Any,
     task: Any,
     stats: Callable[[], Any],
     publish: Callable[[RunUsage], Awaitable[None]],
 ) -> dict[str, Any] | None:
-    """Report the progress of a batch until it has finished.
+    """Run a batch, and report its progress until it has finished. If this call is cancelled, the batch is stopped.
 
-    :param running: the engine's run.
+    The engine gets a thread and an event loop of its own: a triggerer that stops, or the ``execution_timeout`` of a
+    task on a worker, cancels all tasks in the event loop of this call.
+
     :param log: the task log.
     :param task: the task instance, for the tags of the metrics.
     :param stats: returns Airflow's Stats.
     :param publish: updates the usage record of the task instance. Its errors are only logged.
     :return: the error of the batch, as :func:`~airflow_provider_aixplain.exceptions.to_event` returns it; or None.
     """
-    reporter = ProgressReporter(engine, task, stats)
+    thread = ThreadPoolExecutor(1, thread_name_prefix="aixplain-batch")
+    running = asyncio.wrap_future(thread.submit(asyncio.run, engine.run()))
+    thread.shutdown(wait=False)
+    try:
+        return await _report_progress(engine, running, log, ProgressReporter(engine, task, stats), publish)
+    finally:
+        # Submissions in flight are paid for: their answers are awaited and committed.
+        engine.stop()
+        while not running.done():
+            with suppress(asyncio.CancelledError, Exception):
+                await asyncio.shield(running)
+        send_metrics(engine, task, stats)
+
+
+async def _report_progress(
+    engine: Engine,
+    running: asyncio.Future[None],
+    log: Any,
+    reporter: ProgressReporter,
+    publish: Callable[[RunUsage], Awaitable[None]],
+) -> dict[str, Any] | None:
     next_usage = time.monotonic()
     while True:
         done, _ = await asyncio.wait({running}, timeout=UPDATE_INTERVAL)

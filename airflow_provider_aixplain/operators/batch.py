@@ -437,18 +437,18 @@ class AixplainBatchRunOperator(TemplatedOperator):
         """
         from airflow_provider_aixplain.batch.engine import Engine
         from airflow_provider_aixplain.compat import worker_stats
-        from airflow_provider_aixplain.observability.progress import run_with_progress, send_metrics
+        from airflow_provider_aixplain.observability.progress import run_with_progress
+        from airflow_provider_aixplain.triggers.batch import CrossLoopHook
 
-        self._engine = engine = Engine(self.hook, self.asset, batch, header.batch, self.limits)
-        running, task = asyncio.ensure_future(engine.run()), context.get("ti") or self
+        hook = CrossLoopHook(self.aixplain_conn_id, asyncio.get_running_loop())
+        self._engine = engine = Engine(hook, self.asset, batch, header.batch, self.limits)
 
         async def publish(usage: RunUsage) -> None:
             push_xcoms(context, {USAGE_KEY: add_usage(earlier, usage, self.asset, page)})
 
         try:
-            return await run_with_progress(engine, running, self.log, task, worker_stats, publish)
+            return await run_with_progress(engine, self.log, context.get("ti") or self, worker_stats, publish)
         finally:
-            send_metrics(engine, task, worker_stats)
             self._warn_of_open_runs()
 
     def on_kill(self) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -24,7 +22,7 @@ from airflow_provider_aixplain.compat import XCom
 from airflow_provider_aixplain.exceptions import AixplainPermanentError, to_event
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
 from airflow_provider_aixplain.observability.failure_summary import FailureSummary
-from airflow_provider_aixplain.observability.progress import run_with_progress, send_metrics, warn_of_open_runs
+from airflow_provider_aixplain.observability.progress import run_with_progress, warn_of_open_runs
 from airflow_provider_aixplain.protocol.assets import make_asset
 from airflow_provider_aixplain.protocol.usage import USAGE_KEY, RunUsage, add_usage
 from airflow_provider_aixplain.submission import now
@@ -34,7 +32,7 @@ OWNER_CHECK_INTERVAL = 60.0
 """Seconds without a commit after which a new owner counts as stopped. An idle owner commits every 30 seconds."""
 
 
-class _CrossLoopHook(AixplainHook):
+class CrossLoopHook(AixplainHook):
     """A hook for one event loop that reads its Connection in another one.
 
     :param aixplain_conn_id: the id of a Connection of type ``aixplain``.
@@ -122,23 +120,13 @@ class AixplainBatchTrigger(BaseTrigger):
         :return: the error of the batch, if any.
         :raises Fenced: if another process has claimed the batch.
         """
-        hook = _CrossLoopHook(self.aixplain_conn_id, asyncio.get_running_loop())
+        hook = CrossLoopHook(self.aixplain_conn_id, asyncio.get_running_loop())
         engine = Engine(hook, self.asset, batch, self.batch, self.limits)
-        # A stopping triggerer cancels all tasks in its event loop, so the engine gets a thread and a loop of its own.
-        thread = ThreadPoolExecutor(1, thread_name_prefix="aixplain-batch")
-        running = asyncio.wrap_future(thread.submit(asyncio.run, engine.run()))
-        thread.shutdown(wait=False)
         try:
             return await run_with_progress(
-                engine, running, self.log, self.task_instance, compat.triggerer_stats, self._publish_usage
+                engine, self.log, self.task_instance, compat.triggerer_stats, self._publish_usage
             )
         finally:
-            # Submissions in flight are paid for: their answers are awaited and committed.
-            engine.stop()
-            while not running.done():
-                with suppress(asyncio.CancelledError, Exception):
-                    await asyncio.shield(running)
-            send_metrics(engine, self.task_instance, compat.triggerer_stats)
             # Not in on_kill, which Airflow calls only since 3.3.
             warn_of_open_runs(engine, self.log)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from airflow_provider_aixplain.exceptions import (
     AixplainRunFailed,
 )
 from airflow_provider_aixplain.operators.batch import AixplainBatchRunOperator
-from tests.support.deployment import Emulator
+from tests.support.deployment import Emulator, wait_until
 from tests.support.task_log import TaskLog
 from tests.unit.batch.batches import fail_calls, submitted
 from tests.unit.operators.test_aixplain import Tries
@@ -200,6 +203,36 @@ def test_a_retry_or_a_clear_repeats_no_row(place: str, emulator: Emulator, tag: 
     assert submitted(emulator, tag) == Counter(texts)
     line = next(line for line in task_log.lines(logging.INFO) if "nothing to run" in line)
     assert line.startswith(f"All 2 rows at {place}")
+
+
+def test_a_timeout_of_the_task_awaits_the_answers_in_flight(tmp_path: Path, emulator: Emulator, tag: str) -> None:
+    """As with ``execution_timeout``: Airflow raises an error from a signal handler in the main thread."""
+
+    class TaskTimeout(BaseException):
+        pass
+
+    def raise_timeout(*_: Any) -> None:
+        raise TaskTimeout
+
+    def interrupt() -> None:
+        wait_until(lambda: submitted(emulator, tag), "a submission", every=0.01)
+        os.kill(os.getpid(), signal.SIGALRM)
+
+    texts = [f"{tag} {number}" for number in range(20)]
+    task = batch(tmp_path, texts, parameters={"delay": 1}, max_in_flight=10)
+    before = signal.signal(signal.SIGALRM, raise_timeout)
+    emulator.set_faults(submission_seconds=0.5)
+    try:
+        with ThreadPoolExecutor() as pool:
+            pool.submit(interrupt)
+            with pytest.raises(TaskTimeout):
+                task.execute(CONTEXT)
+    finally:
+        emulator.set_faults()
+        signal.signal(signal.SIGALRM, before)
+    manifest = task.execute(CONTEXT)
+    assert (manifest["succeeded"], manifest["orphaned"]) == (20, [])
+    assert submitted(emulator, tag) == Counter(texts)
 
 
 def test_input_that_has_changed_is_noticed(place: str, emulator: Emulator, tag: str) -> None:
