@@ -185,8 +185,19 @@ class LocalStore(ObjectStore):
                 file.flush()
                 os.fsync(file.fileno())
             (os.link if if_absent else os.replace)(temporary, path)
+            _sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write the names in a folder to the disk: without this, a power failure may lose a file that was synced itself."""
+    with suppress(OSError):  # not all file systems can
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def store_at(uri: str, argument: str = "result_path") -> ObjectStore:

@@ -103,3 +103,17 @@ def test_a_conflict_of_puts_is_retried(objects: str, conflicts: int, monkeypatch
     with nullcontext() if conflicts < 4 else pytest.raises(OSError, match="SlowDown"):
         store.put_if_absent("name", b"1")
     assert store.get_many(["name"]) == [b"1" if conflicts < 4 else None]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs Linux to name an open file")
+def test_a_power_failure_loses_no_created_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder has to be synced after its new name exists."""
+    synced: dict[str, bool] = {}
+
+    def fsync(descriptor: int) -> None:
+        synced[os.readlink(f"/proc/self/fd/{descriptor}")] = (tmp_path / "name").exists()
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    store_at(f"file://{tmp_path}").put_if_absent("name", b"content")
+    assert synced.pop(str(tmp_path)) is True
+    assert list(synced.values()) == [False], "the content, before the file has its name"
