@@ -346,6 +346,8 @@ def _refusal(answer: Answer, body: Any) -> tuple[Failure, str]:
     failure = Failure(category, answer.status_code, retry_after=_retry_after(answer))
     reason = statuses.find_reason(body) if isinstance(body, dict) else ""
     key = f"the platform refuses {answer.refused_key}: " if answer.refused_key else ""
+    if location := answer.headers.get("location", "") if 300 <= answer.status_code <= 399 else "":
+        reason = f"a redirect that is not followed, to {answer.redact(location)}; check the URLs in the Connection"
     return failure, f"HTTP {answer.status_code} ({category.value}): {key}{reason or answer.text() or 'no details'}"
 
 

@@ -98,6 +98,14 @@ class TestSubmission:
         assert response.failure.may_be_accepted is (status_code >= 500)
         assert response.failure.is_denied is (status_code in (401, 403, 404, 460))
 
+    def test_a_redirect_names_its_target_and_the_remedy(self) -> None:
+        key, headers = "a-secret-key", {"location": "https://h/login?key=a-secret-key"}
+        moved = Answer(301, b"<html>", headers, redact=lambda text: text.replace(key, "***"))
+        expected = "to https://h/login?key=***; check the URLs in the Connection"
+        assert expected in wire.read_submission(moved).error_message
+        assert expected in wire.read_poll(moved).error_message
+        assert wire.read_submission(Answer(304, b"")).error_message.endswith("no details")
+
     def test_a_refusal_without_a_reason_shows_the_body(self) -> None:
         for body in ({"error": None, "message": "retired"}, {"message": "retired"}):
             assert "retired" in wire.read_submission(_answer(body, 404)).error_message
