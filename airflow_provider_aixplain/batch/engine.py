@@ -20,7 +20,7 @@ from airflow_provider_aixplain.batch.retrying import retry_with_budget
 from airflow_provider_aixplain.client.account import Platform
 from airflow_provider_aixplain.exceptions import error_from_failure
 from airflow_provider_aixplain.hooks.aixplain import AixplainHook
-from airflow_provider_aixplain.inputs.rows import Row
+from airflow_provider_aixplain.inputs.rows import Row, take
 from airflow_provider_aixplain.observability.failure_summary import FailureSummary
 from airflow_provider_aixplain.observability.metrics import RunMetrics
 from airflow_provider_aixplain.protocol.adaptive import RunTimes
@@ -239,13 +239,8 @@ class Engine:
         def read_chunk() -> list[Row]:
             nonlocal rows
             rows = rows or islice(self.batch.rows(), index, None)
-            chunk: list[Row] = []
-            size = 0
             try:
-                while len(chunk) < ROWS_PER_READ and size < MAX_READ_SIZE and (row := next(rows, None)):
-                    chunk.append(row)
-                    size += len(row.payload) + len(str(row.columns))
-                return chunk
+                return take(rows, ROWS_PER_READ, MAX_READ_SIZE)
             except Exception:
                 rows = None  # a generator that has raised an error is finished
                 raise

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
 from airflow_provider_aixplain.exceptions import AixplainInputError
-from airflow_provider_aixplain.inputs.rows import Row
+from airflow_provider_aixplain.inputs.rows import Row, take
 from airflow_provider_aixplain.protocol.assets import Asset
 from airflow_provider_aixplain.protocol.response import ModelResponse, ResponseStatus, failure_reason
 from airflow_provider_aixplain.protocol.usage import count_tokens
@@ -101,21 +101,9 @@ def write_parquet(results: Iterable[Mapping[str, Any]], file: Any, columns: Coll
         }
 
     with parquet.ParquetWriter(file, schema) as writer:
-        for chunk in _chunks(map(convert, results)):
+        lines = map(convert, results)
+        while chunk := take(lines, PARQUET_CHUNK, PARQUET_SIZE):
             writer.write_table(pyarrow.Table.from_pylist(chunk, schema=schema))
-
-
-def _chunks(results: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    chunk: list[dict[str, Any]] = []
-    size = 0
-    for result in results:
-        chunk.append(result)
-        size += len(str(result))
-        if len(chunk) == PARQUET_CHUNK or size >= PARQUET_SIZE:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
 
 
 def _as_string(value: Any) -> str | None:

@@ -11,7 +11,7 @@ from datetime import date, time
 from decimal import Decimal
 from enum import Enum
 from numbers import Integral, Real
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from airflow_provider_aixplain.files import refuse_upload
@@ -22,6 +22,8 @@ from airflow_provider_aixplain.protocol.values import NOT_JSON, to_printable, to
 
 if TYPE_CHECKING:
     from airflow_provider_aixplain.protocol.agent import AgentInput
+
+T = TypeVar("T")
 
 MAX_WHOLE_FLOAT = 2**53
 """Up to this number, each integer has a float of its own."""
@@ -274,6 +276,19 @@ class InputScan:
         for row in self.first_bad_rows:
             places.setdefault(row.reason, []).append(row.place)
         return "; ".join(f"{', '.join(lines)}: {reason}" for reason, lines in places.items())
+
+
+def take(items: Iterator[T], count: int, size: int) -> list[T]:
+    """Return the next items of an iterator.
+
+    :param count: the maximum number of items.
+    :param size: characters of items, as text, after which no further item is taken.
+    """
+    taken: list[T] = []
+    while len(taken) < count and size > 0 and (item := next(items, None)) is not None:
+        taken.append(item)
+        size -= len(str(item))
+    return taken
 
 
 def encode_rows(rows: Iterable[Row]) -> Iterator[bytes]:
