@@ -20,7 +20,7 @@ COMMON_AI := .venv/common-ai
 DOCS := .venv/docs
 RELEASE := .venv/release
 SOURCES := $(shell find airflow_provider_aixplain -name '*.py' -o -name '*.html') pyproject.toml README.md LICENSE
-CHECKS := lint real-3.3.2 real-2.11.2 units-3.3.2 core units-2.11.2 .test/wheel
+CHECKS := lint units-3.3.2 real-3.3.2 real-2.11.2 core units-2.11.2 .test/wheel
 # The provider common.ai and the packages of the documentation site need Python 3.11.
 CHECKS += $(shell $(PYTHON) -c 'import sys; print("common-ai docs" * (sys.version_info >= (3, 11)))')
 # Airflow 2.11.0 does not support Python 3.13.
@@ -43,6 +43,8 @@ stop: $(VENV)/.ready ## Stop what make demo KEEP=1 left running
 	@$(VENV)/bin/python -m tests.airflow.demo --stop
 
 test: ## Run every check: lint, all tests on both Airflows, the wheel (JOBS=3 at a time)
+	@# First what the longest checks need: make would start all other checks before one that has to wait for this.
+	$(MAKE) -j$(JOBS) -O programs $(AIRFLOWS:%=$(ENVS)/airflow-%/.ready) $(PEER)/.ready
 	$(MAKE) -j$(JOBS) -O $(CHECKS)
 
 lint: $(VENV)/.ready ## Check code style, format, types, words of all texts and Airflow's conventions
@@ -113,7 +115,6 @@ common-ai: $(COMMON_AI)/.ready ## Test the hook for the provider common.ai
 	AIRFLOW_HOME=$(CURDIR)/.test/home-common-ai $(COMMON_AI)/bin/python -m pytest -q tests/common_ai
 
 # Without these programs, the tests that need them are skipped.
-real-3.3.2 units-3.3.2: programs
 programs: $(VENV)/.ready
 	@$(VENV)/bin/python -m tests.support.services chromium prometheus
 
