@@ -169,9 +169,9 @@ class TaskStateIdempotencyStore:
 
     def write_accepted(self, submission: Submission) -> None:
         """Store the outcome of a submission. Errors of the store are only logged, as the run exists."""
-        if submission.response and len(json.dumps(submission.response)) > MAX_STORED_RESPONSE:
-            submission = replace(submission, response=None)
         try:
+            if submission.response and len(json.dumps(submission.response)) > MAX_STORED_RESPONSE:
+                submission = replace(submission, response=None)
             self.write_intent(submission)
         except Exception as error:
             url = to_printable(submission.poll_url)

@@ -541,7 +541,7 @@ def connection_to(url: str, key: str | None = None, **extra: Any) -> str:
     :param key: the API key; default: any.
     :param extra: further fields of the Connection's extra.
     """
-    # Airflow masks the password in all logs, so it is no word that they contain otherwise.
+    # Airflow masks the password in all logs, so it must not be a word that they contain anyway.
     fields = {"conn_type": "aixplain", "host": url, "password": key or "any-key", "extra": {"web_url": url, **extra}}
     return json.dumps(fields)
 

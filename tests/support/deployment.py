@@ -470,12 +470,12 @@ class Airflow:
         :raises RuntimeError: if a component ends before, as nothing would restart it.
         """
 
-        def has_finished() -> bool:
+        def final_state() -> str | None:
             self.processes.check()
-            return self.state(dag_id, run_id) in FINISHED
+            state = self.state(dag_id, run_id)
+            return state if state in FINISHED else None
 
-        wait_until(has_finished, f"{dag_id} to finish", seconds, every=0.5)
-        return self.state(dag_id, run_id)
+        return str(wait_until(final_state, f"{dag_id} to finish", seconds, every=0.5))
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """Return the task instances of a DAG run, mapped ones by index."""
